@@ -1,0 +1,62 @@
+# The paper's whole job. Every step has one name: a rules file, a package dfeat/<step>, a folder results/<run>/<step>.
+from snakemake.utils import min_version
+
+min_version("9.10")
+
+
+configfile: "config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/occlusion.smk"
+include: "workflow/rules/diffusion.smk"
+include: "workflow/rules/training.smk"
+include: "workflow/rules/evaluation.smk"
+include: "workflow/rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        f"{RUN}/report/report.html",
+
+
+rule table1:
+    input:
+        multiext(f"{RUN}/report/table1", ".csv", ".md", ".tex"),
+
+
+rule table2:
+    input:
+        multiext(f"{RUN}/report/table2", ".csv", ".md", ".tex"),
+
+
+rule figure2:
+    input:
+        multiext(f"{RUN}/report/figure2", ".png", ".svg"),
+
+
+rule figure3:
+    input:
+        multiext(f"{RUN}/report/figure3", ".png", ".svg"),
+
+
+rule accuracy:
+    input:
+        multiext(f"{RUN}/report/accuracy", ".png", ".svg"),
+
+
+rule gain:
+    input:
+        multiext(f"{RUN}/report/gain", ".png", ".svg"),
+
+
+rule claims:
+    input:
+        f"{RUN}/report/claims.md",
+
+
+rule report:
+    input:
+        f"{RUN}/report/report.html",

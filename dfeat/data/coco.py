@@ -1,0 +1,162 @@
+"""Reads a COCO annotation file whose every record may be wrong, up to the point where the image is needed.
+
+What enters: a JSON file of a `Source`. What leaves: its categories, its images by id and its annotations by
+image, with a row in `Problems` for each record that is mended or dropped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Final
+
+from dfeat.data.annotations import identifier
+from dfeat.data.records import Problems, text_of
+from dfeat.data.segmentation import whole_number
+from dfeat.data.sources import Source
+from dfeat.errors import UserError
+
+SPLITS: Final = ("train", "val", "test")
+MAX_JSON: Final = 512 << 20
+"""Bytes of the largest annotation file; COCO's own has 450 MB. Parsed it takes some six times that in memory."""
+
+
+@dataclass(frozen=True)
+class AnnotationFile:
+    """A COCO file inside the source: its split ("" where its name tells none), its layout, its content."""
+
+    name: str
+    split: str
+    layout: str
+    content: dict[str, Any]
+
+
+def layout_of(name: str) -> tuple[str, str]:
+    """(layout, split) that the path of an annotation file stands for."""
+    parts = PurePosixPath(name).parts
+    stem = PurePosixPath(name).stem.lower()
+    if stem not in SPLITS:
+        tokens = stem.replace("-", "_").split("_")
+        return "coco", next((split for split in SPLITS if split in tokens), "")
+    if len(parts) >= 3 and parts[-2].lower() == stem and parts[-3].lower() == "annotations":
+        return "seg", stem
+    return "ood", stem
+
+
+def read_annotations(source: Source, name: str, problems: Problems) -> AnnotationFile | None:
+    """Parse a file of the source; None, with a row in `problems`, where it is no COCO annotation file."""
+    try:
+        raw = source.read(name)
+        if len(raw) > MAX_JSON:
+            raise UserError(f"{name} has {len(raw):,} bytes, more than the {MAX_JSON:,} of any annotation file")
+        content = json.loads(raw)
+    except UserError as error:
+        problems.add(name, "file", str(error), "ignored")
+        return None
+    except RecursionError:
+        problems.add(name, "file", "is nested too deeply", "ignored")
+        return None
+    except (ValueError, MemoryError) as error:  # also bytes that are no UTF-8, and numbers of thousands of digits
+        problems.add(name, "file", f"is not readable JSON ({error})", "ignored")
+        return None
+    lacking = [
+        key
+        for key in ("images", "annotations", "categories")
+        if not isinstance(content, dict) or not isinstance(content.get(key), list)
+    ]
+    if lacking:
+        problems.add(name, "file", f"is no COCO annotation file: it has no list of {', '.join(lacking)}", "ignored")
+        return None
+    layout, split = layout_of(name)
+    return AnnotationFile(name, split, layout, content)
+
+
+def read_categories(file: AnnotationFile, problems: Problems, known: dict[int, dict[str, Any]]) -> set[int]:
+    """Ids of the file's categories, which are added to those `known`; UserError where an id has two names."""
+    here: set[int] = set()
+    for position, record in enumerate(file.content["categories"]):
+        number = whole_number(record.get("id")) if isinstance(record, dict) else None
+        name = record.get("name") if isinstance(record, dict) else None
+        where = f"{file.name} category {position}"
+        if number is None or not 0 <= number < 2**31 or not isinstance(name, str) or not name.strip():
+            problems.add(where, "category", "has no usable id and name", "dropped with its annotations")
+            continue
+        name, above = text_of(name), record.get("supercategory")
+        supercategory = text_of(above) if isinstance(above, str) else ""
+        other = known.setdefault(number, {"id": number, "name": name, "supercategory": supercategory})
+        if other["name"] != name:
+            raise UserError(
+                f"{file.name}: category {number} is {name!r} there and {other['name']!r} before; "
+                "the splits belong to different data sets, keep only those that belong together"
+            )
+        if number in here:
+            problems.add(where, "id", f"category {number} stands there twice", "taken once")
+        here.add(number)
+    return here
+
+
+def read_images(file: AnnotationFile, problems: Problems) -> dict[int | str, dict[str, Any] | None]:
+    """Image records by id. An id that different images share is None: whose its annotations are is not known."""
+    images: dict[int | str, dict[str, Any] | None] = {}
+    for position, record in enumerate(file.content["images"]):
+        where = f"{file.name} image {position}"
+        if not isinstance(record, dict):
+            problems.add(where, "image", f"is {text_of(record)}, not a record", "dropped")
+            continue
+        name = record.get("file_name")
+        number = identifier(record.get("id"))
+        if not isinstance(name, str) or not name:
+            problems.add(where, "file_name", f"is {text_of(name)}", "image dropped")
+        elif number is None:
+            problems.add(name, "id", f"is {text_of(record.get('id'))}", "image dropped with its annotations")
+        elif number in images:
+            other = images[number]
+            if other is not None and other["file_name"] == name:
+                problems.add(name, "id", f"image {number} stands there twice", "taken once")
+            else:
+                for shared in [name] if other is None else [name, other["file_name"]]:
+                    problems.add(shared, "id", f"image id {number} belongs to several images", "all of them dropped")
+                images[number] = None
+        else:
+            if isinstance(record["id"], str) and number != record["id"]:
+                problems.add(name, "id", f"is the text {text_of(record['id'])}", f"taken as {number}")
+            images[number] = record
+    return images
+
+
+def read_grouped(
+    file: AnnotationFile, image_ids: set[int | str], problems: Problems
+) -> dict[int | str, list[tuple[Any, dict[str, Any]]]]:
+    """(id, annotation) by image id; ids that are missing or stand there twice are noted."""
+    grouped: dict[int | str, list[tuple[Any, dict[str, Any]]]] = defaultdict(list)
+    seen: dict[int | str, dict[str, Any]] = {}
+    for position, record in enumerate(file.content["annotations"]):
+        where = f"{file.name} annotation at {position}"
+        if not isinstance(record, dict):
+            problems.add(where, "annotation", f"is {text_of(record)}, not a record", "dropped")
+            continue
+        image_id = identifier(record.get("image_id"))
+        if image_id is None or image_id not in image_ids:
+            problems.add(where, "image_id", f"is {text_of(record.get('image_id'))}, no image of the file", "dropped")
+            continue
+        number = identifier(record.get("id"))
+        if number is None:
+            problems.add(where, "id", f"is {text_of(record.get('id'))}", "given a new id")
+        elif number in seen:
+            if _same(seen[number], record):
+                problems.add(where, "id", f"annotation {number} stands there twice", "taken once")
+                continue
+            problems.add(where, "id", f"annotation id {number} belongs to several annotations", "given a new id")
+        else:
+            seen[number] = record
+        grouped[image_id].append((position if number is None else number, record))
+    return grouped
+
+
+def _same(one: Any, other: Any) -> bool:
+    try:
+        return bool(one == other)
+    except RecursionError:
+        return False

@@ -1,0 +1,109 @@
+"""Folder sets such as D-Feat: a folder per class, and optionally manifest.csv [Sec. 4.1, really occluded images].
+
+What enters: a `Source` with folders named by wnid or class name, at any depth; manifest.csv, where it is
+there, has the columns file and class (further ones, such as source URL and licence, are for people) and
+overrides the folders. What leaves: a `Candidate` for each image whose class is known.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from pathlib import PurePosixPath
+
+from dfeat.data.classes import ClassFinder
+from dfeat.data.images import is_image_name
+from dfeat.data.records import Candidate, ClassInfo, Problems
+from dfeat.data.sources import Source
+from dfeat.errors import UserError
+from dfeat.settings import EvaluationSet, safe_inside
+
+MANIFEST = "manifest.csv"
+
+
+def read_folder(
+    source: Source, settings: EvaluationSet, classes: tuple[ClassInfo, ...], problems: Problems
+) -> tuple[str, list[Candidate]]:
+    """("folders" or "manifest", the images with a class), whether or not the class is in the run."""
+    images = [name for name in source.names() if is_image_name(name)]
+    for name, why in source.refused:
+        problems.add(name, "file", why, "not read")
+    finder = ClassFinder(classes)
+    listed = _manifest(source, finder, set(images), problems)
+    named: list[tuple[str, str]] = []
+    for file in images:
+        wnid = listed[file] if file in listed else _class_of(file, finder)
+        if wnid is None:
+            problems.add(
+                file,
+                "class",
+                "no folder around it is a wnid or the name of one class of ImageNet-1k",
+                "image dropped; rename the folder to its wnid, or list the file in manifest.csv",
+            )
+        elif wnid:
+            named.append((file, wnid))
+    return ("manifest" if listed else "folders"), _keyed(named, problems)
+
+
+def _class_of(file: str, finder: ClassFinder) -> str | None:
+    """The class that the nearest folder around a file names."""
+    for folder in reversed(PurePosixPath(file).parts[:-1]):
+        wnid = finder.find(folder)
+        if wnid is not None:
+            return wnid
+    return None
+
+
+def _keyed(named: list[tuple[str, str]], problems: Problems) -> list[Candidate]:
+    """The stem is the key where it is unique, `<wnid>_<stem>` otherwise."""
+    uses = Counter(PurePosixPath(file).stem for file, _ in named)
+    kept: dict[str, Candidate] = {}
+    for file, wnid in named:
+        stem = PurePosixPath(file).stem
+        key = stem if uses[stem] == 1 else f"{wnid}_{stem}"
+        if key in kept:
+            problems.add(
+                key, "key", f"{file} has the name and class of {kept[key].file}", "first kept, this one dropped"
+            )
+        else:
+            kept[key] = Candidate(key, file, wnid)
+    return list(kept.values())
+
+
+def _manifest(source: Source, finder: ClassFinder, images: set[str], problems: Problems) -> dict[str, str]:
+    """File -> wnid of manifest.csv; "" for a file whose class there is unknown (its row is in `problems`)."""
+    if MANIFEST not in source.names():
+        return {}
+    rows = _rows(source)
+    columns = {name.strip().casefold(): place for place, name in enumerate(rows[0])} if rows else {}
+    if not {"file", "class"} <= set(columns):
+        raise UserError(
+            f"{source.root}/{MANIFEST} has the columns {', '.join(columns) or 'none'}; file and class are needed"
+        )
+    listed: dict[str, str] = {}
+    for line, row in enumerate(rows[1:], 2):
+        if not any(cell.strip() for cell in row):
+            continue
+        cells = {name: row[place].strip() if place < len(row) else "" for name, place in columns.items()}
+        file = cells["file"].replace("\\", "/").removeprefix("./")
+        where = f"{MANIFEST} line {line}"
+        if not safe_inside("root", file) or file not in images:
+            problems.add(where, "file", f"{file!r} is no image of the set", "line ignored")
+        elif file in listed:
+            problems.add(where, "file", f"{file!r} stands there twice", "first kept")
+        else:
+            wnid = finder.find(cells["class"])
+            listed[file] = wnid or ""
+            if wnid is None:
+                problems.add(file, "class", f"{cells['class']!r} is no wnid and no name of one class", "image dropped")
+    return listed
+
+
+def _rows(source: Source) -> list[list[str]]:
+    try:
+        text = source.read(MANIFEST).decode("utf-8-sig")
+        delimiter = max(",;\t", key=text.partition("\n")[0].count)
+        return list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{source.root}/{MANIFEST} is no UTF-8 CSV file ({error}); save it as one") from None

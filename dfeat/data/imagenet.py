@@ -1,0 +1,66 @@
+"""ImageNet-1k val in the layouts people have it [Sec. 4.1].
+
+What enters: a `Source` (folder or archive) with folders by wnid, or with flat `ILSVRC2012_val_*.JPEG` and a
+label file. What leaves: a `Candidate` for each image whose class is known. Label files: see `labels.py`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+from dfeat.data.classes import is_wnid
+from dfeat.data.images import is_image_name
+from dfeat.data.labels import Labels, read_labels
+from dfeat.data.records import Candidate, ClassInfo, Problems
+from dfeat.data.sources import Source
+from dfeat.errors import UserError
+from dfeat.settings import EvaluationSet
+
+
+def read_imagenet(
+    source: Source, settings: EvaluationSet, classes: tuple[ClassInfo, ...], problems: Problems
+) -> tuple[str, list[Candidate]]:
+    """("folders" or "flat", the images with a class), whether or not the class is in the run.
+
+    Raises UserError when flat images have no usable label file.
+    """
+    images = [name for name in source.names() if is_image_name(name)]
+    for name, why in source.refused:
+        problems.add(name, "file", why, "not read")
+    flat = [name for name in images if _named_class(name) is None]
+    labels: Labels | None = None
+    if settings.labels is not None:
+        labels = read_labels(_label_path(settings.labels, source.root))
+    elif flat and len(flat) == len(images):
+        raise UserError(
+            f"{source.root} holds images without class folders ({flat[0]}, ...); set `labels` of the set to the file "
+            "with their classes: lines of file name and wnid, or ILSVRC2012_validation_ground_truth.txt of the devkit"
+        )
+    candidates: dict[str, Candidate] = {}
+    for name in images:
+        key = PurePosixPath(name).stem
+        wnid = _named_class(name) or (labels.find(key) if labels is not None else None)
+        if wnid is None:
+            problems.add(key, "class", f"{name} is in no wnid folder and in no label file", "image dropped")
+        elif key in candidates:
+            problems.add(key, "key", f"{name} has the name of {candidates[key].file}", "first kept, this one dropped")
+        else:
+            candidates[key] = Candidate(key, name, wnid)
+    return ("flat" if len(flat) == len(images) else "folders"), list(candidates.values())
+
+
+def _named_class(name: str) -> str | None:
+    """The wnid of the nearest folder, or at the end of the name (ILSVRC2012_val_00000001_n01751748)."""
+    path = PurePosixPath(name)
+    for part in reversed(path.parts[:-1]):
+        if is_wnid(part):
+            return part
+    pieces = path.stem.split("_")
+    return next((piece for piece in (pieces[-1], pieces[0]) if is_wnid(piece)), None)
+
+
+def _label_path(labels: str, root: Path) -> Path:
+    for path in (Path(labels), root / labels, root.parent / labels):
+        if path.is_file():
+            return path
+    raise UserError(f"the label file {labels} is missing, here and beside {root}; give its path in `labels` of the set")

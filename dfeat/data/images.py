@@ -1,0 +1,227 @@
+"""The one place that reads an image.
+
+What enters: the bytes of a file. What leaves: `inspect` gives its size and what is unusual about it, mostly
+from the header; `decode` gives the picture, 8-bit RGB. What cannot be shown faithfully is refused: truncated
+files, files that are no images, and headers that promise more than `MAX_PIXELS`.
+
+Conversions: CMYK, palette, grey and bilevel to RGB; transparency over white; 16 bits to 8 by scaling;
+gzip-wrapped files unwrapped; the EXIF orientation applied. Where a size is given (that of the annotations),
+the orientation is applied only if the upright picture has that size.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+import zlib
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Final
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from dfeat.errors import UserError
+
+MAX_PIXELS: Final = 100_000_000
+MAX_UNPACKED: Final = 256 << 20
+FORMATS: Final = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM")
+"""Pillow formats that are opened (MPO comes with JPEG). Some others run programs or read further files."""
+SUFFIXES: Final = frozenset(
+    {".jpeg", ".jpg", ".jpe", ".jfif", ".mpo", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif", ".ppm", ".pgm"}
+)
+_USUAL_SUFFIX: Final = {"JPEG": (".jpeg", ".jpg", ".jpe", ".jfif"), "MPO": (".mpo", ".jpeg", ".jpg")}
+_ORDINARY_MODES: Final = {"RGB", "L", "1"}
+_TAIL: Final = 64
+_TURNS: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What `inspect` found: pixels as `decode` would give them, and notes on what is unusual."""
+
+    width: int
+    height: int
+    notes: tuple[str, ...]
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file's name says that it is an image."""
+    return PurePosixPath(name).suffix.lower() in SUFFIXES
+
+
+def inspect(raw: bytes, where: str, size: Size | None = None) -> Seen:
+    """Read the header, and decode only what looks cut off or unusual.
+
+    `size` (width, height) is that of the annotations, where there are some. Raises UserError like `decode`.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        raw, notes = _unwrap(raw, where)
+        image = _open(raw, where)
+        notes += _notes(image, where)
+        if not _looks_whole(image, raw):
+            _converted(image, where)
+        orientation = _orientation(image, raw)
+        width, height = image.size
+        if _applies(orientation, image.size, size):
+            unsure = size is not None and (orientation < 5 or width == height)
+            doubt = " (the size does not tell whether the annotations mean it)" if unsure else ""
+            notes.append(f"EXIF orientation {orientation}, applied{doubt}")
+            if orientation >= 5:
+                width, height = height, width
+        elif orientation != 1 and image.size == size:
+            notes.append(f"EXIF orientation {orientation}, not applied: the annotations have the size without it")
+    return Seen(width, height, tuple(notes))
+
+
+def decode(raw: bytes, where: str, size: Size | None = None) -> tuple[Image.Image, list[str]]:
+    """The picture in 8-bit RGB, and notes on what was converted.
+
+    `where` names the file in messages. `size` (width, height): see the top of this file.
+    Raises UserError, one sentence, when the bytes are no image, are truncated, or are too large.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        raw, notes = _unwrap(raw, where)
+        image = _open(raw, where)
+        notes += _notes(image, where)
+        orientation = _orientation(image, raw)
+        upright = _applies(orientation, image.size, size)
+        rgb = _converted(image, where)
+        if upright:
+            rgb = rgb.transpose(_TURNS[orientation])
+            notes.append(f"EXIF orientation {orientation}, applied")
+    return rgb, notes
+
+
+def _open(raw: bytes, where: str) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(raw), formats=FORMATS)
+    except Image.DecompressionBombError:
+        raise _refusal(where, f"it is larger than {MAX_PIXELS:,} pixels") from None
+    except Exception:  # Pillow's readers raise whatever a broken header makes them raise
+        raise _refusal(where, "it is no image that can be read" if raw else "it is empty") from None
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise _refusal(where, f"it claims {width} x {height} pixels, more than {MAX_PIXELS:,}")
+    if width < 1 or height < 1:
+        raise _refusal(where, f"it has {width} x {height} pixels")
+    return image
+
+
+def _converted(image: Image.Image, where: str) -> Image.Image:
+    """The decoded picture in RGB."""
+    try:
+        image.load()
+    except Exception as error:  # as above
+        raise _refusal(where, f"it is truncated or damaged ({error})") from None
+    try:
+        return _to_rgb(image)
+    except Exception as error:
+        raise _refusal(where, f"its mode {image.mode} cannot be converted to RGB ({error})") from None
+
+
+def _unwrap(raw: bytes, where: str) -> tuple[bytes, list[str]]:
+    """Unwrap a gzip file, up to `MAX_UNPACKED` bytes."""
+    if raw[:2] != b"\x1f\x8b":
+        return raw, []
+    reader = zlib.decompressobj(wbits=31)
+    try:
+        unpacked = reader.decompress(raw, MAX_UNPACKED)
+    except zlib.error as error:
+        raise _refusal(where, f"it is gzip-wrapped and damaged ({error})") from None
+    if reader.unconsumed_tail:
+        raise _refusal(where, f"it is gzip-wrapped and larger than {MAX_UNPACKED:,} bytes")
+    if not reader.eof:
+        raise _refusal(where, "it is gzip-wrapped and truncated")
+    return unpacked, ["gzip-wrapped, unwrapped"]
+
+
+def _looks_whole(image: Image.Image, raw: bytes) -> bool:
+    """Whether the file ends as its format ends; others than plain JPEG and PNG must be decoded to know."""
+    if image.format == "JPEG":
+        return b"\xff\xd9" in raw[-_TAIL:]
+    if image.format == "PNG":
+        return b"IEND" in raw[-_TAIL:] and image.mode in _ORDINARY_MODES
+    return False
+
+
+def _notes(image: Image.Image, where: str) -> list[str]:
+    notes = []
+    if image.mode not in _ORDINARY_MODES:
+        notes.append(f"mode {image.mode}, converted to RGB")
+    if "transparency" in image.info and image.mode in {"L", "RGB", "1"}:
+        notes.append("transparent colour, put over white")
+    suffix = PurePosixPath(where).suffix.lower()
+    kind = str(image.format)
+    usual = _USUAL_SUFFIX.get(kind, (f".{kind.lower()}", f".{kind.lower()[:3]}", ".pgm"))
+    if suffix in SUFFIXES and suffix not in usual:
+        notes.append(f"named {suffix} but is {kind}, read as {kind}")
+    if kind not in {"JPEG", "MPO"} and _frames(image, where) > 1:
+        notes.append("several frames, the first taken")
+    return notes
+
+
+def _frames(image: Image.Image, where: str) -> int:
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except Exception as error:  # counting frames reads on in the file
+        raise _refusal(where, f"it is truncated or damaged ({error})") from None
+
+
+def _orientation(image: Image.Image, raw: bytes) -> int:
+    """The EXIF orientation, 1 to 8; 1 where there is none or nonsense. Pillow applies that of TIFF itself."""
+    if image.format == "TIFF" or (image.format == "PNG" and b"eXIf" not in raw):
+        return 1
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # broken EXIF raises whatever it likes, and says nothing about the pixels
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _applies(orientation: int, stored: Size, wanted: Size | None) -> bool:
+    if orientation == 1:
+        return False
+    upright = stored[::-1] if orientation >= 5 else stored
+    return wanted is None or upright == tuple(wanted)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        return _scaled(np.asarray(image).astype(np.float64) / 257)
+    if image.mode in {"I", "F"}:
+        return _scaled(_to_eight_bits(np.asarray(image).astype(np.float64)))
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return image.convert("RGB") if image.mode != "RGB" else image.copy()
+
+
+def _to_eight_bits(values: np.ndarray) -> np.ndarray:
+    """Scale 32-bit values by the range they use: 0..1, 0..255 or 0..65535."""
+    low, high = float(values.min()), float(values.max())
+    if not 0 <= low <= high <= 65535:
+        raise ValueError(f"values from {low:g} to {high:g} have no known scale")
+    if high <= 1 and not float(high).is_integer():
+        return values * 255
+    return values if high <= 255 else values / 257
+
+
+def _scaled(values: np.ndarray) -> Image.Image:
+    return Image.fromarray(np.rint(values).clip(0, 255).astype(np.uint8)).convert("RGB")
+
+
+def _refusal(where: str, reason: str) -> UserError:
+    return UserError(f"{where} cannot be used: {reason}")

@@ -1,0 +1,250 @@
+"""The index of a set: which images are usable, of which class, how large; written once, read by every later step.
+
+What enters: the settings of a set and the files a user has. What leaves, in one folder: index.csv
+(`key,file,label,wnid,width,height`), problems.csv (`set,record,field,what,done`), classes.json, source.json,
+and for the training set annotations.json, a COCO file that pycocotools reads without trouble. The files are
+the same, byte for byte, whenever the input is. Sets and classes: [Sec. 4.1].
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dfeat.data.classes import class_infos
+from dfeat.data.folder import read_folder
+from dfeat.data.imagenet import read_imagenet
+from dfeat.data.images import decode, inspect, is_image_name
+from dfeat.data.partimagenet import TrainData, read_partimagenet
+from dfeat.data.records import INDEX_COLUMNS, Candidate, ClassInfo, Problems, Record, table_text
+from dfeat.data.sources import Source
+from dfeat.errors import UserError
+from dfeat.progress import progress
+from dfeat.settings import EvaluationSet, TrainSet
+from dfeat.storage.atomic import write_json, write_text
+from dfeat.storage.provenance import settings_text
+
+__all__ = ["RECIPE", "ClassInfo", "Index", "Record", "build_evaluation_index", "build_train_index", "read_index"]
+
+RECIPE: Final = 1
+
+_WHERE: Final = {
+    "partimagenet": "PartImageNet is at github.com/TACJu/PartImageNet; its images and json files belong there",
+    "imagenet": "ImageNet-1k val can be had from image-net.org after registration",
+    "folder": "it is a folder of your own images, one folder a class, named by wnid or class name",
+}
+_DEMO: Final = "`make demo` needs no data"
+
+
+@dataclass
+class Index:
+    """A set's usable images in the order of their keys. May be pickled; each process opens its own files."""
+
+    set_name: str
+    records: tuple[Record, ...]
+    classes: tuple[ClassInfo, ...]
+    folder: Path
+    root: Path
+    _source: Source | None = field(default=None, repr=False, compare=False)
+
+    def load(self, record: Record) -> NDArray[np.uint8]:
+        """The picture of `record`, (height, width, 3) RGB. Raises UserError, naming the file, if it broke since."""
+        if self._source is None:
+            self._source = Source(self.root)
+        where = f"{self.root}/{record.file}"
+        size = (record.width, record.height)
+        image, _ = decode(self._source.read(record.file), where, size)
+        if image.size != size:
+            raise UserError(
+                f"{where} has {image.width}x{image.height} pixels and had {record.width}x{record.height} when "
+                "indexed; the file changed, index the set again"
+            )
+        return np.array(image, dtype=np.uint8)
+
+    def annotations_path(self) -> Path | None:
+        """The cleaned COCO file of part annotations; None where the set has none."""
+        path = self.folder / "annotations.json"
+        return path if path.is_file() else None
+
+
+def build_train_index(settings: TrainSet, out: Path) -> Index:
+    """Index the training set into `out`. Raises UserError when nothing in it is usable."""
+    source = _source("train", settings.root, settings.kind)
+    problems = Problems("train")
+    data = read_partimagenet(source, settings, problems)
+    if not data.images:
+        raise _nothing("train", source, settings.kind, "COCO annotation files and the images they name", problems)
+    images = [data.images[key] for key in sorted(data.images)]
+    classes = class_infos(image.candidate.wnid for image in images)
+    labels = {info.wnid: label for label, info in enumerate(classes)}
+    records = tuple(
+        Record(i.candidate.key, i.candidate.file, labels[i.candidate.wnid], i.candidate.wnid, i.width, i.height)
+        for i in images
+    )
+    write_text(out / "annotations.json", _coco_text(data))
+    counts = {
+        **data.counts,
+        "annotations": sum(len(image.parts) for image in images),
+        "categories": len(data.categories),
+        "images_without_parts": sum(not image.parts for image in images),
+    }
+    extra = {"layout": data.layout, "annotation_files": data.files}
+    return _write(Index("train", records, classes, out, source.root), source, settings, extra, counts, problems)
+
+
+def build_evaluation_index(name: str, settings: EvaluationSet, classes: Path, out: Path) -> Index:
+    """Index an evaluation set into `out`, cut to the classes in `classes` (the training set's classes.json)."""
+    run_classes = _read_classes(classes)
+    source = _source(name, settings.root, settings.kind)
+    problems = Problems(name)
+    read = read_imagenet if settings.kind == "imagenet" else read_folder
+    layout, candidates = read(source, settings, run_classes, problems)
+    labels = {info.wnid: label for label, info in enumerate(run_classes)}
+    wanted = [candidate for candidate in candidates if candidate.wnid in labels]
+    records = tuple(_look_into(wanted, labels, source, name, problems))
+    if not records:
+        looked = (
+            f"images of the {len(run_classes)} classes of the training set (images of other classes: {len(candidates)})"
+        )
+        raise _nothing(name, source, settings.kind, looked, problems)
+    counts = {
+        "images_of_other_classes": len(candidates) - len(wanted),
+        "classes_with_images": len({record.label for record in records}),
+    }
+    index = Index(name, records, run_classes, out, source.root)
+    return _write(index, source, settings, {"layout": layout}, counts, problems)
+
+
+def read_index(folder: Path) -> Index:
+    """Read an index that was built before. Raises UserError when it is missing, cut off or not one."""
+    folder = Path(folder)
+    try:
+        source = json.loads((folder / "source.json").read_text(encoding="utf-8"))
+        classes = _read_classes(folder)
+        text = (folder / "index.csv").read_text(encoding="utf-8")
+        rows = list(csv.reader(io.StringIO(text, newline="")))
+        if tuple(rows[0]) != INDEX_COLUMNS:
+            raise ValueError(f"index.csv has the columns {','.join(rows[0])}, not {','.join(INDEX_COLUMNS)}")
+        records = tuple(
+            Record(key, file, int(label), wnid, int(width), int(height))
+            for key, file, label, wnid, width, height in rows[1:]
+        )
+        if len(records) != source["images"]:
+            raise ValueError(f"index.csv has {len(records)} rows, not the {source['images']} of source.json")
+        return Index(source["set"], records, classes, folder, Path(source["root"]))
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename} is missing; make it with `dfeat index`") from None
+    except (OSError, ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
+        raise UserError(
+            f"the index in {folder} cannot be read ({error}); delete it and run `dfeat index` again"
+        ) from None
+
+
+def _look_into(
+    wanted: list[Candidate], labels: dict[str, int], source: Source, name: str, problems: Problems
+) -> Iterable[Record]:
+    bar = progress(len(wanted), f"index {name}")
+    for candidate in sorted(wanted, key=lambda c: c.key):
+        bar.update()
+        try:
+            seen = inspect(source.read(candidate.file), candidate.file)
+        except UserError as error:
+            problems.add(candidate.key, "file", str(error), "image dropped")
+            continue
+        for note in seen.notes:
+            problems.add(candidate.key, "file", note, "kept")
+        label = labels[candidate.wnid]
+        yield Record(candidate.key, candidate.file, label, candidate.wnid, seen.width, seen.height)
+    bar.close()
+
+
+def _write(
+    index: Index,
+    source: Source,
+    settings: TrainSet | EvaluationSet,
+    extra: dict[str, Any],
+    counts: dict[str, int],
+    problems: Problems,
+) -> Index:
+    folder = index.folder
+    rows = [(r.key, r.file, r.label, r.wnid, r.width, r.height) for r in index.records]
+    write_text(folder / "problems.csv", problems.csv())
+    write_json(folder / "classes.json", [{"wnid": info.wnid, "name": info.name} for info in index.classes])
+    write_text(folder / "index.csv", table_text(INDEX_COLUMNS, rows))
+    write_json(
+        folder / "source.json",
+        {
+            "set": index.set_name,
+            "root": str(source.root),
+            "kind": settings.kind,
+            "container": source.kind,
+            **extra,
+            "recipe": RECIPE,
+            "settings": json.loads(settings_text(settings)),
+            "images": len(index.records),
+            "classes": len(index.classes),
+            **counts,
+            "problems": len(problems.rows),
+        },
+    )
+    return index
+
+
+def _coco_text(data: TrainData) -> str:
+    """The COCO file, a record a line; ids count up in the order of keys, from 1."""
+    images: list[str] = []
+    annotations: list[str] = []
+    for image_id, key in enumerate(sorted(data.images), 1):
+        image = data.images[key]
+        record = {
+            "id": image_id,
+            "file_name": image.candidate.file,
+            "height": image.height,
+            "width": image.width,
+            "key": key,
+        }
+        images.append(json.dumps(record, ensure_ascii=False))
+        for part in image.parts:
+            head = {"id": len(annotations) + 1, "image_id": image_id, "category_id": part.category_id}
+            tail = {"area": part.area, "bbox": part.bbox, "iscrowd": part.iscrowd}
+            annotations.append(f'{json.dumps(head)[:-1]}, "segmentation": {part.segmentation}, {json.dumps(tail)[1:]}')
+    categories = [json.dumps(data.categories[number], ensure_ascii=False) for number in sorted(data.categories)]
+    sections = [("images", images), ("annotations", annotations), ("categories", categories)]
+    return "{" + ",\n".join(f'"{name}": [\n' + ",\n".join(lines) + "\n]" for name, lines in sections) + "}\n"
+
+
+def _read_classes(path: Path) -> tuple[ClassInfo, ...]:
+    path = Path(path)
+    path = path / "classes.json" if path.is_dir() else path
+    try:
+        return tuple(ClassInfo(str(entry["wnid"]), str(entry["name"])) for entry in json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; index the training set first, with `dfeat index`") from None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{path} is no list of classes ({error}); delete it and index the training set again") from None
+
+
+def _source(set_name: str, root: str, kind: str) -> Source:
+    try:
+        if not root.strip():
+            raise UserError("its root is empty; give the folder or archive that holds it")
+        return Source(Path(root))
+    except UserError as error:
+        raise UserError(f"set {set_name!r}: {error}; {_WHERE[kind]}; {_DEMO}") from None
+
+
+def _nothing(set_name: str, source: Source, kind: str, looked_for: str, problems: Problems) -> UserError:
+    images = sum(map(is_image_name, source.names()))
+    met = f"; problems met: {problems.summary()}" if problems.rows else ""
+    return UserError(
+        f"set {set_name!r}: {source.root} has no usable image (looked for {looked_for}; {len(source.names())} files "
+        f"there, {images} of them images){met}; {_WHERE[kind]}; {_DEMO}"
+    )

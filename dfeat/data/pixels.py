@@ -1,0 +1,152 @@
+"""Decoded pixels: the cache that training and evaluation read, and the crops they take of it.
+
+What enters: an index (or inpainted images). What leaves: `pixels.h5`, every image decoded once, its short side
+resized to `short_side` (bicubic, as timm's evaluation transform does), all of them one contiguous run of bytes
+that is memory-mapped by its offset and shared by all trainings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from dfeat.data.index import read_index
+from dfeat.errors import UserError
+from dfeat.progress import progress
+from dfeat.settings import PixelsStage
+from dfeat.storage.atomic import staged
+from dfeat.storage.provenance import settings_text
+from dfeat.storage.shards import SCHEMA, open_shard, read_shard
+
+RECIPE: Final = 1
+Pixels = NDArray[np.uint8]
+
+
+def evaluation_crop(image: Pixels, crop_pct: float, size: int) -> Pixels:
+    """The central crop of an image (H, W, 3) that keeps `crop_pct` of its short side, as (size, size, 3).
+
+    Resizes first and crops then, as timm's evaluation transform does: short side to size / crop_pct, bicubic.
+    """
+    short = int(np.floor(size / crop_pct))
+    resized = resize_short_side(image, short)
+    top, left = round((resized.shape[0] - size) / 2), round((resized.shape[1] - size) / 2)
+    return resized[top : top + size, left : left + size]
+
+
+def resize_short_side(image: Pixels, short_side: int) -> Pixels:
+    """Resize (H, W, 3) so that the short side is `short_side`, bicubic with antialiasing, aspect kept."""
+    height, width = resized_shape(image.shape[0], image.shape[1], short_side)
+    return resize(image, height, width)
+
+
+def resized_shape(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """(height, width) after resizing the short side, rounded as torchvision's Resize rounds (down)."""
+    if height <= width:
+        return short_side, int(short_side * width / height)
+    return int(short_side * height / width), short_side
+
+
+def resize(image: Pixels, height: int, width: int) -> Pixels:
+    """Resize an image (H, W, 3) uint8, bicubic with antialiasing; a mask (H, W) bool by nearest pixel."""
+    if image.shape[:2] == (height, width):
+        return image
+    if image.ndim == 2:
+        picture = Image.fromarray(image.astype(np.uint8) * 255).resize((width, height), Image.Resampling.NEAREST)
+        return np.asarray(picture) > 127
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def cache_index(index_folder: Path, settings: PixelsStage, out: Path) -> int:
+    """Decode every image of an index into the cache `out`; returns their number."""
+    index = read_index(index_folder)
+    shapes = [resized_shape(r.height, r.width, settings.short_side) for r in index.records]
+    images = (index.load(record) for record in index.records)
+    _write(out, [record.key for record in index.records], shapes, images, settings, "")
+    return len(index.records)
+
+
+def cache_inpainted(shards: list[Path], settings: PixelsStage, out: Path) -> int:
+    """Decode the images of inpaint shards into the cache `out`; returns their number."""
+    content = [read_shard(path, "inpaint") for path in shards]
+    rows = sorted((key, encoded) for shard in content for key, encoded in zip(shard.keys, shard.payload, strict=True))
+    sizes = [Image.open(io.BytesIO(encoded)).size for _, encoded in rows]
+    shapes = [resized_shape(height, width, settings.short_side) for width, height in sizes]
+    images = (np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB")) for _, encoded in rows)
+    _write(out, [key for key, _ in rows], shapes, images, settings, content[0].model)
+    return len(rows)
+
+
+def _write(
+    out: Path, keys: list[str], shapes: list[tuple[int, int]], images: Iterable[Pixels], settings: PixelsStage, model: str
+) -> None:
+    shape = np.array(shapes, np.int32).reshape(-1, 2)
+    sizes = shape.astype(np.int64).prod(axis=1) * 3
+    total = int(sizes.sum())
+
+    def verify(temporary: Path) -> None:
+        PixelCache(temporary, check=True)
+
+    with staged(out, reserve=total, verify=verify) as temporary:
+        with h5py.File(temporary, "w", libver=("v110", "v110")) as file:
+            file.create_dataset("key", data=np.array(keys, dtype=object), dtype=h5py.string_dtype("utf-8"))
+            file.create_dataset("done", data=np.ones(len(keys), bool))
+            file.create_dataset("shape", data=shape)
+            file.create_dataset("offset", data=np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64))
+            pixels = file.create_dataset("pixels", (total,), np.uint8)
+            digest, position = hashlib.sha256(), 0
+            bar = progress(len(keys), "pixels")
+            for image, (height, width) in zip(images, shapes, strict=True):
+                row = np.ascontiguousarray(resize(image, height, width)).reshape(-1)
+                pixels[position : position + row.size] = row
+                digest.update(row)
+                position += row.size
+                bar.update(1)
+            bar.close()
+            file.attrs.update(
+                schema=SCHEMA, kind="pixels", recipe=RECIPE, settings=settings_text(settings), model=model,
+                rows=len(keys), sha256=digest.hexdigest(),
+            )
+
+
+class PixelCache:
+    """Images of a cache by key, memory-mapped. Safe to hand to worker processes: each maps the file itself."""
+
+    def __init__(self, path: Path, *, check: bool = False) -> None:
+        """Open a cache; `check` compares all pixels with their digest. UserError if it is not whole."""
+        self.path = path
+        with open_shard(path, "pixels") as file:
+            self.keys = [key.decode() for key in file["key"][:]]
+            self._shape = file["shape"][:]
+            self._start = file["offset"][:]
+            self._length = file["pixels"].shape[0]
+            self._at = file["pixels"].id.get_offset()
+            self.short_side = int(json.loads(file.attrs["settings"])["short_side"])
+            wanted = str(file.attrs["sha256"])
+        self.row_of = {key: row for row, key in enumerate(self.keys)}
+        self._map: Any = None
+        if check and hashlib.sha256(self._pixels()).hexdigest() != wanted:
+            raise UserError(f"{path} was damaged: its pixels do not match their digest; delete it and run `dfeat pixels`")
+
+    def __getitem__(self, key: str) -> Pixels:
+        """The image of that key, (H, W, 3) uint8, a read-only view of the file."""
+        row = self.row_of[key]
+        height, width = self._shape[row]
+        start = self._start[row]
+        return self._pixels()[start : start + int(height) * int(width) * 3].reshape(height, width, 3)
+
+    def _pixels(self) -> Any:
+        if self._map is None:
+            self._map = np.memmap(self.path, np.uint8, "r", self._at, (self._length,)) if self._length else np.empty(0, np.uint8)
+        return self._map
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_map": None}

@@ -1,0 +1,89 @@
+"""The small types of the data step: classes, images, and the problems met on the way.
+
+What enters: nothing. What leaves: `ClassInfo`, `Record`, `Candidate`, and `Problems`, the list that becomes
+problems.csv. Nothing a user gave is dropped without a row there.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+PROBLEM_COLUMNS: Final = ("set", "record", "field", "what", "done")
+INDEX_COLUMNS: Final = ("key", "file", "label", "wnid", "width", "height")
+
+
+@dataclass(frozen=True)
+class ClassInfo:
+    """A class of the run: its WordNet id and the name that goes into the prompt."""
+
+    wnid: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """An image of a set. `file` is its path inside the set's root; `width` and `height` are pixels as loaded."""
+
+    key: str
+    file: str
+    label: int
+    wnid: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An image that has a class, before it was looked into."""
+
+    key: str
+    file: str
+    wnid: str
+
+
+@dataclass
+class Problems:
+    """Everything that was wrong with a set, and what was done about it."""
+
+    set_name: str
+    rows: list[tuple[str, str, str, str, str]] = field(default_factory=list)
+
+    def add(self, record: Any, part: str, what: str, done: str) -> None:
+        """Note that `part` of `record` is `what`, and what was `done` about it."""
+        self.rows.append((self.set_name, text_of(record), part, text_of(what, 300), done))
+
+    def csv(self) -> str:
+        """The rows as CSV text, in an order that does not depend on how they were found."""
+        return table_text(PROBLEM_COLUMNS, sorted(self.rows))
+
+    def summary(self, most: int = 3) -> str:
+        """The commonest problems, for an error message; empty where there are none."""
+        counts = Counter(f"{part}: {what}" for _, _, part, what, _ in self.rows)
+        return "; ".join(f"{what} ({count}x)" for what, count in counts.most_common(most))
+
+
+def table_text(columns: tuple[str, ...], rows: list[Any]) -> str:
+    """CSV text with a header, `\\n` line ends."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def text_of(value: Any, most: int = 120) -> str:
+    """`value` as one short line of text that every file and terminal can hold."""
+    if isinstance(value, str):
+        text = value
+    elif isinstance(value, int) and value.bit_length() > 512:
+        text = f"a number of {value.bit_length()} bits"  # Python refuses to print some of these
+    elif value is None or isinstance(value, int | float):
+        text = repr(value)
+    else:
+        text = f"a {type(value).__name__}"
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: most + 1])
+    return text if len(text) <= most else text[: most - 3] + "..."

@@ -1,0 +1,282 @@
+"""Train the built-in latent diffusion model from the drawn training images alone.
+
+What enters: images (n, 64, 64, 3) uint8 and the class name of each. What leaves: a folder in the
+diffusers layout (VAE, U-Net, CLIP text encoder, tokenizer, scheduler), fp16 safetensors, that
+`StableDiffusionInpaintPipeline.from_pretrained` loads as it loads Stable Diffusion 2.1: four latent
+channels, cross-attention on the prompt, v-prediction, a null prompt learned by prompt dropout.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+PROMPT_DROPOUT = 0.12
+EMA_DECAY = 0.999
+TOKENS = 24
+"""Length of a tokenised prompt; the text encoder's number of positions."""
+
+Log = Callable[[dict[str, float | int | str]], None]
+
+
+def train(
+    images: NDArray[np.uint8],
+    class_names: list[str],
+    out: Path,
+    *,
+    vae_seconds: float,
+    unet_seconds: float,
+    seed: int,
+    prompt: str,
+    vae_from: Path | None = None,
+) -> None:
+    """Train VAE, then U-Net with text encoder, each for the given time, and save the pipeline to `out`.
+
+    Writes `training.jsonl` (one line a hundred steps) beside the model. Time, not steps, is the budget,
+    so weights depend on the machine; everything random depends on `seed` alone. `vae_from` goes on from the
+    autoencoder of an earlier model.
+    """
+    torch.manual_seed(seed)
+    out.mkdir(parents=True, exist_ok=True)
+    lines = (out / "training.jsonl").open("w")
+
+    def log(row: dict[str, float | int | str]) -> None:
+        lines.write(json.dumps(row) + "\n")
+        lines.flush()
+
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+    vae = train_vae(pixels, vae_seconds, seed, log, vae_from)
+    vae.half().save_pretrained(out / "vae")
+    vae.float()
+    latents = _latent_variants(vae, pixels)
+    scale = 1 / float(latents.std())
+    vae.register_to_config(scaling_factor=scale)
+    vae.half().save_pretrained(out / "vae")
+    tokenizer = build_tokenizer(sorted({word for name in class_names for word in name.split()} | set(prompt.split())))
+    token_ids = tokenizer(
+        [prompt.replace("<object_class>", name) for name in class_names] + [""],
+        padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt",
+    ).input_ids
+    unet, text_encoder = train_unet(latents * scale, token_ids, len(tokenizer), unet_seconds, seed, log, out)
+    save_pipeline(vae, unet, text_encoder, tokenizer, out)
+    lines.close()
+
+
+def build_vae() -> nn.Module:
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        in_channels=3, out_channels=3, latent_channels=4, block_out_channels=(16, 32, 64, 64),
+        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=1, norm_num_groups=8, sample_size=64,
+    )
+
+
+def build_unet() -> nn.Module:
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(
+        sample_size=8, in_channels=4, out_channels=4, layers_per_block=2, block_out_channels=(64, 96),
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=64, attention_head_dim=(4, 6), norm_num_groups=16, use_linear_projection=True,
+    )
+
+
+def build_text_encoder(vocabulary: int) -> nn.Module:
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    return CLIPTextModel(CLIPTextConfig(
+        vocab_size=vocabulary, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+        max_position_embeddings=TOKENS, projection_dim=64, bos_token_id=0, eos_token_id=1, pad_token_id=1,
+    ))
+
+
+def build_tokenizer(words: list[str]):  # type: ignore[no-untyped-def]
+    """A CLIP tokenizer whose known words are one token each; any other text falls apart into characters."""
+    from transformers import CLIPTokenizer
+
+    vocabulary = ["<|startoftext|>", "<|endoftext|>"]
+    characters = [chr(code) for code in range(ord("!"), ord("~") + 1)]
+    vocabulary += characters + [character + "</w>" for character in characters]
+    merges: list[tuple[str, str]] = []
+    for word in sorted({word.lower() for word in words}):
+        pieces = [*word[:-1], word[-1] + "</w>"]
+        left = pieces[0]
+        for piece in pieces[1:]:
+            if (left, piece) not in merges:
+                merges.append((left, piece))
+            left += piece
+            if left not in vocabulary:
+                vocabulary.append(left)
+    return CLIPTokenizer(
+        vocab={token: index for index, token in enumerate(vocabulary)}, merges=merges,
+        bos_token="<|startoftext|>", eos_token="<|endoftext|>", pad_token="<|endoftext|>",
+        unk_token="<|endoftext|>", model_max_length=TOKENS,
+    )
+
+
+def train_vae(pixels: Tensor, seconds: float, seed: int, log: Log, start: Path | None = None) -> nn.Module:
+    """Fit the autoencoder to (n, 3, 64, 64) pixels in [-1, 1] by squared error, with a faint KL term."""
+    torch.manual_seed(seed)
+    vae = build_vae()
+    if start is not None:
+        vae = type(vae).from_pretrained(start / "vae").float()
+    vae.to(memory_format=torch.channels_last).train()
+    average = copy.deepcopy(vae)
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=1e-4)
+    generator = torch.Generator().manual_seed(seed)
+    for step, fraction in _for_seconds(seconds):
+        _set_rate(optimizer, 1.0e-3, fraction, step)
+        x = _augmented(pixels, 16, generator)
+        with torch.autocast("cpu", torch.bfloat16):
+            posterior = vae.encode(x).latent_dist
+            z = posterior.sample(generator)
+            recon = vae.decode(z).sample
+        mse = F.mse_loss(recon.float(), x)
+        kl = 0.5 * (posterior.mean.float() ** 2 + posterior.var.float() - 1 - posterior.logvar.float()).mean()
+        _step(vae, average, optimizer, mse + 2e-5 * kl, step)
+        if step % 100 == 0:
+            log({"part": "vae", "step": step, "mse": float(mse.detach()), "kl": float(kl.detach()), "fraction": fraction})
+    average.eval().requires_grad_(False)
+    with torch.no_grad():
+        x = pixels[:256]
+        mse = F.mse_loss(average.decode(average.encode(x).latent_dist.mode()).sample, x)
+    log({"part": "vae", "step": step, "final_mse": float(mse)})
+    return average
+
+
+def refine_decoder(vae: nn.Module, pixels: Tensor, seconds: float, seed: int, log: Log) -> nn.Module:
+    """Fit the decoder alone further, to the latents as they are: no latent and no U-Net depends on it."""
+    vae.requires_grad_(False)
+    vae.decoder.requires_grad_(True)
+    vae.to(memory_format=torch.channels_last)
+    average = copy.deepcopy(vae.decoder)
+    optimizer = torch.optim.AdamW(vae.decoder.parameters(), lr=6e-4, betas=(0.9, 0.99), weight_decay=1e-4)
+    generator = torch.Generator().manual_seed(seed + 2)
+    for step, fraction in _for_seconds(seconds):
+        _set_rate(optimizer, 6e-4, fraction, step)
+        x = _augmented(pixels, 16, generator)
+        with torch.autocast("cpu", torch.bfloat16):
+            with torch.no_grad():
+                z = vae.encode(x).latent_dist.mode()
+            recon = vae.decode(z).sample
+        mse = F.mse_loss(recon.float(), x)
+        _step(vae.decoder, average, optimizer, mse, step)
+        if step % 100 == 0:
+            log({"part": "decoder", "step": step, "mse": float(mse.detach()), "fraction": fraction})
+    vae.decoder.load_state_dict(average.state_dict())
+    vae.eval().requires_grad_(False)
+    with torch.no_grad():
+        x = pixels[::5]
+        mse = F.mse_loss(vae.decode(vae.encode(x).latent_dist.mode()).sample, x)
+    log({"part": "decoder", "step": step, "final_mse": float(mse)})
+    return vae
+
+
+def train_unet(
+    latents: Tensor, token_ids: Tensor, vocabulary: int, seconds: float, seed: int, log: Log, out: Path
+) -> tuple[nn.Module, nn.Module]:
+    """Fit U-Net and text encoder to (variants, n, 4, 8, 8) scaled latents; the last token row is the null prompt."""
+    from diffusers import DDPMScheduler
+
+    torch.manual_seed(seed + 1)
+    model = nn.ModuleDict({"unet": build_unet(), "text": build_text_encoder(vocabulary)})
+    model.to(memory_format=torch.channels_last)
+    average = copy.deepcopy(model)
+    scheduler = DDPMScheduler(**SCHEDULE)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=1e-3)
+    generator = torch.Generator().manual_seed(seed + 1)
+    variants, count = latents.shape[:2]
+    for step, fraction in _for_seconds(seconds):
+        _set_rate(optimizer, 1.2e-3, fraction, step)
+        rows = torch.randint(count, (64,), generator=generator)
+        z = latents[torch.randint(variants, (64,), generator=generator), rows]
+        prompts = torch.where(torch.rand(64, generator=generator) < PROMPT_DROPOUT, count, rows)
+        noise = torch.randn(z.shape, generator=generator)
+        timesteps = torch.randint(1000, (64,), generator=generator)
+        noisy = scheduler.add_noise(z, noise, timesteps)
+        text = model["text"](token_ids[prompts]).last_hidden_state
+        predicted = model["unet"](noisy.contiguous(memory_format=torch.channels_last), timesteps, text).sample
+        loss = F.mse_loss(predicted, scheduler.get_velocity(z, noise, timesteps))
+        _step(model, average, optimizer, loss, step)
+        if step % 100 == 0:
+            log({"part": "unet", "step": step, "loss": float(loss.detach()), "fraction": fraction})
+            if step % 2000 == 0:
+                torch.save(average.state_dict(), out / "unet-in-training.pt")
+    average.eval().requires_grad_(False)
+    return average["unet"], average["text"]
+
+
+SCHEDULE = {
+    "num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
+    "prediction_type": "v_prediction", "clip_sample": False,
+}
+"""The noise schedule of Stable Diffusion 2.1."""
+
+
+def save_pipeline(vae: nn.Module, unet: nn.Module, text_encoder: nn.Module, tokenizer: object, out: Path) -> None:
+    from diffusers import DDIMScheduler, StableDiffusionInpaintPipeline
+
+    pipeline = StableDiffusionInpaintPipeline(
+        vae=vae.half(), unet=unet.half(), text_encoder=text_encoder.half(), tokenizer=tokenizer,
+        scheduler=DDIMScheduler(**SCHEDULE, set_alpha_to_one=False, steps_offset=1),
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(out, safe_serialization=True)
+
+
+def _for_seconds(seconds: float) -> Iterator[tuple[int, float]]:
+    """Step numbers with the fraction of the time that has passed, until it has."""
+    start, step = time.monotonic(), 0
+    while (fraction := (time.monotonic() - start) / seconds) < 1:
+        yield step, fraction
+        step += 1
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, peak: float, fraction: float, step: int) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = peak * min(1, (step + 1) / 200) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * fraction)))
+
+
+def _step(model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, step: int) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    decay = min(EMA_DECAY, (1 + step) / (10 + step))
+    with torch.no_grad():
+        torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
+
+
+def _augmented(pixels: Tensor, batch: int, generator: torch.Generator) -> Tensor:
+    """A batch with random flips and shifts of up to 4 pixels."""
+    x = pixels[torch.randint(len(pixels), (batch,), generator=generator)]
+    if torch.rand((), generator=generator) < 0.5:
+        x = x.flip(3)
+    top, left = torch.randint(9, (2,), generator=generator).tolist()
+    return F.pad(x, (4, 4, 4, 4), mode="replicate")[:, :, top : top + 64, left : left + 64].contiguous(
+        memory_format=torch.channels_last
+    )
+
+
+@torch.no_grad()
+def _latent_variants(vae: nn.Module, pixels: Tensor) -> Tensor:
+    """Latents of the images and of their flips, each at five shifts: (10, n, 4, 8, 8)."""
+    variants = []
+    padded = F.pad(pixels, (4, 4, 4, 4), mode="replicate")
+    for top, left in ((4, 4), (1, 3), (3, 7), (6, 1), (7, 6)):
+        shifted = padded[:, :, top : top + 64, left : left + 64]
+        for x in (shifted, shifted.flip(3)):
+            variants.append(torch.cat([vae.encode(chunk).latent_dist.mode() for chunk in x.split(64)]))
+    return torch.stack(variants)

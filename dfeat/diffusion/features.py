@@ -1,0 +1,157 @@
+"""Feature augmentation: intermediate U-Net features with the null prompt (Sec. 3, "Feature Augmentation").
+
+What enters: cached latents. What leaves: a shard of features (rows, D) float16, l_d of the paper: latents are
+noised to the timestep, the U-Net runs up to the last block asked for and no further, and each block's output
+is average-pooled. Noise comes per image from (seed, key), so neighbours and devices do not change it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from dfeat.diffusion.latents import batches, encode
+from dfeat.diffusion.models import DiffusionModel, load_model, resolve
+from dfeat.errors import UserError
+from dfeat.progress import progress
+from dfeat.randomness import seed_for
+from dfeat.settings import FeatureSettings, FeaturesStage, ModelSource
+from dfeat.storage.shards import Shard, read_shard, write_shard
+
+RECIPE: Final = 1
+
+
+class FeatureExtractor:
+    """Diffusion features of images or of their latents, from any diffusers model of the SD family.
+
+    >>> extract = FeatureExtractor.from_pretrained("path/to/model", blocks=["mid"], timestep=25)  # doctest: +SKIP
+    >>> extract(images)  # images (B, R, R, 3) uint8 -> (B, D) float32                            # doctest: +SKIP
+    """
+
+    def __init__(self, model: DiffusionModel, settings: FeatureSettings, scaling_factor: float) -> None:
+        self.model = model
+        self.settings = settings
+        self.scaling_factor = scaling_factor
+        self.blocks = [find_block(model.unet, name) for name in settings.blocks]
+        self.null_prompt = model.embed([""])
+
+    @classmethod
+    def from_pretrained(
+        cls, path: str | Path, *, blocks: Sequence[str] = ("mid",), timestep: int = 25, pool: int = 1, ensemble: int = 1,
+        seed: int = 0, precision: str = "float32", revision: str | None = None, device: torch.device | str | None = None,
+    ) -> Self:
+        """Load the model from a folder or Hub id; it can then be called on images."""
+        from dfeat.devices import pick_device
+        from dfeat.settings import parse
+
+        source = parse(ModelSource, {"path": str(path), "precision": precision, "revision": revision}, "model")
+        settings = parse(FeatureSettings, {
+            "blocks": tuple(blocks), "timestep": timestep, "pool": pool, "ensemble": ensemble, "seed": seed,
+        }, "features")
+        model = load_model(source, "inpaint", torch.device(device) if device else pick_device())
+        return cls(model, settings, model.scaling_factor)
+
+    def __call__(self, images: NDArray[np.uint8], keys: Sequence[str] | None = None) -> torch.Tensor:
+        """Features of images (B, R, R, 3) uint8; `keys` name them for their noise (default: their number)."""
+        names = list(keys) if keys is not None else [str(number) for number in range(len(images))]
+        return self.from_latents(encode(self.model, images), names)
+
+    @torch.no_grad()
+    def from_latents(self, latents: torch.Tensor, keys: Sequence[str]) -> torch.Tensor:
+        """Features of unscaled latents (B, 4, h, w): float32 (B, D), or (B, D, h', w') where pool is 0."""
+        model = self.model
+        scaled = (latents.to(model.device, torch.float32) * self.scaling_factor).to(model.dtype)
+        members = []
+        for member in range(self.settings.ensemble):
+            noise = draw_noise(scaled.shape[1:], [seed_for(self.settings.seed, key, f"features {member}") for key in keys])
+            timesteps = torch.full((len(scaled),), self.settings.timestep, device=model.device)
+            noisy = model.scheduler.add_noise(scaled, noise.to(scaled), timesteps)
+            members.append(self._forward(noisy, timesteps))
+        return torch.stack(members).mean(0)
+
+    def _forward(self, noisy: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        if self.model.unet.config.in_channels == 9:  # nothing is hidden: empty mask, the latents themselves
+            noisy = torch.cat([noisy, torch.zeros_like(noisy[:, :1]), noisy], dim=1)
+        prompt = self.null_prompt.expand(len(noisy), -1, -1)
+        maps = forward_until(self.model.unet, self.blocks, noisy.contiguous(memory_format=torch.channels_last), timesteps, prompt)
+        return torch.cat([_pooled(block.float(), self.settings.pool) for block in maps], dim=1)
+
+
+def draw_noise(shape: Sequence[int], seeds: Sequence[int]) -> torch.Tensor:
+    """Standard normal noise (len(seeds), *shape) float32, each row from its own CPU generator, contiguous."""
+    return torch.stack([torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+
+
+def find_block(unet: Any, name: str) -> torch.nn.Module:
+    """The U-Net block of that name: "mid", "down.<i>" or "up.<i>"."""
+    if name == "mid":
+        return unet.mid_block
+    stage, _, index = name.partition(".")
+    blocks = unet.down_blocks if stage == "down" else unet.up_blocks
+    if int(index) >= len(blocks):
+        raise UserError(f"features.blocks names {name!r}, but this U-Net has {len(blocks)} {stage} blocks (0 to {len(blocks) - 1})")
+    return blocks[int(index)]
+
+
+class _Stop(Exception):
+    """Ends a forward pass once the last block asked for has spoken."""
+
+
+def forward_until(unet: Any, blocks: Sequence[torch.nn.Module], noisy: torch.Tensor, timesteps: torch.Tensor, prompt: torch.Tensor) -> list[torch.Tensor]:
+    """Outputs (B, C, h, w) of the blocks; the forward ends with the last of them, bit-equal to a full one."""
+    outputs: dict[int, torch.Tensor] = {}
+
+    def keep(number: int) -> Any:
+        def hook(_module: torch.nn.Module, _inputs: Any, output: Any) -> None:
+            outputs[number] = output[0] if isinstance(output, tuple) else output
+            if len(outputs) == len(blocks):
+                raise _Stop
+
+        return hook
+
+    handles = [block.register_forward_hook(keep(number)) for number, block in enumerate(blocks)]
+    try:
+        unet(noisy, timesteps, encoder_hidden_states=prompt)
+    except _Stop:
+        pass
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [outputs[number] for number in range(len(blocks))]
+
+
+def _pooled(block: torch.Tensor, pool: int) -> torch.Tensor:
+    return F.adaptive_avg_pool2d(block, pool).flatten(1) if pool else block
+
+
+def extract_features(latents_file: Path, settings: FeaturesStage, out: Path, device: torch.device) -> int:
+    """Features of every row of a latents shard, written to `out`; returns the number of rows."""
+    latents = read_shard(latents_file, "latents")
+    model = load_model(settings.model, "features", device)
+    if latents.model != model.digest:
+        raise UserError(f"{latents_file} was encoded with another model; make it again with `dfeat latents`")
+    extractor = FeatureExtractor(model, settings.features, vae_scaling_factor(settings.model))
+    rows: list[NDArray[Any]] = []
+    size = settings.batch_size
+    keys = latents.keys + latents.keys[-1:] * (-len(latents.keys) % size)
+    bar = progress(len(latents.keys), "features")
+    for number, batch in enumerate(batches(iter(np.asarray(latents.payload)), size, bar)):
+        features = extractor.from_latents(torch.from_numpy(batch), keys[number * size : (number + 1) * size])
+        rows.append(features.half().cpu().numpy())
+    payload = np.concatenate(rows)[: len(latents.keys)]
+    described = settings.model_dump(mode="json") | {"latents": json.loads(latents.settings)}
+    write_shard(out, Shard("features", RECIPE, described, model.digest, latents.keys, payload))
+    return len(latents.keys)
+
+
+def vae_scaling_factor(source: ModelSource) -> float:
+    """The VAE's scaling factor from its configuration alone; features need no VAE weights."""
+    config = json.loads((resolve(source) / "vae" / "config.json").read_text())
+    return float(config.get("scaling_factor", 0.18215))

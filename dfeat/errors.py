@@ -1,0 +1,16 @@
+"""The error a user can mend: a sentence that says what, where, what is allowed and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A user's mistake or a user's broken input. The command line prints it as one line and exits 2."""
+
+
+def nearest(word: str, allowed: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the allowed word nearest to `word`, or nothing where none is near."""
+    matches = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.5)
+    return f"; did you mean {matches[0]!r}?" if matches else ""

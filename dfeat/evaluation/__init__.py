@@ -1,0 +1,6 @@
+"""Predictions of every model on every set and level, and what they say: statistics, tables, figures."""
+
+from typing import Final
+
+RECIPE: Final = 1
+"""Of what is made from stored predictions: tables, claims, figures, report."""

@@ -1,0 +1,54 @@
+"""Painting over the chosen parts: black-out (zeta 1), CutMix (zeta 2), replace (zeta 3) (Sec. 3, "Baselines").
+
+Arrays in, arrays out. Images are (..., H, W, 3) or (B, 3, H, W) as each docstring says; masks are True where
+the object's parts are hidden. Works on numpy arrays and torch tensors alike where only arithmetic is needed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def black_out(images: Any, masks: Any) -> Any:
+    """zeta 1: hidden pixels become black (0), the rest stays. Images (..., H, W, 3), masks (..., H, W)."""
+    return images * (~masks)[..., None]
+
+
+def replace(images: Any, masks: Any, partners: Any) -> Any:
+    """zeta 3: hidden pixels are taken from another image of the same size. Shapes as `black_out`."""
+    hidden = masks[..., None]
+    return images * ~hidden + partners * hidden
+
+
+def cutmix_box(height: int, width: int, kept: float, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """zeta 2: the box that CutMix cuts, (top, bottom, left, right), for a kept share `kept` of the image.
+
+    Yun et al. (2019), Sec. 3.1 and Algorithm A1: a box of side sqrt(1 - kept) times the image's, its centre
+    uniform, clipped to the image.
+    """
+    cut = np.sqrt(1.0 - kept)
+    half_height, half_width = int(height * cut) // 2, int(width * cut) // 2
+    row, column = int(rng.integers(height)), int(rng.integers(width))
+    top, bottom = max(row - half_height, 0), min(row + half_height, height)
+    left, right = max(column - half_width, 0), min(column + half_width, width)
+    return top, bottom, left, right
+
+
+def partner_order(keys: list[str], seed: int) -> dict[str, str]:
+    """For each image the other image whose pixels replace its parts: a random cycle through all, drawn by seed.
+
+    A cycle gives every image one partner that is not itself (where there are two), whatever the order of `keys`.
+    """
+    from dfeat.randomness import rng_for
+
+    ordered = sorted(keys)
+    rng_for(seed, "all", "partner").shuffle(ordered)
+    return {key: ordered[(position + 1) % len(ordered)] for position, key in enumerate(ordered)}
+
+
+def mask_image(masks: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Eq. 1: masks (..., H, W) as three-channel images (..., H, W, 3), white where the mask is."""
+    return np.repeat((masks * np.uint8(255))[..., None], 3, axis=-1)

@@ -1,0 +1,194 @@
+"""Which parts are hidden: the half of an object's parts that covers the most (Sec. 3, "Input Augmentation").
+
+What enters: the training index with its checked COCO annotations. What leaves: `parts.json`, per image n, k,
+the chosen part categories, the area of their union, its share of the image, and two masks as COCO RLE: the
+union of the chosen parts and the whole object.
+
+"For an object with n parts we use n/2 or (n + 1)/2 parts [...] we choose the part combinations that result in
+the maximum area of occlusion." The area is that of the union, so overlapping masks are not counted twice.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from dfeat.data.index import read_index
+from dfeat.errors import UserError
+from dfeat.settings import OcclusionSettings
+from dfeat.storage.atomic import write_json
+
+RECIPE: Final = 1
+EXACT_PARTS: Final = 20
+"""Up to so many overlapping parts every combination is weighed; beyond, parts are taken greedily."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The parts chosen of one image: positions in the list of masks, and the area of their union in pixels."""
+
+    chosen: tuple[int, ...]
+    area: int
+
+
+def choose_parts(masks: NDArray[np.bool_], share: float = 0.5) -> Choice:
+    """Choose k = ceil(share * n) of n part masks (n, H, W) so that their union is largest.
+
+    Exact up to EXACT_PARTS masks, overlapping or not, and for any number of disjoint ones; ties go to the
+    lowest positions. More overlapping masks than that are taken greedily, which covers at least 1 - 1/e of
+    the best union (Nemhauser, Wolsey and Fisher, 1978).
+    """
+    n = len(masks)
+    k = math.ceil(share * n)
+    flat = masks.reshape(n, -1)
+    areas = flat.sum(axis=1)
+    if int(areas.sum()) == int(flat.any(axis=0).sum()):  # disjoint: the k largest
+        chosen = tuple(sorted(np.lexsort((np.arange(n), -areas))[:k].tolist()))
+        return Choice(chosen, int(areas[list(chosen)].sum()))
+    return _choose_exact(flat, k) if n <= EXACT_PARTS else _choose_greedily(flat, k)
+
+
+def _choose_exact(flat: NDArray[np.bool_], k: int) -> Choice:
+    """Weigh all combinations at once.
+
+    Each pixel is a set of parts, written as a bit pattern. The area that a combination c leaves uncovered is
+    the number of pixels whose pattern is a subset of c's complement: a sum over subsets, done for every c
+    together in n passes over 2^n counts (the zeta transform).
+    """
+    n = len(flat)
+    patterns = np.zeros(flat.shape[1], np.int32)
+    for position, mask in enumerate(flat):
+        patterns |= mask.astype(np.int32) << position
+    subsets = np.bincount(patterns, minlength=1 << n)
+    total = int(subsets.sum())
+    for position in range(n):
+        pairs = subsets.reshape(-1, 2, 1 << position)
+        pairs[:, 1] += pairs[:, 0]
+    combinations = np.arange(1 << n)
+    of_size_k = combinations[np.bitwise_count(combinations) == k]
+    areas = total - subsets[(1 << n) - 1 - of_size_k]
+    best = of_size_k[areas == areas.max()]
+    chosen = min(tuple(p for p in range(n) if int(c) >> p & 1) for c in best)
+    return Choice(chosen, int(areas.max()))
+
+
+def _choose_greedily(flat: NDArray[np.bool_], k: int) -> Choice:
+    covered = np.zeros(flat.shape[1], bool)
+    chosen: list[int] = []
+    for _ in range(k):
+        gains = (flat & ~covered).sum(axis=1)
+        gains[chosen] = -1
+        chosen.append(int(gains.argmax()))
+        covered |= flat[chosen[-1]]
+    return Choice(tuple(sorted(chosen)), int(covered.sum()))
+
+
+def part_masks(annotations: Iterable[dict[str, Any]], height: int, width: int, unit: str) -> dict[int, NDArray[np.bool_]]:
+    """Masks (height, width) of one image's parts with area > 0, in ascending order of their id.
+
+    `unit` "category" unites the instances of a part category, keyed by category id; "annotation" keeps each
+    annotation apart, keyed by annotation id.
+    """
+    masks: dict[int, NDArray[np.bool_]] = {}
+    for annotation in annotations:
+        mask = rle_mask(_as_rle(annotation["segmentation"], height, width))
+        name = annotation["category_id" if unit == "category" else "id"]
+        masks[name] = masks[name] | mask if name in masks else mask
+    return {name: masks[name] for name in sorted(masks) if masks[name].any()}
+
+
+def rle_mask(rle: dict[str, Any]) -> NDArray[np.bool_]:
+    """Decode a COCO RLE into a boolean mask (height, width)."""
+    counts = rle["counts"]
+    plain = {"size": rle["size"], "counts": counts.encode() if isinstance(counts, str) else counts}
+    return np.asarray(coco_mask.decode(plain)).astype(bool)
+
+
+def mask_rle(mask: NDArray[np.bool_]) -> dict[str, Any]:
+    """Encode a boolean mask (height, width) as a COCO RLE that JSON can hold."""
+    rle = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode()}
+
+
+def _as_rle(segmentation: Any, height: int, width: int) -> dict[str, Any]:
+    if isinstance(segmentation, list):
+        return dict(coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width)))
+    if isinstance(segmentation["counts"], list):
+        return dict(coco_mask.frPyObjects(segmentation, height, width))
+    return dict(segmentation)
+
+
+def choose_all(index_folder: Path, settings: OcclusionSettings, out: Path) -> int:
+    """Choose the parts of every annotated image of the index and write parts.json; returns the image count.
+
+    An image without a usable part is left out: it is trained on as it is and has no augmented twin.
+    """
+    index = read_index(index_folder)
+    path = index.annotations_path()
+    if path is None:
+        raise UserError(f"{index_folder} has no part annotations; parts are chosen for the training set only")
+    coco = json.loads(path.read_text())
+    of_image: dict[int, list[dict[str, Any]]] = {}
+    for annotation in coco["annotations"]:
+        of_image.setdefault(annotation["image_id"], []).append(annotation)
+    names = {category["id"]: category["name"] for category in coco["categories"]}
+    images: dict[str, Any] = {}
+    for image in sorted(coco["images"], key=lambda image: image["key"]):
+        annotations = of_image.get(image["id"], [])
+        row = _choice_row(annotations, image["height"], image["width"], settings)
+        if row is not None:
+            images[image["key"]] = row
+    if not images:
+        raise UserError(f"no image of {index_folder} has a usable part; see {index_folder / 'problems.csv'}")
+    write_json(out, {
+        "recipe": RECIPE, "settings": settings.model_dump(mode="json", include={"unit", "share"}),
+        "categories": {str(number): name for number, name in sorted(names.items())}, "images": images,
+    })
+    return len(images)
+
+
+def _choice_row(annotations: list[dict[str, Any]], height: int, width: int, settings: OcclusionSettings) -> dict[str, Any] | None:
+    masks = part_masks(annotations, height, width, settings.unit)
+    if not masks:
+        return None
+    names = list(masks)
+    stack = np.stack(list(masks.values()))
+    choice = choose_parts(stack, settings.share)
+    return {
+        "n": len(names), "k": len(choice.chosen), "parts": names,
+        "chosen": [names[position] for position in choice.chosen],
+        "area": choice.area, "share": round(choice.area / (height * width), 6),
+        "object_area": int(stack.any(axis=0).sum()),
+        "mask": mask_rle(stack[list(choice.chosen)].any(axis=0)), "object": mask_rle(stack.any(axis=0)),
+    }
+
+
+@dataclass(frozen=True)
+class Parts:
+    """parts.json, read: for each image key its row; masks are decoded when asked for."""
+
+    rows: dict[str, dict[str, Any]]
+    categories: dict[int, str]
+
+    def mask(self, key: str, which: str = "mask") -> NDArray[np.bool_]:
+        """The union of the chosen parts ("mask") or of all parts ("object") of an image, (H, W)."""
+        return rle_mask(self.rows[key][which])
+
+
+def read_parts(path: Path) -> Parts:
+    """Read parts.json; UserError where it is missing or not what `dfeat parts` writes."""
+    try:
+        content = json.loads(path.read_text())
+        return Parts(content["images"], {int(number): name for number, name in content["categories"].items()})
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; make it with `dfeat parts`") from None
+    except (ValueError, KeyError, AttributeError) as error:
+        raise UserError(f"{path} is no parts.json ({error}); make it again with `dfeat parts`") from None

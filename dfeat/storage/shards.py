@@ -1,0 +1,189 @@
+"""Shards: HDF5 files of rows, each row one image's features, latents or encoded picture.
+
+What enters: keys, one payload array (or a list of encoded images) and further arrays of as many rows. What
+leaves: an HDF5 file whole and verified under its final name, contiguous and uncompressed, with attributes
+`schema`, `kind`, `recipe`, `settings` (JSON), `model` (digest), `rows`, `sha256` (of the payload).
+Readers check all of these before a value is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from dfeat.errors import UserError
+from dfeat.storage.atomic import write_bytes
+from dfeat.storage.provenance import settings_text
+
+SCHEMA: Final = 1
+PAYLOADS: Final = {"features": "feature", "latents": "latent", "inpaint": "image", "pixels": "pixels"}
+"""Kind of shard -> name of its payload dataset."""
+
+
+@dataclass
+class Shard:
+    """The rows of a shard. `payload` is an array (rows, ...) or, for images, a list of encoded bytes."""
+
+    kind: str
+    recipe: int
+    settings: Any
+    model: str
+    keys: list[str]
+    payload: NDArray[Any] | list[bytes]
+    extras: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+
+def write_shard(path: Path, shard: Shard) -> None:
+    """Build the shard in memory, then write it through `storage.atomic`: a full disk leaves nothing.
+
+    Raises UserError when a key appears twice or a floating payload has a value that is not finite, naming
+    the rows: nothing is written then.
+    """
+    _refuse_bad_rows(path, shard)
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w", libver=("v110", "v110")) as file:
+        file.create_dataset("key", data=np.array(shard.keys, dtype=object), dtype=h5py.string_dtype("utf-8"))
+        file.create_dataset("done", data=np.ones(len(shard.keys), bool))
+        name = PAYLOADS[shard.kind]
+        if isinstance(shard.payload, list):
+            images = np.empty(len(shard.payload), dtype=object)
+            for row, encoded in enumerate(shard.payload):
+                images[row] = np.frombuffer(encoded, np.uint8)
+            file.create_dataset(name, data=images, dtype=h5py.vlen_dtype(np.uint8))
+        else:
+            file.create_dataset(name, data=np.ascontiguousarray(shard.payload))
+        for extra, values in shard.extras.items():
+            file.create_dataset(extra, data=values)
+        file.attrs.update(
+            schema=SCHEMA, kind=shard.kind, recipe=shard.recipe, settings=settings_text(shard.settings),
+            model=shard.model, rows=len(shard.keys), sha256=_payload_digest(shard.payload),
+        )
+    write_bytes(path, buffer.getbuffer())
+
+
+def read_shard(
+    path: Path, kind: str, *, settings: Any = None, model: str | None = None, check_payload: bool = True
+) -> Shard:
+    """Read a shard whole, refusing it by name if it is not what is expected.
+
+    `settings` and `model`, where given, must equal those it was made with. `check_payload` compares the
+    payload with its digest (a flipped byte is found before its value is used).
+    Raises UserError naming the file, what is wrong, and the verb that makes it again.
+    """
+    with open_shard(path, kind, settings=settings, model=model) as file:
+        payload_set = file[PAYLOADS[kind]]
+        payload: NDArray[Any] | list[bytes]
+        if h5py.check_vlen_dtype(payload_set.dtype) is not None:
+            payload = [row.tobytes() for row in payload_set[:]]
+        else:
+            payload = payload_set[:]
+        if check_payload and _payload_digest(payload) != file.attrs["sha256"]:
+            raise _refusal(path, kind, "its payload does not match its digest (the file was damaged)")
+        extras = {name: file[name][:] for name in file if name not in {"key", "done", PAYLOADS[kind]}}
+        attributes = dict(file.attrs)
+        keys = [key.decode() for key in file["key"][:]]
+    return Shard(kind, int(attributes["recipe"]), attributes["settings"], str(attributes["model"]), keys, payload, extras)
+
+
+def open_shard(path: Path, kind: str, *, settings: Any = None, model: str | None = None) -> h5py.File:
+    """Open a shard for reading after checking schema, kind, rows, done, settings, model and links."""
+    if not path.is_file():
+        raise UserError(f"{path} is missing; make it with `dfeat {_VERBS[kind]}`")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise _refusal(path, kind, f"it is no readable HDF5 file ({error})") from None
+    fault = _fault(file, kind, settings, model)
+    if fault:
+        file.close()
+        raise _refusal(path, kind, fault)
+    return file
+
+
+@dataclass
+class Rows:
+    """Rows of several shards of one kind in memory: `payload[row_of[key]]` is one image's."""
+
+    payload: NDArray[Any]
+    row_of: dict[str, int]
+    settings: str
+    model: str
+
+
+def read_rows(paths: Sequence[Path], kind: str) -> Rows:
+    """Read array shards that belong together; all must share settings and model, no key may appear twice."""
+    shards = [read_shard(path, kind) for path in paths]
+    first = shards[0]
+    for path, shard in zip(paths, shards, strict=True):
+        if (shard.settings, shard.model) != (first.settings, first.model):
+            raise _refusal(path, kind, f"it was made with another model or other settings than {paths[0]}")
+    keys = [key for shard in shards for key in shard.keys]
+    if len(set(keys)) != len(keys):
+        raise _refusal(paths[0], kind, "a key appears in it and again in a sister shard")
+    payload = np.concatenate([np.asarray(shard.payload) for shard in shards])
+    return Rows(payload, {key: row for row, key in enumerate(keys)}, first.settings, first.model)
+
+
+_VERBS = {"features": "features", "latents": "latents", "inpaint": "inpaint", "pixels": "pixels"}
+
+
+def _fault(file: h5py.File, kind: str, settings: Any, model: str | None) -> str | None:
+    attributes = file.attrs
+    missing = {"schema", "kind", "recipe", "settings", "model", "rows", "sha256"} - set(attributes)
+    if missing:
+        return f"it lacks the attributes {', '.join(sorted(missing))}"
+    if attributes["schema"] != SCHEMA or attributes["kind"] != kind:
+        return f"it is a {attributes['kind']!r} shard of schema {attributes['schema']}, not {kind!r} of {SCHEMA}"
+    for name in file:
+        if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+            return f"its {name!r} is a link to elsewhere"
+        if not isinstance(file[name], h5py.Dataset) or file[name].is_virtual or file[name].external:
+            return f"its {name!r} is no plain dataset"
+    if {"key", "done", PAYLOADS[kind]} - set(file):
+        return "it lacks key, done or its payload"
+    rows = int(attributes["rows"])
+    if file["key"].shape != (rows,) or file["done"].shape != (rows,) or not file["done"][:].all():
+        return "it is not whole: rows are missing or not done"
+    if kind != "pixels" and file[PAYLOADS[kind]].shape[:1] != (rows,):
+        return "its payload has another number of rows than its keys"
+    if settings is not None and attributes["settings"] != settings_text(settings):
+        return f"it was made with other settings: {attributes['settings']}"
+    if model is not None and attributes["model"] != model:
+        return f"it was made with another model ({str(attributes['model'])[:12]}, expected {model[:12]})"
+    return None
+
+
+def _refusal(path: Path, kind: str, reason: str) -> UserError:
+    return UserError(f"{path} cannot be used: {reason}; delete it and make it again with `dfeat {_VERBS[kind]}`")
+
+
+def _refuse_bad_rows(path: Path, shard: Shard) -> None:
+    if len(set(shard.keys)) != len(shard.keys):
+        raise UserError(f"{path}: a key appears twice; keys must be unique")
+    assert len(shard.keys) == len(shard.payload) or shard.kind == "pixels"
+    if isinstance(shard.payload, np.ndarray) and np.issubdtype(shard.payload.dtype, np.floating):
+        finite = np.isfinite(shard.payload.reshape(len(shard.keys), -1)).all(axis=1)
+        if not finite.all():
+            names = ", ".join(shard.keys[row] for row in np.flatnonzero(~finite)[:5])
+            raise UserError(
+                f"{path}: {int((~finite).sum())} rows are not finite ({names} ...); nothing was written. "
+                "Use precision float32 or bfloat16, or upcast_attention"
+            )
+
+
+def _payload_digest(payload: NDArray[Any] | list[bytes]) -> str:
+    digest = hashlib.sha256()
+    if isinstance(payload, list):
+        for encoded in payload:
+            digest.update(len(encoded).to_bytes(8, "little") + encoded)
+    else:
+        digest.update(np.ascontiguousarray(payload).tobytes() if payload.size == 0 else memoryview(np.ascontiguousarray(payload)).cast("B"))
+    return digest.hexdigest()

@@ -1,0 +1,144 @@
+"""Backbone, fusion and head: l_f from any timm model, l_d from the diffusion model, fused into l_a (Fig. 1).
+
+What enters: a `Backbone` and the width of the diffusion features (0: none). What leaves: a `Classifier`, images
+(B, 3, S, S) and features (B, D) in, logits (B, C) out.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dfeat.errors import UserError
+from dfeat.settings import Backbone
+
+
+class Classifier(nn.Module):
+    """A timm backbone without its head, a fusion where there are diffusion features, and a linear head."""
+
+    def __init__(self, backbone: nn.Module, classes: int, feature_width: int = 0, fusion: str = "concat") -> None:
+        super().__init__()
+        self.backbone = backbone
+        width = int(backbone.num_features)
+        self.fusion = FUSIONS[fusion](width, feature_width) if feature_width else None
+        self.head = nn.Linear(self.fusion.width if self.fusion else width, classes)
+        nn.init.trunc_normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, images: Tensor, features: Tensor | None = None) -> Tensor:
+        l_f = self.backbone(images)
+        if self.fusion is None:
+            return self.head(l_f)
+        assert features is not None, "a classifier with fusion needs diffusion features"
+        return self.head(self.fusion(l_f, features))
+
+
+class Concat(nn.Module):
+    """l_a = [LN(l_f), LN(l_d)]."""
+
+    def __init__(self, width: int, feature_width: int) -> None:
+        super().__init__()
+        self.width = width + feature_width
+        self.norm_f, self.norm_d = nn.LayerNorm(width), nn.LayerNorm(feature_width)
+
+    def forward(self, l_f: Tensor, l_d: Tensor) -> Tensor:
+        return torch.cat([self.norm_f(l_f), self.norm_d(l_d)], dim=1)
+
+
+class Sum(nn.Module):
+    """l_a = LN(l_f) + W LN(l_d)."""
+
+    def __init__(self, width: int, feature_width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.norm_f, self.norm_d = nn.LayerNorm(width), nn.LayerNorm(feature_width)
+        self.project = nn.Linear(feature_width, width)
+
+    def forward(self, l_f: Tensor, l_d: Tensor) -> Tensor:
+        return self.norm_f(l_f) + self.project(self.norm_d(l_d))
+
+
+class Gated(Sum):
+    """l_a = LN(l_f) + g * W LN(l_d), with g = sigmoid(V [LN(l_f), W LN(l_d)])."""
+
+    def __init__(self, width: int, feature_width: int) -> None:
+        super().__init__(width, feature_width)
+        self.gate = nn.Linear(2 * width, width)
+
+    def forward(self, l_f: Tensor, l_d: Tensor) -> Tensor:
+        own, other = self.norm_f(l_f), self.project(self.norm_d(l_d))
+        return own + torch.sigmoid(self.gate(torch.cat([own, other], dim=1))) * other
+
+
+class Attention(Sum):
+    """l_a = LN(l_f) + what l_f attends to among itself and W LN(l_d), four heads (one where four do not divide)."""
+
+    def __init__(self, width: int, feature_width: int) -> None:
+        super().__init__(width, feature_width)
+        self.attend = nn.MultiheadAttention(width, 4 if width % 4 == 0 else 1, batch_first=True)
+
+    def forward(self, l_f: Tensor, l_d: Tensor) -> Tensor:
+        own = self.norm_f(l_f)[:, None]
+        tokens = torch.cat([own, self.project(self.norm_d(l_d))[:, None]], dim=1)
+        return (own + self.attend(own, tokens, tokens, need_weights=False)[0])[:, 0]
+
+
+FUSIONS: dict[str, Any] = {"concat": Concat, "sum": Sum, "gated": Gated, "attention": Attention}
+
+
+def build_backbone(settings: Backbone) -> nn.Module:
+    """A timm model without head (its output is the pooled feature), with its weights.
+
+    Raises UserError for an unknown name, wrong arguments, missing weights, or weights of another model.
+    """
+    import timm
+
+    from dfeat.errors import nearest
+
+    name, _, _tag = settings.name.partition(".")
+    if name not in timm.list_models():
+        raise UserError(f"no timm model {name!r}{nearest(name, timm.list_models())}; see timm.list_models()")
+    try:
+        model = timm.create_model(settings.name, pretrained=settings.weights is None, num_classes=0, **settings.kwargs)
+    except (TypeError, AssertionError, ValueError) as error:
+        raise UserError(f"timm model {settings.name!r} does not take kwargs {settings.kwargs}: {error}") from None
+    except OSError as error:
+        raise UserError(f"cannot fetch the weights of {settings.name} ({error}); give a local .safetensors as its `weights`") from None
+    if settings.weights is not None:
+        load_weights(model, weights_path(settings.weights))
+    return model
+
+
+def weights_path(path: str) -> Path:
+    """The file of a backbone's weights; "demo:<name>" is one of those that ship with the package."""
+    if path.startswith("demo:"):
+        return Path(__file__).parents[1] / "demo" / "models" / f"{path[5:]}.safetensors"
+    return Path(path).expanduser()
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load a .safetensors file into a headless model; only a classification head may be left over."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if path.suffix != ".safetensors":
+        raise UserError(f"{path}: weights must be a .safetensors file; pickled checkpoints are not loaded")
+    if not path.is_file():
+        raise UserError(f"{path} is missing; it should hold the backbone's weights")
+    try:
+        state = load_file(path)
+    except SafetensorError as error:
+        raise UserError(f"{path} is no readable .safetensors file ({error})") from None
+    wanted = model.state_dict()
+    strange = [key for key in state if key not in wanted and not key.startswith(("head.", "classifier.", "fc."))]
+    missing = [key for key in wanted if key not in state]
+    shapes = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
+    if strange or missing or shapes:
+        raise UserError(
+            f"{path} does not fit the backbone: {len(missing)} keys missing, {len(strange)} unknown, {len(shapes)} of "
+            f"another shape (first: {(missing + strange + shapes)[0]}); check training.backbones name and kwargs"
+        )
+    model.load_state_dict({key: state[key] for key in wanted})

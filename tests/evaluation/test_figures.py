@@ -1,0 +1,73 @@
+"""Figures are drawn for any run, and the same inputs give the same bytes."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from PIL import Image
+
+from dfeat.errors import UserError
+from dfeat.evaluation import figures
+from dfeat.settings import Settings, parse
+
+from .predictions import small_settings, write_predictions
+
+TITLES = ["car", "tench, Tinca tinca", "great white shark <script>$x_1$ & man-eater, Carcharodon carcharias, and more"]
+
+
+def pictures(side: int = 48) -> list[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
+    rng = np.random.default_rng(0)
+    return [(title, *rng.integers(0, 255, (3, side, side, 3), np.uint8)) for title in TITLES]
+
+
+@pytest.fixture(scope="module")
+def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run") / "evaluation"
+    write_predictions(folder, small_settings())
+    return folder
+
+
+def draw_all(evaluation: Path, settings: Settings, out: Path) -> None:
+    figures.figure2(pictures(), settings, out)
+    figures.figure3([(t, a) for t, a, *_ in pictures()], [(t, a[:32]) for t, a, *_ in pictures()[:2]], settings, out)
+    figures.accuracy(evaluation, settings, out)
+    figures.gain(evaluation, settings, out)
+
+
+def test_every_figure_is_the_same_bytes_twice_whatever_the_users_style(evaluation: Path, tmp_path: Path) -> None:
+    draw_all(evaluation, small_settings(), tmp_path / "a")
+    with mpl.rc_context({"font.size": 20, "axes.facecolor": "red", "savefig.dpi": 33, "svg.fonttype": "none"}):
+        draw_all(evaluation, small_settings(), tmp_path / "b")
+    names = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert names == sorted(f"{name}.{kind}" for name in figures.FIGURES for kind in ("png", "svg"))
+    for name in names:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+        if name.endswith("svg"):
+            ElementTree.fromstring((tmp_path / "a" / name).read_text())
+            assert "dc:date" not in (tmp_path / "a" / name).read_text()
+        else:
+            with Image.open(tmp_path / "a" / name) as image:
+                assert image.width <= figures.WIDTH * 300 and "Software" not in image.info
+
+
+def test_write_figure_finds_them_by_name(evaluation: Path, tmp_path: Path) -> None:
+    figures.write_figure("accuracy", evaluation, small_settings(""), tmp_path)
+    assert (tmp_path / "accuracy.png").is_file()
+    with pytest.raises(UserError, match="no figure 'acuracy'; there are figure2, figure3, accuracy, gain"):
+        figures.write_figure("acuracy", evaluation, small_settings(), tmp_path)
+
+
+def test_what_cannot_be_drawn_is_said(evaluation: Path, tmp_path: Path) -> None:
+    plain = small_settings().model_dump(mode="json")
+    plain["training"]["methods"] = ["none"]
+    with pytest.raises(UserError, match="needs 'none' and another method"):
+        figures.gain(evaluation, parse(Settings, plain), tmp_path)
+    del plain["data"]["evaluation"]["simulated"]
+    with pytest.raises(UserError, match="several levels"):
+        figures.accuracy(evaluation, parse(Settings, plain), tmp_path)
+    with pytest.raises(UserError, match="figure2 got no images"):
+        figures.figure2([], small_settings(), tmp_path)

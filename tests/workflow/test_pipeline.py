@@ -1,0 +1,90 @@
+"""The whole way of the data in one process: every step's real code on the small world."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from dfeat.data.pixels import PixelCache, cache_inpainted
+from dfeat.diffusion.features import extract_features
+from dfeat.diffusion.inpaint import inpaint_shard
+from dfeat.diffusion.latents import encode_view
+from dfeat.evaluation.predict import evaluate
+from dfeat.evaluation.tables import write_table
+from dfeat.settings import METHODS
+from dfeat.training.loop import Inputs, train
+
+from tests.conftest import CPU, World
+
+
+@pytest.fixture(scope="module")
+def run(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """results/<run> of the tiny run, up to the predictions of all six methods."""
+    import shutil
+
+    from timm import create_model
+    from safetensors.torch import save_file
+
+    out = tmp_path_factory.mktemp("run")
+    shutil.copytree(world.root / "data", out / "data")
+    shutil.copytree(world.root / "occlusion", out / "occlusion")
+    diffusion = out / "diffusion"
+    inpaint_shard(world.train, world.parts, world.stage("inpaint"), diffusion / "inpaint/train/0-of-1.h5", CPU)
+    cache_inpainted([diffusion / "inpaint/train/0-of-1.h5"], world.stage("pixels"), diffusion / "inpaint/train/pixels.h5")
+    features = {}
+    for view, folder, kind in (
+        ("train", "train", "clean"), ("train-occluded", "train", "parts"), ("imagenet_val@0", "imagenet_val", "drop:0"),
+        ("imagenet_val@40", "imagenet_val", "drop:40"), ("dfeat@0", "dfeat", "drop:0"),
+    ):
+        latents = diffusion / "latents" / view / "0-of-1.h5"
+        features[view] = diffusion / "features" / view / "0-of-1.h5"
+        encode_view(world.root / "data" / folder, kind, world.stage("latents"), latents, CPU, world.parts)
+        extract_features(latents, world.stage("features"), features[view], CPU)
+    stage = world.stage("train", "convnext")
+    weights = out / "weights.safetensors"
+    save_file(create_model(stage.backbone.name, num_classes=0, **stage.backbone.kwargs).state_dict(), weights)
+    stage = stage.model_copy(update={"backbone": stage.backbone.model_copy(update={"weights": str(weights)})})
+    for method in METHODS:
+        inputs = Inputs(
+            world.train, world.train / "pixels.h5", world.parts, diffusion / "inpaint/train/pixels.h5",
+            (features["train"],), (features["train-occluded"],),
+        )
+        model = out / "training" / method / "convnext" / "seed0"
+        train(method, inputs, stage, 0, model, CPU)
+        levels = {view: [path] for view, path in features.items()}
+        evaluate(model, out / "data", levels, world.stage("evaluate"), out / "evaluation" / method / "convnext" / "seed0", CPU)
+    return out
+
+
+def test_every_method_leaves_a_model_and_predictions_of_every_set_and_level(run: Path) -> None:
+    for method in METHODS:
+        model = run / "training" / method / "convnext" / "seed0"
+        assert {path.name for path in model.iterdir()} == {"model.safetensors", "metrics.jsonl", "run.json"}
+        predictions = run / "evaluation" / method / "convnext" / "seed0"
+        assert sorted(path.name for path in predictions.iterdir()) == ["dfeat@0.csv", "imagenet_val@0.csv", "imagenet_val@40.csv"]
+        lines = (predictions / "imagenet_val@40.csv").read_text().splitlines()
+        assert lines[0] == "key,label,top1,top2,top3,top4,top5,p1"
+        assert len(lines) == 21
+
+
+def test_tables_and_pictures_are_made_from_what_the_run_left(run: Path, world: World, tmp_path: Path) -> None:
+    from dfeat.evaluation.pictures import draw_figure
+
+    for name in ("table1", "table2"):
+        write_table(name, run / "evaluation", world.settings, tmp_path)
+        assert {(tmp_path / f"{name}.{kind}").is_file() for kind in ("csv", "md", "tex")} == {True}
+    for name in ("figure2", "figure3", "accuracy", "gain"):
+        draw_figure(name, run, world.settings, tmp_path)
+        assert (tmp_path / f"{name}.png").stat().st_size > 1000
+
+
+def test_known_pixels_of_inpainted_images_are_exactly_the_originals(run: Path, world: World) -> None:
+    from dfeat.occlusion.parts import read_parts
+
+    parts = read_parts(world.parts)
+    inpainted, originals = PixelCache(run / "diffusion/inpaint/train/pixels.h5"), PixelCache(world.train / "pixels.h5")
+    assert set(inpainted.keys) == set(parts.rows)
+    for key in inpainted.keys:
+        known = ~parts.mask(key)
+        assert (inpainted[key][known] == originals[key][known]).all()
+        assert (inpainted[key] != originals[key]).any()

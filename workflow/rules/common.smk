@@ -1,0 +1,137 @@
+# What every rules file uses: the checked settings, the names of artifacts, and what a stage is handed.
+from dfeat.errors import UserError
+from dfeat import settings as dfeat_settings
+from dfeat.storage.provenance import declared_recipe, settings_text
+from snakemake.exceptions import WorkflowError
+
+
+def checked(configuration):
+    """The settings, or one sentence that says which key is wrong."""
+    try:
+        return dfeat_settings.parse(dfeat_settings.Settings, configuration)
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+
+
+SETTINGS = checked(config)
+RUN = f"results/{SETTINGS.run}"
+LEVELS = {name: chosen.levels for name, chosen in SETTINGS.data.evaluation.items()}
+RAW = [f"{RUN}/raw/drawn.json"] if SETTINGS.data.drawn else []
+THREADS = SETTINGS.resources.threads
+GPU = SETTINGS.resources.gpu
+
+
+wildcard_constraints:
+    set="[A-Za-z0-9][A-Za-z0-9_.-]*",
+    method="|".join(SETTINGS.training.methods),
+    backbone="|".join(SETTINGS.training.backbones),
+    seed=r"-?\d+",
+    shard=r"\d+",
+    level=r"\d+",
+
+
+def stage(name, backbone=None):
+    """A stage's part of the settings, as the one JSON argument that its verb takes."""
+    return settings_text(dfeat_settings.stage_settings(SETTINGS, name, backbone))
+
+
+def whole_settings():
+    """All settings as JSON, for tables and figures."""
+    return settings_text(SETTINGS)
+
+
+def recipe(module):
+    """The recipe number of a stage: a rule hands it on as a param, so a changed stage runs again."""
+    return declared_recipe(module)
+
+
+def set_settings(name):
+    """The settings of one evaluation set, as JSON."""
+    return settings_text(SETTINGS.data.evaluation[name])
+
+
+def grown(amount):
+    """A resource that grows with each attempt."""
+    return lambda wildcards, attempt: amount * attempt
+
+
+def view_name(wildcards):
+    """The view behind a set's name in the diffusion step: train, train-occluded, or SET@LEVEL."""
+    if wildcards.view == "train":
+        return "clean"
+    if wildcards.view == "train-occluded":
+        return "parts"
+    return f"drop:{wildcards.view.rpartition('@')[2]}"
+
+
+def view_set(wildcards):
+    """The data set that a view is of."""
+    return "train" if wildcards.view.startswith("train") else wildcards.view.rpartition("@")[0]
+
+
+def shards_of(kind, view):
+    """All shards of a view."""
+    count = SETTINGS.diffusion.inpaint.shards if kind == "inpaint" else SETTINGS.diffusion.features.shards
+    return [f"{RUN}/diffusion/{kind}/{view}/{number}-of-{count}.h5" for number in range(count)]
+
+
+def method_inputs(wildcards):
+    """What a method needs beside pixels and parts."""
+    if wildcards.method == "sd_inpaint":
+        return {"inpainted": f"{RUN}/diffusion/inpaint/train/pixels.h5"}
+    if wildcards.method == "sd_features":
+        return {
+            "features": shards_of("features", "train"),
+            "twin_features": shards_of("features", "train-occluded"),
+        }
+    return {}
+
+
+def method_options(wildcards, input):
+    """The same as options of `dfeat train`."""
+    return options(input, {"inpainted": "--inpainted", "features": "--features", "twin_features": "--twin-features"})
+
+
+def options(input, names):
+    """Named inputs as repeated command-line options."""
+    words = []
+    for name, option in names.items():
+        files = input.get(name, [])
+        for file in [files] if isinstance(files, str) else files:
+            words += [option, str(file)]
+    return words
+
+
+def test_features(wildcards):
+    """The features of every level of every set, for the method that fuses them."""
+    return [file for _, file in labelled_features(wildcards.method)]
+
+
+def test_feature_options(wildcards):
+    """The same as options of `dfeat evaluate`: --features SET@LEVEL=FILE."""
+    return [word for view, file in labelled_features(wildcards.method) for word in ("--features", f"{view}={file}")]
+
+
+def labelled_features(method):
+    """(SET@LEVEL, file) of all test-time features a method reads."""
+    if method != "sd_features":
+        return []
+    views = [f"{name}@{level}" for name, levels in LEVELS.items() for level in levels]
+    return [(view, file) for view in views for file in shards_of("features", view)]
+
+
+def predictions(sets=None):
+    """The prediction files of all models on the given sets (default: all)."""
+    training = SETTINGS.training
+    return [
+        f"{RUN}/evaluation/{method}/{backbone}/seed{seed}/{name}@{level}.csv"
+        for name in (sets or LEVELS)
+        for level in LEVELS[name]
+        for method in training.methods
+        for backbone in training.backbones
+        for seed in training.seeds
+    ]
+
+
+SIMULATED = [name for name, levels in LEVELS.items() if len(levels) > 1]
+REAL = [name for name, levels in LEVELS.items() if len(levels) == 1]

@@ -1,0 +1,32 @@
+rule evaluate:
+    input:
+        model=f"{RUN}/training/{{method}}/{{backbone}}/seed{{seed}}/model.safetensors",
+        run=f"{RUN}/training/{{method}}/{{backbone}}/seed{{seed}}/run.json",
+        sets=[f"{RUN}/data/{name}/{file}" for name in LEVELS for file in ("index.csv", "pixels.h5")],
+        features=test_features,
+    output:
+        [
+            f"{RUN}/evaluation/{{method}}/{{backbone}}/seed{{seed}}/{name}@{level}.csv"
+            for name, levels in LEVELS.items()
+            for level in levels
+        ],
+    params:
+        model=subpath(input.model, parent=True),
+        data=f"{RUN}/data",
+        folder=f"{RUN}/evaluation/{{method}}/{{backbone}}/seed{{seed}}",
+        features=test_feature_options,
+        settings=stage("evaluate"),
+        recipe=recipe("dfeat.evaluation.predict"),
+        threads=THREADS,
+    log:
+        f"{RUN}/logs/evaluation/{{method}}_{{backbone}}_seed{{seed}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/evaluation/{{method}}_{{backbone}}_seed{{seed}}.tsv"
+    threads: THREADS
+    resources:
+        gpu=GPU,
+        mem_mb=grown(SETTINGS.resources.mem_mb),
+        runtime=grown(SETTINGS.resources.runtime),
+    shell:
+        "dfeat evaluate --model {params.model:q} --data {params.data:q} {params.features:q}"
+        " --settings {params.settings:q} --threads {params.threads} --out {params.folder:q} > {log:q} 2>&1"

@@ -1,0 +1,30 @@
+rule train:
+    input:
+        unpack(method_inputs),
+        index=f"{RUN}/data/train/index.csv",
+        pixels=f"{RUN}/data/train/pixels.h5",
+        parts=f"{RUN}/occlusion/parts.json",
+    output:
+        multiext(
+            f"{RUN}/training/{{method}}/{{backbone}}/seed{{seed}}/", "model.safetensors", "metrics.jsonl", "run.json"
+        ),
+    params:
+        data=f"{RUN}/data/train",
+        folder=f"{RUN}/training/{{method}}/{{backbone}}/seed{{seed}}",
+        options=method_options,
+        settings=lambda wildcards: stage("train", wildcards.backbone),
+        recipe=recipe("dfeat.training.loop"),
+        threads=THREADS,
+    log:
+        f"{RUN}/logs/training/{{method}}_{{backbone}}_seed{{seed}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/training/{{method}}_{{backbone}}_seed{{seed}}.tsv"
+    threads: THREADS
+    resources:
+        gpu=GPU,
+        mem_mb=grown(SETTINGS.resources.mem_mb),
+        runtime=grown(8 * SETTINGS.resources.runtime),
+    shell:
+        "dfeat train --method {wildcards.method} --seed {wildcards.seed} --index {params.data:q}"
+        " --pixels {input.pixels:q} --parts {input.parts:q} {params.options:q} --settings {params.settings:q}"
+        " --threads {params.threads} --out {params.folder:q} > {log:q} 2>&1"
