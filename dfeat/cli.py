@@ -15,7 +15,10 @@ import typer
 from dfeat.errors import UserError
 
 app = typer.Typer(
-    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     help="Occlusion-robust classifiers with a frozen diffusion model. Each verb is one step; snakemake runs them all.",
 )
 
@@ -26,7 +29,9 @@ Threads = Annotated[int, typer.Option("--threads", min=1, help="torch threads; r
 ShardOf = Annotated[str, typer.Option("--shard", help="which part of the rows, i/n")]
 
 
-@app.command(epilog="Example: dfeat index train --settings '{\"root\": \"data/PartImageNet\"}' --out results/paper/data/train")
+@app.command(
+    epilog='Example: dfeat index train --settings \'{"root": "data/PartImageNet"}\' --out results/paper/data/train'
+)
 def index(
     name: Annotated[str, typer.Argument(help="'train', or the name of an evaluation set")],
     settings: SettingsJson,
@@ -73,10 +78,16 @@ def pixels(
     typer.echo(f"{count} images decoded into {out}")
 
 
-@app.command(epilog="Example: dfeat inpaint --index results/demo/data/train --parts results/demo/occlusion/parts.json --settings '{\"model\": {\"path\": \"demo\"}, \"resolution\": 64}' --out 0.h5")
+@app.command(
+    epilog='Example: dfeat inpaint --index results/demo/data/train --parts results/demo/occlusion/parts.json --settings \'{"model": {"path": "demo"}, "resolution": 64}\' --out 0.h5'
+)
 def inpaint(
-    index: IndexFolder, parts: Annotated[Path, typer.Option(help="parts.json")], settings: SettingsJson, out: Out,
-    shard: ShardOf = "0/1", threads: Threads = 4,
+    index: IndexFolder,
+    parts: Annotated[Path, typer.Option(help="parts.json")],
+    settings: SettingsJson,
+    out: Out,
+    shard: ShardOf = "0/1",
+    threads: Threads = 4,
 ) -> None:
     """Fill the chosen parts with the diffusion model, one shard of the training images."""
     from dfeat.devices import pick_device, set_threads
@@ -88,11 +99,17 @@ def inpaint(
     typer.echo(f"{inpaint_shard(index, parts, stage, out, pick_device(), _shard(shard))} images inpainted into {out}")
 
 
-@app.command(epilog="Example: dfeat latents --index results/demo/data/imagenet_val --view drop:40 --settings '{\"model\": {\"path\": \"demo\"}, \"resolution\": 64}' --out 0.h5")
+@app.command(
+    epilog='Example: dfeat latents --index results/demo/data/imagenet_val --view drop:40 --settings \'{"model": {"path": "demo"}, "resolution": 64}\' --out 0.h5'
+)
 def latents(
-    index: IndexFolder, view: Annotated[str, typer.Option(help="clean, parts, or drop:P (percent)")], settings: SettingsJson,
-    out: Out, parts: Annotated[Path | None, typer.Option(help="parts.json, for the view 'parts'")] = None,
-    shard: ShardOf = "0/1", threads: Threads = 4,
+    index: IndexFolder,
+    view: Annotated[str, typer.Option(help="clean, parts, or drop:P (percent)")],
+    settings: SettingsJson,
+    out: Out,
+    parts: Annotated[Path | None, typer.Option(help="parts.json, for the view 'parts'")] = None,
+    shard: ShardOf = "0/1",
+    threads: Threads = 4,
 ) -> None:
     """Encode a view of each image once with the VAE; features of any setting start from it."""
     from dfeat.devices import pick_device, set_threads
@@ -104,8 +121,12 @@ def latents(
     typer.echo(f"{encode_view(index, view, stage, out, pick_device(), parts, _shard(shard))} latents written to {out}")
 
 
-@app.command(epilog="Example: dfeat features --latents latents.h5 --settings '{\"model\": {\"path\": \"demo\"}}' --out features.h5")
-def features(latents: Annotated[Path, typer.Option(help="latents shard")], settings: SettingsJson, out: Out, threads: Threads = 4) -> None:
+@app.command(
+    epilog='Example: dfeat features --latents latents.h5 --settings \'{"model": {"path": "demo"}}\' --out features.h5'
+)
+def features(
+    latents: Annotated[Path, typer.Option(help="latents shard")], settings: SettingsJson, out: Out, threads: Threads = 4
+) -> None:
     """Extract intermediate U-Net features with the null prompt from cached latents."""
     from dfeat.devices import pick_device, set_threads
     from dfeat.diffusion.features import extract_features
@@ -116,16 +137,22 @@ def features(latents: Annotated[Path, typer.Option(help="latents shard")], setti
     typer.echo(f"features of {extract_features(latents, stage, out, pick_device())} images written to {out}")
 
 
-@app.command(epilog="Example: dfeat train --method none --seed 0 --index results/demo/data/train --pixels pixels.h5 --parts parts.json --settings '{...}' --out results/demo/training/none/swin/seed0")
+@app.command(
+    epilog="Example: dfeat train --method none --seed 0 --index results/demo/data/train --pixels pixels.h5 --parts parts.json --settings '{...}' --out results/demo/training/none/swin/seed0"
+)
 def train(
     method: Annotated[str, typer.Option(help="none, blackout, replace, cutmix, sd_inpaint or sd_features")],
     seed: Annotated[int, typer.Option(help="draws initial head, order, crops")],
-    index: IndexFolder, settings: SettingsJson, out: Out,
+    index: IndexFolder,
+    settings: SettingsJson,
+    out: Out,
     pixels: Annotated[Path, typer.Option(help="pixel cache of the training images")],
     parts: Annotated[Path, typer.Option(help="parts.json")],
     inpainted: Annotated[Path | None, typer.Option(help="pixel cache of the inpainted images, for sd_inpaint")] = None,
     features: Annotated[list[Path] | None, typer.Option(help="features of the originals, for sd_features")] = None,
-    twin_features: Annotated[list[Path] | None, typer.Option(help="features of the occluded twins, for sd_features")] = None,
+    twin_features: Annotated[
+        list[Path] | None, typer.Option(help="features of the occluded twins, for sd_features")
+    ] = None,
     workers: Annotated[int, typer.Option(min=0, help="processes that prepare batches; changes no result")] = 0,
     threads: Threads = 4,
 ) -> None:
@@ -144,12 +171,17 @@ def train(
     typer.echo(f"model written to {out}")
 
 
-@app.command(epilog="Example: dfeat evaluate --model results/demo/training/none/swin/seed0 --data results/demo/data --settings '{\"levels\": {\"dfeat\": [0]}}' --out predictions")
+@app.command(
+    epilog='Example: dfeat evaluate --model results/demo/training/none/swin/seed0 --data results/demo/data --settings \'{"levels": {"dfeat": [0]}}\' --out predictions'
+)
 def evaluate(
     model: Annotated[Path, typer.Option(help="folder that `dfeat train` wrote")],
     data: Annotated[Path, typer.Option(help="folder with SET/index.csv and SET/pixels.h5 for each set")],
-    settings: SettingsJson, out: Out,
-    features: Annotated[list[str] | None, typer.Option(help="SET@LEVEL=FILE, for models with diffusion features")] = None,
+    settings: SettingsJson,
+    out: Out,
+    features: Annotated[
+        list[str] | None, typer.Option(help="SET@LEVEL=FILE, for models with diffusion features")
+    ] = None,
     threads: Threads = 4,
 ) -> None:
     """Predict every image of every set at each of its levels of occlusion."""
@@ -169,10 +201,14 @@ def evaluate(
     typer.echo(f"{len(written)} files of predictions in {out}")
 
 
-@app.command(epilog="Example: dfeat table table1 --results results/demo --settings \"$(cat settings.json)\" --out results/demo/report")
+@app.command(
+    epilog='Example: dfeat table table1 --results results/demo --settings "$(cat settings.json)" --out results/demo/report'
+)
 def table(
     name: Annotated[str, typer.Argument(help="table1, table2 or claims")],
-    results: Annotated[Path, typer.Option(help="results/<run>")], settings: SettingsJson, out: Out,
+    results: Annotated[Path, typer.Option(help="results/<run>")],
+    settings: SettingsJson,
+    out: Out,
 ) -> None:
     """Make a table (csv, md, tex), or claims.md, from the stored predictions."""
     from dfeat.evaluation.claims import write_claims
@@ -180,18 +216,25 @@ def table(
     from dfeat.settings import Settings, parse
 
     chosen = parse(Settings, settings)
-    if name == "claims":
-        write_claims(results / "evaluation", chosen, out)
-    elif name in ("table1", "table2"):
-        write_table(name, results / "evaluation", chosen, out)
-    else:
-        raise UserError(f"no table {name!r}; use table1, table2 or claims")
+    evaluation = results / "evaluation"
+    makers = {
+        "table1": lambda: write_table("table1", evaluation, chosen, out),
+        "table2": lambda: write_table("table2", evaluation, chosen, out),
+        "claims": lambda: write_claims(evaluation, chosen, out),
+    }
+    if name not in makers:
+        raise UserError(f"no table {name!r}; use {', '.join(makers)}")
+    makers[name]()
 
 
-@app.command(epilog="Example: dfeat figure figure2 --results results/demo --settings \"$(cat settings.json)\" --out results/demo/report")
+@app.command(
+    epilog='Example: dfeat figure figure2 --results results/demo --settings "$(cat settings.json)" --out results/demo/report'
+)
 def figure(
     name: Annotated[str, typer.Argument(help="figure2, figure3, accuracy or gain")],
-    results: Annotated[Path, typer.Option(help="results/<run>")], settings: SettingsJson, out: Out,
+    results: Annotated[Path, typer.Option(help="results/<run>")],
+    settings: SettingsJson,
+    out: Out,
 ) -> None:
     """Draw a figure (png, svg)."""
     from dfeat.evaluation.pictures import draw_figure
@@ -200,7 +243,9 @@ def figure(
     draw_figure(name, results, parse(Settings, settings), out)
 
 
-@app.command(epilog="Example: dfeat report --results results/demo --settings \"$(cat settings.json)\" --out results/demo/report/report.html")
+@app.command(
+    epilog='Example: dfeat report --results results/demo --settings "$(cat settings.json)" --out results/demo/report/report.html'
+)
 def report(results: Annotated[Path, typer.Option(help="results/<run>")], settings: SettingsJson, out: Out) -> None:
     """Put tables, figures, claims and provenance on one page to open in a browser."""
     from dfeat.evaluation.report import write_report
@@ -213,7 +258,8 @@ def report(results: Annotated[Path, typer.Option(help="results/<run>")], setting
 
 @app.command(epilog="Example: dfeat demo-data --out demo-data")
 def demo_data(
-    out: Out, seed: int = 0,
+    out: Out,
+    seed: int = 0,
     train: Annotated[int, typer.Option(min=1, help="training images a class")] = 60,
     val: Annotated[int, typer.Option(min=1, help="simulated-occlusion images a class")] = 40,
     real: Annotated[int, typer.Option(min=1, help="really occluded images a class")] = 15,
@@ -227,12 +273,14 @@ def demo_data(
 
 @app.command(epilog="Example: dfeat demo-model diffusion --index results/demo/data/train --out new-model --minutes 90")
 def demo_model(
-    part: Annotated[str, typer.Argument(help="diffusion, or a backbone of --settings")], out: Out,
+    part: Annotated[str, typer.Argument(help="diffusion, or a backbone of --settings")],
+    out: Out,
     index: Annotated[Path | None, typer.Option(help="the train set's index, for the diffusion model")] = None,
     settings: SettingsJson = "{}",
     minutes: Annotated[float, typer.Option(min=0.01, help="training time of the diffusion model")] = 90,
     epochs: Annotated[int, typer.Option(min=1, help="training length of a backbone")] = 40,
-    seed: int = 0, threads: Threads = 2,
+    seed: int = 0,
+    threads: Threads = 2,
 ) -> None:
     """Train a model that ships with the package: the latent diffusion model, or a backbone."""
     from dfeat.demo.models import train_backbone, train_diffusion

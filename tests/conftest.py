@@ -44,9 +44,14 @@ TINY_BACKBONE = {"name": "convnext_atto", "kwargs": {"depths": [1, 1, 1, 1], "di
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Tiny diffusers pipelines with random weights: 4 and 9 input channels, epsilon and v-prediction."""
-    return {name: make_tiny_pipeline(tmp_path_factory.mktemp("models") / name, *kind) for name, kind in {
-        "four": (4, "epsilon"), "nine": (9, "epsilon"), "velocity": (4, "v_prediction"),
-    }.items()}
+    return {
+        name: make_tiny_pipeline(tmp_path_factory.mktemp("models") / name, *kind)
+        for name, kind in {
+            "four": (4, "epsilon"),
+            "nine": (9, "epsilon"),
+            "velocity": (4, "v_prediction"),
+        }.items()
+    }
 
 
 def make_tiny_pipeline(folder: Path, channels: int, prediction: str) -> Path:
@@ -59,20 +64,43 @@ def make_tiny_pipeline(folder: Path, channels: int, prediction: str) -> Path:
     tokenizer = build_tokenizer(["A", "class", "of", "tiger", "goldfish"])
     StableDiffusionInpaintPipeline(
         vae=AutoencoderKL(
-            latent_channels=4, block_out_channels=(8, 8, 8, 8), norm_num_groups=4, sample_size=64,
-            down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+            latent_channels=4,
+            block_out_channels=(8, 8, 8, 8),
+            norm_num_groups=4,
+            sample_size=64,
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
         ),
         unet=UNet2DConditionModel(
-            sample_size=8, in_channels=channels, out_channels=4, layers_per_block=1, block_out_channels=(16, 32),
-            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-            cross_attention_dim=32, attention_head_dim=4, norm_num_groups=8,
+            sample_size=8,
+            in_channels=channels,
+            out_channels=4,
+            layers_per_block=1,
+            block_out_channels=(16, 32),
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            cross_attention_dim=32,
+            attention_head_dim=4,
+            norm_num_groups=8,
         ),
-        text_encoder=CLIPTextModel(CLIPTextConfig(
-            vocab_size=len(tokenizer), hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
-            max_position_embeddings=TOKENS, bos_token_id=0, eos_token_id=1, pad_token_id=1,
-        )),
-        tokenizer=tokenizer, scheduler=DDIMScheduler(**{**SCHEDULE, "prediction_type": prediction}, set_alpha_to_one=False, steps_offset=1),
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+        text_encoder=CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=32,
+                intermediate_size=32,
+                num_hidden_layers=1,
+                num_attention_heads=2,
+                max_position_embeddings=TOKENS,
+                bos_token_id=0,
+                eos_token_id=1,
+                pad_token_id=1,
+            )
+        ),
+        tokenizer=tokenizer,
+        scheduler=DDIMScheduler(**{**SCHEDULE, "prediction_type": prediction}, set_alpha_to_one=False, steps_offset=1),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
     ).save_pretrained(folder)
     return folder
 
@@ -83,7 +111,8 @@ def make_settings(root: Path, model: Path, **changes: object) -> Settings:
     mapping: dict[str, object] = {
         "run": "tiny",
         "data": {
-            "train": {"root": str(raw / "PartImageNet"), "expected_images": None, "expected_classes": None}, "short_side": 64,
+            "train": {"root": str(raw / "PartImageNet"), "expected_images": None, "expected_classes": None},
+            "short_side": 64,
             "evaluation": {
                 "imagenet_val": {"kind": "imagenet", "root": str(raw / "imagenet" / "val"), "levels": [0, 40]},
                 "dfeat": {"kind": "folder", "root": str(raw / "dfeat")},
@@ -91,11 +120,18 @@ def make_settings(root: Path, model: Path, **changes: object) -> Settings:
         },
         "occlusion": {"patch": 8},
         "diffusion": {
-            "model": {"path": str(model)}, "resolution": 64, "batch_size": 8,
-            "inpaint": {"steps": 2, "mask_cells": "any", "shards": 1}, "features": {"timestep": 50},
+            "model": {"path": str(model)},
+            "resolution": 64,
+            "batch_size": 8,
+            "inpaint": {"steps": 2, "mask_cells": "any", "shards": 1},
+            "features": {"timestep": 50},
         },
         "training": {
-            "backbones": {"convnext": TINY_BACKBONE}, "seeds": [0], "image_size": 64, "epochs": 2, "batch_size": 16,
+            "backbones": {"convnext": TINY_BACKBONE},
+            "seeds": [0],
+            "image_size": 64,
+            "epochs": 2,
+            "batch_size": 16,
         },
         "evaluation": {"crop_pct": 1.0, "batch_size": 32},
         "report": {"resamples": 100, "note": "test"},

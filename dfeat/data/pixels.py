@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -55,7 +56,7 @@ def resized_shape(height: int, width: int, short_side: int) -> tuple[int, int]:
     return int(short_side * height / width), short_side
 
 
-def resize(image: Pixels, height: int, width: int) -> Pixels:
+def resize(image: NDArray[Any], height: int, width: int) -> NDArray[Any]:
     """Resize an image (H, W, 3) uint8, bicubic with antialiasing; a mask (H, W) bool by nearest pixel."""
     if image.shape[:2] == (height, width):
         return image
@@ -86,7 +87,12 @@ def cache_inpainted(shards: list[Path], settings: PixelsStage, out: Path) -> int
 
 
 def _write(
-    out: Path, keys: list[str], shapes: list[tuple[int, int]], images: Iterable[Pixels], settings: PixelsStage, model: str
+    out: Path,
+    keys: list[str],
+    shapes: list[tuple[int, int]],
+    images: Iterable[Pixels],
+    settings: PixelsStage,
+    model: str,
 ) -> None:
     shape = np.array(shapes, np.int32).reshape(-1, 2)
     sizes = shape.astype(np.int64).prod(axis=1) * 3
@@ -95,26 +101,31 @@ def _write(
     def verify(temporary: Path) -> None:
         PixelCache(temporary, check=True)
 
-    with staged(out, reserve=total, verify=verify) as temporary:
-        with h5py.File(temporary, "w", libver=("v110", "v110")) as file:
-            file.create_dataset("key", data=np.array(keys, dtype=object), dtype=h5py.string_dtype("utf-8"))
-            file.create_dataset("done", data=np.ones(len(keys), bool))
-            file.create_dataset("shape", data=shape)
-            file.create_dataset("offset", data=np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64))
-            pixels = file.create_dataset("pixels", (total,), np.uint8)
-            digest, position = hashlib.sha256(), 0
-            bar = progress(len(keys), "pixels")
-            for image, (height, width) in zip(images, shapes, strict=True):
-                row = np.ascontiguousarray(resize(image, height, width)).reshape(-1)
-                pixels[position : position + row.size] = row
-                digest.update(row)
-                position += row.size
-                bar.update(1)
-            bar.close()
-            file.attrs.update(
-                schema=SCHEMA, kind="pixels", recipe=RECIPE, settings=settings_text(settings), model=model,
-                rows=len(keys), sha256=digest.hexdigest(),
-            )
+    new_file = partial(h5py.File, mode="w", libver=("v110", "v110"))
+    with staged(out, reserve=total, verify=verify) as temporary, new_file(temporary) as file:
+        file.create_dataset("key", data=np.array(keys, dtype=object), dtype=h5py.string_dtype("utf-8"))
+        file.create_dataset("done", data=np.ones(len(keys), bool))
+        file.create_dataset("shape", data=shape)
+        file.create_dataset("offset", data=np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64))
+        pixels = file.create_dataset("pixels", (total,), np.uint8)
+        digest, position = hashlib.sha256(), 0
+        bar = progress(len(keys), "pixels")
+        for image, (height, width) in zip(images, shapes, strict=True):
+            row = np.ascontiguousarray(resize(image, height, width)).reshape(-1)
+            pixels[position : position + row.size] = row
+            digest.update(row.data)
+            position += row.size
+            bar.update(1)
+        bar.close()
+        file.attrs.update(
+            schema=SCHEMA,
+            kind="pixels",
+            recipe=RECIPE,
+            settings=settings_text(settings),
+            model=model,
+            rows=len(keys),
+            sha256=digest.hexdigest(),
+        )
 
 
 class PixelCache:
@@ -134,7 +145,9 @@ class PixelCache:
         self.row_of = {key: row for row, key in enumerate(self.keys)}
         self._map: Any = None
         if check and hashlib.sha256(self._pixels()).hexdigest() != wanted:
-            raise UserError(f"{path} was damaged: its pixels do not match their digest; delete it and run `dfeat pixels`")
+            raise UserError(
+                f"{path} was damaged: its pixels do not match their digest; delete it and run `dfeat pixels`"
+            )
 
     def __getitem__(self, key: str) -> Pixels:
         """The image of that key, (H, W, 3) uint8, a read-only view of the file."""
@@ -145,7 +158,11 @@ class PixelCache:
 
     def _pixels(self) -> Any:
         if self._map is None:
-            self._map = np.memmap(self.path, np.uint8, "r", self._at, (self._length,)) if self._length else np.empty(0, np.uint8)
+            self._map = (
+                np.memmap(self.path, np.uint8, "r", self._at, (self._length,))
+                if self._length
+                else np.empty(0, np.uint8)
+            )
         return self._map
 
     def __getstate__(self) -> dict[str, Any]:

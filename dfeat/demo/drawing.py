@@ -134,9 +134,7 @@ SUPER_CATEGORIES: Final = (
     ),
 )
 
-CLASSES: Final = tuple(
-    (super_index, within) for super_index in range(len(SUPER_CATEGORIES)) for within in range(4)
-)
+CLASSES: Final = tuple((super_index, within) for super_index in range(len(SUPER_CATEGORIES)) for within in range(4))
 """Class index -> (index of its super-category, its number a*2+b within it)."""
 
 WNIDS: Final = tuple(wnid for category in SUPER_CATEGORIES for wnid in category.wnids)
@@ -169,8 +167,13 @@ def draw(class_index: int, rng: np.random.Generator) -> Drawing:
     return Drawing(np.clip(coarse * light + rng.normal(0, 1.5, coarse.shape), 0, 255).astype(np.uint8), parts)
 
 
-def draw_occluder(image: NDArray[np.uint8], object_mask: NDArray[np.bool_], rng: np.random.Generator,
-                  low: float = 0.15, high: float = 0.30) -> NDArray[np.uint8]:
+def draw_occluder(
+    image: NDArray[np.uint8],
+    object_mask: NDArray[np.bool_],
+    rng: np.random.Generator,
+    low: float = 0.15,
+    high: float = 0.30,
+) -> NDArray[np.uint8]:
     """Put something in front of the object that hides between `low` and `high` of its area.
 
     Occluders are leaves, posts, a fence or a box, with a texture of their own. Tries until the share fits;
@@ -257,7 +260,9 @@ def _shown_dress(category: SuperCategory, part: int, within: int, rng: np.random
         return int(red), int(green), int(blue)
 
     pattern = choices[other].pattern if mix > 0.45 else choices[shown].pattern
-    return Dress(blend(choices[shown].base, choices[other].base), blend(choices[shown].accent, choices[other].accent), pattern)
+    return Dress(
+        blend(choices[shown].base, choices[other].base), blend(choices[shown].accent, choices[other].accent), pattern
+    )
 
 
 def _paint(dress: Dress, pose: _Pose, shape: Points) -> NDArray[np.float64]:
@@ -432,8 +437,13 @@ def _grain(rng: np.random.Generator) -> NDArray[np.float64]:
 def _leaves(x: float, y: float, scale: float, rng: np.random.Generator) -> list[Points]:
     spread = 7.0 * scale
     return [
-        _ellipse(x + rng.normal(0, spread), y + rng.normal(0, spread), rng.uniform(3, 6) * scale**0.5,
-                 rng.uniform(1.8, 3.2) * scale**0.5, rng.uniform(0, 180))
+        _ellipse(
+            x + rng.normal(0, spread),
+            y + rng.normal(0, spread),
+            rng.uniform(3, 6) * scale**0.5,
+            rng.uniform(1.8, 3.2) * scale**0.5,
+            rng.uniform(0, 180),
+        )
         for _ in range(rng.integers(8, 13))
     ]
 

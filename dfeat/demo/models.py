@@ -26,11 +26,18 @@ def train_diffusion(index_folder: Path, out: Path, minutes: float, seed: int) ->
     names = [index.classes[record.label].name for record in index.records]
     seconds = minutes * 60
     train(
-        images, names, out, vae_seconds=VAE_SHARE * seconds, unet_seconds=(1 - VAE_SHARE) * seconds, seed=seed,
+        images,
+        names,
+        out,
+        vae_seconds=VAE_SHARE * seconds,
+        unet_seconds=(1 - VAE_SHARE) * seconds,
+        seed=seed,
         prompt=InpaintSettings().prompt,
     )
 
 
 def train_backbone(name: str, settings: str, out: Path, epochs: int, seed: int) -> None:
     """Pretrain a backbone, given as JSON settings with its timm name and kwargs, into `out`/`name`.safetensors."""
-    pretrain(parse(Backbone, settings, f"training.backbones.{name}"), out / f"{name}.safetensors", epochs=epochs, seed=seed)
+    pretrain(
+        parse(Backbone, settings, f"training.backbones.{name}"), out / f"{name}.safetensors", epochs=epochs, seed=seed
+    )

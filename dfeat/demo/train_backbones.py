@@ -55,7 +55,10 @@ def pretrain(backbone: Backbone, out: Path, *, epochs: int, seed: int) -> None:
             row = {"epoch": epoch + 1, "seconds": round(time.monotonic() - started), **_check(model, *held_out)}
             lines.append(json.dumps(row))
             write_text(out.with_suffix(".jsonl"), "\n".join(lines) + "\n")
-    weights = {name: value.half() if value.is_floating_point() else value for name, value in model.backbone.state_dict().items()}
+    weights = {
+        name: value.half() if value.is_floating_point() else value
+        for name, value in model.backbone.state_dict().items()
+    }
     write_bytes(out, save({name: value.contiguous() for name, value in weights.items()}))
 
 

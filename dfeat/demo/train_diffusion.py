@@ -14,6 +14,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,44 +66,73 @@ def train(
     tokenizer = build_tokenizer(sorted({word for name in class_names for word in name.split()} | set(prompt.split())))
     token_ids = tokenizer(
         [prompt.replace("<object_class>", name) for name in class_names] + [""],
-        padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt",
+        padding="max_length",
+        max_length=TOKENS,
+        truncation=True,
+        return_tensors="pt",
     ).input_ids
     unet, text_encoder = train_unet(latents * scale, token_ids, len(tokenizer), unet_seconds, seed, log, out)
     save_pipeline(vae, unet, text_encoder, tokenizer, out)
     lines.close()
 
 
-def build_vae() -> nn.Module:
+def build_vae() -> Any:
+    """The autoencoder: f = 8, four latent channels, 1.0 M parameters."""
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
-        in_channels=3, out_channels=3, latent_channels=4, block_out_channels=(16, 32, 64, 64),
-        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-        layers_per_block=1, norm_num_groups=8, sample_size=64,
+        in_channels=3,
+        out_channels=3,
+        latent_channels=4,
+        block_out_channels=(16, 32, 64, 64),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=1,
+        norm_num_groups=8,
+        sample_size=64,
     )
 
 
-def build_unet() -> nn.Module:
+def build_unet() -> Any:
+    """The U-Net: two levels like the deepest of Stable Diffusion's, 3.1 M parameters."""
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(
-        sample_size=8, in_channels=4, out_channels=4, layers_per_block=2, block_out_channels=(64, 96),
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
+        layers_per_block=2,
+        block_out_channels=(64, 96),
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        cross_attention_dim=64, attention_head_dim=(4, 6), norm_num_groups=16, use_linear_projection=True,
+        cross_attention_dim=64,
+        attention_head_dim=(4, 6),
+        norm_num_groups=16,
+        use_linear_projection=True,
     )
 
 
-def build_text_encoder(vocabulary: int) -> nn.Module:
+def build_text_encoder(vocabulary: int) -> Any:
+    """The CLIP text encoder: two layers, 64 wide."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    return CLIPTextModel(CLIPTextConfig(
-        vocab_size=vocabulary, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
-        max_position_embeddings=TOKENS, projection_dim=64, bos_token_id=0, eos_token_id=1, pad_token_id=1,
-    ))
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=vocabulary,
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=TOKENS,
+            projection_dim=64,
+            bos_token_id=0,
+            eos_token_id=1,
+            pad_token_id=1,
+        )
+    )
 
 
-def build_tokenizer(words: list[str]):  # type: ignore[no-untyped-def]
+def build_tokenizer(words: list[str]) -> Any:
     """A CLIP tokenizer whose known words are one token each; any other text falls apart into characters."""
     from transformers import CLIPTokenizer
 
@@ -120,13 +150,17 @@ def build_tokenizer(words: list[str]):  # type: ignore[no-untyped-def]
             if left not in vocabulary:
                 vocabulary.append(left)
     return CLIPTokenizer(
-        vocab={token: index for index, token in enumerate(vocabulary)}, merges=merges,
-        bos_token="<|startoftext|>", eos_token="<|endoftext|>", pad_token="<|endoftext|>",
-        unk_token="<|endoftext|>", model_max_length=TOKENS,
+        vocab={token: index for index, token in enumerate(vocabulary)},
+        merges=merges,
+        bos_token="<|startoftext|>",
+        eos_token="<|endoftext|>",
+        pad_token="<|endoftext|>",
+        unk_token="<|endoftext|>",
+        model_max_length=TOKENS,
     )
 
 
-def train_vae(pixels: Tensor, seconds: float, seed: int, log: Log, start: Path | None = None) -> nn.Module:
+def train_vae(pixels: Tensor, seconds: float, seed: int, log: Log, start: Path | None = None) -> Any:
     """Fit the autoencoder to (n, 3, 64, 64) pixels in [-1, 1] by squared error, with a faint KL term."""
     torch.manual_seed(seed)
     vae = build_vae()
@@ -147,7 +181,15 @@ def train_vae(pixels: Tensor, seconds: float, seed: int, log: Log, start: Path |
         kl = 0.5 * (posterior.mean.float() ** 2 + posterior.var.float() - 1 - posterior.logvar.float()).mean()
         _step(vae, average, optimizer, mse + 2e-5 * kl, step)
         if step % 100 == 0:
-            log({"part": "vae", "step": step, "mse": float(mse.detach()), "kl": float(kl.detach()), "fraction": fraction})
+            log(
+                {
+                    "part": "vae",
+                    "step": step,
+                    "mse": float(mse.detach()),
+                    "kl": float(kl.detach()),
+                    "fraction": fraction,
+                }
+            )
     average.eval().requires_grad_(False)
     with torch.no_grad():
         x = pixels[:256]
@@ -156,7 +198,7 @@ def train_vae(pixels: Tensor, seconds: float, seed: int, log: Log, start: Path |
     return average
 
 
-def refine_decoder(vae: nn.Module, pixels: Tensor, seconds: float, seed: int, log: Log) -> nn.Module:
+def refine_decoder(vae: Any, pixels: Tensor, seconds: float, seed: int, log: Log) -> Any:
     """Fit the decoder alone further, to the latents as they are: no latent and no U-Net depends on it."""
     vae.requires_grad_(False)
     vae.decoder.requires_grad_(True)
@@ -186,7 +228,7 @@ def refine_decoder(vae: nn.Module, pixels: Tensor, seconds: float, seed: int, lo
 
 def train_unet(
     latents: Tensor, token_ids: Tensor, vocabulary: int, seconds: float, seed: int, log: Log, out: Path
-) -> tuple[nn.Module, nn.Module]:
+) -> tuple[Any, Any]:
     """Fit U-Net and text encoder to (variants, n, 4, 8, 8) scaled latents; the last token row is the null prompt."""
     from diffusers import DDPMScheduler
 
@@ -219,19 +261,29 @@ def train_unet(
 
 
 SCHEDULE = {
-    "num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
-    "prediction_type": "v_prediction", "clip_sample": False,
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "v_prediction",
+    "clip_sample": False,
 }
 """The noise schedule of Stable Diffusion 2.1."""
 
 
-def save_pipeline(vae: nn.Module, unet: nn.Module, text_encoder: nn.Module, tokenizer: object, out: Path) -> None:
+def save_pipeline(vae: Any, unet: Any, text_encoder: Any, tokenizer: Any, out: Path) -> None:
+    """Save the five components as a StableDiffusionInpaintPipeline in fp16 safetensors."""
     from diffusers import DDIMScheduler, StableDiffusionInpaintPipeline
 
     pipeline = StableDiffusionInpaintPipeline(
-        vae=vae.half(), unet=unet.half(), text_encoder=text_encoder.half(), tokenizer=tokenizer,
+        vae=vae.half(),
+        unet=unet.half(),
+        text_encoder=text_encoder.half(),
+        tokenizer=tokenizer,
         scheduler=DDIMScheduler(**SCHEDULE, set_alpha_to_one=False, steps_offset=1),
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
     )
     pipeline.save_pretrained(out, safe_serialization=True)
 
@@ -271,7 +323,7 @@ def _augmented(pixels: Tensor, batch: int, generator: torch.Generator) -> Tensor
 
 
 @torch.no_grad()
-def _latent_variants(vae: nn.Module, pixels: Tensor) -> Tensor:
+def _latent_variants(vae: Any, pixels: Tensor) -> Tensor:
     """Latents of the images and of their flips, each at five shifts: (10, n, 4, 8, 8)."""
     variants = []
     padded = F.pad(pixels, (4, 4, 4, 4), mode="replicate")

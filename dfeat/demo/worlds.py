@@ -22,10 +22,27 @@ from dfeat.storage.atomic import write_bytes, write_json, write_text
 
 RECIPE: Final = 1
 PART_NAMES: Final = {
-    0: "Quadruped Head", 1: "Quadruped Body", 2: "Quadruped Foot", 3: "Quadruped Tail", 4: "Biped Head",
-    5: "Biped Body", 6: "Biped Hand", 7: "Biped Foot", 8: "Biped Tail", 9: "Fish Head", 10: "Fish Body",
-    11: "Fish Fin", 12: "Fish Tail", 13: "Bird Head", 14: "Bird Body", 15: "Bird Wing", 17: "Bird Tail",
-    27: "Bicycle Body", 28: "Bicycle Head", 29: "Bicycle Seat", 30: "Bicycle Tier",
+    0: "Quadruped Head",
+    1: "Quadruped Body",
+    2: "Quadruped Foot",
+    3: "Quadruped Tail",
+    4: "Biped Head",
+    5: "Biped Body",
+    6: "Biped Hand",
+    7: "Biped Foot",
+    8: "Biped Tail",
+    9: "Fish Head",
+    10: "Fish Body",
+    11: "Fish Fin",
+    12: "Fish Tail",
+    13: "Bird Head",
+    14: "Bird Body",
+    15: "Bird Wing",
+    17: "Bird Tail",
+    27: "Bicycle Body",
+    28: "Bicycle Head",
+    29: "Bicycle Seat",
+    30: "Bicycle Tier",
 }
 """PartImageNet's category ids and names (its own spelling) of the parts that are drawn."""
 
@@ -38,7 +55,9 @@ def write_demo_data(root: Path, *, seed: int = 0, train: int = 60, val: int = 40
             drawing = draw_one("val", class_index, number, seed)
             write_bytes(root / "imagenet" / "val" / wnid / f"{wnid}_val_{number:05d}.JPEG", _jpeg(drawing.image))
         for number in range(real):
-            write_bytes(root / "dfeat" / wnid / f"{wnid}_real_{number:03d}.jpg", _jpeg(draw_occluded(class_index, number, seed)))
+            write_bytes(
+                root / "dfeat" / wnid / f"{wnid}_real_{number:03d}.jpg", _jpeg(draw_occluded(class_index, number, seed))
+            )
     write_json(root / "drawn.json", {"seed": seed, "train": train, "val": val, "real": real, "classes": list(WNIDS)})
 
 
@@ -76,9 +95,7 @@ def _write_train(root: Path, seed: int, per_class: int) -> None:
             images.append({"id": len(images), "file_name": name, "height": SIZE, "width": SIZE})
             for category, polygon in drawing.parts:
                 annotations.append(_annotation(len(annotations), len(images) - 1, category, polygon))
-    categories = [
-        {"id": number, "name": name, "supercategory": name.split()[0]} for number, name in PART_NAMES.items()
-    ]
+    categories = [{"id": number, "name": name, "supercategory": name.split()[0]} for number, name in PART_NAMES.items()]
     content = {"images": images, "annotations": annotations, "categories": categories}
     write_text(root / "train.json", json.dumps(content) + "\n")
 
@@ -89,8 +106,13 @@ def _annotation(number: int, image: int, category: int, polygon: NDArray[np.floa
     x, y = inside.T
     area = abs(float(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1)))) / 2
     return {
-        "id": number, "image_id": image, "category_id": category, "segmentation": [inside.ravel().tolist()],
-        "area": round(area, 2), "bbox": [*low.tolist(), *(high - low).round(2).tolist()], "iscrowd": 0,
+        "id": number,
+        "image_id": image,
+        "category_id": category,
+        "segmentation": [inside.ravel().tolist()],
+        "area": round(area, 2),
+        "bbox": [*low.tolist(), *(high - low).round(2).tolist()],
+        "iscrowd": 0,
     }
 
 

@@ -1,6 +1,6 @@
 """A frozen Stable Diffusion and its two uses: `Inpainter` and `FeatureExtractor`, also as a library.
 
-    from dfeat.diffusion import FeatureExtractor, Inpainter
+from dfeat.diffusion import FeatureExtractor, Inpainter
 """
 
 from __future__ import annotations

@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from dfeat.diffusion.latents import batches, encode
-from dfeat.diffusion.models import DiffusionModel, load_model, resolve
+from dfeat.diffusion.layout import find_model
+from dfeat.diffusion.models import DiffusionModel, load_model
 from dfeat.errors import UserError
 from dfeat.progress import progress
 from dfeat.randomness import seed_for
@@ -44,17 +45,34 @@ class FeatureExtractor:
 
     @classmethod
     def from_pretrained(
-        cls, path: str | Path, *, blocks: Sequence[str] = ("mid",), timestep: int = 25, pool: int = 1, ensemble: int = 1,
-        seed: int = 0, precision: str = "float32", revision: str | None = None, device: torch.device | str | None = None,
+        cls,
+        path: str | Path,
+        *,
+        blocks: Sequence[str] = ("mid",),
+        timestep: int = 25,
+        pool: int = 1,
+        ensemble: int = 1,
+        seed: int = 0,
+        precision: str = "float32",
+        revision: str | None = None,
+        device: torch.device | str | None = None,
     ) -> Self:
         """Load the model from a folder or Hub id; it can then be called on images."""
         from dfeat.devices import pick_device
         from dfeat.settings import parse
 
         source = parse(ModelSource, {"path": str(path), "precision": precision, "revision": revision}, "model")
-        settings = parse(FeatureSettings, {
-            "blocks": tuple(blocks), "timestep": timestep, "pool": pool, "ensemble": ensemble, "seed": seed,
-        }, "features")
+        settings = parse(
+            FeatureSettings,
+            {
+                "blocks": tuple(blocks),
+                "timestep": timestep,
+                "pool": pool,
+                "ensemble": ensemble,
+                "seed": seed,
+            },
+            "features",
+        )
         model = load_model(source, "inpaint", torch.device(device) if device else pick_device())
         return cls(model, settings, model.scaling_factor)
 
@@ -70,7 +88,8 @@ class FeatureExtractor:
         scaled = (latents.to(model.device, torch.float32) * self.scaling_factor).to(model.dtype)
         members = []
         for member in range(self.settings.ensemble):
-            noise = draw_noise(scaled.shape[1:], [seed_for(self.settings.seed, key, f"features {member}") for key in keys])
+            seeds = [seed_for(self.settings.seed, key, f"features {member}") for key in keys]
+            noise = draw_noise(scaled.shape[1:], [torch.Generator().manual_seed(seed) for seed in seeds])
             timesteps = torch.full((len(scaled),), self.settings.timestep, device=model.device)
             noisy = model.scheduler.add_noise(scaled, noise.to(scaled), timesteps)
             members.append(self._forward(noisy, timesteps))
@@ -80,13 +99,18 @@ class FeatureExtractor:
         if self.model.unet.config.in_channels == 9:  # nothing is hidden: empty mask, the latents themselves
             noisy = torch.cat([noisy, torch.zeros_like(noisy[:, :1]), noisy], dim=1)
         prompt = self.null_prompt.expand(len(noisy), -1, -1)
-        maps = forward_until(self.model.unet, self.blocks, noisy.contiguous(memory_format=torch.channels_last), timesteps, prompt)
+        maps = forward_until(
+            self.model.unet, self.blocks, noisy.contiguous(memory_format=torch.channels_last), timesteps, prompt
+        )
         return torch.cat([_pooled(block.float(), self.settings.pool) for block in maps], dim=1)
 
 
-def draw_noise(shape: Sequence[int], seeds: Sequence[int]) -> torch.Tensor:
-    """Standard normal noise (len(seeds), *shape) float32, each row from its own CPU generator, contiguous."""
-    return torch.stack([torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+def draw_noise(shape: Sequence[int], generators: Sequence[torch.Generator]) -> torch.Tensor:
+    """Standard normal noise (len(generators), *shape) float32, contiguous, each row from its own CPU generator.
+
+    Drawing like another tensor would follow its strides and give other noise for the same seed.
+    """
+    return torch.stack([torch.randn(tuple(shape), generator=generator) for generator in generators])
 
 
 def find_block(unet: Any, name: str) -> torch.nn.Module:
@@ -96,7 +120,9 @@ def find_block(unet: Any, name: str) -> torch.nn.Module:
     stage, _, index = name.partition(".")
     blocks = unet.down_blocks if stage == "down" else unet.up_blocks
     if int(index) >= len(blocks):
-        raise UserError(f"features.blocks names {name!r}, but this U-Net has {len(blocks)} {stage} blocks (0 to {len(blocks) - 1})")
+        raise UserError(
+            f"features.blocks names {name!r}, but this U-Net has {len(blocks)} {stage} blocks (0 to {len(blocks) - 1})"
+        )
     return blocks[int(index)]
 
 
@@ -104,7 +130,9 @@ class _Stop(Exception):
     """Ends a forward pass once the last block asked for has spoken."""
 
 
-def forward_until(unet: Any, blocks: Sequence[torch.nn.Module], noisy: torch.Tensor, timesteps: torch.Tensor, prompt: torch.Tensor) -> list[torch.Tensor]:
+def forward_until(
+    unet: Any, blocks: Sequence[torch.nn.Module], noisy: torch.Tensor, timesteps: torch.Tensor, prompt: torch.Tensor
+) -> list[torch.Tensor]:
     """Outputs (B, C, h, w) of the blocks; the forward ends with the last of them, bit-equal to a full one."""
     outputs: dict[int, torch.Tensor] = {}
 
@@ -147,11 +175,11 @@ def extract_features(latents_file: Path, settings: FeaturesStage, out: Path, dev
         rows.append(features.half().cpu().numpy())
     payload = np.concatenate(rows)[: len(latents.keys)]
     described = settings.model_dump(mode="json") | {"latents": json.loads(latents.settings)}
-    write_shard(out, Shard("features", RECIPE, described, model.digest, latents.keys, payload))
+    shard = Shard("features", RECIPE, described, model.digest, latents.keys, payload, weights=model.digests)
+    write_shard(out, shard)
     return len(latents.keys)
 
 
 def vae_scaling_factor(source: ModelSource) -> float:
     """The VAE's scaling factor from its configuration alone; features need no VAE weights."""
-    config = json.loads((resolve(source) / "vae" / "config.json").read_text())
-    return float(config.get("scaling_factor", 0.18215))
+    return float(find_model(source).config("vae").get("scaling_factor", 0.18215))

@@ -24,8 +24,10 @@ from PIL import Image
 
 from dfeat.data.index import Record, read_index
 from dfeat.data.pixels import resize
+from dfeat.diffusion.features import draw_noise
 from dfeat.diffusion.latents import batches, part_of, to_model_range
 from dfeat.diffusion.models import DiffusionModel, load_model
+from dfeat.errors import UserError
 from dfeat.occlusion.paint import black_out, replace
 from dfeat.occlusion.parts import read_parts
 from dfeat.progress import progress
@@ -51,8 +53,13 @@ class Inpainter:
 
     @classmethod
     def from_pretrained(
-        cls, path: str | Path, *, precision: str = "float32", revision: str | None = None,
-        device: torch.device | str | None = None, **settings: Any,
+        cls,
+        path: str | Path,
+        *,
+        precision: str = "float32",
+        revision: str | None = None,
+        device: torch.device | str | None = None,
+        **settings: Any,
     ) -> Self:
         """Load the model from a folder or Hub id; `settings` are those of config.yaml's diffusion.inpaint."""
         from dfeat.devices import pick_device
@@ -64,7 +71,11 @@ class Inpainter:
 
     @torch.no_grad()
     def __call__(
-        self, images: NDArray[np.uint8], masks: NDArray[np.bool_], prompts: Sequence[str], seeds: Sequence[int] | None = None
+        self,
+        images: NDArray[np.uint8],
+        masks: NDArray[np.bool_],
+        prompts: Sequence[str],
+        seeds: Sequence[int] | None = None,
     ) -> NDArray[np.uint8]:
         """Fill the masked pixels of images (B, R, R, 3) uint8, masks (B, R, R) True where hidden.
 
@@ -79,9 +90,7 @@ class Inpainter:
         cells = self._latent_mask(hidden).to(model.dtype)
         nine = model.unet.config.in_channels == 9
         known = None if nine else self._encode(pixels, generators)
-        noise = torch.stack([
-            torch.randn((4, *cells.shape[2:]), generator=generator, dtype=model.dtype) for generator in generators
-        ]).to(model.device)
+        noise = draw_noise((4, *cells.shape[2:]), generators).to(model.device, model.dtype)
         conditions = [cells, self._encode(pixels * (hidden < 0.5), generators)] if nine else []
         prompt = self._prompt_embeddings(prompts)
         self.scheduler.set_timesteps(settings.steps)
@@ -95,17 +104,28 @@ class Inpainter:
                 if number < len(timesteps) - 1:
                     blended = self.scheduler.add_noise(known, noise, timesteps[number + 1 : number + 2])
                 latents = (1 - cells) * blended + cells * latents
-        decoded = model.vae.decode((latents / model.scaling_factor).contiguous(memory_format=torch.channels_last)).sample
+        decoded = model.vae.decode(
+            (latents / model.scaling_factor).contiguous(memory_format=torch.channels_last)
+        ).sample
+        if not torch.isfinite(decoded).all():
+            raise UserError(
+                f"inpainting gave values that are not finite in {settings.steps} steps at {model.dtype}; nothing was "
+                "written. Use diffusion.model.precision float32 or bfloat16"
+            )
         pixels_out = (decoded.float() / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
         return (pixels_out * 255).round().astype(np.uint8)
 
-    def _predict(self, latents: torch.Tensor, timestep: torch.Tensor, conditions: list[torch.Tensor], prompt: torch.Tensor) -> torch.Tensor:
+    def _predict(
+        self, latents: torch.Tensor, timestep: torch.Tensor, conditions: list[torch.Tensor], prompt: torch.Tensor
+    ) -> torch.Tensor:
         """The U-Net's prediction under classifier-free guidance (Ho and Salimans, 2022, Eq. 6)."""
         guided = self.settings.guidance_scale > 1
         copies = 2 if guided else 1
         x = self.scheduler.scale_model_input(torch.cat([latents] * copies), timestep)
         x = torch.cat([x, *(torch.cat([condition] * copies) for condition in conditions)], dim=1)
-        predicted = self.model.unet(x.contiguous(memory_format=torch.channels_last), timestep, encoder_hidden_states=prompt).sample
+        predicted = self.model.unet(
+            x.contiguous(memory_format=torch.channels_last), timestep, encoder_hidden_states=prompt
+        ).sample
         if not guided:
             return predicted
         unconditional, conditional = predicted.chunk(2)
@@ -114,10 +134,8 @@ class Inpainter:
     def _encode(self, pixels: torch.Tensor, generators: list[torch.Generator]) -> torch.Tensor:
         """Scaled latents drawn from the posterior, each row with its own generator."""
         posterior = self.model.vae.encode(pixels.contiguous(memory_format=torch.channels_last)).latent_dist
-        noise = torch.stack([
-            torch.randn(posterior.mean.shape[1:], generator=generator, dtype=posterior.mean.dtype) for generator in generators
-        ])
-        return ((posterior.mean + posterior.std * noise.to(posterior.mean.device)) * self.model.scaling_factor).contiguous()
+        noise = draw_noise(posterior.mean.shape[1:], generators)
+        return ((posterior.mean + posterior.std * noise.to(posterior.mean)) * self.model.scaling_factor).contiguous()
 
     def _latent_mask(self, hidden: torch.Tensor) -> torch.Tensor:
         """Masks (B, 1, R, R) as masks of latent cells (B, 1, R/8, R/8)."""
@@ -150,7 +168,9 @@ def _solver(scheduler: Any, name: str) -> Any:
     return scheduler
 
 
-def paste_known(inpainted: NDArray[np.uint8], original: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+def paste_known(
+    inpainted: NDArray[np.uint8], original: NDArray[np.uint8], mask: NDArray[np.bool_]
+) -> NDArray[np.uint8]:
     """The inpainted square back at the original's size, with every known pixel the original's.
 
     `inpainted` (R, R, 3), `original` (H, W, 3), `mask` (H, W) True where hidden.
@@ -159,11 +179,18 @@ def paste_known(inpainted: NDArray[np.uint8], original: NDArray[np.uint8], mask:
     return replace(original, mask, resize(inpainted, height, width))
 
 
-def inpaint_shard(index_folder: Path, parts_file: Path, settings: InpaintStage, out: Path, device: torch.device, shard: tuple[int, int] = (0, 1)) -> int:
+def inpaint_shard(
+    index_folder: Path,
+    parts_file: Path,
+    settings: InpaintStage,
+    out: Path,
+    device: torch.device,
+    shard: tuple[int, int] = (0, 1),
+) -> int:
     """Inpaint shard (i, n) of the training images that have parts; returns the number of rows."""
     index, parts = read_index(index_folder), read_parts(parts_file)
     records = part_of([record for record in index.records if record.key in parts.rows], shard)
-    inpainter = Inpainter(load_model(settings.model, "inpaint", device), settings.inpaint)
+    inpainter = Inpainter(load_model(settings.model, "inpaint", device, settings.resolution), settings.inpaint)
     side, names = settings.resolution, [classes.name for classes in index.classes]
     size = settings.batch_size
     padded = records + records[-1:] * (-len(records) % size)
@@ -185,7 +212,8 @@ def inpaint_shard(index_folder: Path, parts_file: Path, settings: InpaintStage, 
             image = paste_known(square, index.load(record), parts.mask(record.key))
             encoded.append(_encoded(image, settings.inpaint.encoding))
     extras = {"seed": np.array(seeds[: len(records)], np.int64)}
-    write_shard(out, Shard("inpaint", RECIPE, settings, inpainter.model.digest, [r.key for r in records], encoded, extras))
+    model, keys = inpainter.model, [record.key for record in records]
+    write_shard(out, Shard("inpaint", RECIPE, settings, model.digest, keys, encoded, extras, model.digests))
     return len(records)
 
 

@@ -33,8 +33,13 @@ RECIPE: Final = 1
 
 
 def encode_view(
-    index_folder: Path, view: str, settings: LatentsStage, out: Path, device: torch.device,
-    parts_file: Path | None = None, shard: tuple[int, int] = (0, 1),
+    index_folder: Path,
+    view: str,
+    settings: LatentsStage,
+    out: Path,
+    device: torch.device,
+    parts_file: Path | None = None,
+    shard: tuple[int, int] = (0, 1),
 ) -> int:
     """Encode shard (i, n) of a view and write it to `out`; returns the number of rows.
 
@@ -43,18 +48,21 @@ def encode_view(
     index = read_index(index_folder)
     parts = read_parts(parts_file) if parts_file else None
     records = part_of(_records_of(index, view, parts), shard)
-    model = load_model(settings.model, "latents", device)
+    model = load_model(settings.model, "latents", device, settings.resolution)
     latents: list[NDArray[Any]] = []
     images = (view_image(index, record, view, settings, parts) for record in records)
     for batch in batches(images, settings.batch_size, progress(len(records), f"latents {view}")):
         latents.append(encode(model, batch).half().cpu().numpy())
     payload = np.concatenate(latents)[: len(records)]
     described = settings.model_dump(mode="json") | {"view": view}
-    write_shard(out, Shard("latents", RECIPE, described, model.digest, [r.key for r in records], payload))
+    keys = [record.key for record in records]
+    write_shard(out, Shard("latents", RECIPE, described, model.digest, keys, payload, weights=model.digests))
     return len(records)
 
 
-def view_image(index: Index, record: Record, view: str, settings: LatentsStage, parts: Parts | None) -> NDArray[np.uint8]:
+def view_image(
+    index: Index, record: Record, view: str, settings: LatentsStage, parts: Parts | None
+) -> NDArray[np.uint8]:
     """The evaluation crop of an image as the view shows it, (R, R, 3) uint8."""
     image = index.load(record)
     if view == "parts":
@@ -62,8 +70,14 @@ def view_image(index: Index, record: Record, view: str, settings: LatentsStage, 
         image = black_out(image, parts.mask(record.key))
     crop = evaluation_crop(image, settings.crop_pct, settings.resolution)
     if view.startswith("drop:"):
-        dropped = drop_for(settings.occlusion, record.key, int(view[5:]), settings.image_size,
-                           (record.height, record.width), settings.crop_pct)
+        dropped = drop_for(
+            settings.occlusion,
+            record.key,
+            int(view[5:]),
+            settings.image_size,
+            (record.height, record.width),
+            settings.crop_pct,
+        )
         crop = black_out(crop, scale_mask(dropped, settings.resolution))
     return crop
 

@@ -43,7 +43,9 @@ def draw_figure(name: str, results: Path, settings: Settings, out: Path) -> None
         raise UserError(f"no figure {name!r}; use figure2, figure3, accuracy or gain")
 
 
-def _inpainted(results: Path, settings: Settings) -> list[tuple[str, NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]]:
+def _inpainted(
+    results: Path, settings: Settings
+) -> list[tuple[str, NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]]:
     """(class name, original, occluded, inpainted) of COLUMNS training images."""
     index = read_index(results / "data" / "train")
     parts = read_parts(results / "occlusion" / "parts.json")
@@ -57,17 +59,23 @@ def _inpainted(results: Path, settings: Settings) -> list[tuple[str, NDArray[np.
     for record in chosen:
         original = index.load(record)
         filled = np.asarray(Image.open(io.BytesIO(encoded[record.key])).convert("RGB"))
-        columns.append((index.classes[record.label].name, original, black_out(original, parts.mask(record.key)), filled))
+        columns.append(
+            (index.classes[record.label].name, original, black_out(original, parts.mask(record.key)), filled)
+        )
     return columns
 
 
-def _test_images(results: Path, settings: Settings) -> tuple[list[tuple[str, NDArray[np.uint8]]], list[tuple[str, NDArray[np.uint8]]]]:
+def _test_images(
+    results: Path, settings: Settings
+) -> tuple[list[tuple[str, NDArray[np.uint8]]], list[tuple[str, NDArray[np.uint8]]]]:
     """Simulated and really occluded test images, (class name, evaluation crop) each."""
     sets = settings.data.evaluation
     simulated = next((name for name, chosen in sets.items() if len(chosen.levels) > 1), None)
     real = next((name for name, chosen in sets.items() if len(chosen.levels) == 1), None)
     if simulated is None or real is None:
-        raise UserError("figure3 needs an evaluation set with several levels and one with a single level in data.evaluation")
+        raise UserError(
+            "figure3 needs an evaluation set with several levels and one with a single level in data.evaluation"
+        )
     size, crop_pct = settings.training.image_size, settings.evaluation.crop_pct
     rows = []
     for name, level in ((simulated, SHOWN_LEVEL), (real, 0)):

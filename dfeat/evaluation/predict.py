@@ -27,7 +27,7 @@ from dfeat.settings import EvaluateStage, TrainStage, parse
 from dfeat.storage.atomic import write_text
 from dfeat.storage.shards import Rows, read_rows
 from dfeat.training.loop import normalised
-from dfeat.training.network import Classifier, build_backbone
+from dfeat.training.network import Classifier
 
 RECIPE: Final = 1
 HEADER: Final = ("key", "label", "top1", "top2", "top3", "top4", "top5", "p1")
@@ -55,10 +55,13 @@ class TrainedModel:
         self.device = device
 
     @torch.no_grad()
-    def top5(self, images: NDArray[np.uint8], features: NDArray[np.float16] | None) -> tuple[NDArray[Any], NDArray[Any]]:
+    def top5(
+        self, images: NDArray[np.uint8], features: NDArray[np.float16] | None
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
         """The five best classes (B, 5), best first, and the probability of the best (B,)."""
         l_d = None if features is None else torch.from_numpy(features).to(self.device).float()
-        probabilities = self.classifier(normalised(images, self.device), l_d).float().softmax(1).cpu().numpy()
+        inputs = normalised(images, self.device, self.classifier.statistics)
+        probabilities = self.classifier(inputs, l_d).float().softmax(1).cpu().numpy()
         order = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
         return order, probabilities[np.arange(len(order)), order[:, 0]]
 
@@ -70,7 +73,12 @@ def _without_weights(backbone: Any) -> torch.nn.Module:
 
 
 def evaluate(
-    model_folder: Path, data: Path, features: dict[str, list[Path]], stage: EvaluateStage, out: Path, device: torch.device
+    model_folder: Path,
+    data: Path,
+    features: dict[str, list[Path]],
+    stage: EvaluateStage,
+    out: Path,
+    device: torch.device,
 ) -> list[Path]:
     """Write the predictions of a model on all sets and levels of the settings; returns the files.
 
@@ -82,7 +90,9 @@ def evaluate(
     for set_name, levels in stage.levels.items():
         index, cache = read_index(data / set_name), PixelCache(data / set_name / "pixels.h5")
         if len(index.classes) != model.run["classes"]:
-            raise UserError(f"{data / set_name} has {len(index.classes)} classes, the model {model.run['classes']}; index the set again")
+            raise UserError(
+                f"{data / set_name} has {len(index.classes)} classes, the model {model.run['classes']}; index the set again"
+            )
         rows_of = {level: _checked_features(model, features, f"{set_name}@{level}") for level in levels}
         predictions = _predict_set(model, index.records, cache, rows_of, stage, set_name)
         written += [_write(out / f"{set_name}@{level}.csv", rows) for level, rows in predictions.items()]
@@ -90,8 +100,12 @@ def evaluate(
 
 
 def _predict_set(
-    model: TrainedModel, records: tuple[Record, ...], cache: PixelCache, rows_of: dict[int, Rows | None],
-    stage: EvaluateStage, set_name: str,
+    model: TrainedModel,
+    records: tuple[Record, ...],
+    cache: PixelCache,
+    rows_of: dict[int, Rows | None],
+    stage: EvaluateStage,
+    set_name: str,
 ) -> dict[int, list[tuple[Any, ...]]]:
     """Rows of the prediction file of each level; every image is decoded and cropped once."""
     predictions: dict[int, list[tuple[Any, ...]]] = {level: [] for level in rows_of}
@@ -99,11 +113,24 @@ def _predict_set(
     bar = progress(len(records), f"evaluate {set_name}")
     for batch, crops in _decoded(records, cache, stage, model.image_size):
         for level, rows in rows_of.items():
-            images = np.stack([
-                black_out(crop, drop_for(stage.occlusion, record.key, level, model.image_size,
-                                         (record.height, record.width), crop_pct)) if level else crop
-                for record, crop in zip(batch, crops, strict=True)
-            ])
+            images = np.stack(
+                [
+                    black_out(
+                        crop,
+                        drop_for(
+                            stage.occlusion,
+                            record.key,
+                            level,
+                            model.image_size,
+                            (record.height, record.width),
+                            crop_pct,
+                        ),
+                    )
+                    if level
+                    else crop
+                    for record, crop in zip(batch, crops, strict=True)
+                ]
+            )
             l_d = None if rows is None else rows.payload[[rows.row_of[record.key] for record in batch]]
             best, probability = _padded_top5(model, images, l_d, size)
             for record, classes, p1 in zip(batch, best, probability, strict=True):
@@ -122,7 +149,9 @@ def _decoded(
         yield batch, [evaluation_crop(cache[record.key], stage.evaluation.crop_pct, size) for record in batch]
 
 
-def _padded_top5(model: TrainedModel, images: NDArray[np.uint8], l_d: Any, size: int) -> tuple[NDArray[Any], NDArray[Any]]:
+def _padded_top5(
+    model: TrainedModel, images: NDArray[np.uint8], l_d: Any, size: int
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """Predictions at one batch shape: the last batch is padded, so a row does not depend on the set's size."""
     count = len(images)
     pad = [(0, size - count)] + [(0, 0)] * 3
@@ -140,7 +169,9 @@ def _checked_features(model: TrainedModel, features: dict[str, list[Path]], view
         raise UserError(f"the model fuses diffusion features; give those of {view} with --features {view}=FILE")
     rows = read_rows(features[view], "features")
     if rows.model != wanted["model"] or json.loads(rows.settings)["features"] != wanted["features"]:
-        raise UserError(f"{features[view][0]} was made with another diffusion model or other feature settings than the classifier's")
+        raise UserError(
+            f"{features[view][0]} was made with another diffusion model or other feature settings than the classifier's"
+        )
     return rows
 
 

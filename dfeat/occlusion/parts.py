@@ -23,10 +23,11 @@ from pycocotools import mask as coco_mask
 
 from dfeat.data.index import read_index
 from dfeat.errors import UserError
-from dfeat.settings import OcclusionSettings
+from dfeat.settings import PartsStage
 from dfeat.storage.atomic import write_json
 
 RECIPE: Final = 1
+Rle = dict[str, Any]
 EXACT_PARTS: Final = 20
 """Up to so many overlapping parts every combination is weighed; beyond, parts are taken greedily."""
 
@@ -50,10 +51,15 @@ def choose_parts(masks: NDArray[np.bool_], share: float = 0.5) -> Choice:
     k = math.ceil(share * n)
     flat = masks.reshape(n, -1)
     areas = flat.sum(axis=1)
-    if int(areas.sum()) == int(flat.any(axis=0).sum()):  # disjoint: the k largest
-        chosen = tuple(sorted(np.lexsort((np.arange(n), -areas))[:k].tolist()))
-        return Choice(chosen, int(areas[list(chosen)].sum()))
+    if int(areas.sum()) == int(flat.any(axis=0).sum()):
+        return _choose_largest(areas, k)
     return _choose_exact(flat, k) if n <= EXACT_PARTS else _choose_greedily(flat, k)
+
+
+def _choose_largest(areas: NDArray[Any], k: int) -> Choice:
+    """The k largest of disjoint parts."""
+    order = np.lexsort((np.arange(len(areas)), -areas.astype(np.int64)))[:k]
+    return Choice(tuple(sorted(order.tolist())), int(areas[order].sum()))
 
 
 def _choose_exact(flat: NDArray[np.bool_], k: int) -> Choice:
@@ -91,18 +97,28 @@ def _choose_greedily(flat: NDArray[np.bool_], k: int) -> Choice:
     return Choice(tuple(sorted(chosen)), int(covered.sum()))
 
 
-def part_masks(annotations: Iterable[dict[str, Any]], height: int, width: int, unit: str) -> dict[int, NDArray[np.bool_]]:
-    """Masks (height, width) of one image's parts with area > 0, in ascending order of their id.
+def part_rles(annotations: Iterable[dict[str, Any]], height: int, width: int, unit: str) -> dict[int, Rle]:
+    """One image's parts with area > 0 as COCO RLE of (height, width), in ascending order of their id.
 
     `unit` "category" unites the instances of a part category, keyed by category id; "annotation" keeps each
     annotation apart, keyed by annotation id.
     """
-    masks: dict[int, NDArray[np.bool_]] = {}
+    instances: dict[int, list[Rle]] = {}
     for annotation in annotations:
-        mask = rle_mask(_as_rle(annotation["segmentation"], height, width))
         name = annotation["category_id" if unit == "category" else "id"]
-        masks[name] = masks[name] | mask if name in masks else mask
-    return {name: masks[name] for name in sorted(masks) if masks[name].any()}
+        instances.setdefault(name, []).extend(_as_rles(annotation["segmentation"], height, width))
+    united = {name: coco_mask.merge(instances[name]) for name in sorted(instances)}
+    return {name: rle for name, rle in united.items() if coco_mask.area(rle) > 0}
+
+
+def choose_rles(rles: list[Rle], share: float = 0.5) -> Choice:
+    """`choose_parts` on COCO RLEs: disjoint parts are compared by area alone, and only overlapping ones decoded."""
+    areas = coco_mask.area(rles)
+    if int(areas.sum()) == int(coco_mask.area(coco_mask.merge(rles))):
+        return _choose_largest(areas, math.ceil(share * len(rles)))
+    x, y, width, height = (int(side) for side in coco_mask.toBbox(coco_mask.merge(rles)))
+    masks = coco_mask.decode(rles)[y : y + height, x : x + width].astype(bool)
+    return choose_parts(masks.transpose(2, 0, 1), share)
 
 
 def rle_mask(rle: dict[str, Any]) -> NDArray[np.bool_]:
@@ -112,21 +128,22 @@ def rle_mask(rle: dict[str, Any]) -> NDArray[np.bool_]:
     return np.asarray(coco_mask.decode(plain)).astype(bool)
 
 
-def mask_rle(mask: NDArray[np.bool_]) -> dict[str, Any]:
-    """Encode a boolean mask (height, width) as a COCO RLE that JSON can hold."""
-    rle = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+def _as_rles(segmentation: Any, height: int, width: int) -> list[Rle]:
+    """A checked COCO segmentation (polygons, uncompressed or compressed RLE) as RLEs."""
+    if isinstance(segmentation, list):
+        return list(coco_mask.frPyObjects(segmentation, height, width))
+    if isinstance(segmentation["counts"], list):
+        return [coco_mask.frPyObjects(segmentation, height, width)]
+    counts = segmentation["counts"]
+    return [{"size": segmentation["size"], "counts": counts.encode() if isinstance(counts, str) else counts}]
+
+
+def _plain(rle: Rle) -> Rle:
+    """An RLE that JSON can hold."""
     return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode()}
 
 
-def _as_rle(segmentation: Any, height: int, width: int) -> dict[str, Any]:
-    if isinstance(segmentation, list):
-        return dict(coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width)))
-    if isinstance(segmentation["counts"], list):
-        return dict(coco_mask.frPyObjects(segmentation, height, width))
-    return dict(segmentation)
-
-
-def choose_all(index_folder: Path, settings: OcclusionSettings, out: Path) -> int:
+def choose_all(index_folder: Path, settings: PartsStage, out: Path) -> int:
     """Choose the parts of every annotated image of the index and write parts.json; returns the image count.
 
     An image without a usable part is left out: it is trained on as it is and has no augmented twin.
@@ -135,7 +152,7 @@ def choose_all(index_folder: Path, settings: OcclusionSettings, out: Path) -> in
     path = index.annotations_path()
     if path is None:
         raise UserError(f"{index_folder} has no part annotations; parts are chosen for the training set only")
-    coco = json.loads(path.read_text())
+    coco = json.loads(path.read_text(encoding="utf-8"))
     of_image: dict[int, list[dict[str, Any]]] = {}
     for annotation in coco["annotations"]:
         of_image.setdefault(annotation["image_id"], []).append(annotation)
@@ -148,26 +165,37 @@ def choose_all(index_folder: Path, settings: OcclusionSettings, out: Path) -> in
             images[image["key"]] = row
     if not images:
         raise UserError(f"no image of {index_folder} has a usable part; see {index_folder / 'problems.csv'}")
-    write_json(out, {
-        "recipe": RECIPE, "settings": settings.model_dump(mode="json", include={"unit", "share"}),
-        "categories": {str(number): name for number, name in sorted(names.items())}, "images": images,
-    })
+    write_json(
+        out,
+        {
+            "recipe": RECIPE,
+            "settings": settings.model_dump(mode="json"),
+            "categories": {str(number): name for number, name in sorted(names.items())},
+            "images": images,
+        },
+    )
     return len(images)
 
 
-def _choice_row(annotations: list[dict[str, Any]], height: int, width: int, settings: OcclusionSettings) -> dict[str, Any] | None:
-    masks = part_masks(annotations, height, width, settings.unit)
-    if not masks:
+def _choice_row(
+    annotations: list[dict[str, Any]], height: int, width: int, settings: PartsStage
+) -> dict[str, Any] | None:
+    parts = part_rles(annotations, height, width, settings.unit)
+    if not parts:
         return None
-    names = list(masks)
-    stack = np.stack(list(masks.values()))
-    choice = choose_parts(stack, settings.share)
+    names, rles = list(parts), list(parts.values())
+    choice = choose_rles(rles, settings.share)
+    whole = coco_mask.merge(rles)
     return {
-        "n": len(names), "k": len(choice.chosen), "parts": names,
+        "n": len(names),
+        "k": len(choice.chosen),
+        "parts": names,
         "chosen": [names[position] for position in choice.chosen],
-        "area": choice.area, "share": round(choice.area / (height * width), 6),
-        "object_area": int(stack.any(axis=0).sum()),
-        "mask": mask_rle(stack[list(choice.chosen)].any(axis=0)), "object": mask_rle(stack.any(axis=0)),
+        "area": choice.area,
+        "share": round(choice.area / (height * width), 6),
+        "object_area": int(coco_mask.area(whole)),
+        "mask": _plain(coco_mask.merge([rles[position] for position in choice.chosen])),
+        "object": _plain(whole),
     }
 
 

@@ -49,7 +49,9 @@ def drop_random(side: int, patch: int, share: float, rng: np.random.Generator) -
     return mask
 
 
-def drop_on_object(object_mask: NDArray[np.bool_], patch: int, share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+def drop_on_object(
+    object_mask: NDArray[np.bool_], patch: int, share: float, rng: np.random.Generator
+) -> NDArray[np.bool_]:
     """Drop grid patches that touch the object until at least `share` of the object's area is hidden."""
     side = object_mask.shape[0]
     per_side = side // patch
@@ -67,7 +69,12 @@ def round_half_up(value: float) -> int:
 
 
 def drop_for(
-    settings: OcclusionSettings, key: str, level: int, side: int, image_shape: tuple[int, int], crop_pct: float,
+    settings: OcclusionSettings,
+    key: str,
+    level: int,
+    side: int,
+    image_shape: tuple[int, int],
+    crop_pct: float,
     object_mask: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.bool_]:
     """The dropped pixels of one test image in its evaluation crop, (side, side), at `level` percent.
@@ -89,7 +96,9 @@ def drop_for(
         top, left = round((height - side) / 2), round((width - side) / 2)
         return whole[top : top + side, left : left + side]
     if object_mask is None:
-        raise UserError("occlusion.protocol 'object' needs the object's mask, which this set does not have; use grid, image or random")
+        raise UserError(
+            "occlusion.protocol 'object' needs the object's mask, which this set does not have; use grid, image or random"
+        )
     return drop_on_object(object_mask, settings.patch, share, rng)
 
 

@@ -45,7 +45,7 @@ def staged(path: Path, reserve: int = 0, verify: Callable[[Path], None] | None =
         _sync(temporary)
         if verify is not None:
             verify(temporary)
-        os.replace(temporary, path)
+        temporary.replace(path)
         _sync(path.parent)
     except OSError as error:
         raise _cannot_write(path, error) from error
@@ -63,10 +63,9 @@ def write_bytes(path: Path, payload: bytes | memoryview) -> None:
             if hashlib.file_digest(file, "sha256").digest() != wanted:
                 raise OSError("what was written reads back differently; the disk is not to be trusted")
 
-    with staged(path, reserve=len(payload), verify=verify) as temporary:
-        with temporary.open("r+b") as file:
-            file.write(payload)
-            file.truncate(len(payload))
+    with staged(path, reserve=len(payload), verify=verify) as temporary, temporary.open("r+b") as file:
+        file.write(payload)
+        file.truncate(len(payload))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -80,7 +79,9 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def _cannot_write(path: Path, error: OSError) -> UserError:
-    return UserError(f"cannot write {path}: {error.strerror or error}; nothing was left there, mend the cause and run again")
+    return UserError(
+        f"cannot write {path}: {error.strerror or error}; nothing was left there, mend the cause and run again"
+    )
 
 
 def _sync(path: Path) -> None:

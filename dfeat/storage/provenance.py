@@ -48,5 +48,6 @@ def declared_recipe(module: str) -> int:
     for node in ast.parse(Path(spec.origin).read_text()).body:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == "RECIPE":
             assert isinstance(node.value, ast.Constant)
-            return int(node.value.value)
+            assert isinstance(node.value.value, int)
+            return node.value.value
     raise AssertionError(f"{module} declares no RECIPE")

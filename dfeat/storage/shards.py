@@ -2,8 +2,8 @@
 
 What enters: keys, one payload array (or a list of encoded images) and further arrays of as many rows. What
 leaves: an HDF5 file whole and verified under its final name, contiguous and uncompressed, with attributes
-`schema`, `kind`, `recipe`, `settings` (JSON), `model` (digest), `rows`, `sha256` (of the payload).
-Readers check all of these before a value is used.
+`schema`, `kind`, `recipe`, `settings` (JSON), `model` (digest), `rows`, `sha256` (of the payload), and `weights`
+(JSON, the digest of every file of the model) where a model made it. Readers check these before a value is used.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ class Shard:
     keys: list[str]
     payload: NDArray[Any] | list[bytes]
     extras: dict[str, NDArray[Any]] = field(default_factory=dict)
+    weights: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of every file of the model, by name; written as an attribute, for people."""
 
 
 def write_shard(path: Path, shard: Shard) -> None:
@@ -63,9 +65,16 @@ def write_shard(path: Path, shard: Shard) -> None:
         for extra, values in shard.extras.items():
             file.create_dataset(extra, data=values)
         file.attrs.update(
-            schema=SCHEMA, kind=shard.kind, recipe=shard.recipe, settings=settings_text(shard.settings),
-            model=shard.model, rows=len(shard.keys), sha256=_payload_digest(shard.payload),
+            schema=SCHEMA,
+            kind=shard.kind,
+            recipe=shard.recipe,
+            settings=settings_text(shard.settings),
+            model=shard.model,
+            rows=len(shard.keys),
+            sha256=_payload_digest(shard.payload),
         )
+        if shard.weights:
+            file.attrs["weights"] = settings_text(shard.weights)
     write_bytes(path, buffer.getbuffer())
 
 
@@ -90,7 +99,9 @@ def read_shard(
         extras = {name: file[name][:] for name in file if name not in {"key", "done", PAYLOADS[kind]}}
         attributes = dict(file.attrs)
         keys = [key.decode() for key in file["key"][:]]
-    return Shard(kind, int(attributes["recipe"]), attributes["settings"], str(attributes["model"]), keys, payload, extras)
+    return Shard(
+        kind, int(attributes["recipe"]), attributes["settings"], str(attributes["model"]), keys, payload, extras
+    )
 
 
 def open_shard(path: Path, kind: str, *, settings: Any = None, model: str | None = None) -> h5py.File:
@@ -180,10 +191,11 @@ def _refuse_bad_rows(path: Path, shard: Shard) -> None:
 
 
 def _payload_digest(payload: NDArray[Any] | list[bytes]) -> str:
+    """SHA-256 of an array's bytes, or of encoded images each preceded by its length."""
     digest = hashlib.sha256()
     if isinstance(payload, list):
         for encoded in payload:
             digest.update(len(encoded).to_bytes(8, "little") + encoded)
     else:
-        digest.update(np.ascontiguousarray(payload).tobytes() if payload.size == 0 else memoryview(np.ascontiguousarray(payload)).cast("B"))
+        digest.update(np.ascontiguousarray(payload).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

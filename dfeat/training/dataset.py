@@ -55,10 +55,12 @@ class Sources:
 class TrainingBatches:
     """`batches[step]` is the batch of that step; a map-style dataset for torch's DataLoader."""
 
-    def __init__(self, method: Method, sources: Sources, settings: TrainingSettings, seed: int, occlusion_seed: int) -> None:
+    def __init__(
+        self, method: Method, sources: Sources, settings: TrainingSettings, seed: int, partner_seed: int
+    ) -> None:
         self.method, self.sources, self.settings, self.seed = method, sources, settings, seed
         self.keys = sorted(sources.keys)
-        self.partner = partner_order(self.keys, occlusion_seed)
+        self.partner = partner_order(self.keys, partner_seed)
         self.steps_per_epoch = -(-2 * len(self.keys) // settings.batch_size)
         self._order: tuple[int, NDArray[np.int64]] | None = None
 
@@ -103,7 +105,11 @@ class TrainingBatches:
         crop = self._cut(image, box, flip)
         if has_twin and method in ("blackout", "replace", "sd_features"):
             hidden = self._cut(sources.parts.mask(key), box, flip)
-            crop = replace(crop, hidden, self._partner_crop(key, box, flip)) if method == "replace" else black_out(crop, hidden)
+            crop = (
+                replace(crop, hidden, self._partner_crop(key, box, flip))
+                if method == "replace"
+                else black_out(crop, hidden)
+            )
         row: dict[str, Any] = {"image": crop, "label": sources.labels[key]}
         if method == "replace":
             row["mask"] = mask_image(self._whole_mask(key, box, flip))
@@ -154,7 +160,7 @@ class TrainingBatches:
         partners = rng.permutation(len(images))
         for row in np.flatnonzero(twins):
             kept = float(rng.beta(self.settings.cutmix_alpha, self.settings.cutmix_alpha))
-            top, bottom, left, right = cutmix_box(*images.shape[1:3], kept, rng)
+            top, bottom, left, right = cutmix_box(images.shape[1], images.shape[2], kept, rng)
             images[row, top:bottom, left:right] = batch.images[partners[row], top:bottom, left:right]
             share = 1 - (bottom - top) * (right - left) / (images.shape[1] * images.shape[2])
             targets[row] = share * batch.targets[row] + (1 - share) * batch.targets[partners[row]]

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dfeat.data.index import read_index
@@ -30,12 +31,9 @@ from dfeat.storage.provenance import file_digest, settings_text, versions
 from dfeat.storage.shards import Rows, read_rows
 from dfeat.training.dataset import Batch, Sources, TrainingBatches
 from dfeat.training.losses import eq1
-from dfeat.training.network import Classifier, build_backbone, weights_path
+from dfeat.training.network import IMAGENET, Classifier, Statistics, build_backbone, weights_path
 
 RECIPE: Final = 1
-MEAN: Final = (0.485, 0.456, 0.406)
-STD: Final = (0.229, 0.224, 0.225)
-"""ImageNet's channel statistics, which both backbones were trained with."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +56,14 @@ class _State:
     metrics: list[dict[str, Any]] = field(default_factory=list)
 
 
-def train(method: Method, inputs: Inputs, stage: TrainStage, seed: int, out: Path, device: torch.device, workers: int = 0) -> None:
+def train(
+    method: Method, inputs: Inputs, stage: TrainStage, seed: int, out: Path, device: torch.device, workers: int = 0
+) -> None:
     """Train one model and write its folder. A training that was interrupted goes on after its last epoch."""
     started = time.monotonic()
     settings = stage.training
     sources = read_sources(method, inputs)
-    batches = TrainingBatches(method, sources, settings, seed, stage.occlusion.seed)
+    batches = TrainingBatches(method, sources, settings, seed, stage.partner_seed)
     torch.manual_seed(seed_for(seed, method, "initial weights"))
     feature_width = int(sources.features.payload.shape[1]) if sources.features else 0
     model = Classifier(build_backbone(stage.backbone), sources.classes, feature_width, settings.fusion).to(device)
@@ -72,7 +72,17 @@ def train(method: Method, inputs: Inputs, stage: TrainStage, seed: int, out: Pat
     )
     identity = settings_text({"stage": stage.model_dump(mode="json"), "method": method, "seed": seed, "recipe": RECIPE})
     state = _resume(out, identity, model, optimizer)
-    _fit(model, optimizer, batches, settings, seed, state, device, workers, lambda: _save_checkpoint(out, identity, model, optimizer, state))
+    _fit(
+        model,
+        optimizer,
+        batches,
+        settings,
+        seed,
+        state,
+        device,
+        workers,
+        lambda: _save_checkpoint(out, identity, model, optimizer, state),
+    )
     _write_run(out, method, stage, seed, inputs, sources, feature_width, model, state, time.monotonic() - started)
 
 
@@ -81,8 +91,11 @@ def read_sources(method: Method, inputs: Inputs) -> Sources:
     index = read_index(inputs.index)
     parts = read_parts(inputs.parts)
     sources = Sources(
-        pixels=PixelCache(inputs.pixels), keys=[record.key for record in index.records],
-        labels={record.key: record.label for record in index.records}, classes=len(index.classes), parts=parts,
+        pixels=PixelCache(inputs.pixels),
+        keys=[record.key for record in index.records],
+        labels={record.key: record.label for record in index.records},
+        classes=len(index.classes),
+        parts=parts,
     )
     _require_keys(set(sources.keys), sources.pixels.row_of, inputs.pixels)
     if method == "sd_inpaint":
@@ -92,8 +105,12 @@ def read_sources(method: Method, inputs: Inputs) -> Sources:
         _require_keys(set(parts.rows), sources.inpainted.row_of, inputs.inpainted)
     if method == "sd_features":
         if not inputs.features or not inputs.twin_features:
-            raise UserError("the method sd_features needs --features and --twin-features, of the clean and the occluded images")
-        sources.features, sources.twin_features = (read_rows(paths, "features") for paths in (inputs.features, inputs.twin_features))
+            raise UserError(
+                "the method sd_features needs --features and --twin-features, of the clean and the occluded images"
+            )
+        sources.features, sources.twin_features = (
+            read_rows(paths, "features") for paths in (inputs.features, inputs.twin_features)
+        )
         _require_keys(set(sources.keys), sources.features.row_of, inputs.features[0])
         _require_keys(set(parts.rows), sources.twin_features.row_of, inputs.twin_features[0])
     return sources
@@ -102,15 +119,28 @@ def read_sources(method: Method, inputs: Inputs) -> Sources:
 def _require_keys(wanted: set[str], present: dict[str, int], path: Path) -> None:
     missing = sorted(wanted - present.keys())
     if missing:
-        raise UserError(f"{path} lacks {len(missing)} of {len(wanted)} images ({', '.join(missing[:3])} ...); it was made from another index, make it again")
+        raise UserError(
+            f"{path} lacks {len(missing)} of {len(wanted)} images ({', '.join(missing[:3])} ...); it was made from another index, make it again"
+        )
 
 
 def _fit(
-    model: Classifier, optimizer: torch.optim.Optimizer, batches: TrainingBatches, settings: TrainingSettings,
-    seed: int, state: _State, device: torch.device, workers: int, checkpoint: Any,
+    model: Classifier,
+    optimizer: torch.optim.Optimizer,
+    batches: TrainingBatches,
+    settings: TrainingSettings,
+    seed: int,
+    state: _State,
+    device: torch.device,
+    workers: int,
+    checkpoint: Any,
 ) -> None:
     loader = torch.utils.data.DataLoader(
-        batches, batch_size=None, sampler=range(state.step, len(batches)), num_workers=workers, pin_memory=device.type == "cuda",
+        batches,
+        batch_size=None,
+        sampler=range(state.step, len(batches)),
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
         collate_fn=None,
     )
     model.train()
@@ -129,26 +159,53 @@ def _fit(
         bar.update(1)
         if state.step % batches.steps_per_epoch == 0:
             epoch = state.step // batches.steps_per_epoch
-            state.metrics.append({"epoch": epoch, "loss": round(float(np.mean(losses)), 6), "top1": round(correct / seen, 6)})
+            state.metrics.append(
+                {"epoch": epoch, "loss": round(float(np.mean(losses)), 6), "top1": round(correct / seen, 6)}
+            )
             losses, correct, seen = [], 0, 0
             checkpoint()
     bar.close()
 
 
-def _step(model: Classifier, optimizer: torch.optim.Optimizer, batch: Batch, settings: TrainingSettings, device: torch.device) -> tuple[float, Tensor]:
-    """One optimiser step; returns the loss and the logits (B, C). UserError if the loss is not finite."""
-    targets = torch.from_numpy(batch.targets).to(device)
-    features = None if batch.features is None else torch.from_numpy(batch.features).to(device).float()
-    with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
-        logits = model(normalised(batch.images, device), features)
-        mask_logits = None if batch.masks is None else model(normalised(batch.masks, device), features)
-    loss = eq1(logits.float(), targets, None if mask_logits is None else mask_logits.float(), settings.alpha, settings.beta)
-    if not torch.isfinite(loss):
-        raise UserError("the loss is not finite; nothing was written for this epoch. Lower training.learning_rate or use precision float32")
+def _step(
+    model: Classifier, optimizer: torch.optim.Optimizer, batch: Batch, settings: TrainingSettings, device: torch.device
+) -> tuple[float, Tensor]:
+    """One optimiser step; returns the loss and the logits (B, C). UserError if the loss is not finite.
+
+    The batch goes through the network in `accumulate` parts whose gradients add up to the batch's: the step is the
+    same, in less memory, for networks whose rows do not see each other (all but those with batch statistics).
+    """
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    count, total, logits = len(batch.targets), 0.0, []
+    size = -(-count // settings.accumulate)
+    for start in range(0, count, size):
+        loss, part = _loss(model, batch, slice(start, start + size), settings, device)
+        share = len(part) / count
+        (loss * share).backward()
+        total += float(loss.detach()) * share
+        logits.append(part.detach())
+    if not math.isfinite(total):
+        raise UserError(
+            "the loss is not finite; nothing was written for this epoch. Lower training.learning_rate or use precision float32"
+        )
     optimizer.step()
-    return float(loss.detach()), logits.detach()
+    return total, torch.cat(logits)
+
+
+def _loss(
+    model: Classifier, batch: Batch, rows: slice, settings: TrainingSettings, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Eq. 1 on some rows of a batch, and their logits (rows, C)."""
+    targets = torch.from_numpy(batch.targets[rows]).to(device)
+    features = None if batch.features is None else torch.from_numpy(batch.features[rows]).to(device).float()
+
+    def classify(images: NDArray[np.uint8]) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+            return model(normalised(images[rows], device, model.statistics), features).float()
+
+    logits = classify(batch.images)
+    mask_logits = None if batch.masks is None else classify(batch.masks)
+    return eq1(logits, targets, mask_logits, settings.alpha, settings.beta), logits
 
 
 def learning_rate(settings: TrainingSettings, step: int, steps: int) -> float:
@@ -158,14 +215,21 @@ def learning_rate(settings: TrainingSettings, step: int, steps: int) -> float:
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
-def normalised(images: Any, device: torch.device) -> Tensor:
-    """uint8 (B, S, S, 3) to the backbone's input (B, 3, S, S) float32, channels last."""
-    pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device, non_blocking=True).permute(0, 3, 1, 2).float() / 255
-    mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (MEAN, STD))
+def normalised(images: Any, device: torch.device, statistics: Statistics = IMAGENET) -> Tensor:
+    """uint8 (B, S, S, 3) to the backbone's input (B, 3, S, S) float32, channels last.
+
+    `statistics` are mean and standard deviation of the channels as the backbone was trained, in [0, 1].
+    """
+    pixels = (
+        torch.from_numpy(np.ascontiguousarray(images)).to(device, non_blocking=True).permute(0, 3, 1, 2).float() / 255
+    )
+    mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in statistics)
     return (pixels - mean) / std
 
 
-def _save_checkpoint(out: Path, identity: str, model: nn.Module, optimizer: torch.optim.Optimizer, state: _State) -> None:
+def _save_checkpoint(
+    out: Path, identity: str, model: nn.Module, optimizer: torch.optim.Optimizer, state: _State
+) -> None:
     from safetensors.torch import save
 
     names = [name for name, _ in model.named_parameters()]
@@ -198,24 +262,46 @@ def _resume(out: Path, identity: str, model: nn.Module, optimizer: torch.optim.O
 
 
 def _write_run(
-    out: Path, method: Method, stage: TrainStage, seed: int, inputs: Inputs, sources: Sources, feature_width: int,
-    model: nn.Module, state: _State, seconds: float,
+    out: Path,
+    method: Method,
+    stage: TrainStage,
+    seed: int,
+    inputs: Inputs,
+    sources: Sources,
+    feature_width: int,
+    model: nn.Module,
+    state: _State,
+    seconds: float,
 ) -> None:
     from safetensors.torch import save
 
-    write_bytes(out / "model.safetensors", save({name: value.contiguous().cpu() for name, value in model.state_dict().items()}))
+    write_bytes(
+        out / "model.safetensors", save({name: value.contiguous().cpu() for name, value in model.state_dict().items()})
+    )
     write_text(out / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in state.metrics))
     weights = stage.backbone.weights
-    write_json(out / "run.json", {
-        "recipe": RECIPE, "method": method, "seed": seed, "classes": sources.classes, "feature_width": feature_width,
-        "images": len(sources.keys), "steps": state.step, "seconds": round(seconds, 2),
-        "settings": stage.model_dump(mode="json"),
-        "features": _features_identity(sources.features),
-        "inputs": {"index": file_digest(inputs.index / "index.csv"), "parts": file_digest(inputs.parts),
-                   "backbone": file_digest(weights_path(weights)) if weights else "timm"},
-        "model": file_digest(out / "model.safetensors"),
-        "versions": versions("torch", "timm", "numpy", "pillow"),
-    })
+    write_json(
+        out / "run.json",
+        {
+            "recipe": RECIPE,
+            "method": method,
+            "seed": seed,
+            "classes": sources.classes,
+            "feature_width": feature_width,
+            "images": len(sources.keys),
+            "steps": state.step,
+            "seconds": round(seconds, 2),
+            "settings": stage.model_dump(mode="json"),
+            "features": _features_identity(sources.features),
+            "inputs": {
+                "index": file_digest(inputs.index / "index.csv"),
+                "parts": file_digest(inputs.parts),
+                "backbone": file_digest(weights_path(weights)) if weights else "timm",
+            },
+            "model": file_digest(out / "model.safetensors"),
+            "versions": versions("torch", "timm", "numpy", "pillow"),
+        },
+    )
     (out / "checkpoint.safetensors").unlink(missing_ok=True)
 
 

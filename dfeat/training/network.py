@@ -6,14 +6,20 @@ What enters: a `Backbone` and the width of the diffusion features (0: none). Wha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
+from dfeat.data.classes import imagenet_wnids
 from dfeat.errors import UserError
 from dfeat.settings import Backbone
+
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+IMAGENET: Final[Statistics] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""ImageNet's channel mean and standard deviation, which both of the paper's backbones were trained with."""
 
 
 class Classifier(nn.Module):
@@ -22,6 +28,7 @@ class Classifier(nn.Module):
     def __init__(self, backbone: nn.Module, classes: int, feature_width: int = 0, fusion: str = "concat") -> None:
         super().__init__()
         self.backbone = backbone
+        self.statistics = channel_statistics(backbone)
         width = int(backbone.num_features)
         self.fusion = FUSIONS[fusion](width, feature_width) if feature_width else None
         self.head = nn.Linear(self.fusion.width if self.fusion else width, classes)
@@ -29,6 +36,7 @@ class Classifier(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, images: Tensor, features: Tensor | None = None) -> Tensor:
+        """Logits (B, C) of images (B, 3, S, S), with features (B, D) where the classifier fuses them."""
         l_f = self.backbone(images)
         if self.fusion is None:
             return self.head(l_f)
@@ -45,6 +53,7 @@ class Concat(nn.Module):
         self.norm_f, self.norm_d = nn.LayerNorm(width), nn.LayerNorm(feature_width)
 
     def forward(self, l_f: Tensor, l_d: Tensor) -> Tensor:
+        """Fuse (B, F) and (B, D) into (B, width)."""
         return torch.cat([self.norm_f(l_f), self.norm_d(l_d)], dim=1)
 
 
@@ -58,6 +67,7 @@ class Sum(nn.Module):
         self.project = nn.Linear(feature_width, width)
 
     def forward(self, l_f: Tensor, l_d: Tensor) -> Tensor:
+        """Fuse (B, F) and (B, D) into (B, width)."""
         return self.norm_f(l_f) + self.project(self.norm_d(l_d))
 
 
@@ -69,6 +79,7 @@ class Gated(Sum):
         self.gate = nn.Linear(2 * width, width)
 
     def forward(self, l_f: Tensor, l_d: Tensor) -> Tensor:
+        """Fuse (B, F) and (B, D) into (B, width)."""
         own, other = self.norm_f(l_f), self.project(self.norm_d(l_d))
         return own + torch.sigmoid(self.gate(torch.cat([own, other], dim=1))) * other
 
@@ -81,12 +92,35 @@ class Attention(Sum):
         self.attend = nn.MultiheadAttention(width, 4 if width % 4 == 0 else 1, batch_first=True)
 
     def forward(self, l_f: Tensor, l_d: Tensor) -> Tensor:
+        """Fuse (B, F) and (B, D) into (B, width)."""
         own = self.norm_f(l_f)[:, None]
         tokens = torch.cat([own, self.project(self.norm_d(l_d))[:, None]], dim=1)
         return (own + self.attend(own, tokens, tokens, need_weights=False)[0])[:, 0]
 
 
 FUSIONS: dict[str, Any] = {"concat": Concat, "sum": Sum, "gated": Gated, "attention": Attention}
+
+
+def channel_statistics(backbone: nn.Module) -> Statistics:
+    """Mean and standard deviation of the channels that timm says the backbone was trained with."""
+    stated = getattr(backbone, "pretrained_cfg", None) or {}
+    return tuple(stated.get("mean", IMAGENET[0])), tuple(stated.get("std", IMAGENET[1]))
+
+
+def restricted_logits(logits: Tensor, wnids: Sequence[str]) -> Tensor:
+    """The read-out "before fine-tuning": of a head for ImageNet-1k, (B, 1000), the columns of the run's classes.
+
+    `wnids` are the run's classes in the order of their labels. Returns (B, len(wnids)). Raises UserError for a
+    head of another size, or a class that ImageNet-1k does not have.
+    """
+    places = {wnid: place for place, wnid in enumerate(imagenet_wnids())}
+    unknown = [wnid for wnid in wnids if wnid not in places]
+    if logits.shape[1] != len(places) or unknown:
+        raise UserError(
+            f"a head of {logits.shape[1]} classes cannot be read out for this run's {len(wnids)}; it must have the "
+            f"{len(places)} of ImageNet-1k" + (f", which lack {', '.join(unknown[:3])}" if unknown else "")
+        )
+    return logits[:, [places[wnid] for wnid in wnids]]
 
 
 def build_backbone(settings: Backbone) -> nn.Module:
@@ -106,7 +140,9 @@ def build_backbone(settings: Backbone) -> nn.Module:
     except (TypeError, AssertionError, ValueError) as error:
         raise UserError(f"timm model {settings.name!r} does not take kwargs {settings.kwargs}: {error}") from None
     except OSError as error:
-        raise UserError(f"cannot fetch the weights of {settings.name} ({error}); give a local .safetensors as its `weights`") from None
+        raise UserError(
+            f"cannot fetch the weights of {settings.name} ({error}); give a local .safetensors as its `weights`"
+        ) from None
     if settings.weights is not None:
         load_weights(model, weights_path(settings.weights))
     return model

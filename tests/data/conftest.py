@@ -37,7 +37,7 @@ def coco(names: list[str], size: tuple[int, int] = (24, 16)) -> dict[str, Any]:
             "id": 2 * i + c,
             "image_id": i,
             "category_id": c,
-            "segmentation": [SQUARE],
+            "segmentation": [list(SQUARE)],
             "area": 100.0,
             "bbox": [2.0, 2.0, 10.0, 10.0],
             "iscrowd": 0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from dfeat.data.pixels import PixelCache, cache_inpainted
 from dfeat.diffusion.features import extract_features
 from dfeat.diffusion.inpaint import inpaint_shard
@@ -13,7 +14,6 @@ from dfeat.evaluation.predict import evaluate
 from dfeat.evaluation.tables import write_table
 from dfeat.settings import METHODS
 from dfeat.training.loop import Inputs, train
-
 from tests.conftest import CPU, World
 
 
@@ -22,19 +22,24 @@ def run(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """results/<run> of the tiny run, up to the predictions of all six methods."""
     import shutil
 
-    from timm import create_model
     from safetensors.torch import save_file
+    from timm import create_model
 
     out = tmp_path_factory.mktemp("run")
     shutil.copytree(world.root / "data", out / "data")
     shutil.copytree(world.root / "occlusion", out / "occlusion")
     diffusion = out / "diffusion"
     inpaint_shard(world.train, world.parts, world.stage("inpaint"), diffusion / "inpaint/train/0-of-1.h5", CPU)
-    cache_inpainted([diffusion / "inpaint/train/0-of-1.h5"], world.stage("pixels"), diffusion / "inpaint/train/pixels.h5")
+    cache_inpainted(
+        [diffusion / "inpaint/train/0-of-1.h5"], world.stage("pixels"), diffusion / "inpaint/train/pixels.h5"
+    )
     features = {}
     for view, folder, kind in (
-        ("train", "train", "clean"), ("train-occluded", "train", "parts"), ("imagenet_val@0", "imagenet_val", "drop:0"),
-        ("imagenet_val@40", "imagenet_val", "drop:40"), ("dfeat@0", "dfeat", "drop:0"),
+        ("train", "train", "clean"),
+        ("train-occluded", "train", "parts"),
+        ("imagenet_val@0", "imagenet_val", "drop:0"),
+        ("imagenet_val@40", "imagenet_val", "drop:40"),
+        ("dfeat@0", "dfeat", "drop:0"),
     ):
         latents = diffusion / "latents" / view / "0-of-1.h5"
         features[view] = diffusion / "features" / view / "0-of-1.h5"
@@ -46,13 +51,24 @@ def run(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     stage = stage.model_copy(update={"backbone": stage.backbone.model_copy(update={"weights": str(weights)})})
     for method in METHODS:
         inputs = Inputs(
-            world.train, world.train / "pixels.h5", world.parts, diffusion / "inpaint/train/pixels.h5",
-            (features["train"],), (features["train-occluded"],),
+            world.train,
+            world.train / "pixels.h5",
+            world.parts,
+            diffusion / "inpaint/train/pixels.h5",
+            (features["train"],),
+            (features["train-occluded"],),
         )
         model = out / "training" / method / "convnext" / "seed0"
         train(method, inputs, stage, 0, model, CPU)
         levels = {view: [path] for view, path in features.items()}
-        evaluate(model, out / "data", levels, world.stage("evaluate"), out / "evaluation" / method / "convnext" / "seed0", CPU)
+        evaluate(
+            model,
+            out / "data",
+            levels,
+            world.stage("evaluate"),
+            out / "evaluation" / method / "convnext" / "seed0",
+            CPU,
+        )
     return out
 
 
@@ -61,7 +77,11 @@ def test_every_method_leaves_a_model_and_predictions_of_every_set_and_level(run:
         model = run / "training" / method / "convnext" / "seed0"
         assert {path.name for path in model.iterdir()} == {"model.safetensors", "metrics.jsonl", "run.json"}
         predictions = run / "evaluation" / method / "convnext" / "seed0"
-        assert sorted(path.name for path in predictions.iterdir()) == ["dfeat@0.csv", "imagenet_val@0.csv", "imagenet_val@40.csv"]
+        assert sorted(path.name for path in predictions.iterdir()) == [
+            "dfeat@0.csv",
+            "imagenet_val@0.csv",
+            "imagenet_val@40.csv",
+        ]
         lines = (predictions / "imagenet_val@40.csv").read_text().splitlines()
         assert lines[0] == "key,label,top1,top2,top3,top4,top5,p1"
         assert len(lines) == 21

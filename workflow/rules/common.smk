@@ -30,9 +30,11 @@ wildcard_constraints:
     level=r"\d+",
 
 
-def stage(name, backbone=None):
+def stage(name, backbone=None, method=None):
     """A stage's part of the settings, as the one JSON argument that its verb takes."""
-    return settings_text(dfeat_settings.stage_settings(SETTINGS, name, backbone))
+    return settings_text(
+        dfeat_settings.stage_settings(SETTINGS, name, backbone, method)
+    )
 
 
 def whole_settings():
@@ -66,13 +68,24 @@ def view_name(wildcards):
 
 def view_set(wildcards):
     """The data set that a view is of."""
-    return "train" if wildcards.view.startswith("train") else wildcards.view.rpartition("@")[0]
+    return (
+        "train"
+        if wildcards.view.startswith("train")
+        else wildcards.view.rpartition("@")[0]
+    )
 
 
 def shards_of(kind, view):
     """All shards of a view."""
-    count = SETTINGS.diffusion.inpaint.shards if kind == "inpaint" else SETTINGS.diffusion.features.shards
-    return [f"{RUN}/diffusion/{kind}/{view}/{number}-of-{count}.h5" for number in range(count)]
+    count = (
+        SETTINGS.diffusion.inpaint.shards
+        if kind == "inpaint"
+        else SETTINGS.diffusion.features.shards
+    )
+    return [
+        f"{RUN}/diffusion/{kind}/{view}/{number}-of-{count}.h5"
+        for number in range(count)
+    ]
 
 
 def method_inputs(wildcards):
@@ -89,7 +102,14 @@ def method_inputs(wildcards):
 
 def method_options(wildcards, input):
     """The same as options of `dfeat train`."""
-    return options(input, {"inpainted": "--inpainted", "features": "--features", "twin_features": "--twin-features"})
+    return options(
+        input,
+        {
+            "inpainted": "--inpainted",
+            "features": "--features",
+            "twin_features": "--twin-features",
+        },
+    )
 
 
 def options(input, names):
@@ -109,7 +129,11 @@ def test_features(wildcards):
 
 def test_feature_options(wildcards):
     """The same as options of `dfeat evaluate`: --features SET@LEVEL=FILE."""
-    return [word for view, file in labelled_features(wildcards.method) for word in ("--features", f"{view}={file}")]
+    return [
+        word
+        for view, file in labelled_features(wildcards.method)
+        for word in ("--features", f"{view}={file}")
+    ]
 
 
 def labelled_features(method):
@@ -125,7 +149,7 @@ def predictions(sets=None):
     training = SETTINGS.training
     return [
         f"{RUN}/evaluation/{method}/{backbone}/seed{seed}/{name}@{level}.csv"
-        for name in (sets or LEVELS)
+        for name in (LEVELS if sets is None else sets)
         for level in LEVELS[name]
         for method in training.methods
         for backbone in training.backbones

@@ -4,11 +4,6 @@ rule inpaint:
         parts=f"{RUN}/occlusion/parts.json",
     output:
         f"{RUN}/diffusion/inpaint/train/{{shard}}-of-{{shards}}.h5",
-    params:
-        folder=f"{RUN}/data/train",
-        settings=stage("inpaint"),
-        recipe=recipe("dfeat.diffusion.inpaint"),
-        threads=THREADS,
     log:
         f"{RUN}/logs/diffusion/inpaint_{{shard}}-of-{{shards}}.log",
     benchmark:
@@ -18,6 +13,11 @@ rule inpaint:
         gpu=GPU,
         mem_mb=grown(SETTINGS.resources.mem_mb),
         runtime=grown(SETTINGS.resources.runtime),
+    params:
+        folder=subpath(input.index, parent=True),
+        settings=stage("inpaint"),
+        recipe=recipe("dfeat.diffusion.inpaint"),
+        threads=THREADS,
     shell:
         "dfeat inpaint --index {params.folder:q} --parts {input.parts:q} --shard {wildcards.shard}/{wildcards.shards}"
         " --settings {params.settings:q} --threads {params.threads} --out {output:q} > {log:q} 2>&1"
@@ -28,10 +28,6 @@ rule inpainted_pixels:
         shards_of("inpaint", "train"),
     output:
         f"{RUN}/diffusion/inpaint/train/pixels.h5",
-    params:
-        settings=stage("pixels"),
-        recipe=recipe("dfeat.data.pixels"),
-        shards=lambda wildcards, input: [word for shard in input for word in ("--inpainted", shard)],
     log:
         f"{RUN}/logs/diffusion/inpainted_pixels.log",
     benchmark:
@@ -40,6 +36,12 @@ rule inpainted_pixels:
     resources:
         mem_mb=grown(16000),
         runtime=grown(60),
+    params:
+        settings=stage("pixels"),
+        recipe=recipe("dfeat.data.pixels"),
+        shards=lambda wildcards, input: [
+            word for shard in input for word in ("--inpainted", shard)
+        ],
     shell:
         "dfeat pixels {params.shards:q} --settings {params.settings:q} --out {output:q} > {log:q} 2>&1"
 
@@ -47,16 +49,11 @@ rule inpainted_pixels:
 rule latents:
     input:
         index=lambda wildcards: f"{RUN}/data/{view_set(wildcards)}/index.csv",
-        parts=lambda wildcards: [f"{RUN}/occlusion/parts.json"] if view_name(wildcards) == "parts" else [],
+        parts=lambda wildcards: (
+            [f"{RUN}/occlusion/parts.json"] if view_name(wildcards) == "parts" else []
+        ),
     output:
         f"{RUN}/diffusion/latents/{{view}}/{{shard}}-of-{{shards}}.h5",
-    params:
-        folder=lambda wildcards: f"{RUN}/data/{view_set(wildcards)}",
-        view=view_name,
-        parts=lambda wildcards, input: ["--parts", input.parts] if input.parts else [],
-        settings=stage("latents"),
-        recipe=recipe("dfeat.diffusion.latents"),
-        threads=THREADS,
     log:
         f"{RUN}/logs/diffusion/latents_{{view}}_{{shard}}-of-{{shards}}.log",
     benchmark:
@@ -66,6 +63,13 @@ rule latents:
         gpu=GPU,
         mem_mb=grown(SETTINGS.resources.mem_mb),
         runtime=grown(SETTINGS.resources.runtime),
+    params:
+        folder=subpath(input.index, parent=True),
+        view=view_name,
+        parts=lambda wildcards, input: ["--parts", input.parts] if input.parts else [],
+        settings=stage("latents"),
+        recipe=recipe("dfeat.diffusion.latents"),
+        threads=THREADS,
     shell:
         "dfeat latents --index {params.folder:q} --view {params.view} {params.parts:q}"
         " --shard {wildcards.shard}/{wildcards.shards} --settings {params.settings:q} --threads {params.threads}"
@@ -77,10 +81,6 @@ rule features:
         f"{RUN}/diffusion/latents/{{view}}/{{shard}}-of-{{shards}}.h5",
     output:
         f"{RUN}/diffusion/features/{{view}}/{{shard}}-of-{{shards}}.h5",
-    params:
-        settings=stage("features"),
-        recipe=recipe("dfeat.diffusion.features"),
-        threads=THREADS,
     log:
         f"{RUN}/logs/diffusion/features_{{view}}_{{shard}}-of-{{shards}}.log",
     benchmark:
@@ -90,6 +90,10 @@ rule features:
         gpu=GPU,
         mem_mb=grown(SETTINGS.resources.mem_mb),
         runtime=grown(SETTINGS.resources.runtime),
+    params:
+        settings=stage("features"),
+        recipe=recipe("dfeat.diffusion.features"),
+        threads=THREADS,
     shell:
         "dfeat features --latents {input:q} --settings {params.settings:q} --threads {params.threads}"
         " --out {output:q} > {log:q} 2>&1"

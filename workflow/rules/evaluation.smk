@@ -2,7 +2,12 @@ rule evaluate:
     input:
         model=f"{RUN}/training/{{method}}/{{backbone}}/seed{{seed}}/model.safetensors",
         run=f"{RUN}/training/{{method}}/{{backbone}}/seed{{seed}}/run.json",
-        sets=[f"{RUN}/data/{name}/{file}" for name in LEVELS for file in ("index.csv", "pixels.h5")],
+        classes=f"{RUN}/data/train/classes.json",
+        sets=[
+            f"{RUN}/data/{name}/{file}"
+            for name in LEVELS
+            for file in ("index.csv", "pixels.h5")
+        ],
         features=test_features,
     output:
         [
@@ -10,14 +15,6 @@ rule evaluate:
             for name, levels in LEVELS.items()
             for level in levels
         ],
-    params:
-        model=subpath(input.model, parent=True),
-        data=f"{RUN}/data",
-        folder=f"{RUN}/evaluation/{{method}}/{{backbone}}/seed{{seed}}",
-        features=test_feature_options,
-        settings=stage("evaluate"),
-        recipe=recipe("dfeat.evaluation.predict"),
-        threads=THREADS,
     log:
         f"{RUN}/logs/evaluation/{{method}}_{{backbone}}_seed{{seed}}.log",
     benchmark:
@@ -27,6 +24,14 @@ rule evaluate:
         gpu=GPU,
         mem_mb=grown(SETTINGS.resources.mem_mb),
         runtime=grown(SETTINGS.resources.runtime),
+    params:
+        model=subpath(input.model, parent=True),
+        data=subpath(input.classes, ancestor=2),
+        folder=subpath(output[0], parent=True),
+        features=test_feature_options,
+        settings=stage("evaluate"),
+        recipe=recipe("dfeat.evaluation.predict"),
+        threads=THREADS,
     shell:
         "dfeat evaluate --model {params.model:q} --data {params.data:q} {params.features:q}"
         " --settings {params.settings:q} --threads {params.threads} --out {params.folder:q} > {log:q} 2>&1"

@@ -4,10 +4,6 @@ rule parts:
         annotations=f"{RUN}/data/train/annotations.json",
     output:
         f"{RUN}/occlusion/parts.json",
-    params:
-        folder=f"{RUN}/data/train",
-        settings=stage("parts"),
-        recipe=recipe("dfeat.occlusion.parts"),
     log:
         f"{RUN}/logs/occlusion/parts.log",
     benchmark:
@@ -16,5 +12,9 @@ rule parts:
     resources:
         mem_mb=grown(2000),
         runtime=grown(30),
+    params:
+        folder=subpath(input.index, parent=True),
+        settings=stage("parts"),
+        recipe=recipe("dfeat.occlusion.parts"),
     shell:
         "dfeat parts --index {params.folder:q} --settings {params.settings:q} --out {output:q} > {log:q} 2>&1"

@@ -1,25 +1,31 @@
 rule table:
     input:
-        lambda wildcards: predictions(SIMULATED if wildcards.table == "table1" else REAL),
+        lambda wildcards: predictions(
+            SIMULATED if wildcards.table == "table1" else REAL
+        ),
     output:
-        report(f"{RUN}/report/{{table}}.csv", caption="../report/{table}.rst", category="Tables"),
+        report(
+            f"{RUN}/report/{{table}}.csv",
+            caption="../report/{table}.rst",
+            category="Tables",
+        ),
         f"{RUN}/report/{{table}}.md",
         f"{RUN}/report/{{table}}.tex",
-    wildcard_constraints:
-        table="table[12]",
-    params:
-        results=RUN,
-        folder=f"{RUN}/report",
-        settings=whole_settings(),
-        recipe=recipe("dfeat.evaluation"),
     log:
         f"{RUN}/logs/report/{{table}}.log",
     benchmark:
         f"{RUN}/benchmarks/report/{{table}}.tsv"
+    wildcard_constraints:
+        table="table[12]",
     threads: 1
     resources:
         mem_mb=grown(4000),
         runtime=grown(30),
+    params:
+        results=subpath(output[0], ancestor=2),
+        folder=subpath(output[0], parent=True),
+        settings=whole_settings(),
+        recipe=recipe("dfeat.evaluation"),
     shell:
         "dfeat table {wildcards.table} --results {params.results:q} --settings {params.settings:q}"
         " --out {params.folder:q} > {log:q} 2>&1"
@@ -29,12 +35,11 @@ rule write_claims:
     input:
         predictions(),
     output:
-        report(f"{RUN}/report/claims.md", caption="../report/claims.rst", category="Claims"),
-    params:
-        results=RUN,
-        folder=f"{RUN}/report",
-        settings=whole_settings(),
-        recipe=recipe("dfeat.evaluation"),
+        report(
+            f"{RUN}/report/claims.md",
+            caption="../report/claims.rst",
+            category="Claims",
+        ),
     log:
         f"{RUN}/logs/report/claims.log",
     benchmark:
@@ -43,6 +48,11 @@ rule write_claims:
     resources:
         mem_mb=grown(4000),
         runtime=grown(30),
+    params:
+        results=subpath(output[0], ancestor=2),
+        folder=subpath(output[0], parent=True),
+        settings=whole_settings(),
+        recipe=recipe("dfeat.evaluation"),
     shell:
         "dfeat table claims --results {params.results:q} --settings {params.settings:q}"
         " --out {params.folder:q} > {log:q} 2>&1"
@@ -50,25 +60,31 @@ rule write_claims:
 
 rule plot:
     input:
-        lambda wildcards: predictions(SIMULATED if wildcards.figure == "accuracy" else None),
+        lambda wildcards: predictions(
+            SIMULATED if wildcards.figure == "accuracy" else None
+        ),
     output:
-        report(f"{RUN}/report/{{figure}}.png", caption="../report/{figure}.rst", category="Figures"),
+        report(
+            f"{RUN}/report/{{figure}}.png",
+            caption="../report/{figure}.rst",
+            category="Figures",
+        ),
         f"{RUN}/report/{{figure}}.svg",
-    wildcard_constraints:
-        figure="accuracy|gain",
-    params:
-        results=RUN,
-        folder=f"{RUN}/report",
-        settings=whole_settings(),
-        recipe=recipe("dfeat.evaluation"),
     log:
         f"{RUN}/logs/report/{{figure}}.log",
     benchmark:
         f"{RUN}/benchmarks/report/{{figure}}.tsv"
+    wildcard_constraints:
+        figure="accuracy|gain",
     threads: 1
     resources:
         mem_mb=grown(4000),
         runtime=grown(30),
+    params:
+        results=subpath(output[0], ancestor=2),
+        folder=subpath(output[0], parent=True),
+        settings=whole_settings(),
+        recipe=recipe("dfeat.evaluation"),
     shell:
         "dfeat figure {wildcards.figure} --results {params.results:q} --settings {params.settings:q}"
         " --out {params.folder:q} > {log:q} 2>&1"
@@ -80,13 +96,12 @@ rule show_inpainted:
         parts=f"{RUN}/occlusion/parts.json",
         shards=shards_of("inpaint", "train"),
     output:
-        report(f"{RUN}/report/figure2.png", caption="../report/figure2.rst", category="Figures"),
+        report(
+            f"{RUN}/report/figure2.png",
+            caption="../report/figure2.rst",
+            category="Figures",
+        ),
         f"{RUN}/report/figure2.svg",
-    params:
-        results=RUN,
-        folder=f"{RUN}/report",
-        settings=whole_settings(),
-        recipe=recipe("dfeat.evaluation.pictures"),
     log:
         f"{RUN}/logs/report/figure2.log",
     benchmark:
@@ -95,6 +110,11 @@ rule show_inpainted:
     resources:
         mem_mb=grown(4000),
         runtime=grown(30),
+    params:
+        results=subpath(output[0], ancestor=2),
+        folder=subpath(output[0], parent=True),
+        settings=whole_settings(),
+        recipe=recipe("dfeat.evaluation.pictures"),
     shell:
         "dfeat figure figure2 --results {params.results:q} --settings {params.settings:q}"
         " --out {params.folder:q} > {log:q} 2>&1"
@@ -104,13 +124,12 @@ rule show_test_sets:
     input:
         [f"{RUN}/data/{name}/index.csv" for name in LEVELS],
     output:
-        report(f"{RUN}/report/figure3.png", caption="../report/figure3.rst", category="Figures"),
+        report(
+            f"{RUN}/report/figure3.png",
+            caption="../report/figure3.rst",
+            category="Figures",
+        ),
         f"{RUN}/report/figure3.svg",
-    params:
-        results=RUN,
-        folder=f"{RUN}/report",
-        settings=whole_settings(),
-        recipe=recipe("dfeat.evaluation.pictures"),
     log:
         f"{RUN}/logs/report/figure3.log",
     benchmark:
@@ -119,6 +138,11 @@ rule show_test_sets:
     resources:
         mem_mb=grown(4000),
         runtime=grown(30),
+    params:
+        results=subpath(output[0], ancestor=2),
+        folder=subpath(output[0], parent=True),
+        settings=whole_settings(),
+        recipe=recipe("dfeat.evaluation.pictures"),
     shell:
         "dfeat figure figure3 --results {params.results:q} --settings {params.settings:q}"
         " --out {params.folder:q} > {log:q} 2>&1"
@@ -126,7 +150,11 @@ rule show_test_sets:
 
 rule write_report:
     input:
-        tables=[f"{RUN}/report/{name}.{kind}" for name in ("table1", "table2") for kind in ("csv", "md", "tex")],
+        tables=[
+            f"{RUN}/report/{name}.{kind}"
+            for name in ("table1", "table2")
+            for kind in ("csv", "md", "tex")
+        ],
         figures=[
             f"{RUN}/report/{name}.{kind}"
             for name in ("figure2", "figure3", "accuracy", "gain")
@@ -135,10 +163,6 @@ rule write_report:
         claims=f"{RUN}/report/claims.md",
     output:
         f"{RUN}/report/report.html",
-    params:
-        results=RUN,
-        settings=whole_settings(),
-        recipe=recipe("dfeat.evaluation"),
     log:
         f"{RUN}/logs/report/report.log",
     benchmark:
@@ -147,5 +171,9 @@ rule write_report:
     resources:
         mem_mb=grown(2000),
         runtime=grown(10),
+    params:
+        results=subpath(output[0], ancestor=2),
+        settings=whole_settings(),
+        recipe=recipe("dfeat.evaluation"),
     shell:
         "dfeat report --results {params.results:q} --settings {params.settings:q} --out {output:q} > {log:q} 2>&1"

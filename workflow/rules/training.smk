@@ -6,15 +6,11 @@ rule train:
         parts=f"{RUN}/occlusion/parts.json",
     output:
         multiext(
-            f"{RUN}/training/{{method}}/{{backbone}}/seed{{seed}}/", "model.safetensors", "metrics.jsonl", "run.json"
+            f"{RUN}/training/{{method}}/{{backbone}}/seed{{seed}}/",
+            "model.safetensors",
+            "metrics.jsonl",
+            "run.json",
         ),
-    params:
-        data=f"{RUN}/data/train",
-        folder=f"{RUN}/training/{{method}}/{{backbone}}/seed{{seed}}",
-        options=method_options,
-        settings=lambda wildcards: stage("train", wildcards.backbone),
-        recipe=recipe("dfeat.training.loop"),
-        threads=THREADS,
     log:
         f"{RUN}/logs/training/{{method}}_{{backbone}}_seed{{seed}}.log",
     benchmark:
@@ -24,7 +20,15 @@ rule train:
         gpu=GPU,
         mem_mb=grown(SETTINGS.resources.mem_mb),
         runtime=grown(8 * SETTINGS.resources.runtime),
+    params:
+        data=subpath(input.index, parent=True),
+        folder=subpath(output[0], parent=True),
+        options=method_options,
+        settings=lambda wildcards: stage("train", wildcards.backbone, wildcards.method),
+        recipe=recipe("dfeat.training.loop"),
+        threads=THREADS,
+        workers=SETTINGS.resources.workers,
     shell:
         "dfeat train --method {wildcards.method} --seed {wildcards.seed} --index {params.data:q}"
         " --pixels {input.pixels:q} --parts {input.parts:q} {params.options:q} --settings {params.settings:q}"
-        " --threads {params.threads} --out {params.folder:q} > {log:q} 2>&1"
+        " --threads {params.threads} --workers {params.workers} --out {params.folder:q} > {log:q} 2>&1"

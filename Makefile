@@ -1,0 +1,50 @@
+# A thin front: every target makes .venv when needed, so nothing else has to be typed.
+VENV := .venv
+PYTHON ?= python3
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export HF_HUB_DISABLE_TELEMETRY := 1
+CORES ?= $(shell nproc)
+DEMO := --configfile config.yaml config/demo.yaml
+
+.PHONY: demo smoke test test-full lint format bench schema clean
+
+demo: $(VENV)/ready
+	snakemake --cores $(CORES) --resources gpu=$(CORES) $(DEMO)
+	@echo "Open results/demo/report/report.html; the tables are beside it (demo, not a replication)."
+
+smoke: $(VENV)/ready
+	snakemake --cores $(CORES) --resources gpu=$(CORES) $(DEMO) config/smoke.yaml
+
+test: $(VENV)/ready
+	pytest
+
+test-full: $(VENV)/ready
+	pytest -m "slow or not slow"
+
+lint: $(VENV)/ready
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports
+	snakefmt --check Snakefile workflow/rules
+	python -m tests.workflow.lint
+
+format: $(VENV)/ready
+	ruff check --fix .
+	ruff format .
+	snakefmt Snakefile workflow/rules
+
+schema: $(VENV)/ready
+	dfeat schema --out workflow/schemas/config.schema.json
+
+bench: $(VENV)/ready
+	dfeat bench
+
+$(VENV)/ready: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	pip install --quiet uv
+	uv pip install --quiet --python $(VENV)/bin/python -r requirements.lock -e . --no-deps
+	touch $@
+
+clean:
+	rm -rf results .snakemake

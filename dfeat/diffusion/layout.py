@@ -1,0 +1,184 @@
+"""Where the files of a diffusion model lie, their digests, and whether their configurations go together.
+
+What enters: a `ModelSource`. What leaves: `ModelFiles`, and notes or a refusal for a pairing that cannot work.
+Only names and configurations are read here, no weights and no torch, so that `dfeat doctor` may ask as well.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from dfeat.errors import UserError
+from dfeat.settings import ModelSource
+from dfeat.storage.provenance import combined_digest, file_digest
+
+Use = Literal["latents", "features", "inpaint"]
+COMPONENTS: Final[dict[Use, tuple[str, ...]]] = {
+    "latents": ("vae",),
+    "features": ("unet", "text_encoder", "tokenizer", "scheduler"),
+    "inpaint": ("vae", "unet", "text_encoder", "tokenizer", "scheduler"),
+}
+WEIGHTED: Final = ("vae", "unet", "text_encoder")
+DEMO_MODEL: Final = Path(__file__).parents[1] / "demo" / "models" / "diffusion"
+PICKLES: Final = (".ckpt", ".pt", ".pth", ".bin")
+_HUB_FILES: Final = ["model_index.json", "*/*.json", "*/*.safetensors", "*/*.txt"]
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A model on disk: a folder in the diffusers layout, whose weights may be in one file elsewhere."""
+
+    folder: Path
+    single: Path | None = None
+
+    def config(self, name: str) -> dict[str, Any]:
+        """The configuration of a component."""
+        path = self.folder / name / ("scheduler_config.json" if name == "scheduler" else "config.json")
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise UserError(f"cannot read {path} ({error}); download the model again") from None
+
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of every file that shapes a result, by its name inside the folder."""
+        patterns = ["*/*.json", "*/*.txt"] + ([] if self.single else ["*/*.safetensors"])
+        files = sorted(file for pattern in patterns for file in self.folder.glob(pattern))
+        named = {file.relative_to(self.folder).as_posix(): file_digest(file) for file in files}
+        return named | ({"single": file_digest(self.single)} if self.single else {})
+
+    def missing(self, components: tuple[str, ...]) -> str | None:
+        """What of the components is not there, as a sentence; None where all is."""
+        if not (self.folder / "model_index.json").is_file():
+            return f"{self.folder} holds no model_index.json; it must be a folder in the diffusers layout"
+        for name in components:
+            if not (self.folder / name).is_dir():
+                return f"{self.folder} lacks the folder {name!r}, which this step needs"
+            if name in WEIGHTED and not self.single and not any((self.folder / name).glob("*.safetensors")):
+                return (
+                    f"{self.folder / name} holds no .safetensors weights; pickled weights of a folder are not loaded, "
+                    "get the model's .safetensors files"
+                )
+        return None
+
+
+def combined(digests: dict[str, str]) -> str:
+    """The one digest that stands for a model, independent of where it lies."""
+    return combined_digest(digests)
+
+
+def local_files(source: ModelSource) -> ModelFiles | None:
+    """The files of a model that is named by a local path; None for a Hub id. Raises UserError where none fits."""
+    if source.path == "demo":
+        return ModelFiles(DEMO_MODEL)
+    path = Path(source.path).expanduser()
+    if path.is_dir():
+        return ModelFiles(path)
+    if path.is_file():
+        return _single(path, source)
+    if (
+        source.path.count("/") != 1
+        or source.path.startswith((".", "/", "~"))
+        or path.suffix in (".safetensors", *PICKLES)
+    ):
+        raise UserError(
+            f"diffusion.model.path {source.path!r} is no file or folder; give a folder in the diffusers layout, a "
+            ".safetensors file, a Hub id with its revision, or 'demo'"
+        )
+    if source.revision is None:
+        raise UserError(
+            f"diffusion.model.path {source.path!r} is no local folder; to fetch it as a Hub id set "
+            "diffusion.model.revision to a commit, so that the run can be repeated"
+        )
+    return None
+
+
+def find_model(source: ModelSource) -> ModelFiles:
+    """The files of `source`; a Hub id is fetched by huggingface_hub at its pinned revision."""
+    files = local_files(source)
+    if files is not None:
+        return files
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return ModelFiles(Path(snapshot_download(source.path, revision=source.revision, allow_patterns=_HUB_FILES)))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise UserError(
+            f"cannot fetch {source.path} at {source.revision} ({error}); download it and give its folder"
+        ) from None
+
+
+def _single(path: Path, source: ModelSource) -> ModelFiles:
+    """A whole checkpoint in one file, which says nothing of its configuration: that comes from `config`."""
+    if path.suffix in PICKLES and not source.allow_pickle:
+        raise UserError(
+            f"diffusion.model.path {source.path!r} is a pickle, which can run code when it is opened; get the "
+            ".safetensors file, or set diffusion.model.allow_pickle: true to read its tensors and nothing else"
+        )
+    if path.suffix not in (".safetensors", *PICKLES):
+        raise UserError(f"diffusion.model.path {source.path!r} is a {path.suffix or 'nameless'} file, not .safetensors")
+    folder = Path(source.config).expanduser() if source.config else None
+    if folder is None or not folder.is_dir():
+        raise UserError(
+            f"diffusion.model.path {source.path!r} is a single file, which holds no configuration; set "
+            "diffusion.model.config to the model's folder in the diffusers layout (its .json and tokenizer files are "
+            f"enough, weights are not needed){'' if folder is None else f'; {source.config!r} is no folder'}"
+        )
+    return ModelFiles(folder, path)
+
+
+def check_pairing(files: ModelFiles, precision: str, resolution: int | None = None) -> list[str]:
+    """Refuse configurations that cannot work together; notes on what is unusual but may.
+
+    Raises UserError for a U-Net with other than 4 or 9 input channels or with inputs nobody gives, a prediction
+    type that the U-Net was not trained with, a text encoder of another width, a resolution more than a factor
+    of 2 from the trained one, and float16 where attention is known to overflow.
+    """
+    where, unet = files.folder, files.config("unet")
+    channels, prediction = unet.get("in_channels", 4), files.config("scheduler").get("prediction_type", "epsilon")
+    if channels not in (4, 9):
+        raise UserError(f"the U-Net of {where} takes {channels} channels; 4 (blended) or 9 (inpainting) are known")
+    if unet.get("class_embed_type") or unet.get("addition_embed_type"):
+        raise UserError(
+            f"the U-Net of {where} wants more than latents and a prompt (class_embed_type or addition_embed_type is "
+            "set: unCLIP, SDXL); give a Stable Diffusion 1 or 2 model"
+        )
+    if prediction not in ("epsilon", "v_prediction"):
+        raise UserError(f"the scheduler of {where} predicts {prediction!r}; epsilon and v_prediction are known")
+    if channels == 9 and prediction != "epsilon":
+        raise UserError(f"{where} pairs a 9-channel U-Net with {prediction}; inpainting U-Nets predict epsilon")
+    second = unet.get("cross_attention_dim") == 1024
+    if channels == 4 and second and unet.get("sample_size") == 96 and prediction == "epsilon":
+        raise UserError(
+            f"{where} pairs the 768 px U-Net of Stable Diffusion 2 with epsilon; that U-Net predicts v. Set "
+            "prediction_type in scheduler/scheduler_config.json to v_prediction"
+        )
+    if precision == "float16" and prediction == "v_prediction" and second and unet.get("upcast_attention") is not True:
+        raise UserError(
+            f"{where} is a v-prediction Stable Diffusion 2 whose U-Net lacks upcast_attention; in float16 it gives "
+            "black images. Use precision bfloat16 or float32, or set upcast_attention in unet/config.json"
+        )
+    width = files.config("text_encoder").get("hidden_size")
+    if width is not None and width != unet.get("cross_attention_dim"):
+        raise UserError(
+            f"the text encoder of {where} is {width} wide, its U-Net wants {unet.get('cross_attention_dim')}; the two "
+            "are of different models"
+        )
+    return _resolution_notes(files, unet.get("sample_size"), resolution)
+
+
+def _resolution_notes(files: ModelFiles, sample_size: Any, resolution: int | None) -> list[str]:
+    if resolution is None or not isinstance(sample_size, int):
+        return []
+    trained = sample_size * 2 ** (len(files.config("vae").get("block_out_channels", range(4))) - 1)
+    if not trained / 2 <= resolution <= trained * 2:
+        raise UserError(
+            f"diffusion.resolution is {resolution}, but {files.folder} was trained at {trained} px (sample_size "
+            f"{sample_size}); use {trained}, or at least {trained // 2} and at most {trained * 2}"
+        )
+    if trained == resolution:
+        return []
+    return [f"{files.folder} was trained at {trained} px and is used at {resolution} px (diffusion.resolution)"]

@@ -1,0 +1,70 @@
+"""A batch computed in parts takes the same step as the batch at once, and a classifier reads pixels as it was taught."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+
+from dfeat.data.classes import imagenet_wnids
+from dfeat.errors import UserError
+from dfeat.settings import TrainingSettings
+from dfeat.training.dataset import Batch
+from dfeat.training.loop import _step, normalised
+from dfeat.training.network import Classifier, restricted_logits
+from tests.conftest import CPU, TINY_BACKBONE
+
+
+def tiny_classifier(feature_width: int = 0) -> Classifier:
+    torch.manual_seed(0)
+    backbone = timm.create_model(TINY_BACKBONE["name"], num_classes=0, **TINY_BACKBONE["kwargs"])
+    return Classifier(backbone, 5, feature_width)
+
+
+def after_steps(accumulate: int, batch: Batch, feature_width: int) -> tuple[list[float], torch.Tensor, Any]:
+    model = tiny_classifier(feature_width)
+    settings = TrainingSettings(accumulate=accumulate)
+    optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9, weight_decay=1e-4)
+    steps = [_step(model, optimizer, batch, settings, CPU) for _ in range(2)]
+    return [loss for loss, _ in steps], steps[-1][1], model.state_dict()
+
+
+@pytest.mark.parametrize("accumulate", [2, 3, 100])
+@pytest.mark.parametrize("kind", ["plain", "masks", "features"])
+def test_a_batch_in_parts_takes_the_step_of_the_whole_batch(
+    rng: np.random.Generator, kind: str, accumulate: int
+) -> None:
+    images = rng.integers(0, 256, (10, 32, 32, 3), dtype=np.uint8)
+    targets = np.eye(5, dtype=np.float32)[rng.integers(0, 5, 10)]
+    batch = Batch(images, targets)
+    if kind == "masks":
+        batch.masks = np.where(images > 127, 255, 0).astype(np.uint8)
+    if kind == "features":
+        batch.features = rng.normal(size=(10, 12)).astype(np.float16)
+    width = 12 if kind == "features" else 0
+    losses, logits, weights = after_steps(1, batch, width)
+    losses_in_parts, logits_in_parts, weights_in_parts = after_steps(accumulate, batch, width)
+    assert losses_in_parts == pytest.approx(losses, abs=1e-5)
+    assert torch.allclose(logits_in_parts, logits, atol=1e-5)
+    assert all(torch.allclose(weights_in_parts[name], value, atol=1e-5) for name, value in weights.items())
+
+
+def test_pixels_are_normalised_with_the_statistics_the_backbone_was_trained_with() -> None:
+    assert tiny_classifier().statistics == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    other = Classifier(timm.create_model("tf_efficientnet_lite0", num_classes=0), 5)
+    black, white = np.zeros((1, 4, 4, 3), np.uint8), np.full((1, 4, 4, 3), 255, np.uint8)
+    assert normalised(black, CPU, other.statistics).unique().tolist() == [-1]
+    assert normalised(white, CPU, other.statistics).unique().tolist() == [1]
+
+
+def test_a_head_for_imagenet_is_read_out_for_the_classes_of_the_run() -> None:
+    wnids = (imagenet_wnids()[7], imagenet_wnids()[3])
+    logits = torch.arange(2000.0).view(2, 1000)
+    assert restricted_logits(logits, wnids).tolist() == [[7, 3], [1007, 1003]]
+    with pytest.raises(UserError, match="which lack n99999999"):
+        restricted_logits(logits, ("n99999999",))
+    with pytest.raises(UserError, match="a head of 158 classes"):
+        restricted_logits(logits[:, :158], wnids)
