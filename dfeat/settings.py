@@ -90,6 +90,12 @@ class DataSettings(Section):
         256, ge=8, le=2048, description="short side of cached pixels; images are never enlarged twice"
     )
 
+    @field_validator("evaluation", mode="before")
+    @classmethod
+    def _left_out(cls, sets: Any) -> Any:
+        """A set that an overlay gives as null is left out: overlays can add keys, but not take them away."""
+        return {name: chosen for name, chosen in sets.items() if chosen is not None} if isinstance(sets, dict) else sets
+
 
 class OcclusionSettings(Section):
     """Which parts are hidden [Sec. 3] and how test images are occluded [Sec. 4.1]."""
@@ -159,7 +165,9 @@ class DiffusionSettings(Section):
 
     model: ModelSource = ModelSource()
     resolution: int = Field(512, ge=16, le=2048, description="side of the square the model works on; a multiple of 8")
-    batch_size: int = Field(8, ge=1, description="images in a forward pass; the last batch is padded to it")
+    batch_size: int = Field(
+        8, ge=1, description="images in a forward pass; the last is padded. On a CPU a multiple of resources.threads"
+    )
     inpaint: InpaintSettings = InpaintSettings()
     features: FeatureSettings = FeatureSettings()
 

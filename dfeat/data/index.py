@@ -77,7 +77,7 @@ class Index:
 
 def build_train_index(settings: TrainSet, out: Path) -> Index:
     """Index the training set into `out`. Raises UserError when nothing in it is usable."""
-    source = _source("train", settings.root, settings.kind)
+    source = open_source("train", settings.root, settings.kind)
     problems = Problems("train")
     data = read_partimagenet(source, settings, problems)
     if not data.images:
@@ -103,7 +103,7 @@ def build_train_index(settings: TrainSet, out: Path) -> Index:
 def build_evaluation_index(name: str, settings: EvaluationSet, classes: Path, out: Path) -> Index:
     """Index an evaluation set into `out`, cut to the classes in `classes` (the training set's classes.json)."""
     run_classes = _read_classes(classes)
-    source = _source(name, settings.root, settings.kind)
+    source = open_source(name, settings.root, settings.kind)
     problems = Problems(name)
     read = read_imagenet if settings.kind == "imagenet" else read_folder
     layout, candidates = read(source, settings, run_classes, problems)
@@ -232,7 +232,8 @@ def _read_classes(path: Path) -> tuple[ClassInfo, ...]:
         raise UserError(f"{path} is no list of classes ({error}); delete it and index the training set again") from None
 
 
-def _source(set_name: str, root: str, kind: str) -> Source:
+def open_source(set_name: str, root: str, kind: str) -> Source:
+    """The files of a set. Raises UserError that says where they can be got, where there are none."""
     try:
         if not root.strip():
             raise UserError("its root is empty; give the folder or archive that holds it")

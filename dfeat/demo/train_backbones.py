@@ -22,8 +22,7 @@ from dfeat.demo.worlds import draw_set
 from dfeat.occlusion.patches import drop_grid
 from dfeat.settings import Backbone
 from dfeat.storage.atomic import write_bytes, write_text
-from dfeat.training.loop import normalised
-from dfeat.training.network import Classifier
+from dfeat.training.network import Classifier, normalised
 
 PER_CLASS = 250
 BATCH = 64

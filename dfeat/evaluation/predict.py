@@ -26,8 +26,7 @@ from dfeat.progress import progress
 from dfeat.settings import EvaluateStage, TrainStage, parse
 from dfeat.storage.atomic import write_text
 from dfeat.storage.shards import Rows, read_rows
-from dfeat.training.loop import normalised
-from dfeat.training.network import Classifier
+from dfeat.training.network import Classifier, normalised
 
 RECIPE: Final = 1
 HEADER: Final = ("key", "label", "top1", "top2", "top3", "top4", "top5", "p1")

@@ -31,7 +31,8 @@ from dfeat.storage.provenance import file_digest, settings_text, versions
 from dfeat.storage.shards import Rows, read_rows
 from dfeat.training.dataset import Batch, Sources, TrainingBatches
 from dfeat.training.losses import eq1
-from dfeat.training.network import IMAGENET, Classifier, Statistics, build_backbone, weights_path
+from dfeat.training.network import Classifier, build_backbone, normalised
+from dfeat.training.weights import weights_path
 
 RECIPE: Final = 1
 
@@ -213,18 +214,6 @@ def learning_rate(settings: TrainingSettings, step: int, steps: int) -> float:
     if settings.schedule == "constant":
         return settings.learning_rate
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * step / steps))
-
-
-def normalised(images: Any, device: torch.device, statistics: Statistics = IMAGENET) -> Tensor:
-    """uint8 (B, S, S, 3) to the backbone's input (B, 3, S, S) float32, channels last.
-
-    `statistics` are mean and standard deviation of the channels as the backbone was trained, in [0, 1].
-    """
-    pixels = (
-        torch.from_numpy(np.ascontiguousarray(images)).to(device, non_blocking=True).permute(0, 3, 1, 2).float() / 255
-    )
-    mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in statistics)
-    return (pixels - mean) / std
 
 
 def _save_checkpoint(

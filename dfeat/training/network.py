@@ -10,12 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dfeat.data.classes import imagenet_wnids
 from dfeat.errors import UserError
 from dfeat.settings import Backbone
+from dfeat.training.weights import weights_path
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 IMAGENET: Final[Statistics] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -107,6 +110,18 @@ def channel_statistics(backbone: nn.Module) -> Statistics:
     return tuple(stated.get("mean", IMAGENET[0])), tuple(stated.get("std", IMAGENET[1]))
 
 
+def normalised(images: NDArray[np.uint8], device: torch.device, statistics: Statistics = IMAGENET) -> Tensor:
+    """uint8 (B, S, S, 3) to the backbone's input (B, 3, S, S) float32, channels last.
+
+    `statistics` are mean and standard deviation of the channels as the backbone was trained, in [0, 1].
+    """
+    pixels = (
+        torch.from_numpy(np.ascontiguousarray(images)).to(device, non_blocking=True).permute(0, 3, 1, 2).float() / 255
+    )
+    mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in statistics)
+    return (pixels - mean) / std
+
+
 def restricted_logits(logits: Tensor, wnids: Sequence[str]) -> Tensor:
     """The read-out "before fine-tuning": of a head for ImageNet-1k, (B, 1000), the columns of the run's classes.
 
@@ -146,13 +161,6 @@ def build_backbone(settings: Backbone) -> nn.Module:
     if settings.weights is not None:
         load_weights(model, weights_path(settings.weights))
     return model
-
-
-def weights_path(path: str) -> Path:
-    """The file of a backbone's weights; "demo:<name>" is one of those that ship with the package."""
-    if path.startswith("demo:"):
-        return Path(__file__).parents[1] / "demo" / "models" / f"{path[5:]}.safetensors"
-    return Path(path).expanduser()
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

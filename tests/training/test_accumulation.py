@@ -13,8 +13,8 @@ from dfeat.data.classes import imagenet_wnids
 from dfeat.errors import UserError
 from dfeat.settings import TrainingSettings
 from dfeat.training.dataset import Batch
-from dfeat.training.loop import _step, normalised
-from dfeat.training.network import Classifier, restricted_logits
+from dfeat.training.loop import _step
+from dfeat.training.network import Classifier, normalised, restricted_logits
 from tests.conftest import CPU, TINY_BACKBONE
 
 

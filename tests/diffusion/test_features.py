@@ -1,0 +1,149 @@
+"""Features: the early end is exact, rows stand alone, and noise belongs to the image."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from dfeat.diffusion import FeatureExtractor
+from dfeat.diffusion.features import extract_features, find_block, forward_until
+from dfeat.diffusion.latents import encode_view, part_of, view_image
+from dfeat.errors import UserError
+from dfeat.randomness import seed_for
+from dfeat.storage.shards import read_shard
+from tests.conftest import CPU, World
+
+KEYS = ["a", "b", "c"]
+
+
+def pictures(rng: np.random.Generator) -> np.ndarray:
+    return rng.integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("blocks", [["mid"], ["down.0"], ["up.0", "mid"], ["up.1", "down.1"]])
+@pytest.mark.parametrize("model", ["four", "nine", "velocity"])
+def test_features_equal_a_full_forward_hook_bit_for_bit(
+    tiny_models: dict[str, Path], blocks: list[str], model: str, rng: np.random.Generator
+) -> None:
+    extract = FeatureExtractor.from_pretrained(tiny_models[model], blocks=blocks, timestep=50, device="cpu")
+    unet = extract.model.unet
+    channels = unet.config.in_channels
+    noisy, timesteps = torch.randn(3, channels, 8, 8), torch.tensor([50, 50, 50])
+    prompt = extract.null_prompt.expand(3, -1, -1)
+    kept: dict[str, torch.Tensor] = {}
+    handles = [
+        find_block(unet, name).register_forward_hook(
+            lambda _m, _i, out, name=name: kept.__setitem__(name, out[0] if isinstance(out, tuple) else out)
+        )
+        for name in blocks
+    ]
+    unet(noisy, timesteps, encoder_hidden_states=prompt)
+    for handle in handles:
+        handle.remove()
+    ours = forward_until(unet, extract.blocks, noisy, timesteps, prompt)
+    assert all(torch.equal(kept[name], block) for name, block in zip(blocks, ours, strict=True))
+
+
+def test_features_are_pooled_blocks_of_the_noised_latents(
+    tiny_models: dict[str, Path], rng: np.random.Generator
+) -> None:
+    extract = FeatureExtractor.from_pretrained(tiny_models["four"], blocks=["mid"], timestep=50, pool=2, device="cpu")
+    latents = torch.from_numpy(rng.normal(size=(1, 4, 8, 8))).float()
+    noise = torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(seed_for(0, "a", "features 0")))[None]
+    noisy = extract.model.scheduler.add_noise(latents * extract.scaling_factor, noise, torch.tensor([50]))
+    block = forward_until(extract.model.unet, extract.blocks, noisy, torch.tensor([50]), extract.null_prompt)[0]
+    expected = F.adaptive_avg_pool2d(block, 2).flatten(1)
+    torch.testing.assert_close(extract.from_latents(latents, ["a"]), expected)
+
+
+def test_a_row_depends_on_its_image_and_key_alone(tiny_models: dict[str, Path], rng: np.random.Generator) -> None:
+    extract = FeatureExtractor.from_pretrained(tiny_models["four"], device="cpu")
+    images = pictures(rng)
+    order, shuffled = [0, 1, 2, 0], [2, 2, 0, 1]
+    features = extract(images[order], [KEYS[i] for i in order])
+    assert torch.equal(extract(images[shuffled], [KEYS[i] for i in shuffled]), features[shuffled])
+    assert not torch.equal(extract(images[order], ["x", "b", "c", "d"])[0], features[0])
+
+
+def test_an_ensemble_is_the_mean_of_its_members_and_encodes_once(
+    tiny_models: dict[str, Path], rng: np.random.Generator
+) -> None:
+    extract = FeatureExtractor.from_pretrained(tiny_models["four"], ensemble=3, device="cpu")
+    calls: list[int] = []
+    extract.model.vae.encoder.register_forward_hook(lambda *_: calls.append(1))
+    images = pictures(rng)
+    mean = extract(images, KEYS)
+    assert len(calls) == 1
+    assert mean.shape == extract(images, KEYS).shape
+    single = FeatureExtractor.from_pretrained(tiny_models["four"], ensemble=1, device="cpu")(images, KEYS)
+    assert not torch.equal(mean, single)
+
+
+def test_stopping_early_counts_fewer_flops_than_the_full_forward(tiny_models: dict[str, Path]) -> None:
+    extract = FeatureExtractor.from_pretrained(tiny_models["four"], blocks=["mid"], device="cpu")
+    inputs = torch.randn(1, 4, 8, 8), torch.tensor([10]), extract.null_prompt
+    with FlopCounterMode(display=False) as early:
+        forward_until(extract.model.unet, extract.blocks, *inputs)
+    with FlopCounterMode(display=False) as full:
+        extract.model.unet(inputs[0], inputs[1], encoder_hidden_states=inputs[2])
+    assert early.get_total_flops() < 0.6 * full.get_total_flops()
+
+
+def test_a_block_that_does_not_exist_is_named(tiny_models: dict[str, Path]) -> None:
+    with pytest.raises(UserError, match="has 2 up blocks"):
+        FeatureExtractor.from_pretrained(tiny_models["four"], blocks=["up.7"], device="cpu")
+    with pytest.raises(UserError, match=r"use mid, down.<i> or up.<i>"):
+        FeatureExtractor.from_pretrained(tiny_models["four"], blocks=["middle"], device="cpu")
+
+
+def test_shards_of_another_size_hold_the_same_rows(world: World, tmp_path: Path) -> None:
+    latents, features = world.stage("latents"), world.stage("features")
+    rows: dict[int, dict[str, bytes]] = {}
+    for count in (1, 3):
+        rows[count] = {}
+        for number in range(count):
+            encode_view(world.train, "parts", latents, tmp_path / "l.h5", CPU, world.parts, (number, count))
+            extract_features(tmp_path / "l.h5", features, tmp_path / "f.h5", CPU)
+            shard = read_shard(tmp_path / "f.h5", "features")
+            rows[count] |= {key: row.tobytes() for key, row in zip(shard.keys, shard.payload, strict=True)}
+    assert rows[1] == rows[3]
+    assert len(rows[1]) == 40
+
+
+def test_shards_say_what_they_are(world: World, tmp_path: Path) -> None:
+    encode_view(world.root / "data" / "dfeat", "drop:40", world.stage("latents"), tmp_path / "l.h5", CPU)
+    extract_features(tmp_path / "l.h5", world.stage("features"), tmp_path / "f.h5", CPU)
+    latents, features = read_shard(tmp_path / "l.h5", "latents"), read_shard(tmp_path / "f.h5", "features")
+    assert latents.payload.dtype == features.payload.dtype == np.float16
+    assert latents.payload.shape == (20, 4, 8, 8)
+    assert latents.model == features.model
+    assert json.loads(features.settings)["latents"] == json.loads(latents.settings)
+    assert json.loads(latents.settings)["view"] == "drop:40"
+
+
+def test_views_black_out_parts_or_patches(world: World) -> None:
+    from dfeat.data.index import read_index
+    from dfeat.occlusion.parts import read_parts
+
+    index, parts, stage = read_index(world.train), read_parts(world.parts), world.stage("latents")
+    record = index.records[0]
+    clean, hidden, dropped = (view_image(index, record, view, stage, parts) for view in ("clean", "parts", "drop:40"))
+    assert (hidden[parts.mask(record.key)] == 0).all()
+    assert (hidden[~parts.mask(record.key)] == clean[~parts.mask(record.key)]).all()
+    assert (dropped == 0).all(axis=2).mean() >= 26 / 64
+
+
+def test_bad_views_and_shards_are_named(world: World, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="use clean, parts, or drop:P"):
+        encode_view(world.train, "dropped", world.stage("latents"), tmp_path / "x.h5", CPU)
+    with pytest.raises(UserError, match="needs --parts"):
+        encode_view(world.train, "parts", world.stage("latents"), tmp_path / "x.h5", CPU)
+    with pytest.raises(UserError, match="numbered 0 to 2"):
+        part_of([], (3, 3))
+    assert list(tmp_path.iterdir()) == []

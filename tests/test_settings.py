@@ -1,0 +1,90 @@
+"""Settings: faults are sentences, the schema is in step, and a stage is handed only what it reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dfeat.errors import UserError
+from dfeat.settings import METHODS, Settings, config_schema, parse, stage_settings
+from dfeat.storage.provenance import settings_text
+
+ROOT = Path(__file__).parents[1]
+
+
+def merged(*names: str) -> dict:
+    """Configuration files laid over each other, as snakemake does."""
+
+    def lay(base: dict, over: dict) -> dict:
+        return base | {
+            key: lay(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
+            for key, value in over.items()
+        }
+
+    content: dict = {}
+    for name in names:
+        content = lay(content, yaml.safe_load((ROOT / name).read_text()))
+    return content
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"trainig": {}}, "unknown key 'trainig'; did you mean 'training'?"),
+        ({"training": {"learning_rat": 1}}, "did you mean 'learning_rate'?"),
+        ({"training": {"epochs": "many"}}, "'training.epochs' is 'many'"),
+        ({"training": {"methods": ["none", "none"]}}, "has a value twice"),
+        ({"training": {"backbones": {"a": {"nam": "x"}}}}, "did you mean 'name'?"),
+        ({"data": {"evaluation": {"mine": {"rot": "x"}}}}, "did you mean 'root'?"),
+        ({"data": {"evaluation": {"mine": {"root": "x", "levels": [0, 120]}}}}, "less than or equal to 100"),
+        ({"diffusion": {"features": {"blocks": ["middle"]}}}, "use mid, down.<i> or up.<i>"),
+        ({"diffusion": {"resolution": 100}}, "multiple of 8"),
+        ({"run": "../../etc"}, "'run' is '../../etc'"),
+        ({"occlusion": {"patch": 15}}, "does not divide training.image_size 224"),
+        ({"data": {"short_side": 128}}, "raise data.short_side"),
+    ],
+)
+def test_a_wrong_setting_is_a_sentence_that_names_the_key(change: dict, sentence: str) -> None:
+    with pytest.raises(UserError) as error:
+        parse(Settings, change)
+    assert sentence in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_broken_json_is_a_sentence() -> None:
+    with pytest.raises(UserError, match="is not JSON"):
+        parse(Settings, "{run: demo", "--settings")
+
+
+def test_the_schema_is_in_step_with_the_models() -> None:
+    assert (ROOT / "workflow/schemas/config.schema.json").read_text() == config_schema(), "run `make schema`"
+
+
+@pytest.mark.parametrize("overlays", [(), ("config/demo.yaml",), ("config/demo.yaml", "config/smoke.yaml"),
+                                      ("config/fast.yaml",), ("config/single-gpu.yaml",)])  # fmt: skip
+def test_the_shipped_configurations_are_valid(overlays: tuple[str, ...]) -> None:
+    parse(Settings, merged("config.yaml", *overlays))
+
+
+def test_config_yaml_says_what_the_defaults_are() -> None:
+    written = parse(Settings, merged("config.yaml"))
+    assert written == Settings()
+
+
+def test_a_changed_training_setting_changes_no_other_stage() -> None:
+    before, after = Settings(), parse(Settings, {"training": {"learning_rate": 0.1, "beta": 0.9}})
+    for stage in ("parts", "pixels", "inpaint", "latents", "features", "evaluate"):
+        assert settings_text(stage_settings(before, stage)) == settings_text(stage_settings(after, stage))
+
+
+def test_a_method_is_not_handed_what_only_others_read() -> None:
+    before = Settings()
+    after = parse(Settings, {"training": {"beta": 0.9, "seeds": [5]}, "occlusion": {"protocol": "image"}})
+    changed = {
+        method
+        for method in METHODS
+        if stage_settings(before, "train", "swin", method) != stage_settings(after, "train", "swin", method)
+    }
+    assert changed == {"replace"}

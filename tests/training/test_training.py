@@ -1,0 +1,211 @@
+"""Training: Eq. 1, the batches of each method, fusion, and a resumption that changes no bit."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from dfeat.data.index import read_index
+from dfeat.data.pixels import PixelCache
+from dfeat.errors import UserError
+from dfeat.occlusion.parts import read_parts
+from dfeat.settings import METHODS, TrainingSettings, TrainStage
+from dfeat.storage.shards import Rows
+from dfeat.training import loop
+from dfeat.training.dataset import Sources, TrainingBatches
+from dfeat.training.losses import cutmix_targets, eq1
+from dfeat.training.network import FUSIONS, Classifier, build_backbone
+from tests.conftest import CPU, TINY_BACKBONE, World
+
+
+def log_softmax(row: list[float]) -> list[float]:
+    total = math.log(sum(math.exp(value) for value in row))
+    return [value - total for value in row]
+
+
+def test_eq1_equals_a_hand_computation() -> None:
+    images, masks, labels = [[2.0, 0.5, -1.0], [0.1, 0.2, 0.3]], [[1.0, 0.0, 0.0], [0.0, 3.0, 1.0]], [0, 2]
+    expected_images = -sum(log_softmax(row)[label] for row, label in zip(images, labels, strict=True)) / 2
+    expected_masks = -sum(log_softmax(row)[label] for row, label in zip(masks, labels, strict=True)) / 2
+    arguments = torch.tensor(images), torch.tensor(labels), torch.tensor(masks)
+    assert float(eq1(*arguments, alpha=0.7, beta=0.3)) == pytest.approx(0.7 * expected_images + 0.3 * expected_masks)
+    assert float(eq1(*arguments[:2], None, alpha=0.7, beta=0.3)) == pytest.approx(expected_images)
+
+
+def test_cutmix_targets_are_shares_of_area() -> None:
+    targets = cutmix_targets(torch.tensor([0, 1]), torch.tensor([2, 1]), torch.tensor([0.75, 0.4]), 3)
+    torch.testing.assert_close(targets, torch.tensor([[0.75, 0, 0.25], [0, 1.0, 0]]))
+
+
+@pytest.fixture(scope="module")
+def sources(world: World) -> Sources:
+    index, parts, cache = read_index(world.train), read_parts(world.parts), PixelCache(world.train / "pixels.h5")
+    keys = [record.key for record in index.records]
+    rows = {key: row for row, key in enumerate(keys)}
+    clean, twin = np.zeros((40, 5), np.float16), np.ones((40, 5), np.float16)
+    return Sources(
+        cache, keys, {record.key: record.label for record in index.records}, 20, parts, cache,
+        Rows(clean, rows, "{}", ""), Rows(twin, rows, "{}", ""),
+    )  # fmt: skip
+
+
+SETTINGS = TrainingSettings(image_size=64, batch_size=16, epochs=2, crop_scale=(1.0, 1.0), flip=0.0)
+
+
+def test_every_method_takes_the_same_number_of_steps_over_originals_and_twins(sources: Sources) -> None:
+    for method in METHODS:
+        batches = TrainingBatches(method, sources, SETTINGS, 0, 0)
+        assert len(batches) == 2 * 5
+        order = batches._epoch_order(0)
+        assert sorted(order.tolist()) == list(range(80))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_batches_are_functions_of_seed_and_step(sources: Sources, method: str) -> None:
+    one, other = (
+        TrainingBatches(method, sources, TrainingSettings(image_size=64, batch_size=16), 3, 0) for _ in range(2)
+    )
+    other[7]
+    first, second = one[2], other[2]
+    assert (first.images == second.images).all()
+    assert (first.targets == second.targets).all()
+    assert (TrainingBatches(method, sources, SETTINGS, 4, 0)[2].images != first.images).any()
+
+
+def row_of(sources: Sources, method: str, key: str, twin: bool) -> dict:
+    batches = TrainingBatches(method, sources, SETTINGS, 0, 0)
+    rng_free = {"_random_crop": lambda *_: ((0.0, 0.0, 1.0, 1.0), False)}
+    for name, function in rng_free.items():
+        setattr(batches, name, function)
+    return batches._row(key, twin, 0)
+
+
+def test_twins_are_painted_as_their_method_says(sources: Sources) -> None:
+    key = sources.keys[0]
+    original, hidden = sources.pixels[key], sources.parts.mask(key)
+    assert (row_of(sources, "none", key, True)["image"] == original).all()
+    assert (row_of(sources, "blackout", key, False)["image"] == original).all()
+    black = row_of(sources, "blackout", key, True)["image"]
+    assert (black[hidden] == 0).all()
+    assert (black[~hidden] == original[~hidden]).all()
+    replaced = row_of(sources, "replace", key, True)
+    partner = sources.pixels[TrainingBatches("replace", sources, SETTINGS, 0, 0).partner[key]]
+    assert (replaced["image"][hidden] == partner[hidden]).all()
+    assert (replaced["mask"][..., 0] == 255 * sources.parts.mask(key, "object")).all()
+    features = row_of(sources, "sd_features", key, True)
+    assert (features["image"] == black).all()
+    assert (features["feature"] == 1).all()
+    assert (row_of(sources, "sd_features", key, False)["feature"] == 0).all()
+
+
+def test_cutmix_mixes_twins_only_and_labels_in_proportion(sources: Sources) -> None:
+    plain, mixed = (TrainingBatches(method, sources, SETTINGS, 0, 0) for method in ("none", "cutmix"))
+    a, b = plain[0], mixed[0]
+    changed = (a.images != b.images).any(axis=(1, 2, 3))
+    twins = mixed._epoch_order(0)[:16] % 2 == 1
+    assert not changed[~twins].any()
+    assert changed[twins].any()
+    np.testing.assert_allclose(b.targets.sum(axis=1), 1, rtol=1e-6)
+    assert ((b.targets.max(axis=1) < 1) <= twins).all()
+
+
+@pytest.mark.parametrize("fusion", sorted(FUSIONS))
+def test_every_fusion_uses_both_features(fusion: str) -> None:
+    class Flat(torch.nn.Module):
+        num_features = 12
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images.flatten(1)[:, :12]
+
+    torch.manual_seed(0)
+    model = Classifier(Flat(), 3, 7, fusion).eval()
+    images, features = torch.randn(2, 3, 4, 4), torch.randn(2, 7)
+    logits = model(images, features)
+    assert logits.shape == (2, 3)
+    assert not torch.allclose(logits, model(images, features + torch.randn(2, 7)))
+    assert not torch.allclose(logits, model(images + torch.randn(2, 3, 4, 4), features))
+
+
+@pytest.fixture(scope="module")
+def stage(world: World, tmp_path_factory: pytest.TempPathFactory) -> TrainStage:
+    from timm import create_model
+
+    weights = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    torch.manual_seed(0)
+    save_file(create_model(TINY_BACKBONE["name"], num_classes=0, **TINY_BACKBONE["kwargs"]).state_dict(), weights)
+    chosen = world.stage("train", "convnext")
+    return chosen.model_copy(update={"backbone": chosen.backbone.model_copy(update={"weights": str(weights)})})
+
+
+def inputs(world: World) -> loop.Inputs:
+    return loop.Inputs(world.train, world.train / "pixels.h5", world.parts)
+
+
+def test_a_resumed_training_equals_an_undisturbed_one_bit_for_bit(
+    world: World, stage: TrainStage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop.train("replace", inputs(world), stage, 0, tmp_path / "whole", CPU)
+    real_step, steps = loop._step, []
+
+    def dying_step(*arguments):
+        steps.append(1)
+        if len(steps) == 8:  # three steps into the second epoch
+            raise KeyboardInterrupt
+        return real_step(*arguments)
+
+    monkeypatch.setattr(loop, "_step", dying_step)
+    with pytest.raises(KeyboardInterrupt):
+        loop.train("replace", inputs(world), stage, 0, tmp_path / "broken", CPU)
+    assert [path.name for path in (tmp_path / "broken").iterdir()] == ["checkpoint.safetensors"]
+    loop.train("replace", inputs(world), stage, 0, tmp_path / "broken", CPU)
+    assert len(steps) == 8 + 5
+    whole, resumed = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "broken"))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert (tmp_path / "whole/metrics.jsonl").read_text() == (tmp_path / "broken/metrics.jsonl").read_text()
+
+
+def test_a_checkpoint_of_other_settings_is_not_resumed(world: World, stage: TrainStage, tmp_path: Path) -> None:
+    shorter = stage.model_copy(update={"training": stage.training.model_copy(update={"epochs": 1})})
+    loop.train("none", inputs(world), shorter, 0, tmp_path / "a", CPU)
+    loop.train("none", inputs(world), shorter, 1, tmp_path / "b", CPU)
+    a, b = (load_file(tmp_path / name / "model.safetensors") for name in ("a", "b"))
+    assert any(not torch.equal(a[name], b[name]) for name in a)
+
+
+def test_workers_change_no_bit(world: World, stage: TrainStage, tmp_path: Path) -> None:
+    shorter = stage.model_copy(update={"training": stage.training.model_copy(update={"epochs": 1})})
+    for workers in (0, 2):
+        loop.train("blackout", inputs(world), shorter, 0, tmp_path / str(workers), CPU, workers)
+    assert (tmp_path / "0/model.safetensors").read_bytes() == (tmp_path / "2/model.safetensors").read_bytes()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(world: World, stage: TrainStage, tmp_path: Path) -> None:
+    wild = stage.model_copy(update={"training": stage.training.model_copy(update={"learning_rate": 1e30})})
+    with pytest.raises(UserError, match="not finite"):
+        loop.train("none", inputs(world), wild, 0, tmp_path / "wild", CPU)
+    assert not (tmp_path / "wild" / "model.safetensors").exists()
+
+
+def test_what_a_method_lacks_is_named(world: World, stage: TrainStage, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="needs --inpainted"):
+        loop.train("sd_inpaint", inputs(world), stage, 0, tmp_path, CPU)
+    with pytest.raises(UserError, match="needs --features"):
+        loop.train("sd_features", inputs(world), stage, 0, tmp_path, CPU)
+
+
+def test_backbones_that_cannot_be_built_are_named(stage: TrainStage, tmp_path: Path) -> None:
+    backbone = stage.backbone
+    with pytest.raises(UserError, match="did you mean 'convnext_base'"):
+        build_backbone(backbone.model_copy(update={"name": "convnxt_base"}))
+    with pytest.raises(UserError, match="pickled checkpoints are not loaded"):
+        build_backbone(backbone.model_copy(update={"weights": str(tmp_path / "a.pth")}))
+    with pytest.raises(UserError, match="is missing"):
+        build_backbone(backbone.model_copy(update={"weights": str(tmp_path / "a.safetensors")}))
+    wider = backbone.model_copy(update={"kwargs": {**backbone.kwargs, "dims": [8, 16, 24, 40]}})
+    with pytest.raises(UserError, match="does not fit the backbone"):
+        build_backbone(wider)
