@@ -256,6 +256,19 @@ def report(results: Annotated[Path, typer.Option(help="results/<run>")], setting
     write_report(results / "report", parse(Settings, settings), {"versions": packages}, out)
 
 
+@app.command(epilog="Example: dfeat bench --out bench.json")
+def bench(
+    resolution: Annotated[int, typer.Option(min=64, help="side of the image in pixels, a multiple of 64")] = 512,
+    out: Annotated[Path | None, typer.Option(help="where the counts go as JSON")] = None,
+) -> None:
+    """Count what the fast path saves: FLOPs of features and inpainting beside those of their peers."""
+    from dfeat.bench import run
+
+    if resolution % 64:
+        raise UserError(f"--resolution {resolution} is no multiple of 64, which the U-Net's levels need")
+    run(resolution, out)
+
+
 @app.command(epilog="Example: dfeat demo-data --out demo-data")
 def demo_data(
     out: Out,
@@ -293,6 +306,28 @@ def demo_model(
         raise UserError("the diffusion model needs --index, the train set's index: it is trained on those images alone")
     else:
         train_diffusion(index, out, minutes, seed)
+
+
+@app.command(epilog="Example: dfeat doctor --config config.yaml --config config/single-gpu.yaml")
+def doctor(
+    config: Annotated[list[Path] | None, typer.Option(help="config.yaml and overlays, once each; later wins")] = None,
+    settings: Annotated[str | None, typer.Option(help="all settings as JSON, in place of files")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="the report for programs")] = False,
+    torch: Annotated[bool, typer.Option("--torch", help="let torch name the devices; takes seconds")] = False,
+) -> None:
+    """Look for what would spoil a run before it starts: data, weights, disk, time. Exits 2 where something would."""
+    import json
+
+    from dfeat.doctor import examine
+    from dfeat.doctor.config import read_settings
+    from dfeat.doctor.text import as_plain, as_text
+    from dfeat.settings import Settings, parse
+
+    chosen = parse(Settings, settings, "--settings") if settings else read_settings(config or [Path("config.yaml")])
+    report = examine(chosen, ask_torch=torch)
+    typer.echo(json.dumps(as_plain(report), indent=1) if as_json else as_text(report, chosen))
+    if report.faults:
+        raise typer.Exit(2)
 
 
 @app.command(epilog="Example: dfeat schema --out workflow/schemas/config.schema.json")

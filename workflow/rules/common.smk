@@ -1,4 +1,7 @@
 # What every rules file uses: the checked settings, the names of artifacts, and what a stage is handed.
+import sys
+
+from dfeat.doctor import missing_inputs
 from dfeat.errors import UserError
 from dfeat import settings as dfeat_settings
 from dfeat.storage.provenance import declared_recipe, settings_text
@@ -13,7 +16,27 @@ def checked(configuration):
         raise WorkflowError(str(error)) from None
 
 
+def stop_where_inputs_are_missing(settings):
+    """Exit 2, one sentence a fault, before any job is planned: a run would spoil hours in.
+
+    Asked once, by the Snakemake a person started: neither by its jobs, which read these rules again, nor by
+    `snakemake --lint`, which is the one that does not check environment variables.
+    """
+    if not (workflow.is_main_process and workflow.check_envvars):
+        return
+    faults = missing_inputs(settings)
+    for fault in faults:
+        print(f"dfeat: {fault}", file=sys.stderr)
+    if faults:
+        print(
+            "dfeat: nothing was run; `dfeat doctor` says more, and `make demo` needs no data.",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+
+
 SETTINGS = checked(config)
+stop_where_inputs_are_missing(SETTINGS)
 RUN = f"results/{SETTINGS.run}"
 LEVELS = {name: chosen.levels for name, chosen in SETTINGS.data.evaluation.items()}
 RAW = [f"{RUN}/raw/drawn.json"] if SETTINGS.data.drawn else []
@@ -48,8 +71,12 @@ def recipe(module):
 
 
 def set_settings(name):
-    """The settings of one evaluation set, as JSON."""
-    return settings_text(SETTINGS.data.evaluation[name])
+    """The settings of one set, as JSON, but for what its index does not depend on: expected counts and levels."""
+    if name == "train":
+        unread = {"expected_images": None, "expected_classes": None}
+        return settings_text(SETTINGS.data.train.model_copy(update=unread))
+    unread = {"expected_images": None, "levels": (0,)}
+    return settings_text(SETTINGS.data.evaluation[name].model_copy(update=unread))
 
 
 def grown(amount):

@@ -40,7 +40,7 @@ rule index_train:
         runtime=grown(30),
     params:
         folder=subpath(output[0], parent=True),
-        settings=settings_text(SETTINGS.data.train),
+        settings=set_settings("train"),
         recipe=recipe("dfeat.data.index"),
     shell:
         "dfeat index train --settings {params.settings:q} --out {params.folder:q} > {log:q} 2>&1"

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from dfeat.settings import Settings
+from dfeat.settings import Backbone, Settings
+from dfeat.training.weights import weights_path
 
 GIGA: Final = 1e9
 ENCODE, DECODE, UNET = 1117 * GIGA, 2515 * GIGA, 804 * GIGA
@@ -96,8 +97,9 @@ def _inpaint(settings: Settings, images: int) -> Cost:
     chosen, scale = settings.diffusion.inpaint, (settings.diffusion.resolution / 512) ** 2
     passes = chosen.steps * (2 if chosen.guidance_scale > 1 else 1)
     flops = images * scale * (passes * UNET + ENCODE + DECODE)
-    size = round(images * IMAGE_PIXELS * BYTES_PER_PIXEL[chosen.encoding])
-    how = f"{passes} U-Net passes, one encoding and decoding; {IMAGE_PIXELS // 1000}k pixels an image as {chosen.encoding}"
+    pixels = settings.diffusion.resolution**2 if settings.data.drawn else IMAGE_PIXELS
+    size = round(images * pixels * BYTES_PER_PIXEL[chosen.encoding])
+    how = f"{passes} U-Net passes, one encoding and decoding; {pixels // 1000}k pixels an image as {chosen.encoding}"
     return Cost("inpaint", images, size, flops, settings.diffusion.model.precision, how)
 
 
@@ -121,8 +123,15 @@ def _training(settings: Settings, images: int) -> Cost:
     passes = sum(2 if method == "replace" else 1 for method in training.methods)
     models = len(training.methods) * len(training.backbones) * len(training.seeds)
     seen = 2 * images * training.epochs * passes * len(training.backbones) * len(training.seeds)
+    size = sum(map(_weights_bytes, training.backbones.values())) * len(training.methods) * len(training.seeds)
     how = f"{training.epochs} epochs of originals and twins; replace also sees masks"
-    return Cost("training", models, models * BACKBONE_BYTES, seen * scale * TRAIN, training.precision, how)
+    return Cost("training", models, size, seen * scale * TRAIN, training.precision, how)
+
+
+def _weights_bytes(backbone: Backbone) -> int:
+    """Bytes of a trained model: those of the weights it starts from, where they are a local file."""
+    path = weights_path(backbone.weights) if backbone.weights else None
+    return path.stat().st_size if path and path.is_file() else BACKBONE_BYTES
 
 
 def _evaluation(settings: Settings, images: Mapping[str, int]) -> Cost:

@@ -1,0 +1,79 @@
+"""What would spoil a run, found before anything is computed: data, counts, weights, disk, time, versions.
+
+What enters: the settings, and what is on disk. What leaves: a `Report`, whose `faults` are what would spoil the
+run, one sentence each. Nothing is decoded, and no torch is imported unless it is asked for. `missing_inputs` is
+the part that is quick enough to be asked each time Snakemake reads its rules.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from dfeat.doctor.costs import Cost, estimate
+from dfeat.doctor.machine import bytes_in, devices_seen, free_bytes, installed_versions
+from dfeat.doctor.sets import SetReport, look_at_index, look_at_set, sets_of
+from dfeat.doctor.weights import WeightsReport, look_at_weights
+from dfeat.settings import Settings
+
+FOLDERS: Final = {
+    "pixels": "data",
+    "inpaint": "diffusion/inpaint",
+    "latents": "diffusion/latents",
+    "features": "diffusion/features",
+    "training": "training",
+    "evaluation": "evaluation",
+}
+"""Where a step's files go in results/<run>."""
+
+
+@dataclass
+class Report:
+    """All that `dfeat doctor` has to say. `already` are bytes that earlier steps left, `free` those of the disk."""
+
+    run: str
+    sets: list[SetReport]
+    weights: list[WeightsReport]
+    costs: list[Cost]
+    already: dict[str, int]
+    free: int
+    devices: list[str]
+    packages: dict[str, str]
+    faults: list[str]
+
+
+def examine(settings: Settings, ask_torch: bool = False) -> Report:
+    """Look at everything a run needs; `ask_torch` lets torch say which devices there are."""
+    folder = Path("results") / settings.run
+    sets = [look_at_set(name, chosen, settings, folder) for name, chosen in sets_of(settings)]
+    weights = look_at_weights(settings, digest=True)
+    costs = estimate(settings, {found.name: found.count for found in sets})
+    already = {cost.step: bytes_in(folder / FOLDERS[cost.step]) for cost in costs}
+    free = free_bytes(folder)
+    needed = sum(max(0, cost.bytes - already[cost.step]) for cost in costs)
+    faults = [fault for of_set in sets for fault in of_set.faults]
+    faults += [fault for of_model in weights for fault in of_model.faults]
+    if needed > free:
+        faults.append(
+            f"{folder} will need about {needed / 1e9:.1f} GB more, and {free / 1e9:.1f} GB are free there; make room, or "
+            "make results a link to a larger disk"
+        )
+    packages = installed_versions()
+    return Report(settings.run, sets, weights, costs, already, free, devices_seen(ask_torch), packages, faults)
+
+
+def missing_inputs(settings: Settings) -> list[str]:
+    """What would spoil the run, as far as names and small files show it; one sentence each.
+
+    The files of a set that is indexed already may be gone: what was made from them is still good.
+    """
+    folder = Path("results") / settings.run
+    faults: list[str] = []
+    for name, chosen in sets_of(settings):
+        indexed = look_at_index(name, chosen, folder / "data" / name)
+        if indexed is not None:
+            faults += indexed.faults
+        elif not settings.data.drawn and not Path(chosen.root).exists():
+            faults += look_at_set(name, chosen, settings, folder).faults
+    return faults + [fault for found in look_at_weights(settings, digest=False) for fault in found.faults]

@@ -1,0 +1,34 @@
+"""Configuration files as Snakemake reads them: YAML, one laid over the other, mappings merged key by key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dfeat.errors import UserError
+from dfeat.settings import Settings, parse
+
+
+def read_settings(paths: Sequence[Path]) -> Settings:
+    """The settings that the files make together; the later file wins. UserError names a file that is none."""
+    import yaml
+
+    merged: dict[str, Any] = {}
+    for path in paths:
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise UserError(f"cannot read the configuration {path} ({error}); give a YAML file") from None
+        if not isinstance(content, dict):
+            raise UserError(f"{path} is no configuration: it must hold keys with values, as config.yaml does")
+        _lay_over(merged, content)
+    return parse(Settings, merged, " + ".join(map(str, paths)))
+
+
+def _lay_over(below: dict[str, Any], above: dict[str, Any]) -> None:
+    for key, value in above.items():
+        if isinstance(value, dict) and isinstance(below.get(key), dict):
+            _lay_over(below[key], value)
+        else:
+            below[key] = value

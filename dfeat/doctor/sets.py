@@ -1,0 +1,156 @@
+"""The data sets before a run: whether they are there, their counts against what is expected, their problems.
+
+What enters: the settings of a set, its files or the index that was made of it. What leaves: a `SetReport`. Names
+are read, never pictures.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from dfeat.errors import UserError
+from dfeat.settings import EvaluationSet, Settings, TrainSet
+
+MEND: Final = {
+    "file": "fetch the file again",
+    "file_name": "put the image where its record says, or correct the record",
+    "class": "rename its folder to the wnid, or list it in a label file or manifest.csv",
+    "segmentation": "draw the polygon again, or accept that this part is not hidden",
+    "size": "fetch the image again that the annotations were made on",
+    "key": "rename one of the two files",
+}
+"""How to mend a problem of problems.csv, by its field."""
+
+
+@dataclass
+class SetReport:
+    """A data set as it is found. `images` are those of the index, or image files where there is no index yet."""
+
+    name: str
+    root: str
+    state: str  # missing, found, indexed or drawn
+    images: int | None = None
+    classes: int | None = None
+    expected_images: int | None = None
+    expected_classes: int | None = None
+    problems: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+    @property
+    def count(self) -> int:
+        """Images to reckon with: those of the index, or as many as are expected."""
+        return (self.images if self.state == "indexed" else self.expected_images or self.images) or 0
+
+
+def sets_of(settings: Settings) -> list[tuple[str, TrainSet | EvaluationSet]]:
+    """All sets of a run, the training set first."""
+    return [("train", settings.data.train), *settings.data.evaluation.items()]
+
+
+def look_at_set(name: str, chosen: TrainSet | EvaluationSet, settings: Settings, folder: Path) -> SetReport:
+    """What is there of a data set: its index where it was made, its files otherwise."""
+    indexed = look_at_index(name, chosen, folder / "data" / name)
+    if indexed is not None:
+        return indexed
+    report = SetReport(name, chosen.root, "found", expected_images=chosen.expected_images)
+    if settings.data.drawn and not Path(chosen.root).exists():
+        report.state = "drawn"
+        return report
+    try:
+        report.images = _count_files(name, chosen)
+    except UserError as error:
+        report.state = "missing" if not Path(chosen.root).exists() else "found"
+        report.faults.append(f"{error}{_without(name, settings)}")
+        return report
+    if chosen.expected_images and report.images < chosen.expected_images:
+        report.faults.append(
+            f"set {name!r}: {chosen.root} has {report.images:,} images with a class, {chosen.expected_images:,} are "
+            f"expected; complete it, or set {_key(name)}.expected_images to what you have"
+        )
+    return report
+
+
+def _without(name: str, settings: Settings) -> str:
+    """How far the run can go without a set."""
+    if name == "train":
+        return ""
+    of_table = "table2" if len(settings.data.evaluation[name].levels) == 1 else "table1"
+    other = "table1" if of_table == "table2" else "table2"
+    return f"; to go on without {of_table}, set {_key(name)} to null and ask for `snakemake {other}`"
+
+
+def _key(name: str) -> str:
+    return "data.train" if name == "train" else f"data.evaluation.{name}"
+
+
+def _count_files(name: str, chosen: TrainSet | EvaluationSet) -> int:
+    """Images that have a class, or of the training set: image files. Names are read, never pictures."""
+    from dfeat.data.folder import read_folder
+    from dfeat.data.imagenet import read_imagenet
+    from dfeat.data.images import is_image_name
+    from dfeat.data.index import open_source
+    from dfeat.data.locate import Locator
+    from dfeat.data.partimagenet import annotation_names
+    from dfeat.data.records import Problems
+
+    source = open_source(name, chosen.root, chosen.kind)
+    if isinstance(chosen, EvaluationSet):
+        read = read_imagenet if chosen.kind == "imagenet" else read_folder
+        return len(read(source, chosen, (), Problems(name))[1])
+    if not annotation_names(source, Locator(source)):
+        raise UserError(
+            f"set 'train': {chosen.root} holds no annotation file (a .json of COCO form such as train.json); "
+            "PartImageNet's json files belong beside its images"
+        )
+    return sum(map(is_image_name, source.names()))
+
+
+def look_at_index(name: str, chosen: TrainSet | EvaluationSet, folder: Path) -> SetReport | None:
+    """The counts of an index against what is expected, and the commonest problems with the way to mend each.
+
+    None where there is no index, or one of other settings, which the run will make again.
+    """
+    if not (folder / "source.json").is_file():
+        return None
+    try:
+        source = json.loads((folder / "source.json").read_text(encoding="utf-8"))
+        with (folder / "problems.csv").open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        counts = {"images": int(source["images"]), "classes": int(source["classes"])}
+        if _read_by_index(source["settings"]) != _read_by_index(chosen.model_dump(mode="json")):
+            return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        fault = f"set {name!r}: the index in {folder} cannot be read ({error!r} met); delete the folder"
+        return SetReport(name, chosen.root, "indexed", faults=[fault])
+    expected = {"images": chosen.expected_images, "classes": getattr(chosen, "expected_classes", None)}
+    report = SetReport(name, chosen.root, "indexed", counts["images"], counts["classes"], *expected.values())
+    report.problems = _commonest(rows)
+    for what, wanted in expected.items():
+        if wanted is not None and counts[what] != wanted:
+            met = f"; {len(rows)} problems in {folder / 'problems.csv'}" if rows else ""
+            report.faults.append(
+                f"set {name!r}: {counts[what]:,} {what} are usable, {wanted:,} are expected{met}; mend the set and "
+                f"delete {folder}, or set {_key(name)}.expected_{what} to {counts[what]}"
+            )
+    return report
+
+
+def _read_by_index(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a set that its index depends on."""
+    return {key: value for key, value in settings.items() if not key.startswith("expected_") and key != "levels"}
+
+
+def _commonest(rows: list[dict[str, str]], most: int = 5) -> list[str]:
+    kinds = Counter((row["field"], row["done"]) for row in rows)
+    first = {(row["field"], row["done"]): row for row in reversed(rows)}
+    lines = []
+    for kind, count in kinds.most_common(most):
+        row = first[kind]
+        mend = MEND.get(kind[0], "correct the record")
+        lines.append(f"{count}x {row['field']}: {row['record']} {row['what']} ({row['done']}); to mend: {mend}")
+    return lines

@@ -1,0 +1,88 @@
+"""The doctor's report as text for people, and as plain values for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from dfeat.doctor import Report
+from dfeat.doctor.costs import EFFICIENCY, PEAK, is_small
+from dfeat.doctor.sets import SetReport
+from dfeat.doctor.weights import WeightsReport
+from dfeat.settings import Settings
+
+
+def as_plain(report: Report) -> dict[str, Any]:
+    """The report for programs; hours are those of one device, estimated."""
+    plain = asdict(report)
+    for cost, row in zip(report.costs, plain["costs"], strict=True):
+        row["hours"] = {device: round(cost.hours(device), 3) for device in PEAK}
+    return plain
+
+
+def as_text(report: Report, settings: Settings) -> str:
+    """The report for people: what is there, what it will cost, and what to do."""
+    sections = [
+        f'The run "{report.run}" (results/{report.run})',
+        _section("Data", [line for found in report.sets for line in _set_lines(found)]),
+        _section("Weights", [line for found in report.weights for line in _weights_lines(found)]),
+        _section(f"Disk: {_gigabytes(report.free)} free, estimates", _disk_lines(report)),
+        _section(*_time(report, settings)),
+        _section("Versions", [", ".join(f"{name} {version}" for name, version in report.packages.items())]),
+    ]
+    if report.faults:
+        sections.append(
+            _section("To mend before the run", [f"{n}. {fault}" for n, fault in enumerate(report.faults, 1)])
+        )
+    else:
+        sections.append("Nothing found that would spoil the run.")
+    return "\n\n".join(sections) + "\n"
+
+
+def _section(title: str, lines: Sequence[str]) -> str:
+    return "\n".join([title, *(f"  {line}" for line in lines)])
+
+
+def _set_lines(found: SetReport) -> list[str]:
+    said = {
+        "missing": "missing",
+        "drawn": "drawn by the run itself",
+        "found": f"{found.images or 0:,} images, not indexed yet",
+        "indexed": f"{found.images or 0:,} images indexed, {found.classes} classes",
+    }[found.state]
+    expected = f" (expected: {found.expected_images:,})" if found.expected_images else ""
+    return [f"{found.name:14} {found.root:28} {said}{expected}", *(f"    {problem}" for problem in found.problems)]
+
+
+def _weights_lines(found: WeightsReport) -> list[str]:
+    digest = f"  sha256 {found.digests['all'][:16]}" if found.digests else ""
+    return [f"{found.name:14} {found.source}{digest}", *(f"    note: {note}" for note in found.notes)]
+
+
+def _disk_lines(report: Report) -> list[str]:
+    lines = [f"{'step':12} {'items':>11} {'needed':>10} {'there':>10}   how it was got"]
+    for cost in report.costs:
+        sizes = f"{_gigabytes(cost.bytes):>10} {_gigabytes(report.already[cost.step]):>10}"
+        lines.append(f"{cost.step:12} {cost.items:>11,} {sizes}   {cost.how}")
+    needed, there = sum(cost.bytes for cost in report.costs), sum(report.already.values())
+    return [*lines, f"{'all':12} {'':11} {_gigabytes(needed):>10} {_gigabytes(there):>10}"]
+
+
+def _time(report: Report, settings: Settings) -> tuple[str, list[str]]:
+    seen = ", ".join(report.devices) if report.devices else "none, jobs run on the CPU, many times slower"
+    lines = [f"NVIDIA devices seen here: {seen}"]
+    if is_small(settings):
+        return "Time", [*lines, "not estimated: the figures are for full-size models, and this run's are smaller"]
+    lines.append(f"{'step':12} {'precision':>10}" + "".join(f" {device:>9}" for device in PEAK))
+    costs = [cost for cost in report.costs if cost.flops]
+    for cost in costs:
+        hours = "".join(f" {cost.hours(device):9.1f}" for device in PEAK)
+        lines.append(f"{cost.step:12} {cost.precision:>10}{hours}")
+    totals = "".join(f" {sum(cost.hours(device) for cost in costs):9.1f}" for device in PEAK)
+    lines.append(f"{'all':12} {'':>10}{totals}")
+    return f"Time: GPU-hours on one device, estimates at {EFFICIENCY:.0%} of its peak", lines
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:.2f} GB" if count < 1e10 else f"{count / 1e9:,.0f} GB"

@@ -1,0 +1,74 @@
+"""The weights before a run: where they come from, whether they are there and go together, and their digests.
+
+What enters: the settings. What leaves: a `WeightsReport` for each model. No torch, and no weights are read but
+to digest them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from dfeat.diffusion.layout import COMPONENTS, check_pairing, combined, local_files
+from dfeat.errors import UserError
+from dfeat.settings import Settings
+from dfeat.storage.provenance import file_digest
+from dfeat.training.weights import weights_path
+
+
+@dataclass
+class WeightsReport:
+    """The weights of a model: where they come from, and their digests where they are local."""
+
+    name: str
+    source: str
+    digests: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+
+def look_at_weights(settings: Settings, digest: bool) -> list[WeightsReport]:
+    """All models that the run's methods use; `digest` reads local files whole, which takes a second a gigabyte."""
+    return [*_diffusion_weights(settings, digest), *_backbone_weights(settings, digest)]
+
+
+def _diffusion_weights(settings: Settings, digest: bool) -> list[WeightsReport]:
+    """The diffusion model, where a method of the run uses it."""
+    if not {"sd_inpaint", "sd_features"} & set(settings.training.methods):
+        return []
+    source = settings.diffusion.model
+    report = WeightsReport("diffusion", source.path)
+    try:
+        files = local_files(source)
+        if files is None:
+            report.source = f"{source.path} at {source.revision}, fetched from the Hub on first use"
+            return [report]
+        fault = files.missing(COMPONENTS["inpaint"])
+        if fault:
+            raise UserError(fault)
+        report.notes = check_pairing(files, source.precision, settings.diffusion.resolution)
+        if digest:
+            digests = files.digests()
+            report.digests = {"all": combined(digests)} | digests
+    except UserError as error:
+        others = [method for method in settings.training.methods if not method.startswith("sd_")]
+        way = f"; to go on without it set training.methods to [{', '.join(others)}]" if others else ""
+        report.faults.append(f"{error}{way}")
+    return [report]
+
+
+def _backbone_weights(settings: Settings, digest: bool) -> list[WeightsReport]:
+    reports = []
+    for name, backbone in settings.training.backbones.items():
+        report = WeightsReport(name, f"{backbone.name}, fetched by timm on first use")
+        if backbone.weights is not None:
+            path = weights_path(backbone.weights)
+            report.source = f"{backbone.name} from {backbone.weights}"
+            if not path.is_file() or path.suffix != ".safetensors":
+                report.faults.append(
+                    f"training.backbones.{name}.weights {backbone.weights!r} is no .safetensors file; give the file, or "
+                    "null to let timm fetch the weights"
+                )
+            elif digest:
+                report.digests = {"all": file_digest(path)}
+        reports.append(report)
+    return reports

@@ -1,0 +1,195 @@
+"""What would spoil a run is said before it starts, in sentences that say what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import dfeat.doctor
+from dfeat.cli import main
+from dfeat.doctor import examine, missing_inputs
+from dfeat.doctor.config import read_settings
+from dfeat.doctor.costs import estimate
+from dfeat.doctor.text import as_plain, as_text
+from dfeat.errors import UserError
+from dfeat.settings import Settings, parse
+from tests.conftest import World
+
+REPOSITORY = Path(__file__).parents[2]
+PAPER = {"train": 24_095, "imagenet_val": 7_900, "dfeat": 300}
+
+
+@pytest.fixture
+def settings(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """The settings of the small world, in an empty folder to run in."""
+    monkeypatch.chdir(tmp_path)
+    weights = tmp_path / "convnext.safetensors"
+    weights.write_bytes(b"")
+    return changed(world.settings, training={"backbones": {"convnext": {"weights": str(weights)}}})
+
+
+def changed(settings: Settings, **sections: Any) -> Settings:
+    """The settings with some keys changed, section by section."""
+
+    def lay_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+        return below | {
+            key: lay_over(below[key], value) if isinstance(value, dict) and isinstance(below.get(key), dict) else value
+            for key, value in above.items()
+        }
+
+    return parse(Settings, lay_over(settings.model_dump(mode="json"), sections))
+
+
+def only(faults: list[str]) -> str:
+    assert len(faults) == 1, faults
+    return faults[0]
+
+
+def test_a_run_that_has_all_it_needs_has_no_fault(settings: Settings) -> None:
+    report = examine(settings)
+    assert report.faults == missing_inputs(settings) == []
+    assert [(found.state, found.images) for found in report.sets] == [("found", 40), ("found", 20), ("found", 20)]
+    assert "Nothing found that would spoil the run" in as_text(report, settings)
+
+
+def test_a_set_that_is_missing_says_where_to_get_it_and_how_far_one_comes_without(settings: Settings) -> None:
+    gone = changed(settings, data={"train": {"root": "gone"}})
+    fault = only(missing_inputs(gone))
+    assert "'train': gone is missing" in fault and "github.com" in fault and "`make demo` needs no data" in fault
+    gone = changed(settings, data={"evaluation": {"dfeat": {"root": "gone"}}})
+    assert "without table2, set data.evaluation.dfeat to null and ask for `snakemake table1`" in only(
+        missing_inputs(gone)
+    )
+    assert "dfeat" not in changed(settings, data={"evaluation": {"dfeat": None}}).data.evaluation
+
+
+def test_what_is_there_is_looked_into_without_decoding(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    fault = only(examine(changed(settings, data={"train": {"root": "empty"}})).faults)
+    assert "holds no annotation file" in fault
+    fault = only(examine(changed(settings, data={"evaluation": {"dfeat": {"expected_images": 21}}})).faults)
+    assert "has 20 images with a class, 21 are expected" in fault
+
+
+def test_an_index_is_compared_with_what_is_expected_and_its_problems_say_how_to_mend_them(
+    settings: Settings, world: World
+) -> None:
+    folder = Path("results/tiny/data/train")
+    shutil.copytree(world.train, folder)
+    (folder / "problems.csv").write_text(
+        "set,record,field,what,done\n"
+        + "train,a.JPEG,file,is cut off,image dropped\ntrain,b.JPEG,file,is cut off,image dropped\n"
+        + "train,7,segmentation,has 4 numbers,part dropped\n"
+    )
+    source = json.loads((folder / "source.json").read_text())
+    source["settings"]["root"] = "gone"
+    (folder / "source.json").write_text(json.dumps(source))
+    gone = changed(settings, data={"train": {"root": "gone", "expected_images": 40, "expected_classes": 20}})
+    assert missing_inputs(gone) == []
+    report = examine(gone).sets[0]
+    assert (report.state, report.images, report.classes) == ("indexed", 40, 20)
+    assert "2x file: a.JPEG is cut off (image dropped); to mend: fetch the file again" in report.problems
+    wrong = changed(settings, data={"train": {"root": "gone", "expected_images": 41}})
+    fault = only(missing_inputs(wrong))
+    assert "40 images are usable, 41 are expected; 3 problems in" in fault
+    assert "set data.train.expected_images to 40" in fault
+    elsewhere = changed(settings, data={"train": {"expected_images": 41}})
+    assert missing_inputs(elsewhere) == []  # another root: it will be indexed anew
+
+
+@pytest.mark.parametrize(
+    ("section", "sentence"),
+    [
+        ({"diffusion": {"model": {"path": "some/model"}}}, "set diffusion.model.revision to a commit"),
+        ({"diffusion": {"model": {"path": "./gone"}}}, "is no file or folder"),
+        ({"diffusion": {"resolution": 512}}, "diffusion.resolution is 512"),
+        ({"training": {"backbones": {"convnext": {"weights": "x.bin"}}}}, "'x.bin' is no .safetensors file"),
+    ],
+)
+def test_weights_that_would_not_load_are_faults(settings: Settings, section: dict[str, Any], sentence: str) -> None:
+    assert sentence in only(missing_inputs(changed(settings, **section)))
+
+
+def test_a_diffusion_model_that_no_method_uses_is_not_asked_for(settings: Settings) -> None:
+    plain = {"training": {"methods": ["none", "blackout"]}, "diffusion": {"model": {"path": "./gone"}}}
+    assert missing_inputs(changed(settings, **plain)) == []
+
+
+def test_a_full_disk_is_a_fault(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dfeat.doctor, "free_bytes", lambda path: 1000)
+    assert "0.0 GB are free there; make room" in only(examine(settings).faults)
+
+
+def test_costs_of_the_papers_run_are_those_that_were_counted() -> None:
+    costs = {cost.step: cost for cost in estimate(read_settings([REPOSITORY / "config.yaml"]), PAPER)}
+    assert costs["inpaint"].flops / 24_095 == pytest.approx(85.3e12, rel=0.03)
+    assert costs["pixels"].bytes == pytest.approx(6.3e9 / 24_095 * (2 * 24_095 + 8_200), rel=0.02)
+    assert costs["features"].items == 2 * 24_095 + 5 * 7_900 + 300
+    assert costs["features"].flops / costs["latents"].flops == pytest.approx(262 / 1117)
+    assert costs["features"].bytes == costs["features"].items * 1280 * 2
+    one_model = 30 * 2 * 24_095 * 92e9
+    assert costs["training"].flops == pytest.approx((6 + 1) * 2 * 3 * one_model)
+    assert costs["training"].hours("H200") < costs["training"].hours("A100") < costs["training"].hours("T4")
+
+
+def test_costs_follow_the_settings() -> None:
+    settings = read_settings([REPOSITORY / "config.yaml"])
+    before = {cost.step: cost for cost in estimate(settings, PAPER)}
+    cheaper = changed(settings, diffusion={"resolution": 256, "inpaint": {"steps": 25, "guidance_scale": 1}})
+    after = {cost.step: cost for cost in estimate(cheaper, PAPER)}
+    assert after["latents"].bytes * 4 == before["latents"].bytes
+    assert after["inpaint"].flops * 14 < before["inpaint"].flops
+
+
+def test_configurations_are_merged_as_snakemake_merges_them(tmp_path: Path) -> None:
+    below, above = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    below.write_text("run: one\ndata: {short_side: 300, evaluation: {dfeat: {root: x}}}\n")
+    above.write_text("run: two\ndata: {evaluation: {dfeat: {root: y}, other: {root: z}}}\n")
+    merged = read_settings([below, above])
+    assert (merged.run, merged.data.short_side) == ("two", 300)
+    assert [(name, s.root) for name, s in merged.data.evaluation.items()] == [("dfeat", "y"), ("other", "z")]
+    above.write_text("- a list\n")
+    with pytest.raises(UserError, match=r"b\.yaml is no configuration"):
+        read_settings([below, above])
+
+
+def test_the_verb_exits_2_on_a_fault_and_speaks_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["dfeat", "doctor", "--config", str(REPOSITORY / "config.yaml"), "--json"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    said = json.loads(capsys.readouterr().out)
+    assert stop.value.code == 2
+    assert len(said["faults"]) == 4
+    assert said["costs"][0].keys() >= {"step", "items", "bytes", "flops", "hours", "how"}
+
+
+def test_the_built_in_run_needs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    demo = read_settings([REPOSITORY / "config.yaml", REPOSITORY / "config" / "demo.yaml"])
+    assert missing_inputs(demo) == []
+    report = examine(demo)
+    assert report.faults == []
+    assert "not estimated" in as_text(report, demo)
+    assert json.dumps(as_plain(report))
+
+
+def test_snakemake_stops_with_sentences_where_data_is_missing(tmp_path: Path) -> None:
+    for name in ("Snakefile", "config.yaml", "workflow", "profiles"):
+        (tmp_path / name).symlink_to(REPOSITORY / name)
+    command = [sys.executable, "-m", "snakemake", "-n"]
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert result.returncode == 2
+    for sentence in ("data/PartImageNet is missing", "image-net.org", "`make demo` needs no data"):
+        assert sentence in result.stderr
+    assert "Traceback" not in result.stderr and "MissingInput" not in result.stderr

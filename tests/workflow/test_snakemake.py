@@ -1,0 +1,112 @@
+"""The workflow as a user runs it: targets by name, nothing done twice, and only what changed done again."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TINY = {
+    "run": "tiny",
+    "data": {
+        "drawn": {"train": 1, "val": 1, "real": 1},
+        "train": {"root": "results/tiny/raw/PartImageNet", "expected_images": 20},
+        "evaluation": {
+            "imagenet_val": {"root": "results/tiny/raw/imagenet/val", "levels": [0, 40], "expected_images": 20},
+            "dfeat": {"root": "results/tiny/raw/dfeat", "expected_images": 20},
+        },
+    },
+    "diffusion": {"inpaint": {"steps": 1, "shards": 1}},
+    "training": {"methods": ["none", "sd_inpaint"], "epochs": 1},
+}
+INPAINTED = "results/tiny/diffusion/inpaint/train/pixels.h5"
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working folder with the project's workflow in it."""
+    folder = tmp_path_factory.mktemp("a tree with spaces")
+    for name in ("Snakefile", "workflow", "config.yaml", "config", "profiles"):
+        (folder / name).symlink_to(ROOT / name)
+    (folder / "tiny.json").write_text(json.dumps(TINY))
+    return folder
+
+
+def snakemake(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command = [
+        sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", "config.yaml", "config/demo.yaml", "tiny.json",
+        "--retries", "0", *arguments,
+    ]  # fmt: skip
+    return subprocess.run(command, cwd=tree, capture_output=True, text=True, env=os.environ | {"PATH": path})
+
+
+def text(result: subprocess.CompletedProcess[str]) -> str:
+    return result.stdout + result.stderr
+
+
+def jobs(result: subprocess.CompletedProcess[str]) -> dict[str, int]:
+    """Rule -> number of jobs, from the table that a dry run prints."""
+    counts: dict[str, int] = {}
+    lines = text(result).splitlines()
+    start = next((number for number, line in enumerate(lines) if line.startswith("Job stats:")), len(lines))
+    for line in lines[start + 3 :]:
+        words = line.split()
+        if len(words) != 2 or not words[1].isdigit():
+            break
+        counts[words[0]] = int(words[1])
+    return counts
+
+
+def test_every_published_result_is_made_by_name(tree: Path) -> None:
+    result = snakemake(tree, "-n", "table1", "table2", "figure2", "figure3", "accuracy", "gain", "claims", "report")
+    assert result.returncode == 0, text(result)
+    counts = jobs(result)
+    assert counts["train"] == counts["evaluate"] == 4
+    assert counts["table"] == 2
+    assert "features" not in counts  # no method here fuses them
+
+
+@pytest.fixture(scope="module")
+def made(tree: Path) -> Path:
+    """The tree after a real run up to the inpainted pixels."""
+    result = snakemake(tree, INPAINTED, "results/tiny/data/dfeat/index.csv")
+    assert result.returncode == 0, text(result)
+    return tree
+
+
+def test_a_second_run_does_nothing(made: Path) -> None:
+    assert "Nothing to be done" in text(snakemake(made, INPAINTED))
+
+
+def test_a_changed_training_setting_never_inpaints_again(made: Path) -> None:
+    changed = {"training": {**TINY["training"], "learning_rate": 0.5, "beta": 0.1, "epochs": 9}}
+    (made / "changed.json").write_text(json.dumps({**TINY, **changed}))
+    result = snakemake(made, "-n", "--configfile", "config.yaml", "config/demo.yaml", "changed.json", "--", INPAINTED)
+    assert "Nothing to be done" in text(result)
+
+
+def test_a_changed_choice_of_parts_runs_what_follows_it_and_no_more(made: Path) -> None:
+    changed = {"occlusion": {"share": 0.25}}
+    (made / "changed.json").write_text(json.dumps({**TINY, **changed}))
+    result = snakemake(made, "-n", "--configfile", "config.yaml", "config/demo.yaml", "changed.json", "--", INPAINTED)
+    assert {rule for rule in jobs(result) if rule != "total"} == {"parts", "inpaint", "inpainted_pixels"}
+
+
+def test_jobs_leave_a_log_and_a_benchmark(made: Path) -> None:
+    run = made / "results" / "tiny"
+    assert "images inpainted" in (run / "logs/diffusion/inpaint_0-of-1.log").read_text()
+    assert (run / "benchmarks/diffusion/inpaint_0-of-1.tsv").read_text().startswith("s\t")
+    assert not list(run.rglob("*.tmp.*"))
+
+
+def test_a_typo_in_the_configuration_is_a_sentence(tree: Path) -> None:
+    result = snakemake(tree, "-n", "--config", "trainin={}")
+    assert result.returncode != 0
+    assert "did you mean 'training'?" in text(result)
+    assert "Traceback" not in text(result)
