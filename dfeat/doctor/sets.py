@@ -128,7 +128,9 @@ def look_at_index(name: str, chosen: TrainSet | EvaluationSet, folder: Path) -> 
         fault = f"set {name!r}: the index in {folder} cannot be read ({error!r} met); delete the folder"
         return SetReport(name, chosen.root, "indexed", faults=[fault])
     expected = {"images": chosen.expected_images, "classes": getattr(chosen, "expected_classes", None)}
-    report = SetReport(name, chosen.root, "indexed", counts["images"], counts["classes"], *expected.values())
+    report = SetReport(
+        name, chosen.root, "indexed", counts["images"], counts["classes"], expected["images"], expected["classes"]
+    )
     report.problems = _commonest(rows)
     for what, wanted in expected.items():
         if wanted is not None and counts[what] != wanted:
