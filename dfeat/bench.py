@@ -46,7 +46,9 @@ def run(resolution: int, out: Path | None) -> list[Row]:
     print(f"{'step':{width}}  {'ours':>9}  {'peer':>9}  {'ratio':>6}  {'bar':>5}  verdict")
     for row in rows:
         verdict = "reached" if row.ratio >= row.bar else "missed"
-        print(f"{row.step:{width}}  {row.ours / 1e9:9.0f}  {row.peer / 1e9:9.0f}  {row.ratio:5.2f}x  {row.bar:4.1f}x  {verdict}")
+        print(
+            f"{row.step:{width}}  {row.ours / 1e9:9.0f}  {row.peer / 1e9:9.0f}  {row.ratio:5.2f}x  {row.bar:4.1f}x  {verdict}"
+        )
     if out is not None:
         counted = [asdict(row) | {"ratio": round(row.ratio, 4), "reached": row.ratio >= row.bar} for row in rows]
         write_json(out, {"resolution": resolution, "passes": cost, "rows": counted})
