@@ -65,7 +65,7 @@ def test_the_schema_is_in_step_with_the_models() -> None:
 @pytest.mark.parametrize("overlays", [(), ("config/demo.yaml",), ("config/demo.yaml", "config/smoke.yaml"),
                                       ("config/fast.yaml",), ("config/single-gpu.yaml",)])  # fmt: skip
 def test_the_shipped_configurations_are_valid(overlays: tuple[str, ...]) -> None:
-    parse(Settings, merged("config.yaml", *overlays))
+    assert parse(Settings, merged("config.yaml", *overlays)).training.methods == METHODS
 
 
 def test_config_yaml_says_what_the_defaults_are() -> None:

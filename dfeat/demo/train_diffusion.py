@@ -198,34 +198,6 @@ def train_vae(pixels: Tensor, seconds: float, seed: int, log: Log, start: Path |
     return average
 
 
-def refine_decoder(vae: Any, pixels: Tensor, seconds: float, seed: int, log: Log) -> Any:
-    """Fit the decoder alone further, to the latents as they are: no latent and no U-Net depends on it."""
-    vae.requires_grad_(False)
-    vae.decoder.requires_grad_(True)
-    vae.to(memory_format=torch.channels_last)
-    average = copy.deepcopy(vae.decoder)
-    optimizer = torch.optim.AdamW(vae.decoder.parameters(), lr=6e-4, betas=(0.9, 0.99), weight_decay=1e-4)
-    generator = torch.Generator().manual_seed(seed + 2)
-    for step, fraction in _for_seconds(seconds):
-        _set_rate(optimizer, 6e-4, fraction, step)
-        x = _augmented(pixels, 16, generator)
-        with torch.autocast("cpu", torch.bfloat16):
-            with torch.no_grad():
-                z = vae.encode(x).latent_dist.mode()
-            recon = vae.decode(z).sample
-        mse = F.mse_loss(recon.float(), x)
-        _step(vae.decoder, average, optimizer, mse, step)
-        if step % 100 == 0:
-            log({"part": "decoder", "step": step, "mse": float(mse.detach()), "fraction": fraction})
-    vae.decoder.load_state_dict(average.state_dict())
-    vae.eval().requires_grad_(False)
-    with torch.no_grad():
-        x = pixels[::5]
-        mse = F.mse_loss(vae.decode(vae.encode(x).latent_dist.mode()).sample, x)
-    log({"part": "decoder", "step": step, "final_mse": float(mse)})
-    return vae
-
-
 def train_unet(
     latents: Tensor, token_ids: Tensor, vocabulary: int, seconds: float, seed: int, log: Log, out: Path
 ) -> tuple[Any, Any]:

@@ -17,9 +17,3 @@ def eq1(image_logits: Tensor, labels: Tensor, mask_logits: Tensor | None, alpha:
     if mask_logits is None:
         return images
     return alpha * images + beta * F.cross_entropy(mask_logits, labels)
-
-
-def cutmix_targets(labels: Tensor, partners: Tensor, kept: Tensor, classes: int) -> Tensor:
-    """CutMix (Yun et al., 2019, Eq. 1): class shares (B, C), `kept` (B,) of a row's own label, the rest its partner's."""
-    own, other = F.one_hot(labels, classes), F.one_hot(partners, classes)
-    return own * kept[:, None] + other * (1 - kept[:, None])

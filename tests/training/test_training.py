@@ -18,7 +18,7 @@ from dfeat.settings import METHODS, TrainingSettings, TrainStage
 from dfeat.storage.shards import Rows
 from dfeat.training import loop
 from dfeat.training.dataset import Sources, TrainingBatches
-from dfeat.training.losses import cutmix_targets, eq1
+from dfeat.training.losses import eq1
 from dfeat.training.network import FUSIONS, Classifier, build_backbone
 from tests.conftest import CPU, TINY_BACKBONE, World
 
@@ -35,11 +35,6 @@ def test_eq1_equals_a_hand_computation() -> None:
     arguments = torch.tensor(images), torch.tensor(labels), torch.tensor(masks)
     assert float(eq1(*arguments, alpha=0.7, beta=0.3)) == pytest.approx(0.7 * expected_images + 0.3 * expected_masks)
     assert float(eq1(*arguments[:2], None, alpha=0.7, beta=0.3)) == pytest.approx(expected_images)
-
-
-def test_cutmix_targets_are_shares_of_area() -> None:
-    targets = cutmix_targets(torch.tensor([0, 1]), torch.tensor([2, 1]), torch.tensor([0.75, 0.4]), 3)
-    torch.testing.assert_close(targets, torch.tensor([[0.75, 0, 0.25], [0, 1.0, 0]]))
 
 
 @pytest.fixture(scope="module")
