@@ -43,7 +43,7 @@ bench: $(VENV)/ready
 $(VENV)/ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	pip install --quiet uv
-	uv pip install --quiet --python $(VENV)/bin/python -r requirements.lock -e . --no-deps
+	uv pip install --quiet --compile-bytecode --python $(VENV)/bin/python -r requirements.lock -e . --no-deps
 	touch $@
 
 clean:

@@ -13,4 +13,4 @@ def pick_device() -> torch.device:
 def set_threads(threads: int) -> None:
     """Fix torch's threads: sums depend on how they are split, so results must not depend on the machine."""
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_deterministic_debug_mode("warn")  # unlike use_deterministic_algorithms it does not import the compiler
