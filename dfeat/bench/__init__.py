@@ -1,0 +1,45 @@
+"""Benchmarks: what the fast path saves beside its peers, and how cost grows with size.
+
+Each module of this package but `table` and `architectures` is one benchmark with a function
+`run(rounds, resolution) -> Result`, named in `NAMES`. FLOPs are counted and do not shake; times are measured side
+by side in one process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final
+
+from dfeat.bench.table import Result, as_text, write_rows
+from dfeat.errors import UserError, nearest
+
+NAMES: Final[dict[str, str]] = {
+    "flops": "FLOPs of features and inpainting on the true Stable Diffusion 2.1 architecture",
+}
+"""The benchmarks by name, in the order they run; each is a module of this package."""
+WITHOUT_GPU: Final = tuple(name for name in NAMES if name != "gpu")
+
+
+def run(names: Sequence[str], out: Path | None = None, **options: Any) -> dict[str, Result]:
+    """Run benchmarks one after another, print one table, and write it as JSON where `out` is given.
+
+    `options` (rounds, resolution) are handed to each benchmark, which ignores what it does not use. Raises UserError for an unknown name.
+    """
+    for name in names:
+        if name not in NAMES:
+            raise UserError(f"no benchmark {name!r}{nearest(name, NAMES)}; use {', '.join(NAMES)}")
+    results: dict[str, Result] = {}
+    for name in names:
+        results[name] = import_module(f"dfeat.bench.{name}").run(**options)
+    rows = [row for result in results.values() for row in result.rows]
+    if rows:
+        print(as_text(rows))
+    for name, result in results.items():
+        for key, value in result.notes.items():
+            print(f"{name}: {key}: {value}")
+    if out is not None:
+        notes = {name: dict(result.notes) for name, result in results.items()}
+        write_rows(out, {name: result.rows for name, result in results.items()}, notes)
+    return results

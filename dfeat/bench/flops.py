@@ -1,0 +1,92 @@
+"""What the fast path saves, in FLOPs counted on the true Stable Diffusion 2.1 architecture.
+
+What enters: nothing but a resolution. What leaves: a table (step, ours, peer, ratio, bar, verdict) and its JSON.
+The networks are built on torch's meta device from their published configurations, so nothing is computed and no
+weight is needed; every count is of a real forward pass (`torch.utils.flop_counter`) and does not shake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from dfeat.bench.architectures import stable_diffusion_21
+from dfeat.bench.table import Result, Row
+from dfeat.diffusion.features import find_block, forward_until
+
+ENSEMBLE = 8
+"""Noise draws that DIFT averages (Tang et al., 2023, Sec. 4)."""
+
+
+def run(resolution: int = 512, **_options: Any) -> Result:
+    """Count the operations of one image at `resolution` px, a multiple of 64."""
+    cost = {name: flops(call) for name, call in _passes(resolution).items()}
+    return Result([*_feature_rows(cost), *_inpaint_rows(cost)], {f"GFLOPs at {resolution} px": _giga(cost)})
+
+
+def _giga(cost: dict[str, float]) -> dict[str, float]:
+    return {name: round(value / 1e9, 2) for name, value in cost.items()}
+
+
+def _giga_pair(ours: float, peer: float) -> tuple[float, float]:
+    return ours / 1e9, peer / 1e9
+
+
+def _feature_rows(cost: dict[str, float]) -> list[Row]:
+    encode, up1, mid = cost["encode"], cost["until up.1"], cost["until mid"]
+    return [
+        Row(f"features up.1, {ENSEMBLE} noises", *_giga_pair(encode + ENSEMBLE * up1, ENSEMBLE * (encode + up1)), "GFLOP", 2.5,
+            "DIFT: encodes for each noise"),
+        Row("features up.1, cached latents", *_giga_pair(up1, cost["unet"]), "GFLOP", 1.4, "full forward with a hook"),
+        Row("features mid, cached latents", *_giga_pair(mid, encode + mid), "GFLOP", 5.0, "from pixels"),
+    ]  # fmt: skip
+
+
+def _inpaint_rows(cost: dict[str, float]) -> list[Row]:
+    def ours(steps: int) -> float:
+        return cost["encode"] + steps * 2 * cost["unet"] + cost["decode"]
+
+    stock = 2 * cost["encode"] + 2 * cost["text"] + 50 * 2 * cost["unet"] + cost["decode"]
+    return [
+        Row(
+            "inpaint, DDIM 50",
+            *_giga_pair(ours(50), stock),
+            "GFLOP",
+            1.0,
+            "stock pipeline: encodes twice, embeds prompts anew",
+        ),
+        Row("inpaint, DPM-Solver++ 25", *_giga_pair(ours(25), stock), "GFLOP", 1.9, "stock pipeline, DDIM 50"),
+    ]
+
+
+def _passes(resolution: int) -> dict[str, Callable[[], Any]]:
+    """The forward passes whose FLOPs are counted, of one image."""
+    unet, vae, text = stable_diffusion_21(torch.device("meta"))
+    side = resolution // 8
+    pixels = torch.empty(1, 3, resolution, resolution, device="meta")
+    latents, prompt = torch.empty(1, 4, side, side, device="meta"), torch.empty(1, 77, 1024, device="meta")
+    timestep = torch.zeros(1, dtype=torch.long, device="meta")
+
+    def until(name: str) -> Callable[[], Any]:
+        return lambda: forward_until(unet, [find_block(unet, name)], latents, timestep, prompt)
+
+    return {
+        "encode": lambda: vae.encode(pixels),
+        "decode": lambda: vae.decode(latents),
+        "text": lambda: text(torch.zeros(1, 77, dtype=torch.long, device="meta")),
+        "unet": lambda: unet(latents, timestep, encoder_hidden_states=prompt),
+        "until mid": until("mid"),
+        "until up.1": until("up.1"),
+    }
+
+
+@torch.no_grad()
+def flops(call: Callable[[], Any]) -> float:
+    """Floating-point operations of a call, as torch's counter sees them: two for each multiply-add."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return float(counter.get_total_flops())

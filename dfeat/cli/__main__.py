@@ -1,0 +1,5 @@
+"""`python -m dfeat.cli`."""
+
+from dfeat.cli import main
+
+main()

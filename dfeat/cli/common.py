@@ -1,0 +1,32 @@
+"""The application every verb is registered with, and the options that several verbs share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dfeat.errors import UserError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Occlusion-robust classifiers with a frozen diffusion model. Each verb is one step; snakemake runs them all.",
+)
+
+SettingsJson = Annotated[str, typer.Option("--settings", help="this step's part of config.yaml, as JSON")]
+Out = Annotated[Path, typer.Option("--out", help="where the result goes")]
+IndexFolder = Annotated[Path, typer.Option("--index", help="folder that `dfeat index` wrote")]
+Threads = Annotated[int, typer.Option("--threads", min=1, help="torch threads; results depend on it, so keep it fixed")]
+ShardOf = Annotated[str, typer.Option("--shard", help="which part of the rows, i/n")]
+
+
+def shard_of(text: str) -> tuple[int, int]:
+    """The i and n of `--shard i/n`. Raises UserError for anything else."""
+    number, _, count = text.partition("/")
+    if not (number.isdigit() and count.isdigit()):
+        raise UserError(f"--shard {text!r} is not i/n, e.g. 0/12")
+    return int(number), int(count)

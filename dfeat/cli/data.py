@@ -1,0 +1,60 @@
+"""From raw files to checked images: index, parts, pixels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dfeat.cli.common import IndexFolder, Out, SettingsJson, app
+from dfeat.errors import UserError
+
+
+@app.command(
+    epilog='Example: dfeat index train --settings \'{"root": "data/PartImageNet"}\' --out results/paper/data/train'
+)
+def index(
+    name: Annotated[str, typer.Argument(help="'train', or the name of an evaluation set")],
+    settings: SettingsJson,
+    out: Out,
+    classes: Annotated[Path | None, typer.Option(help="the train set's classes.json, for an evaluation set")] = None,
+) -> None:
+    """List the images of a set, check every record, and write index.csv and problems.csv."""
+    from dfeat.data.index import build_evaluation_index, build_train_index
+    from dfeat.settings import EvaluationSet, TrainSet, parse
+
+    if name == "train":
+        built = build_train_index(parse(TrainSet, settings, "data.train"), out)
+    elif classes is None:
+        raise UserError(f"the set {name!r} needs --classes, the classes.json in the train set's index")
+    else:
+        built = build_evaluation_index(name, parse(EvaluationSet, settings, f"data.evaluation.{name}"), classes, out)
+    typer.echo(f"{name}: {len(built.records)} images, {len(built.classes)} classes; problems in {out / 'problems.csv'}")
+
+
+@app.command(epilog="Example: dfeat parts --index results/paper/data/train --out results/paper/occlusion/parts.json")
+def parts(index: IndexFolder, out: Out, settings: SettingsJson = "{}") -> None:
+    """Choose the parts to hide: the half of an object's parts that covers the most."""
+    from dfeat.occlusion.parts import choose_all
+    from dfeat.settings import PartsStage, parse
+
+    typer.echo(f"{choose_all(index, parse(PartsStage, settings, 'occlusion'), out)} images have parts to hide")
+
+
+@app.command(epilog="Example: dfeat pixels --index results/paper/data/train --out results/paper/data/train/pixels.h5")
+def pixels(
+    out: Out,
+    index: Annotated[Path | None, typer.Option(help="folder that `dfeat index` wrote")] = None,
+    inpainted: Annotated[list[Path] | None, typer.Option(help="inpaint shard, once for each")] = None,
+    settings: SettingsJson = "{}",
+) -> None:
+    """Decode images once into the cache that training and evaluation read."""
+    from dfeat.data.pixels import cache_index, cache_inpainted
+    from dfeat.settings import PixelsStage, parse
+
+    stage = parse(PixelsStage, settings, "data")
+    if bool(index) == bool(inpainted):
+        raise UserError("give either --index or --inpainted")
+    count = cache_index(index, stage, out) if index else cache_inpainted(inpainted or [], stage, out)
+    typer.echo(f"{count} images decoded into {out}")

@@ -1,0 +1,71 @@
+"""The frozen diffusion model: inpaint, latents, features."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dfeat.cli.common import IndexFolder, Out, SettingsJson, ShardOf, Threads, app, shard_of
+
+
+@app.command(
+    epilog='Example: dfeat inpaint --index results/demo/data/train --parts results/demo/occlusion/parts.json --settings \'{"model": {"path": "demo"}, "resolution": 64}\' --out 0.h5'
+)
+def inpaint(
+    index: IndexFolder,
+    parts: Annotated[Path, typer.Option(help="parts.json")],
+    settings: SettingsJson,
+    out: Out,
+    shard: ShardOf = "0/1",
+    threads: Threads = 4,
+) -> None:
+    """Fill the chosen parts with the diffusion model, one shard of the training images."""
+    from dfeat.devices import pick_device, set_threads
+    from dfeat.diffusion.inpaint import inpaint_shard
+    from dfeat.settings import InpaintStage, parse
+
+    set_threads(threads)
+    stage = parse(InpaintStage, settings, "diffusion")
+    typer.echo(f"{inpaint_shard(index, parts, stage, out, pick_device(), shard_of(shard))} images inpainted into {out}")
+
+
+@app.command(
+    epilog='Example: dfeat latents --index results/demo/data/imagenet_val --view drop:40 --settings \'{"model": {"path": "demo"}, "resolution": 64}\' --out 0.h5'
+)
+def latents(
+    index: IndexFolder,
+    view: Annotated[str, typer.Option(help="clean, parts, or drop:P (percent)")],
+    settings: SettingsJson,
+    out: Out,
+    parts: Annotated[Path | None, typer.Option(help="parts.json, for the view 'parts'")] = None,
+    shard: ShardOf = "0/1",
+    threads: Threads = 4,
+) -> None:
+    """Encode a view of each image once with the VAE; features of any setting start from it."""
+    from dfeat.devices import pick_device, set_threads
+    from dfeat.diffusion.latents import encode_view
+    from dfeat.settings import LatentsStage, parse
+
+    set_threads(threads)
+    stage = parse(LatentsStage, settings, "diffusion")
+    typer.echo(
+        f"{encode_view(index, view, stage, out, pick_device(), parts, shard_of(shard))} latents written to {out}"
+    )
+
+
+@app.command(
+    epilog='Example: dfeat features --latents latents.h5 --settings \'{"model": {"path": "demo"}}\' --out features.h5'
+)
+def features(
+    latents: Annotated[Path, typer.Option(help="latents shard")], settings: SettingsJson, out: Out, threads: Threads = 4
+) -> None:
+    """Extract intermediate U-Net features with the null prompt from cached latents."""
+    from dfeat.devices import pick_device, set_threads
+    from dfeat.diffusion.features import extract_features
+    from dfeat.settings import FeaturesStage, parse
+
+    set_threads(threads)
+    stage = parse(FeaturesStage, settings, "diffusion")
+    typer.echo(f"features of {extract_features(latents, stage, out, pick_device())} images written to {out}")

@@ -1,0 +1,75 @@
+"""Classifiers: train, evaluate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dfeat.cli.common import IndexFolder, Out, SettingsJson, Threads, app
+from dfeat.errors import UserError
+
+
+@app.command(
+    epilog="Example: dfeat train --method none --seed 0 --index results/demo/data/train --pixels pixels.h5 --parts parts.json --settings '{...}' --out results/demo/training/none/swin/seed0"
+)
+def train(
+    method: Annotated[str, typer.Option(help="none, blackout, replace, cutmix, sd_inpaint or sd_features")],
+    seed: Annotated[int, typer.Option(help="draws initial head, order, crops")],
+    index: IndexFolder,
+    settings: SettingsJson,
+    out: Out,
+    pixels: Annotated[Path, typer.Option(help="pixel cache of the training images")],
+    parts: Annotated[Path, typer.Option(help="parts.json")],
+    inpainted: Annotated[Path | None, typer.Option(help="pixel cache of the inpainted images, for sd_inpaint")] = None,
+    features: Annotated[list[Path] | None, typer.Option(help="features of the originals, for sd_features")] = None,
+    twin_features: Annotated[
+        list[Path] | None, typer.Option(help="features of the occluded twins, for sd_features")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="processes that prepare batches; changes no result")] = 0,
+    threads: Threads = 4,
+) -> None:
+    """Fine-tune one backbone by one method with one seed."""
+    from dfeat.devices import pick_device, set_threads
+    from dfeat.settings import METHODS, TrainStage, parse
+    from dfeat.training.loop import Inputs
+    from dfeat.training.loop import train as run_training
+
+    chosen = next((known for known in METHODS if known == method), None)
+    if chosen is None:
+        raise UserError(f"no method {method!r}; use one of {', '.join(METHODS)}")
+    set_threads(threads)
+    inputs = Inputs(index, pixels, parts, inpainted, tuple(features or ()), tuple(twin_features or ()))
+    run_training(chosen, inputs, parse(TrainStage, settings, "training"), seed, out, pick_device(), workers)
+    typer.echo(f"model written to {out}")
+
+
+@app.command(
+    epilog='Example: dfeat evaluate --model results/demo/training/none/swin/seed0 --data results/demo/data --settings \'{"levels": {"dfeat": [0]}}\' --out predictions'
+)
+def evaluate(
+    model: Annotated[Path, typer.Option(help="folder that `dfeat train` wrote")],
+    data: Annotated[Path, typer.Option(help="folder with SET/index.csv and SET/pixels.h5 for each set")],
+    settings: SettingsJson,
+    out: Out,
+    features: Annotated[
+        list[str] | None, typer.Option(help="SET@LEVEL=FILE, for models with diffusion features")
+    ] = None,
+    threads: Threads = 4,
+) -> None:
+    """Predict every image of every set at each of its levels of occlusion."""
+    from dfeat.devices import pick_device, set_threads
+    from dfeat.evaluation.predict import evaluate as run_evaluation
+    from dfeat.settings import EvaluateStage, parse
+
+    set_threads(threads)
+    shards: dict[str, list[Path]] = {}
+    for item in features or []:
+        view, _, path = item.partition("=")
+        if not view.rpartition("@")[2].isdigit() or not path:
+            raise UserError(f"--features {item!r} is not SET@LEVEL=FILE, e.g. imagenet_val@40=features.h5")
+        shards.setdefault(view, []).append(Path(path))
+    stage = parse(EvaluateStage, settings, "evaluation")
+    written = run_evaluation(model, data, shards, stage, out, pick_device())
+    typer.echo(f"{len(written)} files of predictions in {out}")

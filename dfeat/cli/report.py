@@ -1,0 +1,66 @@
+"""From stored predictions to paper: table, figure, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dfeat.cli.common import Out, SettingsJson, app
+from dfeat.errors import UserError
+
+
+@app.command(
+    epilog='Example: dfeat table table1 --results results/demo --settings "$(cat settings.json)" --out results/demo/report'
+)
+def table(
+    name: Annotated[str, typer.Argument(help="table1, table2 or claims")],
+    results: Annotated[Path, typer.Option(help="results/<run>")],
+    settings: SettingsJson,
+    out: Out,
+) -> None:
+    """Make a table (csv, md, tex), or claims.md, from the stored predictions."""
+    from dfeat.evaluation.claims import write_claims
+    from dfeat.evaluation.tables import write_table
+    from dfeat.settings import Settings, parse
+
+    chosen = parse(Settings, settings)
+    evaluation = results / "evaluation"
+    makers = {
+        "table1": lambda: write_table("table1", evaluation, chosen, out),
+        "table2": lambda: write_table("table2", evaluation, chosen, out),
+        "claims": lambda: write_claims(evaluation, chosen, out),
+    }
+    if name not in makers:
+        raise UserError(f"no table {name!r}; use {', '.join(makers)}")
+    makers[name]()
+
+
+@app.command(
+    epilog='Example: dfeat figure figure2 --results results/demo --settings "$(cat settings.json)" --out results/demo/report'
+)
+def figure(
+    name: Annotated[str, typer.Argument(help="figure2, figure3, accuracy or gain")],
+    results: Annotated[Path, typer.Option(help="results/<run>")],
+    settings: SettingsJson,
+    out: Out,
+) -> None:
+    """Draw a figure (png, svg)."""
+    from dfeat.evaluation.pictures import draw_figure
+    from dfeat.settings import Settings, parse
+
+    draw_figure(name, results, parse(Settings, settings), out)
+
+
+@app.command(
+    epilog='Example: dfeat report --results results/demo --settings "$(cat settings.json)" --out results/demo/report/report.html'
+)
+def report(results: Annotated[Path, typer.Option(help="results/<run>")], settings: SettingsJson, out: Out) -> None:
+    """Put tables, figures, claims and provenance on one page to open in a browser."""
+    from dfeat.evaluation.report import write_report
+    from dfeat.settings import Settings, parse
+    from dfeat.storage.provenance import versions
+
+    packages = versions("torch", "timm", "diffusers", "numpy", "pillow", "snakemake")
+    write_report(results / "report", parse(Settings, settings), {"versions": packages}, out)

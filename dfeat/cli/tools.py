@@ -1,0 +1,99 @@
+"""Beside the rules: bench, demo-data, demo-model, doctor, schema."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dfeat.cli.common import Out, SettingsJson, Threads, app
+from dfeat.errors import UserError
+
+
+@app.command(epilog="Example: dfeat bench flops --out bench.json")
+def bench(
+    names: Annotated[list[str] | None, typer.Argument(help="benchmarks to run; none: those without a GPU")] = None,
+    resolution: Annotated[int, typer.Option(min=64, help="flops: side of the image, a multiple of 64")] = 512,
+    rounds: Annotated[int, typer.Option(min=1, help="how often each way is timed; the medians count")] = 5,
+    threads: Threads = 2,
+    out: Annotated[Path | None, typer.Option(help="where the figures go as JSON")] = None,
+) -> None:
+    """Compare the fast path with its peers: operations counted, times taken side by side in one process."""
+    from dfeat.bench import WITHOUT_GPU, run
+    from dfeat.devices import set_threads
+
+    if resolution % 64:
+        raise UserError(f"--resolution {resolution} is no multiple of 64, which the U-Net's levels need")
+    set_threads(threads)
+    run(names or WITHOUT_GPU, out, resolution=resolution, rounds=rounds)
+
+
+@app.command(epilog="Example: dfeat demo-data --out demo-data")
+def demo_data(
+    out: Out,
+    seed: int = 0,
+    train: Annotated[int, typer.Option(min=1, help="training images a class")] = 60,
+    val: Annotated[int, typer.Option(min=1, help="simulated-occlusion images a class")] = 40,
+    real: Annotated[int, typer.Option(min=1, help="really occluded images a class")] = 15,
+) -> None:
+    """Draw the built-in data sets in the layouts of the real ones."""
+    from dfeat.demo.worlds import write_demo_data
+
+    write_demo_data(out, seed=seed, train=train, val=val, real=real)
+    typer.echo(f"PartImageNet, imagenet/val and dfeat, as drawn objects, in {out}")
+
+
+@app.command(epilog="Example: dfeat demo-model diffusion --index results/demo/data/train --out new-model --minutes 90")
+def demo_model(
+    part: Annotated[str, typer.Argument(help="diffusion, or a backbone of --settings")],
+    out: Out,
+    index: Annotated[Path | None, typer.Option(help="the train set's index, for the diffusion model")] = None,
+    settings: SettingsJson = "{}",
+    minutes: Annotated[float, typer.Option(min=0.01, help="training time of the diffusion model")] = 90,
+    epochs: Annotated[int, typer.Option(min=1, help="training length of a backbone")] = 40,
+    seed: int = 0,
+    threads: Threads = 2,
+) -> None:
+    """Train a model that ships with the package: the latent diffusion model, or a backbone."""
+    from dfeat.demo.models import train_backbone, train_diffusion
+    from dfeat.devices import set_threads
+
+    set_threads(threads)
+    if part != "diffusion":
+        train_backbone(part, settings, out, epochs, seed)
+    elif index is None:
+        raise UserError("the diffusion model needs --index, the train set's index: it is trained on those images alone")
+    else:
+        train_diffusion(index, out, minutes, seed)
+
+
+@app.command(epilog="Example: dfeat doctor --config config.yaml --config config/single-gpu.yaml")
+def doctor(
+    config: Annotated[list[Path] | None, typer.Option(help="config.yaml and overlays, once each; later wins")] = None,
+    settings: Annotated[str | None, typer.Option(help="all settings as JSON, in place of files")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="the report for programs")] = False,
+    torch: Annotated[bool, typer.Option("--torch", help="let torch name the devices; takes seconds")] = False,
+) -> None:
+    """Look for what would spoil a run before it starts: data, weights, disk, time. Exits 2 where something would."""
+    import json
+
+    from dfeat.doctor import examine
+    from dfeat.doctor.config import read_settings
+    from dfeat.doctor.text import as_plain, as_text
+    from dfeat.settings import Settings, parse
+
+    chosen = parse(Settings, settings, "--settings") if settings else read_settings(config or [Path("config.yaml")])
+    report = examine(chosen, ask_torch=torch)
+    typer.echo(json.dumps(as_plain(report), indent=1) if as_json else as_text(report, chosen))
+    if report.faults:
+        raise typer.Exit(2)
+
+
+@app.command(epilog="Example: dfeat schema --out workflow/schemas/config.schema.json")
+def schema(out: Out) -> None:
+    """Write the JSON Schema of config.yaml."""
+    from dfeat.settings import config_schema
+    from dfeat.storage.atomic import write_text
+
+    write_text(out, config_schema())
