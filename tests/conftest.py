@@ -15,8 +15,8 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _two_threads() -> None:
-    torch.set_num_threads(2)
+def _one_thread() -> None:
+    torch.set_num_threads(1)  # test processes share the cores
 
 
 @dataclass(frozen=True)
