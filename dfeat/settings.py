@@ -8,6 +8,7 @@ are the paper's (arXiv text, section in brackets); docs/choices.md discusses wha
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
@@ -375,6 +376,18 @@ def stage_settings(
     assert stage == "evaluate", f"no stage {stage}"
     levels = {name: chosen.levels for name, chosen in settings.data.evaluation.items()}
     return EvaluateStage(occlusion=occlusion, evaluation=settings.evaluation, levels=levels)
+
+
+def table_settings(settings: Settings, sets: Iterable[str]) -> Settings:
+    """What a table of these sets reads, all else at its default: a change elsewhere does not make the table again."""
+    training = settings.training
+    named = {name: Backbone(name=name) for name in training.backbones}
+    kept = {name: EvaluationSet(root="-", levels=settings.data.evaluation[name].levels) for name in sets}
+    return Settings(
+        data=DataSettings(evaluation=kept),
+        training=TrainingSettings(methods=training.methods, backbones=named, seeds=training.seeds),
+        report=settings.report,
+    )
 
 
 S = TypeVar("S", bound=Section)

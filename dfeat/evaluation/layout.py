@@ -23,6 +23,9 @@ class Row:
     """A line of `<table>.csv`, as text. Accuracies, differences and calibration errors are in percent.
 
     `metric` is top1, top5 or ece; what does not apply is empty. `best` says whether the cell is set in bold.
+    The columns from `difference_to_none` to `smallest_difference` compare with None, those that begin with
+    `baseline` one of ours with the best of the other methods, None among them. `p_by_seed` has McNemar's exact p of
+    each seed, `p_mcnemar` joins them, `p_holm` is adjusted over all comparisons of the table.
     """
 
     table: str
@@ -39,8 +42,17 @@ class Row:
     difference_to_none: str = ""
     difference_low: str = ""
     difference_high: str = ""
+    p_by_seed: str = ""
     p_mcnemar: str = ""
     p_holm: str = ""
+    smallest_difference: str = ""
+    baseline: str = ""
+    baseline_difference: str = ""
+    baseline_low: str = ""
+    baseline_high: str = ""
+    baseline_p_by_seed: str = ""
+    baseline_p_mcnemar: str = ""
+    baseline_p_holm: str = ""
     paper: str = ""
     paper_inside: str = ""
     best: str = ""
@@ -95,7 +107,7 @@ def _grid_of_levels(rows: list[Row]) -> Grid:
             tuple(_pick(rows, method=method, backbone=backbone, level=level) for level in levels),
         )
         for method in _unique(row.method for row in rows)
-        for index, backbone in enumerate(_unique(row.backbone for row in rows))
+        for index, backbone in enumerate(_unique(row.backbone for row in rows if row.method == method))
     )
     heads = ("Augmentation Method", "Architecture", *(f"{level} %" for level in levels))
     return Grid(
@@ -129,7 +141,13 @@ def _loss(level: str) -> str:
 
 
 def _seeds(rows: list[Row]) -> str:
-    return "1 training seed" if rows[0].seeds == "1" else f"{rows[0].seeds} training seeds"
+    seeds = _seed_count(rows)
+    return "1 training seed" if seeds == 1 else f"{seeds} training seeds"
+
+
+def _seed_count(rows: list[Row]) -> int:
+    """Seeds of the trained models; a row before fine-tuning has one whatever the run has."""
+    return max(int(row.seeds) for row in rows)
 
 
 def _pick(rows: list[Row], **wanted: str) -> tuple[Row, ...]:
@@ -152,20 +170,28 @@ def explanation(rows: list[Row], confidence: float) -> str:
         f"Accuracies in percent, the mean over seeds and images; below each its {100 * confidence:g} % bootstrap "
         "interval over images (within classes) and seeds. Bold: the best method of its architecture, where the "
         "interval of its lead over the runner-up excludes 0. Dagger: errs differently from None on these images "
-        "(exact McNemar test per seed, joined by majority, Holm-adjusted over the table, p < 0.05)."
+        "(exact McNemar test per seed, joined by majority, Holm-adjusted over the table, p < 0.05). Double dagger: one "
+        "of ours errs differently from the best of the other methods there (same test)."
     )
-    if rows and rows[0].seeds == "1":
+    seen = [float(row.smallest_difference) for row in rows if row.smallest_difference and row.metric == "top1"]
+    if seen:
+        text += (
+            f" On so many images one model against one shows a top-1 difference from None of {min(seen):.1f} to "
+            f"{max(seen):.1f} points or more with 80 % power (Connor 1987)."
+        )
+    if rows and _seed_count(rows) == 1:
         text += " With one seed the interval does not know how much training runs differ."
     if any(row.paper for row in rows):
         text += " Last line: the paper's value, in brackets where it lies outside our interval."
     return text
 
 
-def values(cell: tuple[Row, ...], bold: Callable[[str], str], dagger: str) -> str:
-    """The first line of a cell: "71.50 / 93.20"."""
+def values(cell: tuple[Row, ...], bold: Callable[[str], str], dagger: str, double: str = "\N{DOUBLE DAGGER}") -> str:
+    """The first line of a cell: "71.50 / 93.20"; `double` marks one of ours that differs from the best baseline."""
     marked = (
         (bold(f"{float(row.value):.2f}") if row.best == "true" else f"{float(row.value):.2f}")
         + (dagger if row.p_holm and float(row.p_holm) < 0.05 else "")
+        + (double if row.baseline_p_holm and float(row.baseline_p_holm) < 0.05 else "")
         for row in cell
     )
     return " / ".join(marked)
@@ -247,7 +273,7 @@ def _tabular(grid: Grid) -> list[str]:
         if index and labels[0]:
             lines.append(r"\addlinespace")
         blank = " & " * names
-        first = [values(cell, r"\textbf{{{}}}".format, r"$^\dagger$") for cell in cells]
+        first = [values(cell, r"\textbf{{{}}}".format, r"$^\dagger$", r"$^\ddagger$") for cell in cells]
         lines.append(" & ".join([*map(tex_escaped, labels), *first]) + r" \\")
         for small in ([intervals(cell, "--") for cell in cells], [tex_escaped(printed(cell)) for cell in cells]):
             if any(small):

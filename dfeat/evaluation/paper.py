@@ -15,6 +15,10 @@ from typing import Any, Final, Literal, NamedTuple
 TableName = Literal["table1", "table2"]
 Metric = Literal["top1", "top5"]
 METRICS: Final[tuple[Metric, ...]] = ("top1", "top5")
+OURS: Final = ("sd_inpaint", "sd_features")
+"""The paper's two proposed augmentations; every other method is a baseline."""
+PRETRAINED: Final = "pretrained"
+"""A backbone as it was before fine-tuning, read out for the run's classes; a row of the tables, no method of training."""
 
 
 class Cell(NamedTuple):
@@ -57,6 +61,8 @@ def paper_source() -> str:
 
 def method_name(method: str) -> str:
     """The paper's name of a method, e.g. "Ours: SD Inpaint"."""
+    if method == PRETRAINED:
+        return "Before fine-tuning"
     return str(_values()["methods"].get(method, method))
 
 

@@ -8,6 +8,7 @@ header `key,label,top1,top2,top3,top4,top5,p1`. What leaves: `SetPredictions` (w
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dfeat.errors import UserError
-from dfeat.evaluation.paper import METRICS, Cell, Metric, TableName
+from dfeat.evaluation.paper import METRICS, PRETRAINED, Cell, Metric, TableName
 from dfeat.evaluation.statistics import Bools, Effect, Floats, Ints, Resampled, resample
 from dfeat.randomness import rng_for
 from dfeat.settings import Settings
@@ -111,37 +112,66 @@ def load_predictions(
     from the others of the same set.
     """
     names = tuple(settings.data.evaluation) if sets is None else sets
-    missing = [path for name in names for path in _paths(evaluation, settings, name).values() if not path.is_file()]
+    missing = [
+        path
+        for name in names
+        for path in axes_of(settings, name).paths(evaluation, name).values()
+        if not path.is_file()
+    ]
     if missing:
         shown = ", ".join(str(path) for path in missing[:3])
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise UserError(f"predictions are missing: {shown}{more}; make them with `dfeat evaluate`")
-    return {name: _load_set(evaluation, settings, name) for name in names}
+    return {name: load_set(evaluation, name, axes_of(settings, name)) for name in names}
 
 
-def _paths(evaluation: Path, settings: Settings, name: str) -> dict[tuple[int, int, int, int], Path]:
-    """The file of each (method, backbone, level, seed), by position."""
-    training, levels = settings.training, settings.data.evaluation[name].levels
-    return {
-        (m, b, v, s): evaluation / method / backbone / f"seed{seed}" / f"{name}@{level}.csv"
-        for m, method in enumerate(training.methods)
-        for b, backbone in enumerate(training.backbones)
-        for v, level in enumerate(levels)
-        for s, seed in enumerate(training.seeds)
-    }
+@dataclass(frozen=True)
+class Axes:
+    """Which models and levels a set's predictions are of."""
+
+    methods: tuple[str, ...]
+    backbones: tuple[str, ...]
+    levels: tuple[int, ...]
+    seeds: tuple[int, ...]
+
+    def paths(self, evaluation: Path, name: str) -> dict[tuple[int, int, int, int], Path]:
+        """The file of each (method, backbone, level, seed), by position."""
+        return {
+            (m, b, v, s): evaluation / method / backbone / f"seed{seed}" / f"{name}@{level}.csv"
+            for m, method in enumerate(self.methods)
+            for b, backbone in enumerate(self.backbones)
+            for v, level in enumerate(self.levels)
+            for s, seed in enumerate(self.seeds)
+        }
 
 
-def _load_set(evaluation: Path, settings: Settings, name: str) -> SetPredictions:
-    paths = _paths(evaluation, settings, name)
+def axes_of(settings: Settings, name: str) -> Axes:
+    """Every trained model of the settings, at every level of the set."""
+    training = settings.training
+    levels = settings.data.evaluation[name].levels
+    return Axes(training.methods, tuple(training.backbones), levels, training.seeds)
+
+
+def load_pretrained(evaluation: Path, settings: Settings, trained: SetResults) -> Iterator[SetResults]:
+    """The results before fine-tuning on the images of `trained`, of those backbones that were read out; or nothing."""
+    name = trained.predictions.name
+    levels = settings.data.evaluation[name].levels
+    axes = [Axes((PRETRAINED,), (backbone,), levels, (0,)) for backbone in settings.training.backbones]
+    made = tuple(one.backbones[0] for one in axes if all(p.is_file() for p in one.paths(evaluation, name).values()))
+    if made:
+        read = load_set(evaluation, name, Axes((PRETRAINED,), made, levels, (0,)))
+        if read.keys != trained.predictions.keys:
+            path = next(iter(axes[0].paths(evaluation, name).values()))
+            raise _refusal(path, f"it tells of other images than those of the trained models on {name}")
+        yield _resampled(read, settings)
+
+
+def load_set(evaluation: Path, name: str, axes: Axes) -> SetPredictions:
+    """Read a set's predictions; UserError names the file that is broken or tells of other images."""
+    paths = axes.paths(evaluation, name)
     first_path = next(iter(paths.values()))
     first = _read(first_path)
-    axes = (
-        settings.training.methods,
-        tuple(settings.training.backbones),
-        settings.data.evaluation[name].levels,
-        settings.training.seeds,
-    )
-    shape = (*map(len, axes), len(first.keys))
+    shape = (len(axes.methods), len(axes.backbones), len(axes.levels), len(axes.seeds), len(first.keys))
     rank, p1 = np.empty(shape, np.int8), np.empty(shape)
     for index, path in paths.items():
         file = first if path == first_path else _read(path)
@@ -152,7 +182,9 @@ def _load_set(evaluation: Path, settings: Settings, name: str) -> SetPredictions
             key = file.keys[int(np.flatnonzero(file.labels != first.labels)[0])]
             raise _refusal(path, f"it gives image {key!r} another label than {first_path} does")
         rank[index], p1[index] = file.rank, file.p1
-    return SetPredictions(name, *axes, first.keys, first.labels, rank, p1)
+    return SetPredictions(
+        name, axes.methods, axes.backbones, axes.levels, axes.seeds, first.keys, first.labels, rank, p1
+    )
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -19,6 +20,8 @@ from dfeat.evaluation.statistics import (
     resample,
     smallest_detectable_difference,
 )
+
+from . import reference
 
 
 def draws(seed: int = 0) -> np.random.Generator:
@@ -139,6 +142,15 @@ def test_holm_by_hand() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
     assert holm([]) == []
+
+
+def test_holm_mcnemar_and_binomial_bound_are_those_of_statsmodels() -> None:
+    recorded = json.loads(reference.RECORDED.read_text())
+    assert holm(reference.P_VALUES) == pytest.approx(recorded["holm"], rel=1e-12)
+    ours = [mcnemar(*reference.models(*pair)) for pair in reference.PAIRS]
+    assert ours == pytest.approx(recorded["mcnemar"], rel=1e-9)
+    low, high = bootstrap_interval(np.ones((1, 100), bool), np.zeros(100, np.int64), 200, 0.95, draws())
+    assert (low, high) == pytest.approx(tuple(recorded["clopper_pearson_all_of_100"]))
 
 
 def test_majority_p_asks_most_seeds() -> None:

@@ -65,6 +65,11 @@ def whole_settings():
     return settings_text(SETTINGS)
 
 
+def read_by_table(sets):
+    """What a table of these sets reads of the settings, as JSON."""
+    return settings_text(dfeat_settings.table_settings(SETTINGS, sets))
+
+
 def recipe(module):
     """The recipe number of a stage: a rule hands it on as a param, so a changed stage runs again."""
     return declared_recipe(module)

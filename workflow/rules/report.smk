@@ -24,7 +24,9 @@ rule table:
     params:
         results=subpath(output[0], ancestor=2),
         folder=subpath(output[0], parent=True),
-        settings=whole_settings(),
+        settings=lambda wildcards: read_by_table(
+            SIMULATED if wildcards.table == "table1" else REAL
+        ),
         recipe=recipe("dfeat.evaluation"),
     shell:
         "dfeat table {wildcards.table} --results {params.results:q} --settings {params.settings:q}"
@@ -51,7 +53,7 @@ rule write_claims:
     params:
         results=subpath(output[0], ancestor=2),
         folder=subpath(output[0], parent=True),
-        settings=whole_settings(),
+        settings=read_by_table(LEVELS),
         recipe=recipe("dfeat.evaluation"),
     shell:
         "dfeat table claims --results {params.results:q} --settings {params.settings:q}"

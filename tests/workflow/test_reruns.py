@@ -1,0 +1,106 @@
+"""A changed choice makes again what depends on it, and nothing else: real dry runs on a finished run.
+
+Nothing is trained here: the drawn data are indexed, every later file of a finished run is put in place empty, and
+Snakemake marks them as made.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .test_snakemake import ROOT, TINY, jobs, snakemake, text
+
+METHODS = {"methods": ["none", "sd_features"], "epochs": 1}
+
+
+def overlay(levels: tuple[int, ...] = (0, 40), **sections: Any) -> dict[str, Any]:
+    """The tiny run with a method that has features of every test level."""
+    data = json.loads(json.dumps(TINY["data"]))
+    data["evaluation"]["imagenet_val"]["levels"] = list(levels)
+    return {**TINY, "data": data, "training": METHODS, **sections}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working folder in which every output of the tiny run stands."""
+    folder = tmp_path_factory.mktemp("finished")
+    for name in ("Snakefile", "workflow", "config.yaml", "config", "profiles"):
+        (folder / name).symlink_to(ROOT / name)
+    (folder / "tiny.json").write_text(json.dumps(overlay()))
+    indexed = snakemake(folder, *(f"results/tiny/data/{name}/index.csv" for name in ("train", "imagenet_val", "dfeat")))
+    assert indexed.returncode == 0, text(indexed)
+    planned = snakemake(folder, "-n", "all")
+    assert planned.returncode == 0, text(planned)
+    for line in re.findall(r"^ +output: (.+)$", planned.stdout + planned.stderr, re.MULTILINE):
+        for path in line.split(", "):
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).touch()
+    touched = snakemake(folder, "--touch", "all")
+    assert touched.returncode == 0, text(touched)
+    return folder
+
+
+def again(folder: Path, changed: dict[str, Any]) -> dict[str, int]:
+    """The jobs that the change asks for, by rule."""
+    (folder / "changed.json").write_text(json.dumps(changed))
+    result = snakemake(folder, "-n", "--configfile", "config.yaml", "config/demo.yaml", "changed.json", "--", "all")
+    assert result.returncode == 0, text(result)
+    return {rule: count for rule, count in jobs(result).items() if rule not in ("total", "all")}
+
+
+def test_nothing_changed_is_nothing_to_do(finished: Path) -> None:
+    assert again(finished, overlay()) == {}
+
+
+def test_a_further_level_is_evaluated_and_nothing_is_trained_again(finished: Path) -> None:
+    asked = again(finished, overlay(levels=(0, 40, 60)))
+    assert asked["latents"] == asked["features"] == 1  # of the new level alone
+    assert asked["evaluate"] == 4  # models
+    assert asked["table"] >= 1 and asked["write_claims"] == 1 and asked["write_report"] == 1
+    untouched = (
+        "demo_data",
+        "index_train",
+        "index_evaluation",
+        "pixels",
+        "parts",
+        "inpaint",
+        "train",
+        "show_inpainted",
+    )
+    assert not set(untouched) & set(asked)
+
+
+def test_a_level_less_recomputes_no_features(finished: Path) -> None:
+    assert not {"latents", "features", "train"} & set(again(finished, overlay(levels=(0,), run="tiny")))
+
+
+def test_other_resources_make_no_table_again(finished: Path) -> None:
+    asked = again(finished, overlay(resources={"mem_mb": 2345, "runtime": 7}))
+    assert "table" not in asked and "write_claims" not in asked and "evaluate" not in asked
+
+
+def test_what_is_printed_above_the_tables_trains_and_evaluates_nothing(finished: Path) -> None:
+    asked = again(finished, overlay(report={"note": "another note"}))
+    assert asked["table"] == 2
+    assert not {"latents", "features", "train", "evaluate", "pixels"} & set(asked)
+
+
+def test_a_changed_caption_makes_no_job(finished: Path) -> None:
+    """Captions of `snakemake --report` are read when the report is made; tables and figures do not know them."""
+    captions = finished / "workflow"
+    captions.unlink()
+    import shutil
+
+    shutil.copytree(ROOT / "workflow", captions)
+    try:
+        for caption in (captions / "report").glob("*.rst"):
+            caption.write_text(caption.read_text() + "\nAnother sentence.\n")
+        assert again(finished, overlay()) == {}
+    finally:
+        shutil.rmtree(captions)
+        captions.symlink_to(ROOT / "workflow")
