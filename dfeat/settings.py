@@ -208,6 +208,7 @@ class TrainingSettings(Section):
     cutmix_alpha: float = Field(1.0, gt=0, description="CutMix: Beta(alpha, alpha) draws the kept area")
     fusion: Literal["concat", "sum", "gated", "attention"] = Field("concat", description="of l_f and l_d into l_a")
     precision: Literal["float32", "bfloat16"] = "float32"
+    compile: bool = Field(False, description="torch.compile of the backbone: minutes at the start, faster steps after")
 
     @field_validator("methods", "seeds")
     @classmethod

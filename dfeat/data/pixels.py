@@ -156,6 +156,11 @@ class PixelCache:
         start = self._start[row]
         return self._pixels()[start : start + int(height) * int(width) * 3].reshape(height, width, 3)
 
+    def shape_of(self, key: str) -> tuple[int, int]:
+        """(height, width) of the image of that key."""
+        height, width = self._shape[self.row_of[key]]
+        return int(height), int(width)
+
     def _pixels(self) -> Any:
         if self._map is None:
             self._map = (

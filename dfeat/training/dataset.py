@@ -11,12 +11,14 @@ SD Features it is the black-out image with features of its own. An image without
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image
+from torch import Tensor
 
 from dfeat.data.pixels import PixelCache
 from dfeat.occlusion.paint import black_out, cutmix_box, mask_image, partner_order, replace
@@ -32,10 +34,21 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom as shares of
 class Batch:
     """One step's input. `targets` are class shares (B, C); `masks` and `features` where the method has them."""
 
-    images: NDArray[np.uint8]  # (B, S, S, 3)
-    targets: NDArray[np.float32]  # (B, C)
-    masks: NDArray[np.uint8] | None = None  # (B, S, S, 3)
-    features: NDArray[np.float16] | None = None  # (B, D)
+    images: Tensor  # (B, S, S, 3) uint8
+    targets: Tensor  # (B, C) float32
+    masks: Tensor | None = None  # (B, S, S, 3) uint8
+    features: Tensor | None = None  # (B, D) float16
+
+    def pin_memory(self) -> Batch:
+        """The same in page-locked memory, from where a GPU fetches it while it computes. The DataLoader calls this."""
+        return self._each(lambda tensor: tensor.pin_memory())
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device; from page-locked memory the copy goes on while the CPU goes on."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        return Batch(*(None if tensor is None else change(tensor) for tensor in vars(self).values()))
 
 
 @dataclass
@@ -50,6 +63,16 @@ class Sources:
     inpainted: PixelCache | None = None
     features: Rows | None = None
     twin_features: Rows | None = None
+
+
+@dataclass(frozen=True)
+class _Item:
+    """One row of a batch: which image, whether as its twin, and the crop that all its pictures get."""
+
+    key: str
+    twin: bool
+    box: Box
+    flip: bool
 
 
 class TrainingBatches:
@@ -68,20 +91,26 @@ class TrainingBatches:
         return self.steps_per_epoch * self.settings.epochs
 
     def __getitem__(self, step: int) -> Batch:
+        items = self._items(step)
+        labels = [self.sources.labels[item.key] for item in items]
+        targets = np.zeros((len(items), self.sources.classes), np.float32)
+        targets[np.arange(len(items)), labels] = 1
+        images = self._pictures(items)
+        if self.method == "cutmix":
+            images, targets = self._cut_and_mix(images, targets, np.array([item.twin for item in items]), step)
+        masks = mask_image(np.stack([self._whole_mask(item) for item in items])) if self.method == "replace" else None
+        features = np.stack([self._feature(item) for item in items]) if self.method == "sd_features" else None
+        return Batch(*(None if part is None else torch.from_numpy(part) for part in (images, targets, masks, features)))
+
+    def keys_of(self, step: int) -> list[str]:
+        """The images of a step's batch."""
+        return [item.key for item in self._items(step)]
+
+    def _items(self, step: int) -> list[_Item]:
         epoch, within = divmod(step, self.steps_per_epoch)
         size = self.settings.batch_size
-        items = self._epoch_order(epoch)[within * size : (within + 1) * size]
-        rows = [self._row(self.keys[item // 2], bool(item % 2), epoch) for item in items.tolist()]
-        targets = np.zeros((len(rows), self.sources.classes), np.float32)
-        targets[np.arange(len(rows)), [row["label"] for row in rows]] = 1
-        batch = Batch(np.stack([row["image"] for row in rows]), targets)
-        if self.method == "replace":
-            batch.masks = np.stack([row["mask"] for row in rows])
-        if self.method == "sd_features":
-            batch.features = np.stack([row["feature"] for row in rows])
-        if self.method == "cutmix":
-            self._cut_and_mix(batch, items % 2 == 1, step)
-        return batch
+        numbers = self._epoch_order(epoch)[within * size : (within + 1) * size].tolist()
+        return [self._item(self.keys[number // 2], bool(number % 2), epoch) for number in numbers]
 
     def _epoch_order(self, epoch: int) -> NDArray[np.int64]:
         """The order of the 2N items of an epoch; item 2i is the original i, 2i + 1 its twin. Full batches only.
@@ -93,75 +122,111 @@ class TrainingBatches:
             self._order = (epoch, np.resize(order, self.steps_per_epoch * self.settings.batch_size))
         return self._order[1]
 
-    def _row(self, key: str, twin: bool, epoch: int) -> dict[str, Any]:
-        """One item: cropped, flipped and, where it is a twin, painted as the method says."""
-        sources, method = self.sources, self.method
+    def _item(self, key: str, twin: bool, epoch: int) -> _Item:
+        """One item with its random crop."""
         rng = rng_for(self.seed, f"{key} {int(twin)} {epoch}", "crop")
-        has_twin = twin and key in sources.parts.rows
-        cache = sources.inpainted if method == "sd_inpaint" and has_twin else sources.pixels
-        assert cache is not None
-        image = cache[key]
-        box, flip = self._random_crop(image.shape[0], image.shape[1], rng)
-        crop = self._cut(image, box, flip)
-        if has_twin and method in ("blackout", "replace", "sd_features"):
-            hidden = self._cut(sources.parts.mask(key), box, flip)
-            crop = (
-                replace(crop, hidden, self._partner_crop(key, box, flip))
-                if method == "replace"
-                else black_out(crop, hidden)
-            )
-        row: dict[str, Any] = {"image": crop, "label": sources.labels[key]}
-        if method == "replace":
-            row["mask"] = mask_image(self._whole_mask(key, box, flip))
-        if method == "sd_features":
-            rows = sources.twin_features if has_twin else sources.features
-            assert rows is not None
-            row["feature"] = rows.payload[rows.row_of[key]]
-        return row
+        height, width = self._cache(key, twin).shape_of(key)
+        return _Item(key, twin, *self._random_crop(height, width, rng))
 
-    def _whole_mask(self, key: str, box: Box, flip: bool) -> NDArray[np.bool_]:
-        """m_i of Eq. 1: the mask of the object, or of the chosen parts; nothing where an image has no parts."""
+    def _cache(self, key: str, twin: bool) -> PixelCache:
+        """Where the pixels of an item are: those of an inpainted twin are in a cache of their own."""
+        chosen = self.sources.inpainted if self.method == "sd_inpaint" and self._occluded(key, twin) else None
+        return chosen or self.sources.pixels
+
+    def _occluded(self, key: str, twin: bool) -> bool:
+        """Whether an item is an occluded twin; an image without parts is its own twin."""
+        return twin and key in self.sources.parts.rows
+
+    def _pictures(self, items: list[_Item]) -> NDArray[np.uint8]:
+        """The items' pictures (B, S, S, 3): cropped, flipped and, where they are twins, painted as the method says."""
         size = self.settings.image_size
-        if key not in self.sources.parts.rows:
-            return np.zeros((size, size), bool)
-        which = "object" if self.settings.mask_image == "object" else "mask"
-        return self._cut(self.sources.parts.mask(key, which), box, flip)
+        images = np.empty((len(items), size, size, 3), np.uint8)
+        for row, item in enumerate(items):
+            images[row] = cut(self._cache(item.key, item.twin)[item.key], item.box, item.flip, size)
+        painted = [row for row, item in enumerate(items) if self._occluded(item.key, item.twin)]
+        if not painted or self.method not in ("blackout", "replace", "sd_features"):
+            return images
+        hidden = np.stack([self._mask(items[row], "mask") for row in painted])
+        if self.method == "replace":
+            partners = np.stack([self._partner_crop(items[row]) for row in painted])
+            images[painted] = replace(images[painted], hidden, partners)
+        else:
+            images[painted] = black_out(images[painted], hidden)
+        return images
 
-    def _partner_crop(self, key: str, box: Box, flip: bool) -> NDArray[np.uint8]:
+    def _feature(self, item: _Item) -> NDArray[np.float16]:
+        """l_d of an item: of the occluded image where the item is one."""
+        occluded = self._occluded(item.key, item.twin)
+        rows = self.sources.twin_features if occluded else self.sources.features
+        assert rows is not None
+        return np.asarray(rows.payload[rows.row_of[item.key]])
+
+    def _whole_mask(self, item: _Item) -> NDArray[np.bool_]:
+        """m_i of Eq. 1: the mask of the object, or of the chosen parts; nothing where an image has no parts."""
+        if item.key not in self.sources.parts.rows:
+            return np.zeros((self.settings.image_size,) * 2, bool)
+        return self._mask(item, "object" if self.settings.mask_image == "object" else "mask")
+
+    def _mask(self, item: _Item, which: str) -> NDArray[np.bool_]:
+        return cut_mask(self.sources.parts.mask(item.key, which), item.box, item.flip, self.settings.image_size)
+
+    def _partner_crop(self, item: _Item) -> NDArray[np.uint8]:
         """The same crop of the partner image, whose pixels replace the hidden ones."""
-        return self._cut(self.sources.pixels[self.partner[key]], box, flip)
+        return cut(self.sources.pixels[self.partner[item.key]], item.box, item.flip, self.settings.image_size)
 
     def _random_crop(self, height: int, width: int, rng: np.random.Generator) -> tuple[Box, bool]:
-        """A random resized crop (area `crop_scale`, aspect 3/4 to 4/3, as torchvision's) and whether to flip."""
+        """A random resized crop (area `crop_scale`, aspect 3/4 to 4/3, as torchvision's) and whether to flip.
+
+        As torchvision's it is of whole pixels.
+        """
         area = height * width * rng.uniform(*self.settings.crop_scale)
         aspect = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
-        w = min(float(np.sqrt(area * aspect)), float(width))
-        h = min(float(np.sqrt(area / aspect)), float(height))
-        left, top = rng.uniform(0, width - w), rng.uniform(0, height - h)
+        w = min(round(float(np.sqrt(area * aspect))), width)
+        h = min(round(float(np.sqrt(area / aspect))), height)
+        left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
         box = (left / width, top / height, (left + w) / width, (top + h) / height)
         return box, bool(rng.random() < self.settings.flip)
 
-    def _cut(self, image: NDArray[Any], box: Box, flip: bool) -> NDArray[Any]:
-        """Crop `box` of an image (H, W, 3) or mask (H, W) and resize it to (S, S[, 3])."""
-        size = self.settings.image_size
-        height, width = image.shape[:2]
-        pixels = (box[0] * width, box[1] * height, box[2] * width, box[3] * height)
-        if image.ndim == 2:
-            picture = Image.fromarray(image.astype(np.uint8) * 255)
-            cut = np.asarray(picture.resize((size, size), Image.Resampling.NEAREST, box=pixels)) > 127
-        else:
-            cut = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC, box=pixels))
-        return cut[:, ::-1] if flip else cut
-
-    def _cut_and_mix(self, batch: Batch, twins: NDArray[np.bool_], step: int) -> None:
+    def _cut_and_mix(
+        self, images: NDArray[np.uint8], targets: NDArray[np.float32], twins: NDArray[np.bool_], step: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """CutMix on the batch's twins: a box of another row of the batch, and labels in proportion to area."""
         rng = rng_for(self.seed, f"step {step}", "cutmix")
-        images, targets = batch.images.copy(), batch.targets.copy()
+        mixed, shares = images.copy(), targets.copy()
+        height, width = images.shape[1:3]
         partners = rng.permutation(len(images))
         for row in np.flatnonzero(twins):
             kept = float(rng.beta(self.settings.cutmix_alpha, self.settings.cutmix_alpha))
-            top, bottom, left, right = cutmix_box(images.shape[1], images.shape[2], kept, rng)
-            images[row, top:bottom, left:right] = batch.images[partners[row], top:bottom, left:right]
-            share = 1 - (bottom - top) * (right - left) / (images.shape[1] * images.shape[2])
-            targets[row] = share * batch.targets[row] + (1 - share) * batch.targets[partners[row]]
-        batch.images, batch.targets = images, targets
+            top, bottom, left, right = cutmix_box(height, width, kept, rng)
+            mixed[row, top:bottom, left:right] = images[partners[row], top:bottom, left:right]
+            share = 1 - (bottom - top) * (right - left) / (height * width)
+            shares[row] = share * targets[row] + (1 - share) * targets[partners[row]]
+        return mixed, shares
+
+
+def cut(image: NDArray[np.uint8], box: Box, flip: bool, size: int) -> NDArray[np.uint8]:
+    """Crop `box` of an image (H, W, 3) uint8 at the nearest pixels, resize it to (size, size, 3), and flip it.
+
+    Bicubic with antialiasing, torch's kernel for bytes: its values are Pillow's but for rounding, in less time.
+    """
+    (top, bottom), (left, right) = _span(box[1], box[3], image.shape[0]), _span(box[0], box[2], image.shape[1])
+    crop = torch.from_numpy(image[top:bottom, left:right].copy()).permute(2, 0, 1)[None]
+    if crop.shape[2:] != (size, size):
+        crop = F.interpolate(crop, size=(size, size), mode="bicubic", antialias=True)
+    picture = crop[0].permute(1, 2, 0).numpy()
+    return picture[:, ::-1] if flip else picture
+
+
+def cut_mask(mask: NDArray[np.bool_], box: Box, flip: bool, size: int) -> NDArray[np.bool_]:
+    """Crop `box` of a mask (H, W) and resize it to (size, size) by nearest pixel, and flip it."""
+    centres = (np.arange(size) + 0.5) / size
+    rows = ((box[1] + centres * (box[3] - box[1])) * mask.shape[0]).astype(np.int64)
+    columns = ((box[0] + centres * (box[2] - box[0])) * mask.shape[1]).astype(np.int64)
+    chosen = mask[rows.clip(max=mask.shape[0] - 1)[:, None], columns.clip(max=mask.shape[1] - 1)]
+    return chosen[:, ::-1] if flip else chosen
+
+
+def _span(low: float, high: float, length: int) -> tuple[int, int]:
+    """First pixel and end of a span given as shares of `length`; at least one pixel."""
+    first = min(round(low * length), length - 1)
+    return first, max(round(high * length), first + 1)

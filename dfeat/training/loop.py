@@ -16,7 +16,6 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dfeat.data.index import read_index
@@ -34,7 +33,9 @@ from dfeat.training.losses import eq1
 from dfeat.training.network import Classifier, build_backbone, normalised
 from dfeat.training.weights import weights_path
 
-RECIPE: Final = 1
+RECIPE: Final = 2
+CHECKED_EVERY: Final = 20
+"""Steps between two looks at the losses: on a GPU each look waits for the device."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,9 @@ def train(
     batches = TrainingBatches(method, sources, settings, seed, stage.partner_seed)
     torch.manual_seed(seed_for(seed, method, "initial weights"))
     feature_width = int(sources.features.payload.shape[1]) if sources.features else 0
-    model = Classifier(build_backbone(stage.backbone), sources.classes, feature_width, settings.fusion).to(device)
-    optimizer = torch.optim.SGD(
-        model.parameters(), settings.learning_rate, momentum=settings.momentum, weight_decay=settings.weight_decay
-    )
+    model = Classifier(build_backbone(stage.backbone), sources.classes, feature_width, settings.fusion)
+    model.to(device, memory_format=torch.channels_last)
+    optimizer = build_optimizer(model, settings)
     identity = settings_text({"stage": stage.model_dump(mode="json"), "method": method, "seed": seed, "recipe": RECIPE})
     state = _resume(out, identity, model, optimizer)
     _fit(
@@ -145,68 +145,111 @@ def _fit(
         collate_fn=None,
     )
     model.train()
+    if settings.compile:
+        model.backbone.compile(dynamic=False)
     bar = progress(len(batches), f"{batches.method}")
-    losses: list[float] = []
-    correct = seen = 0
+    seen = _Seen(batches)
     for batch in loader:
         torch.manual_seed(seed_for(seed, f"step {state.step}", "network"))
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(settings, state.step, len(batches))
-        loss, logits = _step(model, optimizer, batch, settings, device)
-        losses.append(loss)
-        correct += int((logits.argmax(1).cpu().numpy() == batch.targets.argmax(1)).sum())
-        seen += len(batch.targets)
+        moved = batch.to(device)
+        loss, logits = _step(model, optimizer, moved, settings)
+        seen.add(state.step, loss, (logits.argmax(1) == moved.targets.argmax(1)).sum())
         state.step += 1
         bar.update(1)
         if state.step % batches.steps_per_epoch == 0:
-            epoch = state.step // batches.steps_per_epoch
-            state.metrics.append(
-                {"epoch": epoch, "loss": round(float(np.mean(losses)), 6), "top1": round(correct / seen, 6)}
-            )
-            losses, correct, seen = [], 0, 0
+            state.metrics.append({"epoch": state.step // batches.steps_per_epoch} | seen.epoch())
             checkpoint()
     bar.close()
 
 
+def build_optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
+    """SGD (Sec. 4.2), all parameters in one pass of the device."""
+    return torch.optim.SGD(
+        model.parameters(),
+        settings.learning_rate,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        fused=True,
+    )
+
+
+class _Seen:
+    """Losses and right answers of an epoch. They stay on the device, which nobody waits for at each step."""
+
+    def __init__(self, batches: TrainingBatches) -> None:
+        self.batches = batches
+        self.losses: list[float] = []
+        self.correct = self.images = 0
+        self._new: list[tuple[int, Tensor, Tensor]] = []
+
+    def add(self, step: int, loss: Tensor, correct: Tensor) -> None:
+        """Take a step's loss () and number of right answers (); look at what came in from time to time."""
+        self._new.append((step, loss, correct))
+        self.images += self.batches.settings.batch_size
+        if len(self._new) == CHECKED_EVERY or loss.device.type == "cpu":
+            self._look()
+
+    def epoch(self) -> dict[str, float]:
+        """Mean loss and share of right answers since the last call."""
+        self._look()
+        found = {"loss": round(float(np.mean(self.losses)), 6), "top1": round(self.correct / self.images, 6)}
+        self.losses, self.correct, self.images = [], 0, 0
+        return found
+
+    def _look(self) -> None:
+        """Fetch what is new. UserError, with the images of its step, for a loss that is not finite."""
+        if not self._new:
+            return
+        steps, losses, correct = zip(*self._new, strict=True)
+        fetched = torch.stack(losses).tolist()
+        self._new = []
+        for step, loss in zip(steps, fetched, strict=True):
+            if not math.isfinite(loss):
+                keys = self.batches.keys_of(step)
+                raise UserError(
+                    f"the loss of step {step} is not finite ({len(keys)} images: {', '.join(keys[:8])}"
+                    f"{' ...' if len(keys) > 8 else ''}); nothing was written for this epoch. Lower "
+                    "training.learning_rate or use precision float32"
+                )
+        self.losses += fetched
+        self.correct += int(torch.stack(correct).sum())
+
+
 def _step(
-    model: Classifier, optimizer: torch.optim.Optimizer, batch: Batch, settings: TrainingSettings, device: torch.device
-) -> tuple[float, Tensor]:
-    """One optimiser step; returns the loss and the logits (B, C). UserError if the loss is not finite.
+    model: Classifier, optimizer: torch.optim.Optimizer, batch: Batch, settings: TrainingSettings
+) -> tuple[Tensor, Tensor]:
+    """One optimiser step; returns its loss () and the logits (B, C), both still on the device.
 
     The batch goes through the network in `accumulate` parts whose gradients add up to the batch's: the step is the
     same, in less memory, for networks whose rows do not see each other (all but those with batch statistics).
     """
     optimizer.zero_grad(set_to_none=True)
-    count, total, logits = len(batch.targets), 0.0, []
+    count, losses, logits = len(batch.targets), [], []
     size = -(-count // settings.accumulate)
     for start in range(0, count, size):
-        loss, part = _loss(model, batch, slice(start, start + size), settings, device)
+        loss, part = _loss(model, batch, slice(start, start + size), settings)
         share = len(part) / count
         (loss * share).backward()
-        total += float(loss.detach()) * share
+        losses.append(loss.detach() * share)
         logits.append(part.detach())
-    if not math.isfinite(total):
-        raise UserError(
-            "the loss is not finite; nothing was written for this epoch. Lower training.learning_rate or use precision float32"
-        )
     optimizer.step()
-    return total, torch.cat(logits)
+    return torch.stack(losses).sum(), torch.cat(logits)
 
 
-def _loss(
-    model: Classifier, batch: Batch, rows: slice, settings: TrainingSettings, device: torch.device
-) -> tuple[Tensor, Tensor]:
+def _loss(model: Classifier, batch: Batch, rows: slice, settings: TrainingSettings) -> tuple[Tensor, Tensor]:
     """Eq. 1 on some rows of a batch, and their logits (rows, C)."""
-    targets = torch.from_numpy(batch.targets[rows]).to(device)
-    features = None if batch.features is None else torch.from_numpy(batch.features[rows]).to(device).float()
+    device = batch.images.device
+    features = None if batch.features is None else batch.features[rows].float()
 
-    def classify(images: NDArray[np.uint8]) -> Tensor:
+    def classify(images: Tensor) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
             return model(normalised(images[rows], device, model.statistics), features).float()
 
     logits = classify(batch.images)
     mask_logits = None if batch.masks is None else classify(batch.masks)
-    return eq1(logits, targets, mask_logits, settings.alpha, settings.beta), logits
+    return eq1(logits, batch.targets[rows], mask_logits, settings.alpha, settings.beta), logits
 
 
 def learning_rate(settings: TrainingSettings, step: int, steps: int) -> float:
@@ -224,7 +267,7 @@ def _save_checkpoint(
     names = [name for name, _ in model.named_parameters()]
     momenta = optimizer.state_dict()["state"]
     tensors = {f"model.{name}": value.contiguous() for name, value in model.state_dict().items()}
-    tensors |= {f"momentum.{names[number]}": entry["momentum_buffer"] for number, entry in momenta.items()}
+    tensors |= {f"momentum.{names[number]}": entry["momentum_buffer"].contiguous() for number, entry in momenta.items()}
     metadata = {"identity": identity, "step": str(state.step), "metrics": json.dumps(state.metrics)}
     write_bytes(out / "checkpoint.safetensors", save(tensors, metadata))
 
@@ -246,7 +289,8 @@ def _resume(out: Path, identity: str, model: nn.Module, optimizer: torch.optim.O
         return _State()
     model.load_state_dict({name[6:]: value for name, value in tensors.items() if name.startswith("model.")})
     for name, parameter in model.named_parameters():
-        optimizer.state[parameter]["momentum_buffer"] = tensors[f"momentum.{name}"].to(parameter.device)
+        momentum = torch.empty_like(parameter).copy_(tensors[f"momentum.{name}"])  # with the parameter's strides
+        optimizer.state[parameter]["momentum_buffer"] = momentum.detach()
     return _State(int(metadata["step"]), json.loads(metadata["metrics"]))
 
 

@@ -110,16 +110,15 @@ def channel_statistics(backbone: nn.Module) -> Statistics:
     return tuple(stated.get("mean", IMAGENET[0])), tuple(stated.get("std", IMAGENET[1]))
 
 
-def normalised(images: NDArray[np.uint8], device: torch.device, statistics: Statistics = IMAGENET) -> Tensor:
+def normalised(images: Tensor | NDArray[np.uint8], device: torch.device, statistics: Statistics = IMAGENET) -> Tensor:
     """uint8 (B, S, S, 3) to the backbone's input (B, 3, S, S) float32, channels last.
 
     `statistics` are mean and standard deviation of the channels as the backbone was trained, in [0, 1].
     """
-    pixels = (
-        torch.from_numpy(np.ascontiguousarray(images)).to(device, non_blocking=True).permute(0, 3, 1, 2).float() / 255
-    )
-    mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in statistics)
-    return (pixels - mean) / std
+    given = torch.from_numpy(np.ascontiguousarray(images)) if isinstance(images, np.ndarray) else images
+    mean, std = (torch.tensor(values).to(device, non_blocking=True).view(1, 3, 1, 1) for values in statistics)
+    pixels = given.to(device, non_blocking=True).permute(0, 3, 1, 2).float()
+    return pixels.div_(255).sub_(mean).div_(std)
 
 
 def restricted_logits(logits: Tensor, wnids: Sequence[str]) -> Tensor:

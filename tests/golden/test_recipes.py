@@ -68,11 +68,14 @@ def drawings() -> str:
 def training() -> str:
     from dfeat.occlusion.paint import partner_order
     from dfeat.settings import TrainingSettings
+    from dfeat.training.dataset import cut, cut_mask
     from dfeat.training.loop import learning_rate
 
     settings = TrainingSettings()
     rates = [round(learning_rate(settings, step, 100), 6) for step in (0, 1, 50, 99)]
-    return _digest(rates, partner_order(["a", "b", "c", "d"], 0), settings.model_dump(mode="json"))
+    ramp, box = (np.mgrid[0:50, 0:70].sum(0)[..., None] * np.array([1, 2, 0])).astype(np.uint8), (0.1, 0.2, 0.8, 0.9)
+    crops = (cut(ramp, box, True, 28) // 8).astype(np.uint8), cut_mask(ramp[..., 1] > 100, box, True, 28)
+    return _digest(rates, partner_order(["a", "b", "c", "d"], 0), settings.model_dump(mode="json"), *crops)
 
 
 def noise() -> str:

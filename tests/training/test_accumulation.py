@@ -13,7 +13,7 @@ from dfeat.data.classes import imagenet_wnids
 from dfeat.errors import UserError
 from dfeat.settings import TrainingSettings
 from dfeat.training.dataset import Batch
-from dfeat.training.loop import _step
+from dfeat.training.loop import _step, build_optimizer
 from dfeat.training.network import Classifier, normalised, restricted_logits
 from tests.conftest import CPU, TINY_BACKBONE
 
@@ -26,10 +26,10 @@ def tiny_classifier(feature_width: int = 0) -> Classifier:
 
 def after_steps(accumulate: int, batch: Batch, feature_width: int) -> tuple[list[float], torch.Tensor, Any]:
     model = tiny_classifier(feature_width)
-    settings = TrainingSettings(accumulate=accumulate)
-    optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9, weight_decay=1e-4)
-    steps = [_step(model, optimizer, batch, settings, CPU) for _ in range(2)]
-    return [loss for loss, _ in steps], steps[-1][1], model.state_dict()
+    settings = TrainingSettings(accumulate=accumulate, learning_rate=0.05)
+    optimizer = build_optimizer(model, settings)
+    steps = [_step(model, optimizer, batch, settings) for _ in range(2)]
+    return [float(loss) for loss, _ in steps], steps[-1][1], model.state_dict()
 
 
 @pytest.mark.parametrize("accumulate", [2, 3, 100])
@@ -39,11 +39,11 @@ def test_a_batch_in_parts_takes_the_step_of_the_whole_batch(
 ) -> None:
     images = rng.integers(0, 256, (10, 32, 32, 3), dtype=np.uint8)
     targets = np.eye(5, dtype=np.float32)[rng.integers(0, 5, 10)]
-    batch = Batch(images, targets)
+    batch = Batch(torch.from_numpy(images), torch.from_numpy(targets))
     if kind == "masks":
-        batch.masks = np.where(images > 127, 255, 0).astype(np.uint8)
+        batch.masks = torch.where(batch.images > 127, 255, 0).to(torch.uint8)
     if kind == "features":
-        batch.features = rng.normal(size=(10, 12)).astype(np.float16)
+        batch.features = torch.from_numpy(rng.normal(size=(10, 12)).astype(np.float16))
     width = 12 if kind == "features" else 0
     losses, logits, weights = after_steps(1, batch, width)
     losses_in_parts, logits_in_parts, weights_in_parts = after_steps(accumulate, batch, width)

@@ -8,6 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from dfeat.data.index import read_index
@@ -17,7 +20,7 @@ from dfeat.occlusion.parts import read_parts
 from dfeat.settings import METHODS, TrainingSettings, TrainStage
 from dfeat.storage.shards import Rows
 from dfeat.training import loop
-from dfeat.training.dataset import Sources, TrainingBatches
+from dfeat.training.dataset import Batch, Sources, TrainingBatches, _Item, cut, cut_mask
 from dfeat.training.losses import eq1
 from dfeat.training.network import FUSIONS, Classifier, build_backbone
 from tests.conftest import CPU, TINY_BACKBONE, World
@@ -72,41 +75,72 @@ def test_batches_are_functions_of_seed_and_step(sources: Sources, method: str) -
     assert (TrainingBatches(method, sources, SETTINGS, 4, 0)[2].images != first.images).any()
 
 
-def row_of(sources: Sources, method: str, key: str, twin: bool) -> dict:
+def row_of(sources: Sources, method: str, key: str, twin: bool) -> Batch:
+    """The batch of one item, uncropped."""
     batches = TrainingBatches(method, sources, SETTINGS, 0, 0)
-    rng_free = {"_random_crop": lambda *_: ((0.0, 0.0, 1.0, 1.0), False)}
-    for name, function in rng_free.items():
-        setattr(batches, name, function)
-    return batches._row(key, twin, 0)
+    batches._items = lambda _step: [_Item(key, twin, (0.0, 0.0, 1.0, 1.0), False)]
+    return batches[0]
 
 
 def test_twins_are_painted_as_their_method_says(sources: Sources) -> None:
     key = sources.keys[0]
     original, hidden = sources.pixels[key], sources.parts.mask(key)
-    assert (row_of(sources, "none", key, True)["image"] == original).all()
-    assert (row_of(sources, "blackout", key, False)["image"] == original).all()
-    black = row_of(sources, "blackout", key, True)["image"]
+
+    def picture(method: str, twin: bool) -> np.ndarray:
+        return row_of(sources, method, key, twin).images[0].numpy()
+
+    assert (picture("none", True) == original).all()
+    assert (picture("blackout", False) == original).all()
+    black = picture("blackout", True)
     assert (black[hidden] == 0).all()
     assert (black[~hidden] == original[~hidden]).all()
     replaced = row_of(sources, "replace", key, True)
     partner = sources.pixels[TrainingBatches("replace", sources, SETTINGS, 0, 0).partner[key]]
-    assert (replaced["image"][hidden] == partner[hidden]).all()
-    assert (replaced["mask"][..., 0] == 255 * sources.parts.mask(key, "object")).all()
+    assert (replaced.images[0].numpy()[hidden] == partner[hidden]).all()
+    assert (replaced.masks[0].numpy()[..., 0] == 255 * sources.parts.mask(key, "object")).all()
     features = row_of(sources, "sd_features", key, True)
-    assert (features["image"] == black).all()
-    assert (features["feature"] == 1).all()
-    assert (row_of(sources, "sd_features", key, False)["feature"] == 0).all()
+    assert (features.images[0].numpy() == black).all()
+    assert (features.features == 1).all()
+    assert (row_of(sources, "sd_features", key, False).features == 0).all()
 
 
 def test_cutmix_mixes_twins_only_and_labels_in_proportion(sources: Sources) -> None:
     plain, mixed = (TrainingBatches(method, sources, SETTINGS, 0, 0) for method in ("none", "cutmix"))
     a, b = plain[0], mixed[0]
-    changed = (a.images != b.images).any(axis=(1, 2, 3))
+    changed = (a.images != b.images).flatten(1).any(1).numpy()
     twins = mixed._epoch_order(0)[:16] % 2 == 1
     assert not changed[~twins].any()
     assert changed[twins].any()
-    np.testing.assert_allclose(b.targets.sum(axis=1), 1, rtol=1e-6)
-    assert ((b.targets.max(axis=1) < 1) <= twins).all()
+    np.testing.assert_allclose(b.targets.sum(1), 1, rtol=1e-6)
+    assert ((b.targets.amax(1).numpy() < 1) <= twins).all()
+
+
+def test_crops_are_those_of_pillow_to_two_levels(rng: np.random.Generator) -> None:
+    coarse = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    image = np.asarray(Image.fromarray(coarse).resize((341, 256), Image.Resampling.BICUBIC))
+    for box in ((0.1, 0.2, 0.9, 0.85), (0.0, 0.0, 1.0, 1.0), (0.4, 0.3, 0.6, 0.7)):
+        left, top, right, bottom = (round(x) for x in np.array(box) * (341, 256, 341, 256))
+        crop = Image.fromarray(image).crop((left, top, right, bottom))
+        wanted = np.asarray(crop.resize((224, 224), Image.Resampling.BICUBIC))
+        apart = np.abs(cut(image, box, False, 224).astype(int) - wanted)
+        assert apart.max() <= 2
+        assert apart.mean() < 0.1
+        assert (cut(image, box, True, 224)[:, ::-1] == cut(image, box, False, 224)).all()
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.floats(0, 0.9), st.floats(0, 0.9), st.floats(0.01, 1), st.booleans())
+def test_a_mask_is_cut_where_its_image_is(
+    height: int, width: int, left: float, top: float, share: float, flip: bool
+) -> None:
+    mask = np.random.default_rng(height * width).random((height, width)) < 0.5
+    box = (left, top, left + (1 - left) * share, top + (1 - top) * share)
+    found = cut_mask(mask, box, flip, 16)
+    for row in range(16):
+        for column in range(16):
+            at = 15 - column if flip else column
+            y = int((box[1] + (row + 0.5) / 16 * (box[3] - box[1])) * height)
+            x = int((box[0] + (at + 0.5) / 16 * (box[2] - box[0])) * width)
+            assert found[row, column] == mask[min(y, height - 1), min(x, width - 1)]
 
 
 @pytest.mark.parametrize("fusion", sorted(FUSIONS))
@@ -181,9 +215,23 @@ def test_workers_change_no_bit(world: World, stage: TrainStage, tmp_path: Path) 
 
 def test_a_loss_that_is_not_finite_stops_the_run(world: World, stage: TrainStage, tmp_path: Path) -> None:
     wild = stage.model_copy(update={"training": stage.training.model_copy(update={"learning_rate": 1e30})})
-    with pytest.raises(UserError, match="not finite"):
+    with pytest.raises(UserError, match="not finite") as stop:
         loop.train("none", inputs(world), wild, 0, tmp_path / "wild", CPU)
+    step = int(str(stop.value).split("step ")[1].split()[0])
+    batches = TrainingBatches("none", loop.read_sources("none", inputs(world)), wild.training, 0, 0)
+    assert all(key in str(stop.value) for key in batches.keys_of(step)[:8])
     assert not (tmp_path / "wild" / "model.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_a_compiled_training_is_the_same_to_rounding(world: World, stage: TrainStage, tmp_path: Path) -> None:
+    for compiled in (False, True):
+        settings = stage.training.model_copy(update={"epochs": 1, "compile": compiled})
+        chosen = stage.model_copy(update={"training": settings})
+        loop.train("none", inputs(world), chosen, 0, tmp_path / str(compiled), CPU)
+    plain, compiled_ = (load_file(tmp_path / name / "model.safetensors") for name in ("False", "True"))
+    assert plain.keys() == compiled_.keys()
+    assert all(torch.allclose(plain[name], compiled_[name], atol=1e-4) for name in plain)
 
 
 def test_what_a_method_lacks_is_named(world: World, stage: TrainStage, tmp_path: Path) -> None:
