@@ -11,3 +11,8 @@ def progress(total: int, label: str) -> Any:
     from tqdm import tqdm
 
     return tqdm(total=total, desc=label, unit="img", disable=not sys.stderr.isatty())
+
+
+def say(line: str) -> None:
+    """One line for the job's log."""
+    print(f"dfeat: {line}", file=sys.stderr, flush=True)

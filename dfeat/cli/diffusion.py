@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dfeat.cli.common import IndexFolder, Out, SettingsJson, ShardOf, Threads, app, shard_of
+from dfeat.cli.common import Gpus, IndexFolder, Out, SettingsJson, ShardOf, Threads, app, shard_of
 
 
 @app.command(
@@ -20,15 +20,16 @@ def inpaint(
     out: Out,
     shard: ShardOf = "0/1",
     threads: Threads = 4,
+    gpus: Gpus = 1,
 ) -> None:
     """Fill the chosen parts with the diffusion model, one shard of the training images."""
-    from dfeat.devices import pick_device, set_threads
+    from dfeat.devices import compute_on
     from dfeat.diffusion.inpaint import inpaint_shard
     from dfeat.settings import InpaintStage, parse
 
-    set_threads(threads)
-    stage = parse(InpaintStage, settings, "diffusion")
-    typer.echo(f"{inpaint_shard(index, parts, stage, out, pick_device(), shard_of(shard))} images inpainted into {out}")
+    stage, rows = parse(InpaintStage, settings, "diffusion"), shard_of(shard)
+    device = compute_on(gpus, threads, f"inpaint {out}")
+    typer.echo(f"{inpaint_shard(index, parts, stage, out, device, rows)} images inpainted into {out}")
 
 
 @app.command(
@@ -42,30 +43,33 @@ def latents(
     parts: Annotated[Path | None, typer.Option(help="parts.json, for the view 'parts'")] = None,
     shard: ShardOf = "0/1",
     threads: Threads = 4,
+    gpus: Gpus = 1,
 ) -> None:
     """Encode a view of each image once with the VAE; features of any setting start from it."""
-    from dfeat.devices import pick_device, set_threads
+    from dfeat.devices import compute_on
     from dfeat.diffusion.latents import encode_view
     from dfeat.settings import LatentsStage, parse
 
-    set_threads(threads)
-    stage = parse(LatentsStage, settings, "diffusion")
-    typer.echo(
-        f"{encode_view(index, view, stage, out, pick_device(), parts, shard_of(shard))} latents written to {out}"
-    )
+    stage, rows = parse(LatentsStage, settings, "diffusion"), shard_of(shard)
+    device = compute_on(gpus, threads, f"latents {out}")
+    typer.echo(f"{encode_view(index, view, stage, out, device, parts, rows)} latents written to {out}")
 
 
 @app.command(
     epilog='Example: dfeat features --latents latents.h5 --settings \'{"model": {"path": "demo"}}\' --out features.h5'
 )
 def features(
-    latents: Annotated[Path, typer.Option(help="latents shard")], settings: SettingsJson, out: Out, threads: Threads = 4
+    latents: Annotated[Path, typer.Option(help="latents shard")],
+    settings: SettingsJson,
+    out: Out,
+    threads: Threads = 4,
+    gpus: Gpus = 1,
 ) -> None:
     """Extract intermediate U-Net features with the null prompt from cached latents."""
-    from dfeat.devices import pick_device, set_threads
+    from dfeat.devices import compute_on
     from dfeat.diffusion.features import extract_features
     from dfeat.settings import FeaturesStage, parse
 
-    set_threads(threads)
     stage = parse(FeaturesStage, settings, "diffusion")
-    typer.echo(f"features of {extract_features(latents, stage, out, pick_device())} images written to {out}")
+    device = compute_on(gpus, threads, f"features {out}")
+    typer.echo(f"features of {extract_features(latents, stage, out, device)} images written to {out}")

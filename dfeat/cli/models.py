@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dfeat.cli.common import IndexFolder, Out, SettingsJson, Threads, app
+from dfeat.cli.common import Gpus, IndexFolder, Out, SettingsJson, Threads, app
 from dfeat.errors import UserError
 
 
@@ -29,9 +29,10 @@ def train(
     ] = None,
     workers: Annotated[int, typer.Option(min=0, help="processes that prepare batches; changes no result")] = 0,
     threads: Threads = 4,
+    gpus: Gpus = 1,
 ) -> None:
     """Fine-tune one backbone by one method with one seed."""
-    from dfeat.devices import pick_device, set_threads
+    from dfeat.devices import compute_on
     from dfeat.settings import METHODS, TrainStage, parse
     from dfeat.training.loop import Inputs
     from dfeat.training.loop import train as run_training
@@ -39,9 +40,10 @@ def train(
     chosen = next((known for known in METHODS if known == method), None)
     if chosen is None:
         raise UserError(f"no method {method!r}; use one of {', '.join(METHODS)}")
-    set_threads(threads)
+    stage = parse(TrainStage, settings, "training")
     inputs = Inputs(index, pixels, parts, inpainted, tuple(features or ()), tuple(twin_features or ()))
-    run_training(chosen, inputs, parse(TrainStage, settings, "training"), seed, out, pick_device(), workers)
+    device = compute_on(gpus, threads, f"train {out}")
+    run_training(chosen, inputs, stage, seed, out, device, workers)
     typer.echo(f"model written to {out}")
 
 
@@ -57,13 +59,13 @@ def evaluate(
         list[str] | None, typer.Option(help="SET@LEVEL=FILE, for models with diffusion features")
     ] = None,
     threads: Threads = 4,
+    gpus: Gpus = 1,
 ) -> None:
     """Predict every image of every set at each of its levels of occlusion."""
-    from dfeat.devices import pick_device, set_threads
+    from dfeat.devices import compute_on
     from dfeat.evaluation.predict import evaluate as run_evaluation
     from dfeat.settings import EvaluateStage, parse
 
-    set_threads(threads)
     shards: dict[str, list[Path]] = {}
     for item in features or []:
         view, _, path = item.partition("=")
@@ -71,5 +73,5 @@ def evaluate(
             raise UserError(f"--features {item!r} is not SET@LEVEL=FILE, e.g. imagenet_val@40=features.h5")
         shards.setdefault(view, []).append(Path(path))
     stage = parse(EvaluateStage, settings, "evaluation")
-    written = run_evaluation(model, data, shards, stage, out, pick_device())
+    written = run_evaluation(model, data, shards, stage, out, compute_on(gpus, threads, f"evaluate {out}"))
     typer.echo(f"{len(written)} files of predictions in {out}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from dfeat.doctor.costs import Cost, estimate
-from dfeat.doctor.machine import bytes_in, devices_seen, free_bytes, installed_versions
+from dfeat.doctor.machine import bytes_in, devices_held, devices_seen, free_bytes, installed_versions
 from dfeat.doctor.sets import SetReport, look_at_index, look_at_set, sets_of
 from dfeat.doctor.weights import WeightsReport, look_at_weights
 from dfeat.settings import Settings
@@ -39,6 +39,7 @@ class Report:
     already: dict[str, int]
     free: int
     devices: list[str]
+    leases: list[str]
     packages: dict[str, str]
     faults: list[str]
 
@@ -59,8 +60,8 @@ def examine(settings: Settings, ask_torch: bool = False) -> Report:
             f"{folder} will need about {needed / 1e9:.1f} GB more, and {free / 1e9:.1f} GB are free there; make room, or "
             "make results a link to a larger disk"
         )
-    packages = installed_versions()
-    return Report(settings.run, sets, weights, costs, already, free, devices_seen(ask_torch), packages, faults)
+    devices, packages = devices_seen(ask_torch), installed_versions()
+    return Report(settings.run, sets, weights, costs, already, free, devices, devices_held(), packages, faults)
 
 
 def missing_inputs(settings: Settings) -> list[str]:

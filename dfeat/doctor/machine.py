@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import platform
 import shutil
-import subprocess
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Final
 
+from dfeat.devices import machine_devices, occupancy
 from dfeat.storage.provenance import versions
 
 PACKAGES: Final = (
@@ -32,14 +32,17 @@ def devices_seen(ask_torch: bool) -> list[str]:
         import torch
 
         return [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
-    if shutil.which("nvidia-smi") is None:
-        return []
-    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    try:
-        seen = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return [line.strip() for line in seen.stdout.splitlines() if line.strip()]
+    return [device.name for device in machine_devices()]
+
+
+def devices_held() -> list[str]:
+    """A line for each slot of each device: who holds it, or that it is free."""
+    slots = [(f"{device.uuid} ({device.name})", slot, holder) for device, slot, holder in occupancy()]
+    several = any(slot for _, slot, _ in slots)
+    return [
+        f"{name}{f', slot {slot}' if several else ''}: {f'held by {holder}' if holder else 'free'}"
+        for name, slot, holder in slots
+    ]
 
 
 def installed_versions() -> dict[str, str]:

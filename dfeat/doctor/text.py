@@ -28,6 +28,7 @@ def as_text(report: Report, settings: Settings) -> str:
         _section("Data", [line for found in report.sets for line in _set_lines(found)]),
         _section("Weights", [line for found in report.weights for line in _weights_lines(found)]),
         _section(f"Disk: {_gigabytes(report.free)} free, estimates", _disk_lines(report)),
+        _section("Devices", report.leases or report.devices or ["none: jobs run on the CPU, many times slower"]),
         _section(*_time(report, settings)),
         _section("Versions", [", ".join(f"{name} {version}" for name, version in report.packages.items())]),
     ]
@@ -70,11 +71,9 @@ def _disk_lines(report: Report) -> list[str]:
 
 
 def _time(report: Report, settings: Settings) -> tuple[str, list[str]]:
-    seen = ", ".join(report.devices) if report.devices else "none, jobs run on the CPU, many times slower"
-    lines = [f"NVIDIA devices seen here: {seen}"]
     if is_small(settings):
-        return "Time", [*lines, "not estimated: the figures are for full-size models, and this run's are smaller"]
-    lines.append(f"{'step':12} {'precision':>10}" + "".join(f" {device:>9}" for device in PEAK))
+        return "Time", ["not estimated: the figures are for full-size models, and this run's are smaller"]
+    lines = [f"{'step':12} {'precision':>10}" + "".join(f" {device:>9}" for device in PEAK)]
     costs = [cost for cost in report.costs if cost.flops]
     for cost in costs:
         hours = "".join(f" {cost.hours(device):9.1f}" for device in PEAK)

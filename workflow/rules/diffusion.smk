@@ -20,7 +20,8 @@ rule inpaint:
         threads=THREADS,
     shell:
         "dfeat inpaint --index {params.folder:q} --parts {input.parts:q} --shard {wildcards.shard}/{wildcards.shards}"
-        " --settings {params.settings:q} --threads {params.threads} --out {output:q} > {log:q} 2>&1"
+        " --settings {params.settings:q} --threads {params.threads} --gpus {resources.gpu}"
+        " --out {output:q} > {log:q} 2>&1"
 
 
 rule inpainted_pixels:
@@ -72,8 +73,8 @@ rule latents:
         threads=THREADS,
     shell:
         "dfeat latents --index {params.folder:q} --view {params.view} {params.parts:q}"
-        " --shard {wildcards.shard}/{wildcards.shards} --settings {params.settings:q} --threads {params.threads}"
-        " --out {output:q} > {log:q} 2>&1"
+        " --shard {wildcards.shard}/{wildcards.shards} --settings {params.settings:q}"
+        " --threads {params.threads} --gpus {resources.gpu} --out {output:q} > {log:q} 2>&1"
 
 
 rule features:
@@ -95,5 +96,5 @@ rule features:
         recipe=recipe("dfeat.diffusion.features"),
         threads=THREADS,
     shell:
-        "dfeat features --latents {input:q} --settings {params.settings:q} --threads {params.threads}"
-        " --out {output:q} > {log:q} 2>&1"
+        "dfeat features --latents {input:q} --settings {params.settings:q}"
+        " --threads {params.threads} --gpus {resources.gpu} --out {output:q} > {log:q} 2>&1"

@@ -34,4 +34,5 @@ rule evaluate:
         threads=THREADS,
     shell:
         "dfeat evaluate --model {params.model:q} --data {params.data:q} {params.features:q}"
-        " --settings {params.settings:q} --threads {params.threads} --out {params.folder:q} > {log:q} 2>&1"
+        " --settings {params.settings:q} --threads {params.threads} --gpus {resources.gpu}"
+        " --out {params.folder:q} > {log:q} 2>&1"

@@ -31,4 +31,4 @@ rule train:
     shell:
         "dfeat train --method {wildcards.method} --seed {wildcards.seed} --index {params.data:q}"
         " --pixels {input.pixels:q} --parts {input.parts:q} {params.options:q} --settings {params.settings:q}"
-        " --threads {params.threads} --workers {params.workers} --out {params.folder:q} > {log:q} 2>&1"
+        " --threads {params.threads} --gpus {resources.gpu} --workers {params.workers} --out {params.folder:q} > {log:q} 2>&1"

@@ -1,0 +1,55 @@
+"""Which devices a job computes on, and with how many threads.
+
+Snakemake's `gpu` resource limits how many GPU jobs run, and tells none of them which device is its own. So each takes
+its devices here before CUDA starts. Environment, all optional: `DFEAT_LEASES` is the folder of the locks (default
+/tmp/dfeat-devices), `DFEAT_SLOTS` the number of jobs that may share a device (default 1), `DFEAT_DEVICES` a list of
+names that stand for this machine's devices, to try a workflow where there are none: its jobs compute on the CPU.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dfeat.devices.driver import machine_devices
+from dfeat.devices.leases import jobs_at_once, lease, occupancy
+from dfeat.progress import say
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["compute_on", "jobs_at_once", "machine_devices", "occupancy", "pick_device", "set_threads"]
+
+
+def compute_on(gpus: int, threads: int, job: str) -> torch.device:
+    """Take the devices of a job, fix torch's threads, and say where it computes. Call it before CUDA starts.
+
+    With `gpus` 0, or where there is no device, that is the CPU.
+    """
+    import torch
+
+    devices = lease(gpus, job) if gpus else []
+    set_threads(threads)
+    device = pick_device() if gpus else torch.device("cpu")
+    names = ", ".join(f"{device.uuid} ({device.name})" for device in devices)
+    if device.type == "cuda":
+        say(f"{job} computes on {names or 'the first CUDA device; the driver lists none, so none was leased'}")
+    elif names:
+        say(f"{job} has {names}, which torch cannot use: it computes on the CPU")
+    else:
+        say(f"{job} computes on the CPU: {'no GPU was found' if gpus else 'it asks for no GPU'}")
+    return device
+
+
+def pick_device() -> torch.device:
+    """The first CUDA device this process may use, or the CPU where there is none."""
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def set_threads(threads: int) -> None:
+    """Fix torch's threads: sums depend on how they are split, so results must not depend on the machine."""
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.set_deterministic_debug_mode("warn")  # unlike use_deterministic_algorithms it does not import the compiler

@@ -1,0 +1,243 @@
+"""Leases of this machine's GPUs: an advisory lock (flock) for each device and slot, in a folder of the machine.
+
+A lock is keyed by the device's UUID. Its descriptor stays open as long as the process lives, so the kernel gives the
+device back however the process ends. Where a scheduler assigned the devices, they are taken as they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import getpass
+import json
+import os
+import random
+import re
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from dfeat.devices.driver import Device, machine_devices, visible_devices
+from dfeat.errors import UserError
+from dfeat.progress import say
+
+SCHEDULERS: Final = {
+    "SLURM_JOB_ID": "SLURM",
+    "PBS_JOBID": "PBS",
+    "LSB_JOBID": "LSF",
+    "FLUX_JOB_ID": "Flux",
+    "SGE_TASK_ID": "Grid Engine",
+    "_CONDOR_JOB_AD": "HTCondor",
+}
+"""A variable that a scheduler sets in its jobs, and the scheduler."""
+
+_held: dict[Path, int] = {}
+"""Locks of this process and their descriptors, which stay open until it ends."""
+_taken: list[Device] = []
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a slot of a device."""
+
+    job: str
+    pid: int
+    user: str
+    since: str
+
+    def __str__(self) -> str:
+        return f"dfeat {self.job} (process {self.pid} of {self.user}, since {self.since})"
+
+
+def lease(count: int, job: str) -> list[Device]:
+    """Take `count` devices for the life of this process, all or none; waits, and says so, while others hold them.
+
+    `job` says to those who wait what holds the devices. From here on CUDA sees these devices only. Returns them;
+    an empty list where there is none at all. Raises UserError where there are some, but fewer than `count`.
+    """
+    if _taken:
+        return list(_taken)
+    assigned = _assigned(count)
+    if assigned is not None:
+        return assigned
+    devices = visible_devices()
+    if not devices:
+        return []
+    if len(devices) < count:
+        raise UserError(f"{job} asks for {count} devices and may use {len(devices)} here; lower training.gpus")
+    _taken.extend(_wait_for(count, devices, job))
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(device.uuid for device in _taken)
+    return list(_taken)
+
+
+def occupancy() -> list[tuple[Device, int, str | None]]:
+    """Every device of this machine, its slots, and who holds them; None where a slot is free."""
+    held = []
+    for device in machine_devices():
+        for slot in range(_slots()):
+            lock = _lock_of(device, slot)
+            held.append((device, slot, _holder(lock) if _busy(lock) else None))
+    return held
+
+
+def lease_descriptors() -> tuple[int, ...]:
+    """The open locks of this process, for a child that must hold the devices too."""
+    return tuple(_held.values())
+
+
+def jobs_at_once() -> int:
+    """How many GPU jobs this machine takes at once: its devices times their slots, or its cores where it has none."""
+    return len(visible_devices()) * _slots() or os.cpu_count() or 1
+
+
+def _assigned(count: int) -> list[Device] | None:
+    """The devices that a scheduler assigned to this job, where they are as many as it takes."""
+    scheduler = next((name for variable, name in SCHEDULERS.items() if variable in os.environ), None)
+    entries = [word.strip() for word in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if word.strip()]
+    if scheduler is None or not entries or len(entries) > count:
+        return None
+    if len(entries) < count:
+        raise UserError(
+            f"the job wants {count} devices and {scheduler} assigned it {len(entries)}; ask for gpu={count}"
+        )
+    return [Device(entry, f"assigned by {scheduler}") for entry in entries]
+
+
+def _wait_for(count: int, devices: Sequence[Device], job: str) -> list[Device]:
+    """Take `count` of the devices, waiting for as long as it needs.
+
+    An attempt is made under the lock `turn`. A job that wants one device gives the turn back after each attempt; a
+    job that wants several keeps it until it has them, so that those which want one do not starve it.
+    """
+    said, started, pause = "", time.monotonic(), 0.1
+    locks = [(device, _lock_of(device, slot)) for slot in range(_slots()) for device in devices]
+    turn = _folder() / "turn.lock"
+    while True:
+        taken = _attempt(count, locks, job) if turn in _held or _hold(turn, job) else []
+        if taken or count == 1:
+            _give_back([turn])
+        if taken:
+            if said:
+                say(f"{job} waited {time.monotonic() - started:.0f} s")
+            return taken
+        holders = dict.fromkeys(_holder(lock) for _, lock in locks if _busy(lock))
+        line = f"{job} waits for {count} of {len(devices)} devices, held by {'; '.join(holders)}"
+        if holders and line != said:
+            said = line
+            say(line)
+        time.sleep(pause * random.uniform(0.5, 1))
+        pause = min(1.0, 1.5 * pause)
+
+
+def _attempt(count: int, locks: Sequence[tuple[Device, Path]], job: str) -> list[Device]:
+    """`count` different devices, or none: what was got is given back where it is not enough."""
+    taken: dict[Device, Path] = {}
+    for device, lock in locks:
+        if len(taken) < count and device not in taken and _hold(lock, job):
+            taken[device] = lock
+    if len(taken) == count:
+        return list(taken)
+    _give_back(taken.values())
+    return []
+
+
+def _hold(lock: Path, job: str) -> bool:
+    """Take a lock for the life of this process; False where another has it."""
+    descriptor = _open(lock)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.path.samestat(lock.stat(), os.fstat(descriptor)):
+            raise FileNotFoundError  # the folder was cleaned between opening and locking
+    except (BlockingIOError, FileNotFoundError):
+        os.close(descriptor)
+        return False
+    holder = Holder(job, os.getpid(), _user(), datetime.now().isoformat(" ", "seconds"))
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, json.dumps(asdict(holder)).encode(), 0)
+    _held[lock] = descriptor
+    return True
+
+
+def _give_back(locks: Iterable[Path]) -> None:
+    for lock in locks:
+        descriptor = _held.pop(lock, None)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _busy(lock: Path) -> bool:
+    """Whether a process holds the lock, this one included."""
+    if lock in _held:
+        return True
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _holder(lock: Path) -> str:
+    """Who wrote itself into the lock."""
+    try:
+        return str(Holder(**json.loads(lock.read_text())))
+    except (OSError, ValueError, TypeError):
+        return "a process that has just taken it"
+
+
+def _open(lock: Path) -> int:
+    """The lock's file, which every user of this machine may open.
+
+    In a folder that all may write to, the kernel refuses O_CREAT on another user's file: hence first without it.
+    """
+    refused: OSError | None = None
+    for create in (0, os.O_CREAT, 0):
+        try:
+            descriptor = os.open(lock, os.O_RDWR | os.O_NOFOLLOW | create, 0o666)
+        except OSError as error:
+            refused = error
+            continue
+        with contextlib.suppress(PermissionError):
+            os.fchmod(descriptor, 0o666)
+        return descriptor
+    raise UserError(f"cannot lock devices with {lock} ({refused}); set DFEAT_LEASES to a folder of this machine")
+
+
+def _lock_of(device: Device, slot: int) -> Path:
+    return _folder() / f"{re.sub(r'[^A-Za-z0-9-]', '_', device.uuid)}.{slot}.lock"
+
+
+def _folder() -> Path:
+    """Where this machine's locks are. Not in TMPDIR, which a scheduler sets for each job."""
+    folder = Path(os.environ.get("DFEAT_LEASES") or "/tmp/dfeat-devices")
+    if not folder.is_dir():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(0o1777)
+        except OSError as error:
+            raise UserError(f"cannot make {folder} ({error}); set DFEAT_LEASES to a folder of this machine") from None
+    return folder
+
+
+def _slots() -> int:
+    text = os.environ.get("DFEAT_SLOTS") or "1"
+    if not text.isdigit() or not 1 <= int(text) <= 64:
+        raise UserError(
+            f"DFEAT_SLOTS is {text!r}; it must be a whole number from 1 to 64, the jobs that share a device"
+        )
+    return int(text)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
