@@ -19,7 +19,7 @@ test: $(VENV)/ready
 	pytest
 
 test-full: $(VENV)/ready
-	pytest -m "slow or not slow"
+	pytest -m "not cluster"
 
 lint: $(VENV)/ready
 	ruff check .
