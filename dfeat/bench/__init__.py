@@ -17,6 +17,7 @@ from dfeat.errors import UserError, nearest
 
 NAMES: Final[dict[str, str]] = {
     "flops": "FLOPs of features and inpainting on the true Stable Diffusion 2.1 architecture",
+    "index": "index and part choice of a drawn set of PartImageNet's size",
 }
 """The benchmarks by name, in the order they run; each is a module of this package."""
 WITHOUT_GPU: Final = tuple(name for name in NAMES if name != "gpu")

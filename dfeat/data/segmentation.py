@@ -24,6 +24,8 @@ TOLERANCE: Final = 1.0
 MAX_OUTLINE: Final = 1e6
 """Pixels of the longest outline: pycocotools needs some 50 bytes for each."""
 MAX_COORDINATE: Final = 1e7
+MAX_RUN: Final = 2**31
+"""Pixels of the longest run of an RLE; no image that is read has as many."""
 Points = NDArray[np.float64]
 Fault = tuple[str, str, str]
 """(field, what, done) of one record."""
@@ -182,7 +184,8 @@ def _rle_shape(value: dict[str, Any], width: int, height: int) -> Shape:
         found = "x".join(text_of(side) for side in size[:3]) if isinstance(size, list | tuple) else text_of(size)
         raise _unusable(f"is RLE of size {found}; the image is {height}x{width} (height x width)")
     if isinstance(counts, str | bytes):
-        runs = decode_counts(counts.encode("utf-8", "replace") if isinstance(counts, str) else counts)
+        decoded = decode_counts(counts.encode("utf-8", "replace") if isinstance(counts, str) else counts)
+        runs = None if decoded is None else decoded.tolist()
     elif isinstance(counts, list):
         runs = counts if all(type(count) is int for count in counts) else None
     else:
@@ -199,26 +202,22 @@ def _rle_shape(value: dict[str, Any], width: int, height: int) -> Shape:
     return Shape({"size": [height, width], "counts": rle["counts"].decode("ascii")}, area, bbox)
 
 
-def decode_counts(text: bytes) -> list[int] | None:
+def decode_counts(text: bytes) -> NDArray[np.int64] | None:
     """Run lengths of a compressed RLE (COCO's rleFrString), or None where the text is none.
 
     Each run is a little-endian number in 5-bit groups, character 48 + group, bit 32 meaning "more follow";
     from the fourth run on it is the difference to the run before the last.
     """
-    runs: list[int] = []
-    number = shift = 0
-    for character in text:
-        group = character - 48
-        if not 0 <= group < 64 or shift > 60:
-            return None
-        number |= (group & 31) << shift
-        shift += 5
-        if group & 32:
-            continue
-        if group & 16:
-            number -= 1 << shift
-        if len(runs) > 2:
-            number += runs[-2]
-        runs.append(number)
-        number = shift = 0
-    return runs if shift == 0 else None
+    groups = np.frombuffer(text, np.uint8).astype(np.int64) - 48
+    if not len(groups) or groups.min() < 0 or groups.max() > 63 or groups[-1] & 32:
+        return None
+    last = np.flatnonzero(groups & 32 == 0)
+    first = np.concatenate([[0], last[:-1] + 1])
+    shift = 5 * (np.arange(len(groups)) - np.repeat(first, last - first + 1))
+    if shift.max() > 30:
+        return None
+    runs = np.add.reduceat((groups & 31) << shift, first)
+    runs -= np.where(groups[last] & 16, 32 << shift[last], 0)
+    runs[1::2] = runs[1::2].cumsum()
+    runs[2::2] = runs[2::2].cumsum()
+    return None if np.abs(runs).max() > MAX_RUN else runs

@@ -10,10 +10,12 @@ the maximum area of occlusion." The area is that of the union, so overlapping ma
 
 from __future__ import annotations
 
+import heapq
 import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,13 +24,14 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from dfeat.data.index import read_index
+from dfeat.data.segmentation import decode_counts
 from dfeat.errors import UserError
 from dfeat.settings import PartsStage
 from dfeat.storage.atomic import write_json
 
-RECIPE: Final = 1
+RECIPE: Final = 2
 Rle = dict[str, Any]
-EXACT_PARTS: Final = 20
+EXACT_PARTS: Final = 16
 """Up to so many overlapping parts every combination is weighed; beyond, parts are taken greedily."""
 
 
@@ -41,19 +44,23 @@ class Choice:
 
 
 def choose_parts(masks: NDArray[np.bool_], share: float = 0.5) -> Choice:
-    """Choose k = ceil(share * n) of n part masks (n, H, W) so that their union is largest.
+    """`choose_rles` for part masks (n, H, W)."""
+    return choose_rles(coco_mask.encode(np.asfortranarray(masks.transpose(1, 2, 0).astype(np.uint8))), share)
+
+
+def choose_rles(rles: list[Rle], share: float = 0.5) -> Choice:
+    """Choose k = ceil(share * n) of n part masks, COCO RLEs of one size, so that their union is largest.
 
     Exact up to EXACT_PARTS masks, overlapping or not, and for any number of disjoint ones; ties go to the
     lowest positions. More overlapping masks than that are taken greedily, which covers at least 1 - 1/e of
-    the best union (Nemhauser, Wolsey and Fisher, 1978).
+    the best union (Nemhauser, Wolsey and Fisher, 1978). No mask is decoded: the work grows with the length of
+    the outlines, not with the area.
     """
-    n = len(masks)
-    k = math.ceil(share * n)
-    flat = masks.reshape(n, -1)
-    areas = flat.sum(axis=1)
-    if int(areas.sum()) == int(flat.any(axis=0).sum()):
+    areas = coco_mask.area(rles)
+    k = math.ceil(share * len(rles))
+    if int(areas.sum()) == int(coco_mask.area(coco_mask.merge(rles))):
         return _choose_largest(areas, k)
-    return _choose_exact(flat, k) if n <= EXACT_PARTS else _choose_greedily(flat, k)
+    return _choose_exact(rles, k) if len(rles) <= EXACT_PARTS else _choose_greedily(rles, k)
 
 
 def _choose_largest(areas: NDArray[Any], k: int) -> Choice:
@@ -62,39 +69,73 @@ def _choose_largest(areas: NDArray[Any], k: int) -> Choice:
     return Choice(tuple(sorted(order.tolist())), int(areas[order].sum()))
 
 
-def _choose_exact(flat: NDArray[np.bool_], k: int) -> Choice:
+def _choose_exact(rles: list[Rle], k: int) -> Choice:
     """Weigh all combinations at once.
 
     Each pixel is a set of parts, written as a bit pattern. The area that a combination c leaves uncovered is
     the number of pixels whose pattern is a subset of c's complement: a sum over subsets, done for every c
     together in n passes over 2^n counts (the zeta transform).
     """
-    n = len(flat)
-    patterns = np.zeros(flat.shape[1], np.int32)
-    for position, mask in enumerate(flat):
-        patterns |= mask.astype(np.int32) << position
-    subsets = np.bincount(patterns, minlength=1 << n)
+    n = len(rles)
+    subsets = _pattern_areas(rles)
     total = int(subsets.sum())
     for position in range(n):
         pairs = subsets.reshape(-1, 2, 1 << position)
         pairs[:, 1] += pairs[:, 0]
-    combinations = np.arange(1 << n)
-    of_size_k = combinations[np.bitwise_count(combinations) == k]
+    of_size_k = _combinations(n, k)
     areas = total - subsets[(1 << n) - 1 - of_size_k]
     best = of_size_k[areas == areas.max()]
-    chosen = min(tuple(p for p in range(n) if int(c) >> p & 1) for c in best)
-    return Choice(chosen, int(areas.max()))
+    for position in range(n):  # of equals the one that has the lowest positions
+        having = best[best >> position & 1 == 1]
+        best = having if len(having) else best
+    return Choice(tuple(p for p in range(n) if int(best[0]) >> p & 1), int(areas.max()))
 
 
-def _choose_greedily(flat: NDArray[np.bool_], k: int) -> Choice:
-    covered = np.zeros(flat.shape[1], bool)
+@cache
+def _combinations(n: int, k: int) -> NDArray[np.int64]:
+    """All k of n positions, as bit patterns."""
+    patterns = np.arange(1 << n)
+    return patterns[np.bitwise_count(patterns) == k]
+
+
+def _pattern_areas(rles: list[Rle]) -> NDArray[np.int64]:
+    """Pixels of each set of parts, (2^n,): bit p of the place is part p.
+
+    In the order of an RLE, column by column, a pixel's pattern changes only where a run of some part ends.
+    """
+    ends = [_run_ends(rle) for rle in rles]
+    at = np.concatenate(ends)
+    order = np.argsort(at, kind="stable")
+    toggled = np.repeat(1 << np.arange(len(rles)), [len(end) for end in ends])
+    patterns = np.bitwise_xor.accumulate(toggled[order])
+    lengths = np.diff(at[order], append=at[order[-1]])
+    return np.bincount(patterns, weights=lengths, minlength=1 << len(rles)).astype(np.int64)
+
+
+def _run_ends(rle: Rle) -> NDArray[np.int64]:
+    """Where an RLE's runs end, of pixels outside and inside the mask in turn."""
+    runs = decode_counts(rle["counts"])
+    assert runs is not None, "pycocotools writes what decode_counts reads"
+    return runs.cumsum()
+
+
+def _choose_greedily(rles: list[Rle], k: int) -> Choice:
+    """The part that adds most, k times; a part's gain only shrinks, so few are weighed again (Minoux, 1978)."""
+    covered: Rle | None = None
+    area = 0
+    queue = [(-int(part), position) for position, part in enumerate(coco_mask.area(rles))]
+    heapq.heapify(queue)
     chosen: list[int] = []
-    for _ in range(k):
-        gains = (flat & ~covered).sum(axis=1)
-        gains[chosen] = -1
-        chosen.append(int(gains.argmax()))
-        covered |= flat[chosen[-1]]
-    return Choice(tuple(sorted(chosen)), int(covered.sum()))
+    while len(chosen) < k:
+        _, position = heapq.heappop(queue)
+        united = rles[position] if covered is None else coco_mask.merge([covered, rles[position]])
+        gain = int(coco_mask.area(united)) - area
+        if queue and (-gain, position) > queue[0]:
+            heapq.heappush(queue, (-gain, position))
+        else:
+            covered, area = united, area + gain
+            chosen.append(position)
+    return Choice(tuple(sorted(chosen)), area)
 
 
 def part_rles(annotations: Iterable[dict[str, Any]], height: int, width: int, unit: str) -> dict[int, Rle]:
@@ -109,16 +150,6 @@ def part_rles(annotations: Iterable[dict[str, Any]], height: int, width: int, un
         instances.setdefault(name, []).extend(_as_rles(annotation["segmentation"], height, width))
     united = {name: coco_mask.merge(instances[name]) for name in sorted(instances)}
     return {name: rle for name, rle in united.items() if coco_mask.area(rle) > 0}
-
-
-def choose_rles(rles: list[Rle], share: float = 0.5) -> Choice:
-    """`choose_parts` on COCO RLEs: disjoint parts are compared by area alone, and only overlapping ones decoded."""
-    areas = coco_mask.area(rles)
-    if int(areas.sum()) == int(coco_mask.area(coco_mask.merge(rles))):
-        return _choose_largest(areas, math.ceil(share * len(rles)))
-    x, y, width, height = (int(side) for side in coco_mask.toBbox(coco_mask.merge(rles)))
-    masks = coco_mask.decode(rles)[y : y + height, x : x + width].astype(bool)
-    return choose_parts(masks.transpose(2, 0, 1), share)
 
 
 def rle_mask(rle: dict[str, Any]) -> NDArray[np.bool_]:
@@ -160,7 +191,7 @@ def choose_all(index_folder: Path, settings: PartsStage, out: Path) -> int:
     images: dict[str, Any] = {}
     for image in sorted(coco["images"], key=lambda image: image["key"]):
         annotations = of_image.get(image["id"], [])
-        row = _choice_row(annotations, image["height"], image["width"], settings)
+        row = choice_row(annotations, image["height"], image["width"], settings)
         if row is not None:
             images[image["key"]] = row
     if not images:
@@ -177,9 +208,10 @@ def choose_all(index_folder: Path, settings: PartsStage, out: Path) -> int:
     return len(images)
 
 
-def _choice_row(
+def choice_row(
     annotations: list[dict[str, Any]], height: int, width: int, settings: PartsStage
 ) -> dict[str, Any] | None:
+    """An image's row of parts.json, from its checked annotations; None where no part has a pixel."""
     parts = part_rles(annotations, height, width, settings.unit)
     if not parts:
         return None

@@ -122,8 +122,9 @@ def test_compressed_rle_reads_as_pycocotools_reads_it() -> None:
         mask = np.asfortranarray(rng.random((height, width)) < rng.random(), np.uint8)
         mask[0, 0] = 1
         rle = coco_mask.encode(mask)
-        runs = decode_counts(rle["counts"])
-        assert runs is not None
+        decoded = decode_counts(rle["counts"])
+        assert decoded is not None
+        runs = decoded.tolist()
         assert (
             coco_mask.frPyObjects({"size": [height, width], "counts": runs}, height, width)["counts"] == rle["counts"]
         )
@@ -131,6 +132,15 @@ def test_compressed_rle_reads_as_pycocotools_reads_it() -> None:
             part, problems = clean(record({"size": [height, width], "counts": counts}), width, height)
             assert np.array_equal(coco_mask.decode(json.loads(part.segmentation)), mask)
             assert not problems.rows
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.binary(max_size=40) | st.text(st.characters(min_codepoint=48, max_codepoint=112), max_size=80).map(str.encode)
+)
+def test_any_bytes_are_run_lengths_or_none(text: bytes) -> None:
+    runs = decode_counts(text)
+    assert runs is None or (len(runs) > 0 and int(np.abs(runs).max()) <= 2**31)
 
 
 def test_clipping_keeps_what_lies_inside() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
 from dfeat.errors import UserError
-from dfeat.occlusion.parts import EXACT_PARTS, choose_all, choose_parts, choose_rles, read_parts
+from dfeat.occlusion.parts import EXACT_PARTS, Choice, choose_all, choose_parts, choose_rles, read_parts
 from tests.conftest import World
 
 
@@ -57,11 +57,38 @@ def test_half_is_rounded_up_and_ties_go_to_the_first() -> None:
     assert choose_parts(masks).chosen == (0, 1, 2)
 
 
+def test_many_equal_parts_are_decided_at_once() -> None:
+    masks = np.ones((16, 10, 12), bool)
+    assert choose_parts(masks).chosen == tuple(range(8))
+
+
+def test_the_work_does_not_grow_with_the_pictures_area(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mask of 100 million pixels is chosen as a mask of a hundred: nothing is decoded."""
+    monkeypatch.setattr(coco_mask, "decode", None)
+    side = 10_000
+    squares = [[[10 * n, 0, 10 * n + 4000, 0, 10 * n + 4000, 900 + n, 10 * n, 900 + n]] for n in range(16)]
+    rles = [coco_mask.frPyObjects(square, side, side)[0] for square in squares]
+    assert len(choose_rles(rles).chosen) == 8
+
+
 def test_more_parts_than_can_be_weighed_are_taken_greedily_and_well(rng: np.random.Generator) -> None:
     masks = rng.random((EXACT_PARTS + 4, 30, 30)) < 0.05
     choice = choose_parts(masks)
     assert len(choice.chosen) == EXACT_PARTS // 2 + 2
     assert choice.area >= (1 - 1 / math.e) * masks.any(axis=0).sum()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(EXACT_PARTS + 1, 30))
+def test_the_greedy_choice_adds_what_gains_most_each_time(seed: int, n: int) -> None:
+    masks = np.random.default_rng(seed).random((n, 9, 8)) < 0.15
+    covered, chosen = np.zeros(masks.shape[1:], bool), []
+    for _ in range(math.ceil(n / 2)):
+        gains = (masks & ~covered).sum(axis=(1, 2))
+        gains[chosen] = -1
+        chosen.append(int(gains.argmax()))
+        covered |= masks[chosen[-1]]
+    assert choose_parts(masks) == Choice(tuple(sorted(chosen)), int(covered.sum()))
 
 
 def test_parts_json_says_what_was_chosen_and_its_masks_agree(world: World) -> None:
