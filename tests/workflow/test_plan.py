@@ -1,0 +1,86 @@
+"""The paper's run as it is planned: with data of the full size, every rule has as many jobs as the documents say."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dfeat.data.classes import class_infos, imagenet_wnids
+from dfeat.data.records import INDEX_COLUMNS, PROBLEM_COLUMNS, table_text
+from dfeat.doctor.config import read_settings
+
+from .test_snakemake import ROOT, jobs
+
+MODEL = {
+    "unet/config.json": {"in_channels": 4, "cross_attention_dim": 1024, "sample_size": 64},
+    "vae/config.json": {"block_out_channels": [128, 256, 512, 512]},
+    "text_encoder/config.json": {"hidden_size": 1024},
+    "scheduler/scheduler_config.json": {"prediction_type": "epsilon"},
+    "tokenizer/tokenizer.json": {},
+    "model_index.json": {},
+}
+IMAGES = 24_095
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working folder with the project's workflow, folders of data without images, and a model without weights."""
+    folder = tmp_path_factory.mktemp("plan")
+    for name in ("Snakefile", "workflow", "config.yaml", "config", "profiles"):
+        (folder / name).symlink_to(ROOT / name)
+    for name in ("PartImageNet", "imagenet/val", "dfeat"):
+        (folder / "data" / name).mkdir(parents=True)
+    for name, content in MODEL.items():
+        path = folder / "model" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content))
+    for name in ("unet", "vae", "text_encoder"):
+        (folder / "model" / name / "model.safetensors").touch()
+    (folder / "model.yaml").write_text("diffusion: {model: {path: model}}\n")
+    return folder
+
+
+def dry_run(tree: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "snakemake", "-n", "--cores", "8", "--resources", "gpu=4", "--configfile"]
+    command += ["config.yaml", "model.yaml"]
+    environment = os.environ | {"XDG_CACHE_HOME": str(tree / "cache")}
+    return subprocess.run(command, cwd=tree, capture_output=True, text=True, env=environment)
+
+
+def documented() -> dict[str, int]:
+    """Rule -> number of jobs, from the table in docs/architecture.md."""
+    section = (
+        (ROOT / "docs/architecture.md").read_text().partition("## The paper's run in jobs")[2].partition("\n## ")[0]
+    )
+    return {rule: int(count) for rule, count in re.findall(r"^\| `(\w+)` \| (\d+) \|", section, re.MULTILINE)}
+
+
+def test_every_rule_has_as_many_jobs_as_documented(tree: Path) -> None:
+    result = dry_run(tree)
+    planned = jobs(result)
+    assert planned.pop("total", 0) == sum(documented().values()), result.stdout + result.stderr
+    planned.pop("all")
+    assert planned == {rule: count for rule, count in documented().items() if rule != "all"}
+
+
+def test_a_finished_index_of_the_full_size_is_not_made_again(tree: Path) -> None:
+    wnids = imagenet_wnids()[:158]
+    rows = [(f"{wnids[n % 158]}_{n}", f"{n}.JPEG", n % 158, wnids[n % 158], 500, 375) for n in range(IMAGES)]
+    settings = read_settings([tree / "config.yaml"]).data.train.model_dump(mode="json")
+    source = {"set": "train", "root": "data/PartImageNet", "settings": settings, "images": IMAGES, "classes": 158}
+    folder = tree / "results/paper/data/train"
+    folder.mkdir(parents=True)
+    classes = [{"wnid": info.wnid, "name": info.name} for info in class_infos(wnids)]
+    (folder / "index.csv").write_text(table_text(INDEX_COLUMNS, rows))
+    (folder / "problems.csv").write_text(table_text(PROBLEM_COLUMNS, []))
+    for name, content in {"source": source, "classes": classes, "annotations": {}}.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    planned = jobs(dry_run(tree))
+    assert "index_train" not in planned
+    assert planned["train"] == documented()["train"]
