@@ -228,6 +228,9 @@ class EvaluationSettings(Section):
 class ReportSettings(Section):
     """Tables and figures."""
 
+    before_fine_tuning: bool = Field(
+        True, description="a row for backbones before fine-tuning, where their weights have a head for ImageNet-1k"
+    )
     note: str = Field("", description="printed above every table and figure")
     resamples: int = Field(2000, ge=100, description="bootstrap resamples for an interval")
     confidence: float = Field(0.95, gt=0, lt=1)
@@ -330,6 +333,13 @@ class EvaluateStage(Section):
     levels: dict[Name, tuple[int, ...]] = Field(default_factory=dict)
 
 
+class PretrainedStage(EvaluateStage):
+    """What `dfeat evaluate` is given for a backbone before fine-tuning."""
+
+    backbone: Backbone
+    image_size: int = 224
+
+
 _READ_BY: Final[dict[str, tuple[Method, ...]]] = {
     "alpha": ("replace",),
     "beta": ("replace",),
@@ -374,9 +384,14 @@ def stage_settings(
         )
         partner_seed = occlusion.seed if method in (None, "replace") else 0
         return TrainStage(backbone=settings.training.backbones[backbone], training=alone, partner_seed=partner_seed)
-    assert stage == "evaluate", f"no stage {stage}"
     levels = {name: chosen.levels for name, chosen in settings.data.evaluation.items()}
-    return EvaluateStage(occlusion=occlusion, evaluation=settings.evaluation, levels=levels)
+    evaluate = EvaluateStage(occlusion=occlusion, evaluation=settings.evaluation, levels=levels)
+    if stage == "pretrained":
+        assert backbone is not None
+        chosen, size = settings.training.backbones[backbone], settings.training.image_size
+        return PretrainedStage(**dict(evaluate), backbone=chosen, image_size=size)
+    assert stage == "evaluate", f"no stage {stage}"
+    return evaluate
 
 
 def table_settings(settings: Settings, sets: Iterable[str]) -> Settings:

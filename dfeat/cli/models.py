@@ -51,10 +51,12 @@ def train(
     epilog='Example: dfeat evaluate --model results/demo/training/none/swin/seed0 --data results/demo/data --settings \'{"levels": {"dfeat": [0]}}\' --out predictions'
 )
 def evaluate(
-    model: Annotated[Path, typer.Option(help="folder that `dfeat train` wrote")],
     data: Annotated[Path, typer.Option(help="folder with SET/index.csv and SET/pixels.h5 for each set")],
     settings: SettingsJson,
     out: Out,
+    model: Annotated[
+        Path | None, typer.Option(help="folder that `dfeat train` wrote; left out: the settings' backbone as it came")
+    ] = None,
     features: Annotated[
         list[str] | None, typer.Option(help="SET@LEVEL=FILE, for models with diffusion features")
     ] = None,
@@ -64,8 +66,14 @@ def evaluate(
     """Predict every image of every set at each of its levels of occlusion."""
     from dfeat.devices import compute_on
     from dfeat.evaluation.predict import evaluate as run_evaluation
-    from dfeat.settings import EvaluateStage, parse
+    from dfeat.evaluation.predict import evaluate_pretrained
+    from dfeat.settings import EvaluateStage, PretrainedStage, parse
 
+    device = compute_on(gpus, threads, f"evaluate {out}")
+    if model is None:
+        written = evaluate_pretrained(data, parse(PretrainedStage, settings, "evaluation"), out, device)
+        typer.echo(f"{len(written)} files of predictions in {out}")
+        return
     shards: dict[str, list[Path]] = {}
     for item in features or []:
         view, _, path = item.partition("=")
@@ -73,5 +81,5 @@ def evaluate(
             raise UserError(f"--features {item!r} is not SET@LEVEL=FILE, e.g. imagenet_val@40=features.h5")
         shards.setdefault(view, []).append(Path(path))
     stage = parse(EvaluateStage, settings, "evaluation")
-    written = run_evaluation(model, data, shards, stage, out, compute_on(gpus, threads, f"evaluate {out}"))
+    written = run_evaluation(model, data, shards, stage, out, device)
     typer.echo(f"{len(written)} files of predictions in {out}")

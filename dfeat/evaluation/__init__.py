@@ -2,5 +2,5 @@
 
 from typing import Final
 
-RECIPE: Final = 1
+RECIPE: Final = 2
 """Of what is made from stored predictions: tables, claims, figures, report."""

@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from dfeat.data.index import Record, read_index
 from dfeat.data.pixels import PixelCache, evaluation_crop
 from dfeat.errors import UserError
+from dfeat.evaluation.pretrained import PretrainedModel
 from dfeat.occlusion.paint import black_out
 from dfeat.occlusion.patches import drop_for
 from dfeat.progress import progress
-from dfeat.settings import EvaluateStage, TrainStage, parse
+from dfeat.settings import EvaluateStage, PretrainedStage, TrainStage, parse
 from dfeat.storage.atomic import write_text
 from dfeat.storage.shards import Rows, read_rows
 from dfeat.training.network import Classifier, normalised
@@ -65,6 +66,9 @@ class TrainedModel:
         return order, probabilities[np.arange(len(order)), order[:, 0]]
 
 
+Model = TrainedModel | PretrainedModel
+
+
 def _without_weights(backbone: Any) -> torch.nn.Module:
     import timm
 
@@ -79,12 +83,25 @@ def evaluate(
     out: Path,
     device: torch.device,
 ) -> list[Path]:
-    """Write the predictions of a model on all sets and levels of the settings; returns the files.
+    """Evaluate the trained model in `model_folder`; returns the files written.
 
     `data` holds SET/index.csv and SET/pixels.h5; `features` maps SET@LEVEL to its features shards, and is empty
     for models without fusion.
     """
-    model = TrainedModel(model_folder, device)
+    return evaluate_model(TrainedModel(model_folder, device), data, features, stage, out)
+
+
+def evaluate_pretrained(data: Path, stage: PretrainedStage, out: Path, device: torch.device) -> list[Path]:
+    """The same of a backbone before fine-tuning; the classes are those that the sets were indexed with."""
+    classes = read_index(data / next(iter(stage.levels))).classes
+    model = PretrainedModel(stage.backbone, classes, stage.image_size, device)
+    return evaluate_model(model, data, {}, stage, out)
+
+
+def evaluate_model(
+    model: Model, data: Path, features: dict[str, list[Path]], stage: EvaluateStage, out: Path
+) -> list[Path]:
+    """Write the predictions of a loaded model on all sets and levels of the settings; returns the files."""
     written = []
     for set_name, levels in stage.levels.items():
         index, cache = read_index(data / set_name), PixelCache(data / set_name / "pixels.h5")
@@ -99,7 +116,7 @@ def evaluate(
 
 
 def _predict_set(
-    model: TrainedModel,
+    model: Model,
     records: tuple[Record, ...],
     cache: PixelCache,
     rows_of: dict[int, Rows | None],
@@ -148,9 +165,7 @@ def _decoded(
         yield batch, [evaluation_crop(cache[record.key], stage.evaluation.crop_pct, size) for record in batch]
 
 
-def _padded_top5(
-    model: TrainedModel, images: NDArray[np.uint8], l_d: Any, size: int
-) -> tuple[NDArray[Any], NDArray[Any]]:
+def _padded_top5(model: Model, images: NDArray[np.uint8], l_d: Any, size: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """Predictions at one batch shape: the last batch is padded, so a row does not depend on the set's size."""
     count = len(images)
     pad = [(0, size - count)] + [(0, 0)] * 3
@@ -159,7 +174,7 @@ def _padded_top5(
     return best[:count], probability[:count]
 
 
-def _checked_features(model: TrainedModel, features: dict[str, list[Path]], view: str) -> Rows | None:
+def _checked_features(model: Model, features: dict[str, list[Path]], view: str) -> Rows | None:
     """The features of a view, which must come from the diffusion model and settings the classifier saw."""
     wanted = model.run["features"]
     if wanted is None:

@@ -142,6 +142,21 @@ def build_backbone(settings: Backbone) -> nn.Module:
 
     Raises UserError for an unknown name, wrong arguments, missing weights, or weights of another model.
     """
+    model = _create(settings, classes=0)
+    if settings.weights is not None:
+        load_weights(model, weights_path(settings.weights))
+    return model
+
+
+def build_pretrained(settings: Backbone) -> nn.Module:
+    """The same model with the head of 1,000 classes that its weights have, for the read-out before fine-tuning."""
+    model = _create(settings, classes=len(imagenet_wnids()))
+    if settings.weights is not None:
+        load_weights(model, weights_path(settings.weights))
+    return model
+
+
+def _create(settings: Backbone, classes: int) -> nn.Module:
     import timm
 
     from dfeat.errors import nearest
@@ -149,21 +164,19 @@ def build_backbone(settings: Backbone) -> nn.Module:
     name, _, _tag = settings.name.partition(".")
     if name not in timm.list_models():
         raise UserError(f"no timm model {name!r}{nearest(name, timm.list_models())}; see timm.list_models()")
+    pretrained = settings.weights is None
     try:
-        model = timm.create_model(settings.name, pretrained=settings.weights is None, num_classes=0, **settings.kwargs)
+        return timm.create_model(settings.name, pretrained=pretrained, num_classes=classes, **settings.kwargs)
     except (TypeError, AssertionError, ValueError) as error:
         raise UserError(f"timm model {settings.name!r} does not take kwargs {settings.kwargs}: {error}") from None
     except OSError as error:
         raise UserError(
             f"cannot fetch the weights of {settings.name} ({error}); give a local .safetensors as its `weights`"
         ) from None
-    if settings.weights is not None:
-        load_weights(model, weights_path(settings.weights))
-    return model
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a .safetensors file into a headless model; only a classification head may be left over."""
+    """Load a .safetensors file into a model; only a classification head may be left over, where the model has none."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

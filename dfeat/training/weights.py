@@ -1,8 +1,14 @@
-"""Where the weights of a backbone lie. No torch here, so that `dfeat doctor` may ask as well."""
+"""Where the weights of a backbone lie, and what head they have. No torch here: `dfeat doctor` and Snakemake ask as well."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+
+from dfeat.settings import Backbone
+
+HEADS = ("head.fc.weight", "head.weight", "classifier.weight", "fc.weight")
+"""What timm's models call the last linear layer."""
 
 
 def weights_path(path: str) -> Path:
@@ -10,3 +16,25 @@ def weights_path(path: str) -> Path:
     if path.startswith("demo:"):
         return Path(__file__).parents[1] / "demo" / "models" / f"{path[5:]}.safetensors"
     return Path(path).expanduser()
+
+
+def has_imagenet_head(backbone: Backbone) -> bool:
+    """Whether the weights end in a head of 1,000 classes, so that the backbone can be read out before fine-tuning.
+
+    A local file says so in its header. Of timm's own weights the name's tag does (`.fb_in1k`); a bare name says nothing.
+    """
+    if backbone.weights is None:
+        return backbone.name.partition(".")[2].endswith("in1k")
+    shapes = _tensor_shapes(weights_path(backbone.weights))
+    return any(shapes.get(name, [0])[0] == 1000 for name in HEADS)
+
+
+def _tensor_shapes(path: Path) -> dict[str, list[int]]:
+    """Names and shapes in the header of a .safetensors file; none where it is no such file."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(length, path.stat().st_size)))
+        return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}

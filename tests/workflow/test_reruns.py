@@ -78,6 +78,14 @@ def test_what_is_printed_above_the_tables_trains_and_evaluates_nothing(finished:
     assert not {"latents", "features", "train", "evaluate", "pixels"} & set(asked)
 
 
+def test_backbones_with_a_head_for_imagenet_are_read_out_before_fine_tuning(finished: Path) -> None:
+    known = {"name": "convnext_atto.d2_in1k", "weights": None}
+    asked = again(finished, overlay(training={**METHODS, "backbones": {"convnext": known}}))
+    assert asked["evaluate_pretrained"] == 1  # swin's weights are the demo's, without a head
+    without = overlay(training={**METHODS, "backbones": {"convnext": known}}, report={"before_fine_tuning": False})
+    assert "evaluate_pretrained" not in again(finished, without)
+
+
 def test_a_changed_caption_makes_no_job(finished: Path) -> None:
     """Captions of `snakemake --report` are read when the report is made; tables and figures do not know them."""
     captions = finished / "workflow"

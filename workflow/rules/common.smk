@@ -5,6 +5,7 @@ from dfeat.doctor import missing_inputs
 from dfeat.errors import UserError
 from dfeat import settings as dfeat_settings
 from dfeat.storage.provenance import declared_recipe, settings_text
+from dfeat.training.weights import has_imagenet_head
 from snakemake.exceptions import WorkflowError
 
 
@@ -186,6 +187,23 @@ def predictions(sets=None):
         for method in training.methods
         for backbone in training.backbones
         for seed in training.seeds
+    ]
+
+
+BEFORE = [
+    name
+    for name, chosen in SETTINGS.training.backbones.items()
+    if SETTINGS.report.before_fine_tuning and has_imagenet_head(chosen)
+]
+
+
+def pretrained_predictions(sets):
+    """The prediction files of the backbones before fine-tuning on the given sets."""
+    return [
+        f"{RUN}/evaluation/pretrained/{backbone}/seed0/{name}@{level}.csv"
+        for name in sets
+        for level in LEVELS[name]
+        for backbone in BEFORE
     ]
 
 

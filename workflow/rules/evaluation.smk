@@ -36,3 +36,37 @@ rule evaluate:
         "dfeat evaluate --model {params.model:q} --data {params.data:q} {params.features:q}"
         " --settings {params.settings:q} --threads {params.threads} --gpus {resources.gpu}"
         " --out {params.folder:q} > {log:q} 2>&1"
+
+
+rule evaluate_pretrained:
+    input:
+        classes=f"{RUN}/data/train/classes.json",
+        sets=[
+            f"{RUN}/data/{name}/{file}"
+            for name in LEVELS
+            for file in ("index.csv", "pixels.h5")
+        ],
+    output:
+        [
+            f"{RUN}/evaluation/pretrained/{{backbone}}/seed0/{name}@{level}.csv"
+            for name, levels in LEVELS.items()
+            for level in levels
+        ],
+    log:
+        f"{RUN}/logs/evaluation/pretrained_{{backbone}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/evaluation/pretrained_{{backbone}}.tsv"
+    threads: THREADS
+    resources:
+        gpu=GPU,
+        mem_mb=grown(SETTINGS.resources.mem_mb),
+        runtime=grown(SETTINGS.resources.runtime),
+    params:
+        data=subpath(input.classes, ancestor=2),
+        folder=subpath(output[0], parent=True),
+        settings=lambda wildcards: stage("pretrained", wildcards.backbone),
+        recipe=recipe("dfeat.evaluation.predict"),
+        threads=THREADS,
+    shell:
+        "dfeat evaluate --data {params.data:q} --settings {params.settings:q} --threads {params.threads}"
+        " --gpus {resources.gpu} --out {params.folder:q} > {log:q} 2>&1"

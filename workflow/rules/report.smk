@@ -3,6 +3,9 @@ rule table:
         lambda wildcards: predictions(
             SIMULATED if wildcards.table == "table1" else REAL
         ),
+        before=lambda wildcards: pretrained_predictions(
+            SIMULATED if wildcards.table == "table1" else REAL
+        ),
     output:
         report(
             f"{RUN}/report/{{table}}.csv",

@@ -1,0 +1,37 @@
+"""A backbone before fine-tuning: its own head for ImageNet-1k, read out for the run's classes alone.
+
+What enters: a backbone with such a head, and the run's classes. What leaves: a model that `predict` evaluates as it
+does trained ones. The read-out is free: no training, and no class that the run does not have can be answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dfeat.data.records import ClassInfo
+from dfeat.settings import Backbone
+from dfeat.training.network import build_pretrained, channel_statistics, normalised, restricted_logits
+
+
+class PretrainedModel:
+    """The pretrained backbone as a classifier of the run's classes."""
+
+    def __init__(self, backbone: Backbone, classes: Sequence[ClassInfo], image_size: int, device: torch.device) -> None:
+        self.network = build_pretrained(backbone).to(device).eval()
+        self.wnids = [info.wnid for info in classes]
+        self.run: dict[str, Any] = {"classes": len(classes), "features": None}
+        self.image_size = image_size
+        self.device = device
+
+    @torch.no_grad()
+    def top5(self, images: NDArray[np.uint8], features: None = None) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The five best of the run's classes (B, 5), best first, and the probability of the best (B,) among them."""
+        inputs = normalised(images, self.device, channel_statistics(self.network))
+        probabilities = restricted_logits(self.network(inputs).float(), self.wnids).softmax(1).cpu().numpy()
+        order = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
+        return order, probabilities[np.arange(len(order)), order[:, 0]]
