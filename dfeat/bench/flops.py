@@ -7,7 +7,8 @@ weight is needed; every count is of a real forward pass (`torch.utils.flop_count
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -82,11 +83,26 @@ def _passes(resolution: int) -> dict[str, Callable[[], Any]]:
     }
 
 
-@torch.no_grad()
-def flops(call: Callable[[], Any]) -> float:
-    """Floating-point operations of a call, as torch's counter sees them: two for each multiply-add."""
+def flops(call: Callable[[], Any], backward: bool = False) -> float:
+    """Floating-point operations of a call, as torch's counter sees them: two for each multiply-add.
+
+    With `backward` the call returns a scalar, whose gradients are counted too.
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
-    with FlopCounterMode(display=False) as counter:
-        call()
+    mapping = {torch.ops.aten.convolution_backward: _convolution_backward}
+    with torch.set_grad_enabled(backward), FlopCounterMode(display=False, custom_mapping=mapping) as counter:
+        result = call()
+        if backward:
+            result.backward()
     return float(counter.get_total_flops())
+
+
+def _convolution_backward(
+    grad: Sequence[int], images: Sequence[int], weight: Sequence[int], *others: Any, **_options: Any
+) -> int:
+    """Each gradient of a convolution costs what its forward pass does; torch's own count forgets the groups."""
+    transposed, wanted = others[4], others[7]
+    batch, cells = grad[0], images[2:] if transposed else grad[2:]
+    forward = 2 * batch * math.prod(cells) * math.prod(weight)
+    return forward * sum(wanted[:2])

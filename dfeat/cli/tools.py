@@ -90,6 +90,26 @@ def doctor(
         raise typer.Exit(2)
 
 
+@app.command(epilog="Example: dfeat plan --config config.yaml --config config/fast.yaml --device A100")
+def plan(
+    config: Annotated[list[Path] | None, typer.Option(help="config.yaml and overlays, once each; later wins")] = None,
+    settings: Annotated[str | None, typer.Option(help="all settings as JSON, in place of files")] = None,
+    device: Annotated[str, typer.Option(help="T4, A100 or H200")] = "H200",
+    as_json: Annotated[bool, typer.Option("--json", help="the plan for programs")] = False,
+) -> None:
+    """Estimate FLOPs, bytes and GPU-hours of each step of the configured run on a device, before anything is computed."""
+    import json
+
+    from dfeat.doctor import images_of
+    from dfeat.doctor.config import read_settings
+    from dfeat.doctor.plan import as_plain, as_text, make_plan
+    from dfeat.settings import Settings, parse
+
+    chosen = parse(Settings, settings, "--settings") if settings else read_settings(config or [Path("config.yaml")])
+    made = make_plan(chosen, images_of(chosen), device)
+    typer.echo(json.dumps(as_plain(made), indent=1) if as_json else as_text(made), nl=as_json)
+
+
 @app.command(epilog="Example: dfeat schema --out workflow/schemas/config.schema.json")
 def schema(out: Out) -> None:
     """Write the JSON Schema of config.yaml."""

@@ -64,6 +64,12 @@ def examine(settings: Settings, ask_torch: bool = False) -> Report:
     return Report(settings.run, sets, weights, costs, already, free, devices, devices_held(), packages, faults)
 
 
+def images_of(settings: Settings) -> dict[str, int]:
+    """How many images each set has: those of its index, or as many as are expected, or as there are files."""
+    folder = Path("results") / settings.run
+    return {name: look_at_set(name, chosen, settings, folder).count for name, chosen in sets_of(settings)}
+
+
 def missing_inputs(settings: Settings) -> list[str]:
     """What would spoil the run, as far as names and small files show it; one sentence each.
 

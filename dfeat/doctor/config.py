@@ -22,13 +22,14 @@ def read_settings(paths: Sequence[Path]) -> Settings:
             raise UserError(f"cannot read the configuration {path} ({error}); give a YAML file") from None
         if not isinstance(content, dict):
             raise UserError(f"{path} is no configuration: it must hold keys with values, as config.yaml does")
-        _lay_over(merged, content)
+        lay_over(merged, content)
     return parse(Settings, merged, " + ".join(map(str, paths)))
 
 
-def _lay_over(below: dict[str, Any], above: dict[str, Any]) -> None:
+def lay_over(below: dict[str, Any], above: dict[str, Any]) -> None:
+    """Change `below` to what the mapping `above`, laid over it key by key, makes of it."""
     for key, value in above.items():
         if isinstance(value, dict) and isinstance(below.get(key), dict):
-            _lay_over(below[key], value)
+            lay_over(below[key], value)
         else:
             below[key] = value

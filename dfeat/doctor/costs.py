@@ -1,8 +1,8 @@
 """What a run will cost: disk and GPU-hours of each step, estimated before anything is computed.
 
-What enters: the settings, and how many images each set has. What leaves: a `Cost` for each step. The figures are
-those of Stable Diffusion 2 and of base-sized backbones; FLOPs are counted per image and scaled with the number of
-pixels. Time is FLOPs over 40 % of a device's peak: an order of magnitude, not a promise.
+What enters: the settings, and how many images each set has. What leaves: a `Cost` for each step. FLOPs are those of
+`operations`, for Stable Diffusion 2 and the backbones listed there. Time is FLOPs over 40 % of a device's peak: an
+order of magnitude, not a promise.
 """
 
 from __future__ import annotations
@@ -11,29 +11,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from dfeat.settings import Backbone, Settings
+from dfeat.doctor.operations import (
+    BACKBONES,
+    CHANNELS,
+    TEXT,
+    backbone_flops,
+    diffusion_flops,
+    known_backbone,
+    until_flops,
+)
+from dfeat.settings import Backbone, FeatureSettings, InpaintSettings, Settings
 from dfeat.training.weights import weights_path
 
-GIGA: Final = 1e9
-ENCODE, DECODE, UNET = 1117 * GIGA, 2515 * GIGA, 804 * GIGA
-"""FLOPs of VAE and U-Net of Stable Diffusion 2 for an image of 512 px."""
-UP_TO: Final = {"mid": 262 * GIGA} | {
-    f"{side}.{number}": flops * GIGA
-    for side, costs in {"down": (63, 125, 188, 250), "up": (288, 440, 607, 805)}.items()
-    for number, flops in enumerate(costs)
-}
-"""FLOPs of the U-Net's forward pass up to the end of a block, at 512 px."""
-CHANNELS: Final = {"mid": (1280, 64)} | {
-    f"{side}.{number}": size
-    for side, sizes in {
-        "down": ((320, 16), (640, 32), (1280, 64), (1280, 64)),
-        "up": ((1280, 32), (1280, 16), (640, 8), (320, 8)),
-    }.items()
-    for number, size in enumerate(sizes)
-}
-"""Channels of a block's output, and pixels of the image to a cell of it."""
-FORWARD, TRAIN = 31 * GIGA, 92 * GIGA
-"""FLOPs of ConvNeXt-B or Swin-B at 224 px: forward; forward and backward."""
 BACKBONE_BYTES: Final = 355_000_000
 IMAGE_PIXELS: Final = 180_000
 """Pixels of an average image of ImageNet."""
@@ -58,6 +47,8 @@ class Cost:
     flops: float
     precision: str
     how: str
+    jobs: int = 1
+    """Jobs the step is split into, each on a device of its own."""
 
     def hours(self, device: str) -> float:
         """Estimated hours on one device of that name."""
@@ -71,7 +62,7 @@ def estimate(settings: Settings, images: Mapping[str, int]) -> list[Cost]:
     if "sd_inpaint" in methods:
         costs.append(_inpaint(settings, images["train"]))
     if "sd_features" in methods:
-        costs += _latents_and_features(settings, _views(settings, images))
+        costs += _latents_and_features(settings, images)
     return [*costs, _training(settings, images["train"]), _evaluation(settings, images)]
 
 
@@ -93,39 +84,59 @@ def _pixels(settings: Settings, images: Mapping[str, int]) -> Cost:
     return Cost("pixels", count, round(count * 4 * side * side), 0.0, "float32", how)
 
 
+def denoising_passes(chosen: InpaintSettings) -> float:
+    """U-Net passes an image takes, in whole passes: two a step where guidance is on."""
+    return chosen.steps * (2.0 if chosen.guidance_scale > 1 else 1.0)
+
+
+def feature_flops(chosen: FeatureSettings, resolution: int) -> float:
+    """FLOPs of a view's features from its latents: a pass up to the last block for each draw of noise."""
+    return chosen.ensemble * until_flops(chosen.blocks, resolution)
+
+
 def _inpaint(settings: Settings, images: int) -> Cost:
-    chosen, scale = settings.diffusion.inpaint, (settings.diffusion.resolution / 512) ** 2
-    passes = chosen.steps * (2 if chosen.guidance_scale > 1 else 1)
-    flops = images * scale * (passes * UNET + ENCODE + DECODE)
-    pixels = settings.diffusion.resolution**2 if settings.data.drawn else IMAGE_PIXELS
-    size = round(images * pixels * BYTES_PER_PIXEL[chosen.encoding])
-    how = f"{passes} U-Net passes, one encoding and decoding; {pixels // 1000}k pixels an image as {chosen.encoding}"
-    return Cost("inpaint", images, size, flops, settings.diffusion.model.precision, how)
-
-
-def _latents_and_features(settings: Settings, views: int) -> list[Cost]:
-    diffusion, chosen = settings.diffusion, settings.diffusion.features
-    side, precision = diffusion.resolution, diffusion.model.precision
-    scale = (side / 512) ** 2
-    latents = Cost(
-        "latents", views, views * 4 * (side // 8) ** 2 * 2, views * scale * ENCODE, precision, "one VAE encoding a view"
+    chosen, resolution = settings.diffusion.inpaint, settings.diffusion.resolution
+    passes = denoising_passes(chosen)
+    one = passes * diffusion_flops("unet", resolution) + sum(
+        diffusion_flops(name, resolution) for name in ("encode", "decode")
     )
+    prompts = chosen.shards * ((settings.data.train.expected_classes or 158) + 1)
+    pixels = resolution**2 if settings.data.drawn else IMAGE_PIXELS
+    size = round(images * pixels * BYTES_PER_PIXEL[chosen.encoding])
+    how = f"{passes:g} U-Net passes, one encoding and decoding; {pixels // 1000}k pixels an image as {chosen.encoding}"
+    flops = images * one + prompts * TEXT
+    return Cost("inpaint", images, size, flops, settings.diffusion.model.precision, how, chosen.shards)
+
+
+def _latents_and_features(settings: Settings, images: Mapping[str, int]) -> list[Cost]:
+    diffusion, chosen, views = settings.diffusion, settings.diffusion.features, _views(settings, images)
+    side, precision = diffusion.resolution, diffusion.model.precision
+    jobs = chosen.shards * (2 + sum(len(s.levels) for s in settings.data.evaluation.values()))
+    size = views * 4 * (side // 8) ** 2 * 2
+    encoding = views * diffusion_flops("encode", side)
+    latents = Cost("latents", views, size, encoding, precision, "one VAE encoding a view", jobs)
     blocks = [CHANNELS.get(block, CHANNELS["mid"]) for block in chosen.blocks]
     width = sum(channels * (chosen.pool or side // cell) ** 2 for channels, cell in blocks)
-    passes = chosen.ensemble * max(UP_TO.get(block, UNET) for block in chosen.blocks)
     how = f"U-Net up to {', '.join(chosen.blocks)}, {chosen.ensemble} draw(s) of noise; {width} numbers a view"
-    return [latents, Cost("features", views, views * width * 2, views * scale * passes, precision, how)]
+    flops = views * feature_flops(chosen, side)
+    return [latents, Cost("features", views, views * width * 2, flops, precision, how, jobs)]
 
 
 def _training(settings: Settings, images: int) -> Cost:
-    training = settings.training
-    scale = (training.image_size / 224) ** 2
+    training, seeds = settings.training, len(settings.training.seeds)
     passes = sum(2 if method == "replace" else 1 for method in training.methods)
-    models = len(training.methods) * len(training.backbones) * len(training.seeds)
-    seen = 2 * images * training.epochs * passes * len(training.backbones) * len(training.seeds)
-    size = sum(map(_weights_bytes, training.backbones.values())) * len(training.methods) * len(training.seeds)
-    how = f"{training.epochs} epochs of originals and twins; replace also sees masks"
-    return Cost("training", models, size, seen * scale * TRAIN, training.precision, how)
+    models = len(training.methods) * len(training.backbones) * seeds
+    one = sum(backbone_flops(b.name, training.image_size, training=True) for b in training.backbones.values())
+    flops = 2 * images * training.epochs * passes * seeds * one
+    size = sum(map(_weights_bytes, training.backbones.values())) * len(training.methods) * seeds
+    how = f"{training.epochs} epochs of originals and twins; replace also sees masks{_taken_for(settings)}"
+    return Cost("training", models, size, flops, training.precision, how, models)
+
+
+def _taken_for(settings: Settings) -> str:
+    """What is said of backbones whose FLOPs nobody counted."""
+    unknown = [b.name for b in settings.training.backbones.values() if b.name.partition(".")[0] not in BACKBONES]
+    return "".join(f"; {name} taken for {known_backbone(name)}" for name in unknown)
 
 
 def _weights_bytes(backbone: Backbone) -> int:
@@ -136,7 +147,9 @@ def _weights_bytes(backbone: Backbone) -> int:
 
 def _evaluation(settings: Settings, images: Mapping[str, int]) -> Cost:
     training = settings.training
-    models = len(training.methods) * len(training.backbones) * len(training.seeds)
-    seen = models * sum(images[name] * len(s.levels) for name, s in settings.data.evaluation.items())
-    scale = (training.image_size / 224) ** 2
-    return Cost("evaluation", seen, seen * 80, seen * scale * FORWARD, "float32", "every model on every set and level")
+    views = sum(images[name] * len(s.levels) for name, s in settings.data.evaluation.items())
+    runs = len(training.methods) * len(training.seeds)
+    seen = runs * len(training.backbones) * views
+    one = sum(backbone_flops(b.name, training.image_size, training=False) for b in training.backbones.values())
+    how = "every model on every set and level"
+    return Cost("evaluation", seen, seen * 80, runs * views * one, "float32", how, runs * len(training.backbones))
