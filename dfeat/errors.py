@@ -9,6 +9,14 @@ from collections.abc import Iterable
 class UserError(Exception):
     """A user's mistake or a user's broken input. The command line prints it as one line and exits 2."""
 
+    status = 2
+
+
+class MachineError(UserError):
+    """The machine failed, not the user: a full disk, a device error. Printed as one line too; exits 1."""
+
+    status = 1
+
 
 def nearest(word: str, allowed: Iterable[str]) -> str:
     """`; did you mean 'x'?` for the allowed word nearest to `word`, or nothing where none is near."""

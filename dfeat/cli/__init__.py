@@ -1,11 +1,12 @@
 """The command line: one verb a rule, arguments in, one call out. No logic lives here.
 
-Exit status 0 on success, 2 on a user's mistake (one line: what, where, what to do), 1 on the program's own
-fault. Every heavy import stays in the verb that needs it, so `dfeat --help` answers at once.
+Exit status 0 on success, 2 on a user's mistake (one line: what, where, what to do), 1 on a fault of the machine (one
+line as well: a full disk) or of the program. Every heavy import stays in the verb that needs it, so `dfeat --help` answers at once.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 import typer
@@ -16,11 +17,12 @@ from dfeat.errors import UserError
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is one line on standard error and exit status 2."""
+    """Run the command line; what the user or the machine did wrong is one line on standard error."""
     try:
         app()
     except UserError as error:
-        typer.echo(f"dfeat: {error}", err=True)
-        sys.exit(2)
+        with contextlib.suppress(OSError):  # the log may lie on the same full disk
+            typer.echo(f"dfeat: {error}", err=True)
+        sys.exit(error.status)
     except (BrokenPipeError, KeyboardInterrupt):
         sys.exit(130)

@@ -1,4 +1,4 @@
-"""Beside the rules: bench, demo-data, demo-model, doctor, schema."""
+"""Beside the rules: bench, demo-data, demo-model, doctor, schema, verify."""
 
 from __future__ import annotations
 
@@ -117,3 +117,19 @@ def schema(out: Out) -> None:
     from dfeat.storage.atomic import write_text
 
     write_text(out, config_schema())
+
+
+@app.command(epilog="Example: dfeat verify results/demo")
+def verify(run: Annotated[Path, typer.Argument(help="results/<run>")]) -> None:
+    """Compare every artifact of a run with what was written: lists each, exits 1 if one is damaged or foreign."""
+    from collections import Counter
+
+    from dfeat.verify import verify_run
+
+    states: Counter[str] = Counter()
+    for finding in verify_run(run):
+        states[finding.state] += 1
+        typer.echo(f"{finding.state:9}  {finding.path}" + (f"\n           {finding.why}" if finding.why else ""))
+    typer.echo(", ".join(f"{count} {state}" for state, count in sorted(states.items())))
+    if states["bad"]:
+        raise typer.Exit(1)

@@ -29,8 +29,9 @@ from dfeat.data.sources import Source
 from dfeat.errors import UserError
 from dfeat.progress import progress
 from dfeat.settings import EvaluationSet, TrainSet
-from dfeat.storage.atomic import write_json, write_text
-from dfeat.storage.provenance import settings_text
+from dfeat.storage.atomic import json_bytes, write_files
+from dfeat.storage.provenance import file_digest, settings_text
+from dfeat.storage.records import read_bytes, read_text
 
 __all__ = ["RECIPE", "ClassInfo", "Index", "Record", "build_evaluation_index", "build_train_index", "read_index"]
 
@@ -89,7 +90,6 @@ def build_train_index(settings: TrainSet, out: Path) -> Index:
         Record(i.candidate.key, i.candidate.file, labels[i.candidate.wnid], i.candidate.wnid, i.width, i.height)
         for i in images
     )
-    write_text(out / "annotations.json", _coco_text(data))
     counts = {
         **data.counts,
         "annotations": sum(len(image.parts) for image in images),
@@ -97,7 +97,8 @@ def build_train_index(settings: TrainSet, out: Path) -> Index:
         "images_without_parts": sum(not image.parts for image in images),
     }
     extra = {"layout": data.layout, "annotation_files": data.files}
-    return _write(Index("train", records, classes, out, source.root), source, settings, extra, counts, problems)
+    index = Index("train", records, classes, out, source.root)
+    return _write(index, source, settings, extra, counts, problems, {"annotations.json": _coco_text(data).encode()})
 
 
 def build_evaluation_index(name: str, settings: EvaluationSet, classes: Path, out: Path) -> Index:
@@ -123,13 +124,18 @@ def build_evaluation_index(name: str, settings: EvaluationSet, classes: Path, ou
     return _write(index, source, settings, {"layout": layout}, counts, problems)
 
 
+def index_digest(folder: Path) -> str:
+    """SHA-256 of a set's index.csv: artifacts carry it, so that rows of another index are not mistaken for these."""
+    return file_digest(Path(folder) / "index.csv")
+
+
 def read_index(folder: Path) -> Index:
-    """Read an index that was built before. Raises UserError when it is missing, cut off or not one."""
+    """Read an index that was built before. Raises UserError when it is missing, damaged, cut off or not one."""
     folder = Path(folder)
+    source_text, text = (read_text(folder / name, "index") for name in ("source.json", "index.csv"))
+    classes = _read_classes(folder)
     try:
-        source = json.loads((folder / "source.json").read_text(encoding="utf-8"))
-        classes = _read_classes(folder)
-        text = (folder / "index.csv").read_text(encoding="utf-8")
+        source = json.loads(source_text)
         rows = list(csv.reader(io.StringIO(text, newline="")))
         if tuple(rows[0]) != INDEX_COLUMNS:
             raise ValueError(f"index.csv has the columns {','.join(rows[0])}, not {','.join(INDEX_COLUMNS)}")
@@ -140,9 +146,7 @@ def read_index(folder: Path) -> Index:
         if len(records) != source["images"]:
             raise ValueError(f"index.csv has {len(records)} rows, not the {source['images']} of source.json")
         return Index(source["set"], records, classes, folder, Path(source["root"]))
-    except FileNotFoundError as error:
-        raise UserError(f"{error.filename} is missing; make it with `dfeat index`") from None
-    except (OSError, ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
         raise UserError(
             f"the index in {folder} cannot be read ({error}); delete it and run `dfeat index` again"
         ) from None
@@ -173,28 +177,30 @@ def _write(
     extra: dict[str, Any],
     counts: dict[str, int],
     problems: Problems,
+    further: dict[str, bytes] | None = None,
 ) -> Index:
-    folder = index.folder
     rows = [(r.key, r.file, r.label, r.wnid, r.width, r.height) for r in index.records]
-    write_text(folder / "problems.csv", problems.csv())
-    write_json(folder / "classes.json", [{"wnid": info.wnid, "name": info.name} for info in index.classes])
-    write_text(folder / "index.csv", table_text(INDEX_COLUMNS, rows))
-    write_json(
-        folder / "source.json",
-        {
-            "set": index.set_name,
-            "root": str(source.root),
-            "kind": settings.kind,
-            "container": source.kind,
-            **extra,
-            "recipe": RECIPE,
-            "settings": json.loads(settings_text(settings)),
-            "images": len(index.records),
-            "classes": len(index.classes),
-            **counts,
-            "problems": len(problems.rows),
-        },
-    )
+    described = {
+        "set": index.set_name,
+        "root": str(source.root),
+        "kind": settings.kind,
+        "container": source.kind,
+        **extra,
+        "recipe": RECIPE,
+        "settings": json.loads(settings_text(settings)),
+        "images": len(index.records),
+        "classes": len(index.classes),
+        **counts,
+        "problems": len(problems.rows),
+    }
+    contents = {
+        **(further or {}),
+        "problems.csv": problems.csv().encode(),
+        "classes.json": json_bytes([{"wnid": info.wnid, "name": info.name} for info in index.classes]),
+        "index.csv": table_text(INDEX_COLUMNS, rows).encode(),
+        "source.json": json_bytes(described),
+    }
+    write_files({index.folder / name: content for name, content in contents.items()})
     return index
 
 
@@ -224,11 +230,12 @@ def _coco_text(data: TrainData) -> str:
 def _read_classes(path: Path) -> tuple[ClassInfo, ...]:
     path = Path(path)
     path = path / "classes.json" if path.is_dir() else path
+    if not path.is_file():
+        raise UserError(f"{path} is missing; index the training set first, with `dfeat index`")
+    content = read_bytes(path, "index")
     try:
-        return tuple(ClassInfo(str(entry["wnid"]), str(entry["name"])) for entry in json.loads(path.read_bytes()))
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; index the training set first, with `dfeat index`") from None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        return tuple(ClassInfo(str(entry["wnid"]), str(entry["name"])) for entry in json.loads(content))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path} is no list of classes ({error}); delete it and index the training set again") from None
 
 

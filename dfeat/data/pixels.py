@@ -20,16 +20,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dfeat.data.index import read_index
+from dfeat.data.index import index_digest, read_index
 from dfeat.errors import UserError
 from dfeat.progress import progress
 from dfeat.settings import PixelsStage
-from dfeat.storage.atomic import staged
+from dfeat.storage.atomic import reserve, staged
 from dfeat.storage.provenance import settings_text
+from dfeat.storage.records import recorded_digests
 from dfeat.storage.shards import SCHEMA, open_shard, read_shard
 
-RECIPE: Final = 1
+RECIPE: Final = 2
 Pixels = NDArray[np.uint8]
+_METADATA: Final = 1 << 16
+"""Bytes of HDF5's own bookkeeping, at most."""
 
 
 def evaluation_crop(image: Pixels, crop_pct: float, size: int) -> Pixels:
@@ -71,7 +74,8 @@ def cache_index(index_folder: Path, settings: PixelsStage, out: Path) -> int:
     index = read_index(index_folder)
     shapes = [resized_shape(r.height, r.width, settings.short_side) for r in index.records]
     images = (index.load(record) for record in index.records)
-    _write(out, [record.key for record in index.records], shapes, images, settings, "")
+    keys = [record.key for record in index.records]
+    _write(out, keys, shapes, images, settings, "", index_digest(index_folder))
     return len(index.records)
 
 
@@ -82,7 +86,7 @@ def cache_inpainted(shards: list[Path], settings: PixelsStage, out: Path) -> int
     sizes = [Image.open(io.BytesIO(encoded)).size for _, encoded in rows]
     shapes = [resized_shape(height, width, settings.short_side) for width, height in sizes]
     images = (np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB")) for _, encoded in rows)
-    _write(out, [key for key, _ in rows], shapes, images, settings, content[0].model)
+    _write(out, [key for key, _ in rows], shapes, images, settings, content[0].model, content[0].index)
     return len(rows)
 
 
@@ -93,6 +97,7 @@ def _write(
     images: Iterable[Pixels],
     settings: PixelsStage,
     model: str,
+    index: str,
 ) -> None:
     shape = np.array(shapes, np.int32).reshape(-1, 2)
     sizes = shape.astype(np.int64).prod(axis=1) * 3
@@ -102,12 +107,13 @@ def _write(
         PixelCache(temporary, check=True)
 
     new_file = partial(h5py.File, mode="w", libver=("v110", "v110"))
-    with staged(out, reserve=total, verify=verify) as temporary, new_file(temporary) as file:
+    with staged(out, verify=verify) as temporary, new_file(temporary) as file:
         file.create_dataset("key", data=np.array(keys, dtype=object), dtype=h5py.string_dtype("utf-8"))
         file.create_dataset("done", data=np.ones(len(keys), bool))
         file.create_dataset("shape", data=shape)
         file.create_dataset("offset", data=np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64))
         pixels = file.create_dataset("pixels", (total,), np.uint8)
+        _reserve(file, total)
         digest, position = hashlib.sha256(), 0
         bar = progress(len(keys), "pixels")
         for image, (height, width) in zip(images, shapes, strict=True):
@@ -125,26 +131,37 @@ def _write(
             model=model,
             rows=len(keys),
             sha256=digest.hexdigest(),
+            index=index,
         )
+
+
+def _reserve(file: h5py.File, payload: int) -> None:
+    """Allocate what the file will need: on a full disk HDF5 fails late, and may close cleanly over missing bytes."""
+    file.flush()
+    reserve(file.id.get_vfd_handle(), file.id.get_filesize() + payload + _METADATA)
 
 
 class PixelCache:
     """Images of a cache by key, memory-mapped. Safe to hand to worker processes: each maps the file itself."""
 
-    def __init__(self, path: Path, *, check: bool = False) -> None:
-        """Open a cache; `check` compares all pixels with their digest. UserError if it is not whole."""
+    def __init__(self, path: Path, *, check: bool = False, index: str | None = None) -> None:
+        """Open a cache. UserError if it is not whole, not what was written, or not of the index `index` (a digest).
+
+        The file is compared with its digest record; `check`, or the lack of a record, compares the pixels' own digest.
+        """
         self.path = path
-        with open_shard(path, "pixels") as file:
+        with open_shard(path, "pixels", index=index) as file:
             self.keys = [key.decode() for key in file["key"][:]]
             self._shape = file["shape"][:]
             self._start = file["offset"][:]
             self._length = file["pixels"].shape[0]
             self._at = file["pixels"].id.get_offset()
             self.short_side = int(json.loads(file.attrs["settings"])["short_side"])
+            self.index = str(file.attrs.get("index", ""))
             wanted = str(file.attrs["sha256"])
         self.row_of = {key: row for row, key in enumerate(self.keys)}
         self._map: Any = None
-        if check and hashlib.sha256(self._pixels()).hexdigest() != wanted:
+        if (check or not recorded_digests(path)) and hashlib.sha256(self._pixels()).hexdigest() != wanted:
             raise UserError(
                 f"{path} was damaged: its pixels do not match their digest; delete it and run `dfeat pixels`"
             )

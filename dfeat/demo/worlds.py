@@ -52,12 +52,11 @@ def write_demo_data(root: Path, *, seed: int = 0, train: int = 60, val: int = 40
     _write_train(root / "PartImageNet", seed, train)
     for class_index, wnid in enumerate(WNIDS):
         for number in range(val):
-            drawing = draw_one("val", class_index, number, seed)
-            write_bytes(root / "imagenet" / "val" / wnid / f"{wnid}_val_{number:05d}.JPEG", _jpeg(drawing.image))
+            image = _jpeg(draw_one("val", class_index, number, seed).image)
+            write_bytes(root / "imagenet/val" / wnid / f"{wnid}_val_{number:05d}.JPEG", image, recorded=False)
         for number in range(real):
-            write_bytes(
-                root / "dfeat" / wnid / f"{wnid}_real_{number:03d}.jpg", _jpeg(draw_occluded(class_index, number, seed))
-            )
+            image = _jpeg(draw_occluded(class_index, number, seed))
+            write_bytes(root / "dfeat" / wnid / f"{wnid}_real_{number:03d}.jpg", image, recorded=False)
     write_json(root / "drawn.json", {"seed": seed, "train": train, "val": val, "real": real, "classes": list(WNIDS)})
 
 
@@ -91,7 +90,7 @@ def _write_train(root: Path, seed: int, per_class: int) -> None:
         for number in range(per_class):
             drawing = draw_one("train", class_index, number, seed)
             name = f"{wnid}_{number}.JPEG"
-            write_bytes(root / "train" / wnid / name, _jpeg(drawing.image))
+            write_bytes(root / "train" / wnid / name, _jpeg(drawing.image), recorded=False)
             images.append({"id": len(images), "file_name": name, "height": SIZE, "width": SIZE})
             for category, polygon in drawing.parts:
                 annotations.append(_annotation(len(annotations), len(images) - 1, category, polygon))

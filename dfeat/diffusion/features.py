@@ -26,7 +26,7 @@ from dfeat.randomness import seed_for
 from dfeat.settings import FeatureSettings, FeaturesStage, ModelSource
 from dfeat.storage.shards import Shard, read_shard, write_shard
 
-RECIPE: Final = 1
+RECIPE: Final = 2
 
 
 class FeatureExtractor:
@@ -175,7 +175,9 @@ def extract_features(latents_file: Path, settings: FeaturesStage, out: Path, dev
         rows.append(features.half().cpu().numpy())
     payload = np.concatenate(rows)[: len(latents.keys)]
     described = settings.model_dump(mode="json") | {"latents": json.loads(latents.settings)}
-    shard = Shard("features", RECIPE, described, model.digest, latents.keys, payload, weights=model.digests)
+    shard = Shard(
+        "features", RECIPE, described, model.digest, latents.keys, payload, weights=model.digests, index=latents.index
+    )
     write_shard(out, shard)
     return len(latents.keys)
 

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 
-from dfeat.data.index import Record, read_index
+from dfeat.data.index import Record, index_digest, read_index
 from dfeat.data.pixels import resize
 from dfeat.diffusion.features import draw_noise
 from dfeat.diffusion.latents import batches, part_of, to_model_range
@@ -35,7 +35,7 @@ from dfeat.randomness import seed_for
 from dfeat.settings import InpaintSettings, InpaintStage, ModelSource
 from dfeat.storage.shards import Shard, write_shard
 
-RECIPE: Final = 1
+RECIPE: Final = 2
 
 
 class Inpainter:
@@ -188,7 +188,8 @@ def inpaint_shard(
     shard: tuple[int, int] = (0, 1),
 ) -> int:
     """Inpaint shard (i, n) of the training images that have parts; returns the number of rows."""
-    index, parts = read_index(index_folder), read_parts(parts_file)
+    index, digest = read_index(index_folder), index_digest(index_folder)
+    parts = read_parts(parts_file, index=digest)
     records = part_of([record for record in index.records if record.key in parts.rows], shard)
     inpainter = Inpainter(load_model(settings.model, "inpaint", device, settings.resolution), settings.inpaint)
     side, names = settings.resolution, [classes.name for classes in index.classes]
@@ -213,7 +214,7 @@ def inpaint_shard(
             encoded.append(_encoded(image, settings.inpaint.encoding))
     extras = {"seed": np.array(seeds[: len(records)], np.int64)}
     model, keys = inpainter.model, [record.key for record in records]
-    write_shard(out, Shard("inpaint", RECIPE, settings, model.digest, keys, encoded, extras, model.digests))
+    write_shard(out, Shard("inpaint", RECIPE, settings, model.digest, keys, encoded, extras, model.digests, digest))
     return len(records)
 
 

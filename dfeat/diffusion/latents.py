@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dfeat.data.index import Index, Record, read_index
+from dfeat.data.index import Index, Record, index_digest, read_index
 from dfeat.data.pixels import evaluation_crop
 from dfeat.diffusion.models import load_model
 from dfeat.errors import UserError
@@ -29,7 +29,7 @@ from dfeat.progress import progress
 from dfeat.settings import LatentsStage
 from dfeat.storage.shards import Shard, write_shard
 
-RECIPE: Final = 1
+RECIPE: Final = 2
 
 
 def encode_view(
@@ -45,8 +45,8 @@ def encode_view(
 
     The view "parts" needs `parts_file` and has a row only for images that have parts.
     """
-    index = read_index(index_folder)
-    parts = read_parts(parts_file) if parts_file else None
+    index, digest = read_index(index_folder), index_digest(index_folder)
+    parts = read_parts(parts_file, index=digest) if parts_file and view == "parts" else None
     records = part_of(_records_of(index, view, parts), shard)
     model = load_model(settings.model, "latents", device, settings.resolution)
     latents: list[NDArray[Any]] = []
@@ -56,7 +56,10 @@ def encode_view(
     payload = np.concatenate(latents)[: len(records)]
     described = settings.model_dump(mode="json") | {"view": view}
     keys = [record.key for record in records]
-    write_shard(out, Shard("latents", RECIPE, described, model.digest, keys, payload, weights=model.digests))
+    shard_of_rows = Shard(
+        "latents", RECIPE, described, model.digest, keys, payload, weights=model.digests, index=digest
+    )
+    write_shard(out, shard_of_rows)
     return len(records)
 
 

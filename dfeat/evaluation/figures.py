@@ -26,7 +26,7 @@ from dfeat.errors import UserError
 from dfeat.evaluation.paper import Cell, backbone_name, method_name
 from dfeat.evaluation.results import SetResults, load_results, sets_of
 from dfeat.settings import Settings
-from dfeat.storage.atomic import write_bytes
+from dfeat.storage.atomic import write_files
 
 Image = NDArray[np.uint8]
 
@@ -234,10 +234,12 @@ def _picture_grid(
 
 def _save(figure: Figure, out: Path, name: str) -> None:
     """Write PNG and SVG without dates or versions, so that the same drawing is the same bytes."""
+    contents: dict[Path, bytes] = {}
     for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
         buffer = io.BytesIO()
         figure.savefig(buffer, format=kind, metadata=metadata)
-        write_bytes(out / f"{name}.{kind}", buffer.getvalue())
+        contents[out / f"{name}.{kind}"] = buffer.getvalue()
+    write_files(contents)
 
 
 _NO_LEVELS = (

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dfeat.errors import UserError
 from dfeat.evaluation.paper import TableName, backbone_name, method_name, paper_table
 from dfeat.settings import ReportSettings
+from dfeat.storage.records import read_text, refusal
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,9 @@ def csv_text(rows: Iterable[Row]) -> str:
 def read_rows(path: Path) -> list[Row]:
     """Read a table's CSV back."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            lines = list(csv.DictReader(file, strict=True))
-        return [Row(**line) for line in lines]
-    except (OSError, TypeError, csv.Error, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as a table ({error}); make it again with `dfeat table`") from None
+        return [Row(**line) for line in csv.DictReader(io.StringIO(read_text(path, "table"), newline=""), strict=True)]
+    except (TypeError, csv.Error) as error:
+        raise refusal(path, f"it cannot be read as a table ({error})", "table") from None
 
 
 def grids(name: TableName, rows: list[Row]) -> list[Grid]:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dfeat.data.index import Record, read_index
+from dfeat.data.index import Record, index_digest, read_index
 from dfeat.data.pixels import PixelCache, evaluation_crop
 from dfeat.errors import UserError
 from dfeat.evaluation.pretrained import PretrainedModel
@@ -25,7 +25,9 @@ from dfeat.occlusion.paint import black_out
 from dfeat.occlusion.patches import drop_for
 from dfeat.progress import progress
 from dfeat.settings import EvaluateStage, PretrainedStage, TrainStage, parse
-from dfeat.storage.atomic import write_text
+from dfeat.storage.atomic import write_files
+from dfeat.storage.provenance import bytes_digest
+from dfeat.storage.records import read_bytes, read_json, refusal
 from dfeat.storage.shards import Rows, read_rows
 from dfeat.training.network import Classifier, normalised
 
@@ -37,13 +39,17 @@ class TrainedModel:
     """A model's folder, loaded: the classifier and what run.json says of it."""
 
     def __init__(self, folder: Path, device: torch.device) -> None:
-        from safetensors.torch import load_file
+        from safetensors import SafetensorError
+        from safetensors.torch import load
 
+        self.run = read_json(folder / "run.json", "train")
+        weights = read_bytes(folder / "model.safetensors", "train")
+        if not isinstance(self.run, dict) or self.run.get("model") != bytes_digest(weights):
+            raise refusal(folder / "model.safetensors", "it is not the model that run.json beside it tells of", "train")
         try:
-            self.run = json.loads((folder / "run.json").read_text())
-            state = load_file(folder / "model.safetensors")
-        except (OSError, ValueError) as error:
-            raise UserError(f"{folder} holds no trained model ({error}); train it with `dfeat train`") from None
+            state = load(weights)
+        except SafetensorError as error:
+            raise refusal(folder / "model.safetensors", f"it is no .safetensors file ({error})", "train") from None
         stage = parse(TrainStage, self.run["settings"], str(folder / "run.json"))
         bare = stage.backbone.model_copy(update={"weights": None})
         backbone = _without_weights(bare)
@@ -102,17 +108,19 @@ def evaluate_model(
     model: Model, data: Path, features: dict[str, list[Path]], stage: EvaluateStage, out: Path
 ) -> list[Path]:
     """Write the predictions of a loaded model on all sets and levels of the settings; returns the files."""
-    written = []
+    contents: dict[Path, bytes] = {}
     for set_name, levels in stage.levels.items():
-        index, cache = read_index(data / set_name), PixelCache(data / set_name / "pixels.h5")
+        index, digest = read_index(data / set_name), index_digest(data / set_name)
+        cache = PixelCache(data / set_name / "pixels.h5", index=digest)
         if len(index.classes) != model.run["classes"]:
             raise UserError(
                 f"{data / set_name} has {len(index.classes)} classes, the model {model.run['classes']}; index the set again"
             )
-        rows_of = {level: _checked_features(model, features, f"{set_name}@{level}") for level in levels}
+        rows_of = {level: _checked_features(model, features, set_name, level, digest) for level in levels}
         predictions = _predict_set(model, index.records, cache, rows_of, stage, set_name)
-        written += [_write(out / f"{set_name}@{level}.csv", rows) for level, rows in predictions.items()]
-    return written
+        contents |= {out / f"{set_name}@{level}.csv": _csv(rows) for level, rows in predictions.items()}
+    write_files(contents)
+    return list(contents)
 
 
 def _predict_set(
@@ -174,15 +182,23 @@ def _padded_top5(model: Model, images: NDArray[np.uint8], l_d: Any, size: int) -
     return best[:count], probability[:count]
 
 
-def _checked_features(model: Model, features: dict[str, list[Path]], view: str) -> Rows | None:
-    """The features of a view, which must come from the diffusion model and settings the classifier saw."""
+def _checked_features(
+    model: Model, features: dict[str, list[Path]], set_name: str, level: int, index: str
+) -> Rows | None:
+    """The features of a set at a level, which must come from the diffusion model and settings the classifier saw."""
+    view = f"{set_name}@{level}"
     wanted = model.run["features"]
     if wanted is None:
         return None
     if view not in features:
         raise UserError(f"the model fuses diffusion features; give those of {view} with --features {view}=FILE")
-    rows = read_rows(features[view], "features")
-    if rows.model != wanted["model"] or json.loads(rows.settings)["features"] != wanted["features"]:
+    rows = read_rows(features[view], "features", index=index)
+    settings = json.loads(rows.settings)
+    if settings["latents"]["view"] not in {f"drop:{level}"} | ({"clean"} if level == 0 else set()):
+        raise UserError(
+            f"{features[view][0]} holds features of the view {settings['latents']['view']!r}, not of {view}"
+        )
+    if rows.model != wanted["model"] or settings["features"] != wanted["features"]:
         raise UserError(
             f"{features[view][0]} was made with another diffusion model or other feature settings than the classifier's"
         )
@@ -194,10 +210,9 @@ def _five(classes: NDArray[Any]) -> list[int | str]:
     return [int(c) for c in classes] + [""] * (5 - len(classes))
 
 
-def _write(path: Path, rows: list[tuple[Any, ...]]) -> Path:
+def _csv(rows: list[tuple[Any, ...]]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(HEADER)
     writer.writerows(rows)
-    write_text(path, text.getvalue())
-    return path
+    return text.getvalue().encode()

@@ -8,7 +8,6 @@ fetched, all text is escaped.
 from __future__ import annotations
 
 import base64
-import json
 import os
 import re
 from collections.abc import Iterable
@@ -22,6 +21,7 @@ from dfeat.evaluation.layout import Grid, Row, explanation, grids, heading, inte
 from dfeat.evaluation.paper import TableName
 from dfeat.settings import Settings
 from dfeat.storage.atomic import write_text
+from dfeat.storage.records import read_bytes, read_json, read_text
 
 TABLES: Final[tuple[TableName, ...]] = ("table1", "table2")
 CAPTIONS: Final = {
@@ -123,7 +123,7 @@ def _figure(report_dir: Path, name: str, folder: Path) -> str:
     caption = escape(CAPTIONS[name])
     if not path.is_file():
         return f'<p class="small">{caption} Not made in this run.</p>'
-    data = base64.b64encode(path.read_bytes()).decode()
+    data = base64.b64encode(read_bytes(path, "figure")).decode()
     links = _links(report_dir, [f"{name}.{kind}" for kind in ("png", "svg")], folder)
     return (
         f'<figure><img alt="{caption}" src="data:image/png;base64,{data}">'
@@ -144,7 +144,7 @@ def _links(report_dir: Path, names: Iterable[str], folder: Path) -> str:
 def _claims(path: Path) -> str:
     if not path.is_file():
         return "<p>Not made in this run.</p>"
-    return _from_markdown(path.read_text(encoding="utf-8").splitlines()[1:])
+    return _from_markdown(read_text(path, "table claims").splitlines()[1:])
 
 
 def _from_markdown(lines: list[str]) -> str:
@@ -190,10 +190,7 @@ def _inline(text: str) -> str:
 def _efficiency(path: Path) -> str:
     if not path.is_file():
         return "<p>Not measured in this run.</p>"
-    try:
-        return _value(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}); make it again with `dfeat bench`") from None
+    return _value(read_json(path, "bench"))
 
 
 def _provenance(provenance: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ header `key,label,top1,top2,top3,top4,top5,p1`. What leaves: `SetPredictions` (w
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -22,6 +23,7 @@ from dfeat.evaluation.paper import METRICS, PRETRAINED, Cell, Metric, TableName
 from dfeat.evaluation.statistics import Bools, Effect, Floats, Ints, Resampled, resample
 from dfeat.randomness import rng_for
 from dfeat.settings import Settings
+from dfeat.storage.records import read_text, refusal
 
 HEADER: Final = "key,label,top1,top2,top3,top4,top5,p1"
 
@@ -198,9 +200,8 @@ class _File:
 def _read(path: Path) -> _File:
     """Read one file of predictions, sorted by key."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            header, *lines = list(csv.reader(file, strict=True)) or [[]]
-    except (OSError, csv.Error, UnicodeDecodeError) as error:
+        header, *lines = list(csv.reader(io.StringIO(read_text(path, "evaluate"), newline=""), strict=True)) or [[]]
+    except csv.Error as error:
         raise _refusal(path, f"it cannot be read as CSV ({error})") from None
     if header != HEADER.split(","):
         raise _refusal(path, f"its header is {','.join(header)[:80]!r}, not {HEADER!r}")
@@ -234,7 +235,7 @@ def _refuse_bad_rows(path: Path, keys: tuple[str, ...], p1: Floats) -> None:
 
 
 def _refusal(path: Path, reason: str) -> UserError:
-    return UserError(f"{path} cannot be used: {reason}; delete it and make it again with `dfeat evaluate`")
+    return refusal(path, reason, "evaluate")
 
 
 def _resampled(of_set: SetPredictions, settings: Settings) -> SetResults:

@@ -33,7 +33,7 @@ from dfeat.evaluation.statistics import (
     smallest_detectable_difference,
 )
 from dfeat.settings import Settings
-from dfeat.storage.atomic import write_text
+from dfeat.storage.atomic import write_files
 
 __all__ = ["load_predictions", "table_rows", "write_table"]
 
@@ -41,9 +41,12 @@ __all__ = ["load_predictions", "table_rows", "write_table"]
 def write_table(name: TableName, evaluation: Path, settings: Settings, out: Path) -> None:
     """Write `<name>.csv`, `.md` and `.tex` into the folder `out`; the same inputs give the same bytes."""
     rows = table_rows(name, evaluation, settings)
-    write_text(out / f"{name}.csv", csv_text(rows))
-    write_text(out / f"{name}.md", markdown(name, rows, settings.report))
-    write_text(out / f"{name}.tex", tex(name, rows, settings.report))
+    texts = {
+        "csv": csv_text(rows),
+        "md": markdown(name, rows, settings.report),
+        "tex": tex(name, rows, settings.report),
+    }
+    write_files({out / f"{name}.{kind}": text.encode() for kind, text in texts.items()})
 
 
 def table_rows(name: TableName, evaluation: Path, settings: Settings) -> list[Row]:

@@ -11,7 +11,6 @@ the maximum area of occlusion." The area is that of the union, so overlapping ma
 from __future__ import annotations
 
 import heapq
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,11 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from dfeat.data.index import read_index
+from dfeat.data.index import index_digest, read_index
 from dfeat.data.segmentation import decode_counts
 from dfeat.errors import UserError
 from dfeat.settings import PartsStage
 from dfeat.storage.atomic import write_json
+from dfeat.storage.records import read_json, refusal
 
 RECIPE: Final = 2
 Rle = dict[str, Any]
@@ -183,7 +183,7 @@ def choose_all(index_folder: Path, settings: PartsStage, out: Path) -> int:
     path = index.annotations_path()
     if path is None:
         raise UserError(f"{index_folder} has no part annotations; parts are chosen for the training set only")
-    coco = json.loads(path.read_text(encoding="utf-8"))
+    coco = read_json(path, "index")
     of_image: dict[int, list[dict[str, Any]]] = {}
     for annotation in coco["annotations"]:
         of_image.setdefault(annotation["image_id"], []).append(annotation)
@@ -201,6 +201,7 @@ def choose_all(index_folder: Path, settings: PartsStage, out: Path) -> int:
         {
             "recipe": RECIPE,
             "settings": settings.model_dump(mode="json"),
+            "index": index_digest(index_folder),
             "categories": {str(number): name for number, name in sorted(names.items())},
             "images": images,
         },
@@ -237,18 +238,22 @@ class Parts:
 
     rows: dict[str, dict[str, Any]]
     categories: dict[int, str]
+    index: str = ""
+    """SHA-256 of the index.csv whose images these are."""
 
     def mask(self, key: str, which: str = "mask") -> NDArray[np.bool_]:
         """The union of the chosen parts ("mask") or of all parts ("object") of an image, (H, W)."""
         return rle_mask(self.rows[key][which])
 
 
-def read_parts(path: Path) -> Parts:
-    """Read parts.json; UserError where it is missing or not what `dfeat parts` writes."""
+def read_parts(path: Path, *, index: str | None = None) -> Parts:
+    """Read parts.json; UserError where it is missing, damaged, or not what `dfeat parts` writes from that index."""
+    content = read_json(path, "parts")
     try:
-        content = json.loads(path.read_text())
-        return Parts(content["images"], {int(number): name for number, name in content["categories"].items()})
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; make it with `dfeat parts`") from None
-    except (ValueError, KeyError, AttributeError) as error:
-        raise UserError(f"{path} is no parts.json ({error}); make it again with `dfeat parts`") from None
+        categories = {int(number): name for number, name in content["categories"].items()}
+        parts = Parts(content["images"], categories, content.get("index", ""))
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise refusal(path, f"it is no parts.json ({error})", "parts") from None
+    if index is not None and parts.index != index:
+        raise refusal(path, "it was made from another index", "parts")
+    return parts

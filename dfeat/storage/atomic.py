@@ -1,71 +1,74 @@
 """The one way a file is written: whole under its final name, or not at all.
 
 What enters: bytes, or a function that fills a temporary file. What leaves: the file, synced, read back and
-verified before it is renamed into place. A crash leaves only `<name>.tmp.<host>.<pid>.<random>` beside it;
-the next write of that name sweeps those whose process is dead.
+verified before it is renamed into place, and its digest record (`storage.records`). Files that belong together are
+all written and verified before the first of them takes its name. A crash leaves only
+`<name>.tmp.<host>.<pid>.<random>` beside it; the next write of that name sweeps those whose process is dead.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import hashlib
 import json
 import os
 import secrets
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from dfeat.errors import UserError
+from dfeat.errors import MachineError, UserError
+from dfeat.storage.records import FOLDER, record_path, recorded_digests
+
+Payload = bytes | memoryview
+_MACHINE: Final = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EFBIG}
+"""Causes that are the machine's and not the user's."""
 
 
 @contextlib.contextmanager
-def staged(path: Path, reserve: int = 0, verify: Callable[[Path], None] | None = None) -> Iterator[Path]:
+def staged(path: Path, verify: Callable[[Path], None] | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `path`; when the block ends well, sync, verify and rename it to `path`.
 
-    `reserve` bytes are allocated first, so that a full disk is an error before anything is computed.
-    `verify` reads the closed file and raises if it is not what was meant. On any error the temporary file
-    goes and nothing stands under the final name. An OSError (disk full, no permission) becomes a UserError
-    that names the file and the cause.
+    The block must `reserve` the space it needs before it writes. `verify` reads the closed file and raises if it is
+    not what was meant. On any error the temporary file goes and nothing stands under the final name. An OSError (disk
+    full, no permission) becomes a UserError that names the file and the cause.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(path)
-        temporary = path.with_name(f"{path.name}.tmp.{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}")
-        with temporary.open("xb") as file:
-            if reserve:
-                os.posix_fallocate(file.fileno(), 0, reserve)
-    except OSError as error:
-        with contextlib.suppress(OSError, UnboundLocalError):
-            temporary.unlink(missing_ok=True)
-        raise _cannot_write(path, error) from None
-    try:
+    with _temporaries([path]) as (temporary,):
         yield temporary
         _sync(temporary)
         if verify is not None:
             verify(temporary)
-        temporary.replace(path)
-        _sync(path.parent)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        _publish({path: (temporary, _digest(temporary))})
 
 
-def write_bytes(path: Path, payload: bytes | memoryview) -> None:
+def write_files(contents: Mapping[Path, Payload], *, recorded: bool = True) -> None:
+    """Write files of one job: each is read back and compared by digest before the first takes its name.
+
+    So a full disk leaves none of them. `recorded=False` keeps no digest record (for drawn input images).
+    """
+    written: dict[Path, tuple[Path, str]] = {}
+    with _temporaries(list(contents)) as temporaries:
+        for (path, payload), temporary in zip(contents.items(), temporaries, strict=True):
+            digest = hashlib.sha256(payload).hexdigest()
+            try:
+                with temporary.open("r+b") as file:
+                    reserve(file.fileno(), memoryview(payload).nbytes)
+                    file.write(payload)
+                _sync(temporary)
+                if _digest(temporary) != digest:
+                    raise OSError(errno.EIO, "what was written reads back differently; the disk is not to be trusted")
+            except OSError as error:
+                raise _cannot_write(path, error) from error
+            written[path] = temporary, digest
+        _publish(written, recorded)
+
+
+def write_bytes(path: Path, payload: Payload, *, recorded: bool = True) -> None:
     """Write `payload` to `path` atomically; what was written is read back and compared by digest."""
-    wanted = hashlib.sha256(payload).digest()
-
-    def verify(temporary: Path) -> None:
-        with temporary.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").digest() != wanted:
-                raise OSError("what was written reads back differently; the disk is not to be trusted")
-
-    with staged(path, reserve=len(payload), verify=verify) as temporary, temporary.open("r+b") as file:
-        file.write(payload)
-        file.truncate(len(payload))
+    write_files({path: payload}, recorded=recorded)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -74,14 +77,99 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically: keys in the order given, floats as Python prints them, one trailing newline."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write JSON atomically, see `json_bytes`."""
+    write_bytes(path, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """JSON: keys in the order given, floats as Python prints them, one trailing newline. ValueError for NaN."""
+    return (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def reserve(descriptor: int, size: int) -> None:
+    """Allocate `size` bytes of an open file, so that a full disk is an error before anything is written."""
+    if size:
+        os.posix_fallocate(descriptor, 0, size)
+
+
+def remove(path: Path) -> None:
+    """Remove an artifact and its record, the file first."""
+    path.unlink(missing_ok=True)
+    record_path(path).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _temporaries(paths: list[Path]) -> Iterator[list[Path]]:
+    """An empty temporary file beside each path, gone when the block ends; OSErrors become sentences."""
+    made: list[Path] = []
+    at = paths[0]
+    try:
+        for at in paths:
+            at.parent.mkdir(parents=True, exist_ok=True)
+            _sweep(at)
+            temporary = at.with_name(f"{at.name}.tmp.{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}")
+            with temporary.open("xb"):
+                made.append(temporary)
+        yield made
+    except OSError as error:
+        raise _cannot_write(at, error) from error
+    finally:
+        for temporary in made:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def _publish(written: dict[Path, tuple[Path, str]], recorded: bool = True) -> None:
+    """Give synced temporary files their names. Records are all on disk before the first name changes hands."""
+    folders = {path.parent for path in written}
+    with contextlib.ExitStack() as stack:
+        if recorded:
+            for folder in sorted(folders):
+                stack.enter_context(_locked(folder / FOLDER))
+            _write_records({path: _with_standing(digest, path) for path, (_, digest) in written.items()})
+        for path, (temporary, _) in written.items():
+            temporary.replace(path)
+        for folder in folders:
+            _sync(folder)
+        if recorded:
+            doubled = {path: (digest,) for path, (_, digest) in written.items() if len(recorded_digests(path)) > 1}
+            with contextlib.suppress(OSError, UserError):  # both digests are true, so no harm if they stay
+                _write_records(doubled)
+
+
+def _with_standing(digest: str, path: Path) -> tuple[str, ...]:
+    """The new digest, and those of what stands under the name now, which stay true until the new file takes it."""
+    standing = recorded_digests(path) if path.is_file() else ()
+    return (digest, *(old for old in standing if old != digest))
+
+
+def _write_records(digests: Mapping[Path, tuple[str, ...]]) -> None:
+    contents = {
+        record_path(path): b"".join(digest.encode() + b"  " + os.fsencode(path.name) + b"\n" for digest in of_path)
+        for path, of_path in digests.items()
+    }
+    if contents:
+        write_files(contents, recorded=False)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Two processes that write the same artifact take turns, so that file and record stay a pair."""
+    folder.mkdir(exist_ok=True)
+    with (folder / ".lock").open("ab") as file:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _cannot_write(path: Path, error: OSError) -> UserError:
-    return UserError(
-        f"cannot write {path}: {error.strerror or error}; nothing was left there, mend the cause and run again"
-    )
+    kind = MachineError if error.errno in _MACHINE else UserError
+    return kind(f"cannot write {path}: {error.strerror or error}; nothing was left there, mend the cause and run again")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:

@@ -22,6 +22,11 @@ def file_digest(path: Path) -> str:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
 
 
+def bytes_digest(content: bytes) -> str:
+    """SHA-256 of bytes, as hex."""
+    return hashlib.sha256(content).hexdigest()
+
+
 def combined_digest(named_digests: dict[str, str]) -> str:
     """One SHA-256 for several named files, independent of their order."""
     return hashlib.sha256(json.dumps(named_digests, sort_keys=True).encode()).hexdigest()

@@ -2,15 +2,17 @@
 
 What enters: keys, one payload array (or a list of encoded images) and further arrays of as many rows. What
 leaves: an HDF5 file whole and verified under its final name, contiguous and uncompressed, with attributes
-`schema`, `kind`, `recipe`, `settings` (JSON), `model` (digest), `rows`, `sha256` (of the payload), and `weights`
-(JSON, the digest of every file of the model) where a model made it. Readers check these before a value is used.
+`schema`, `kind`, `recipe`, `settings` (JSON), `model` (digest), `rows`, `sha256` (of the payload), and, where there
+are such, `index` (digest of the index.csv the rows are from) and `weights` (JSON, the digest of every file of the
+model). Readers check the file against its digest record, and then these, before a value is used.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +24,7 @@ from numpy.typing import NDArray
 from dfeat.errors import UserError
 from dfeat.storage.atomic import write_bytes
 from dfeat.storage.provenance import settings_text
+from dfeat.storage.records import check_file, refusal
 
 SCHEMA: Final = 1
 PAYLOADS: Final = {"features": "feature", "latents": "latent", "inpaint": "image", "pixels": "pixels"}
@@ -41,6 +44,8 @@ class Shard:
     extras: dict[str, NDArray[Any]] = field(default_factory=dict)
     weights: dict[str, str] = field(default_factory=dict)
     """SHA-256 of every file of the model, by name; written as an attribute, for people."""
+    index: str = ""
+    """SHA-256 of the index.csv whose images the rows are."""
 
 
 def write_shard(path: Path, shard: Shard) -> None:
@@ -75,48 +80,68 @@ def write_shard(path: Path, shard: Shard) -> None:
         )
         if shard.weights:
             file.attrs["weights"] = settings_text(shard.weights)
+        if shard.index:
+            file.attrs["index"] = shard.index
     write_bytes(path, buffer.getbuffer())
 
 
 def read_shard(
-    path: Path, kind: str, *, settings: Any = None, model: str | None = None, check_payload: bool = True
+    path: Path, kind: str, *, settings: Any = None, model: str | None = None, index: str | None = None
 ) -> Shard:
     """Read a shard whole, refusing it by name if it is not what is expected.
 
-    `settings` and `model`, where given, must equal those it was made with. `check_payload` compares the
-    payload with its digest (a flipped byte is found before its value is used).
+    `settings`, `model` and `index`, where given, must equal those it was made with; the payload must have its digest.
     Raises UserError naming the file, what is wrong, and the verb that makes it again.
     """
-    with open_shard(path, kind, settings=settings, model=model) as file:
+    with open_shard(path, kind, settings=settings, model=model, index=index) as file, _readable(path, kind):
         payload_set = file[PAYLOADS[kind]]
         payload: NDArray[Any] | list[bytes]
         if h5py.check_vlen_dtype(payload_set.dtype) is not None:
             payload = [row.tobytes() for row in payload_set[:]]
         else:
             payload = payload_set[:]
-        if check_payload and _payload_digest(payload) != file.attrs["sha256"]:
+        if _payload_digest(payload) != file.attrs["sha256"]:
             raise _refusal(path, kind, "its payload does not match its digest (the file was damaged)")
         extras = {name: file[name][:] for name in file if name not in {"key", "done", PAYLOADS[kind]}}
         attributes = dict(file.attrs)
         keys = [key.decode() for key in file["key"][:]]
     return Shard(
-        kind, int(attributes["recipe"]), attributes["settings"], str(attributes["model"]), keys, payload, extras
+        kind,
+        int(attributes["recipe"]),
+        attributes["settings"],
+        str(attributes["model"]),
+        keys,
+        payload,
+        extras,
+        index=str(attributes.get("index", "")),
     )
 
 
-def open_shard(path: Path, kind: str, *, settings: Any = None, model: str | None = None) -> h5py.File:
-    """Open a shard for reading after checking schema, kind, rows, done, settings, model and links."""
-    if not path.is_file():
-        raise UserError(f"{path} is missing; make it with `dfeat {_VERBS[kind]}`")
-    try:
+def open_shard(
+    path: Path, kind: str, *, settings: Any = None, model: str | None = None, index: str | None = None
+) -> h5py.File:
+    """Open a shard for reading after checking its bytes, schema, kind, rows, done, settings, model, index and links."""
+    check_file(path, _VERBS[kind])
+    with _readable(path, kind):
         file = h5py.File(path, "r")
-    except OSError as error:
-        raise _refusal(path, kind, f"it is no readable HDF5 file ({error})") from None
-    fault = _fault(file, kind, settings, model)
+        try:
+            fault = _fault(file, kind, settings, model, index)
+        except BaseException:
+            file.close()
+            raise
     if fault:
         file.close()
         raise _refusal(path, kind, fault)
     return file
+
+
+@contextmanager
+def _readable(path: Path, kind: str) -> Iterator[None]:
+    """What h5py raises when a file is damaged, as the one sentence."""
+    try:
+        yield
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise _refusal(path, kind, f"it is no readable HDF5 file ({error})") from None
 
 
 @dataclass
@@ -129,9 +154,12 @@ class Rows:
     model: str
 
 
-def read_rows(paths: Sequence[Path], kind: str) -> Rows:
-    """Read array shards that belong together; all must share settings and model, no key may appear twice."""
-    shards = [read_shard(path, kind) for path in paths]
+def read_rows(paths: Sequence[Path], kind: str, *, index: str | None = None) -> Rows:
+    """Read array shards that belong together; all must share settings and model, no key may appear twice.
+
+    `index`, where given, is the digest of the index.csv that all must be from.
+    """
+    shards = [read_shard(path, kind, index=index) for path in paths]
     first = shards[0]
     for path, shard in zip(paths, shards, strict=True):
         if (shard.settings, shard.model) != (first.settings, first.model):
@@ -146,7 +174,7 @@ def read_rows(paths: Sequence[Path], kind: str) -> Rows:
 _VERBS = {"features": "features", "latents": "latents", "inpaint": "inpaint", "pixels": "pixels"}
 
 
-def _fault(file: h5py.File, kind: str, settings: Any, model: str | None) -> str | None:
+def _fault(file: h5py.File, kind: str, settings: Any, model: str | None, index: str | None) -> str | None:
     attributes = file.attrs
     missing = {"schema", "kind", "recipe", "settings", "model", "rows", "sha256"} - set(attributes)
     if missing:
@@ -158,6 +186,8 @@ def _fault(file: h5py.File, kind: str, settings: Any, model: str | None) -> str 
             return f"its {name!r} is a link to elsewhere"
         if not isinstance(file[name], h5py.Dataset) or file[name].is_virtual or file[name].external:
             return f"its {name!r} is no plain dataset"
+        if file[name].nbytes > file.id.get_filesize() and h5py.check_vlen_dtype(file[name].dtype) is None:
+            return f"its {name!r} claims {file[name].nbytes:,} bytes, more than the file has"
     if {"key", "done", PAYLOADS[kind]} - set(file):
         return "it lacks key, done or its payload"
     rows = int(attributes["rows"])
@@ -169,11 +199,13 @@ def _fault(file: h5py.File, kind: str, settings: Any, model: str | None) -> str 
         return f"it was made with other settings: {attributes['settings']}"
     if model is not None and attributes["model"] != model:
         return f"it was made with another model ({str(attributes['model'])[:12]}, expected {model[:12]})"
+    if index is not None and attributes.get("index", "") != index:
+        return f"it was made from another index ({str(attributes.get('index', ''))[:12]}, expected {index[:12]})"
     return None
 
 
 def _refusal(path: Path, kind: str, reason: str) -> UserError:
-    return UserError(f"{path} cannot be used: {reason}; delete it and make it again with `dfeat {_VERBS[kind]}`")
+    return refusal(path, reason, _VERBS[kind])
 
 
 def _refuse_bad_rows(path: Path, shard: Shard) -> None:

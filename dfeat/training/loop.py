@@ -18,15 +18,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dfeat.data.index import read_index
+from dfeat.data.index import index_digest, read_index
 from dfeat.data.pixels import PixelCache
 from dfeat.errors import UserError
 from dfeat.occlusion.parts import read_parts
 from dfeat.progress import progress
 from dfeat.randomness import seed_for
 from dfeat.settings import Method, TrainingSettings, TrainStage
-from dfeat.storage.atomic import write_bytes, write_json, write_text
-from dfeat.storage.provenance import file_digest, settings_text, versions
+from dfeat.storage.atomic import json_bytes, remove, write_bytes, write_files
+from dfeat.storage.provenance import bytes_digest, file_digest, settings_text, versions
+from dfeat.storage.records import check_file, refusal
 from dfeat.storage.shards import Rows, read_rows
 from dfeat.training.dataset import Batch, Sources, TrainingBatches
 from dfeat.training.losses import eq1
@@ -89,10 +90,10 @@ def train(
 
 def read_sources(method: Method, inputs: Inputs) -> Sources:
     """Open what the method needs; UserError names what is missing or does not cover the training images."""
-    index = read_index(inputs.index)
-    parts = read_parts(inputs.parts)
+    index, digest = read_index(inputs.index), index_digest(inputs.index)
+    parts = read_parts(inputs.parts, index=digest)
     sources = Sources(
-        pixels=PixelCache(inputs.pixels),
+        pixels=PixelCache(inputs.pixels, index=digest),
         keys=[record.key for record in index.records],
         labels={record.key: record.label for record in index.records},
         classes=len(index.classes),
@@ -102,7 +103,7 @@ def read_sources(method: Method, inputs: Inputs) -> Sources:
     if method == "sd_inpaint":
         if inputs.inpainted is None:
             raise UserError("the method sd_inpaint needs --inpainted, the cache of inpainted images")
-        sources.inpainted = PixelCache(inputs.inpainted)
+        sources.inpainted = PixelCache(inputs.inpainted, index=digest)
         _require_keys(set(parts.rows), sources.inpainted.row_of, inputs.inpainted)
     if method == "sd_features":
         if not inputs.features or not inputs.twin_features:
@@ -110,11 +111,22 @@ def read_sources(method: Method, inputs: Inputs) -> Sources:
                 "the method sd_features needs --features and --twin-features, of the clean and the occluded images"
             )
         sources.features, sources.twin_features = (
-            read_rows(paths, "features") for paths in (inputs.features, inputs.twin_features)
+            read_rows(paths, "features", index=digest) for paths in (inputs.features, inputs.twin_features)
         )
+        _require_view(sources.features, "clean", inputs.features[0])
+        _require_view(sources.twin_features, "parts", inputs.twin_features[0])
+        if _features_identity(sources.features) != _features_identity(sources.twin_features):
+            reason = f"it was made with another model or other feature settings than {inputs.features[0]}"
+            raise refusal(inputs.twin_features[0], reason, "features")
         _require_keys(set(sources.keys), sources.features.row_of, inputs.features[0])
         _require_keys(set(parts.rows), sources.twin_features.row_of, inputs.twin_features[0])
     return sources
+
+
+def _require_view(rows: Rows, view: str, path: Path) -> None:
+    found = json.loads(rows.settings)["latents"]["view"]
+    if found != view:
+        raise UserError(f"{path} holds features of the view {found!r}; those of {view!r} are needed here")
 
 
 def _require_keys(wanted: set[str], present: dict[str, int], path: Path) -> None:
@@ -280,12 +292,13 @@ def _resume(out: Path, identity: str, model: nn.Module, optimizer: torch.optim.O
     if not path.is_file():
         return _State()
     try:
+        check_file(path, "train")
         with safe_open(path, "pt") as file:
             metadata = file.metadata()
             if metadata.get("identity") != identity:
                 return _State()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError:
+    except (SafetensorError, UserError):
         return _State()
     model.load_state_dict({name[6:]: value for name, value in tensors.items() if name.startswith("model.")})
     for name, parameter in model.named_parameters():
@@ -308,34 +321,31 @@ def _write_run(
 ) -> None:
     from safetensors.torch import save
 
-    write_bytes(
-        out / "model.safetensors", save({name: value.contiguous().cpu() for name, value in model.state_dict().items()})
-    )
-    write_text(out / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in state.metrics))
+    tensors = save({name: value.contiguous().cpu() for name, value in model.state_dict().items()})
     weights = stage.backbone.weights
-    write_json(
-        out / "run.json",
-        {
-            "recipe": RECIPE,
-            "method": method,
-            "seed": seed,
-            "classes": sources.classes,
-            "feature_width": feature_width,
-            "images": len(sources.keys),
-            "steps": state.step,
-            "seconds": round(seconds, 2),
-            "settings": stage.model_dump(mode="json"),
-            "features": _features_identity(sources.features),
-            "inputs": {
-                "index": file_digest(inputs.index / "index.csv"),
-                "parts": file_digest(inputs.parts),
-                "backbone": file_digest(weights_path(weights)) if weights else "timm",
-            },
-            "model": file_digest(out / "model.safetensors"),
-            "versions": versions("torch", "timm", "numpy", "pillow"),
+    run = {
+        "recipe": RECIPE,
+        "method": method,
+        "seed": seed,
+        "classes": sources.classes,
+        "feature_width": feature_width,
+        "images": len(sources.keys),
+        "steps": state.step,
+        "seconds": round(seconds, 2),
+        "settings": stage.model_dump(mode="json"),
+        "features": _features_identity(sources.features),
+        "inputs": {
+            "index": index_digest(inputs.index),
+            "parts": file_digest(inputs.parts),
+            "backbone": file_digest(weights_path(weights)) if weights else "timm",
         },
-    )
-    (out / "checkpoint.safetensors").unlink(missing_ok=True)
+        "model": bytes_digest(tensors),
+        "versions": versions("torch", "timm", "numpy", "pillow"),
+    }
+    metrics = "".join(json.dumps(row) + "\n" for row in state.metrics)
+    contents = {"model.safetensors": tensors, "metrics.jsonl": metrics.encode(), "run.json": json_bytes(run)}
+    write_files({out / name: content for name, content in contents.items()})
+    remove(out / "checkpoint.safetensors")
 
 
 def _features_identity(rows: Rows | None) -> dict[str, Any] | None:

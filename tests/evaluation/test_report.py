@@ -114,5 +114,5 @@ def test_what_is_broken_or_missing_is_named(tmp_path: Path) -> None:
         write_report(tmp_path, Settings(), {}, tmp_path / "report.html")
     (tmp_path / "figure2.png").write_bytes(PIXEL)
     (tmp_path / "efficiency.json").write_text("{")
-    with pytest.raises(UserError, match=r"efficiency\.json is not JSON"):
+    with pytest.raises(UserError, match=r"efficiency\.json cannot be used: it is no JSON"):
         write_report(tmp_path, Settings(), {}, tmp_path / "report.html")

@@ -10,6 +10,7 @@ import pytest
 
 from dfeat.data.pixels import PixelCache, cache_index
 from dfeat.errors import UserError
+from dfeat.storage.records import record_path
 from dfeat.storage.shards import Shard, read_rows, read_shard, write_shard
 from tests.conftest import World
 
@@ -62,6 +63,9 @@ def test_a_flipped_byte_in_the_payload_is_found(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[offset + 3] ^= 1
     path.write_bytes(content)
+    with pytest.raises(UserError, match="not what was written"):
+        read_shard(path, "features")
+    record_path(path).unlink()
     with pytest.raises(UserError, match="does not match its digest"):
         read_shard(path, "features")
 
@@ -89,17 +93,63 @@ def test_another_kind_an_unfinished_row_and_links_are_refused(tmp_path: Path) ->
     write_shard(path, features())
     with pytest.raises(UserError, match="not 'latents'"):
         read_shard(path, "latents")
+    record_path(path).unlink()  # what follows has no record, as a file from elsewhere
     with h5py.File(path, "r+") as file:
         file["done"][1] = False
     with pytest.raises(UserError, match="not whole"):
         read_shard(path, "features")
-    write_shard(path, features())
-    write_shard(tmp_path / "b.h5", features())
+
+
+@pytest.mark.parametrize("link", [h5py.ExternalLink("b.h5", "feature"), h5py.SoftLink("/done")])
+def test_links_are_not_followed(tmp_path: Path, link: object) -> None:
+    path = tmp_path / "a.h5"
+    for name in ("a.h5", "b.h5"):
+        write_shard(tmp_path / name, features())
+    record_path(path).unlink()
     with h5py.File(path, "r+") as file:
         del file["feature"]
-        file["feature"] = h5py.ExternalLink("b.h5", "feature")
+        file["feature"] = link
     with pytest.raises(UserError, match="link to elsewhere"):
         read_shard(path, "features")
+
+
+def test_virtual_and_external_datasets_and_groups_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    (tmp_path / "raw").write_bytes(bytes(24))
+    layout = h5py.VirtualLayout((3, 4), np.float16)
+    layout[:] = h5py.VirtualSource(tmp_path / "missing.h5", "feature", (3, 4))
+    makers = (
+        lambda file: file.create_virtual_dataset("feature", layout, fillvalue=0),
+        lambda file: file.create_dataset("feature", (3, 4), np.float16, external=[(tmp_path / "raw", 0, 24)]),
+        lambda file: file.create_group("feature"),
+    )
+    for make in makers:
+        write_shard(path, features())
+        record_path(path).unlink()
+        with h5py.File(path, "r+") as file:
+            del file["feature"]
+            make(file)
+        with pytest.raises(UserError, match="no plain dataset"):
+            read_shard(path, "features")
+
+
+def test_a_dataset_that_claims_more_than_the_file_has_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    write_shard(path, features())
+    record_path(path).unlink()
+    with h5py.File(path, "r+") as file:
+        del file["feature"]
+        file.create_dataset("feature", (3, 10 << 30), np.float16)
+    with pytest.raises(UserError, match=r"claims 64,424,509,440 bytes, more than the file has"):
+        read_shard(path, "features")
+
+
+def test_rows_of_another_index_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    write_shard(path, features(index="a" * 64))
+    assert read_shard(path, "features", index="a" * 64).index == "a" * 64
+    with pytest.raises(UserError, match=r"another index .*make it again with `dfeat features`"):
+        read_rows([path], "features", index="b" * 64)
 
 
 def test_rows_that_are_not_finite_or_not_unique_are_never_written(tmp_path: Path) -> None:
@@ -141,5 +191,8 @@ def test_the_pixel_cache_gives_each_image_and_finds_damage(world: World, tmp_pat
     content = bytearray(path.read_bytes())
     content[cache._at + 1000] ^= 255
     path.write_bytes(content)
+    with pytest.raises(UserError, match="not what was written"):
+        PixelCache(path)
+    record_path(path).unlink()
     with pytest.raises(UserError, match="was damaged"):
-        PixelCache(path, check=True)
+        PixelCache(path)

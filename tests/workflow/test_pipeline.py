@@ -75,9 +75,13 @@ def run(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_method_leaves_a_model_and_predictions_of_every_set_and_level(run: Path) -> None:
     for method in METHODS:
         model = run / "training" / method / "convnext" / "seed0"
-        assert {path.name for path in model.iterdir()} == {"model.safetensors", "metrics.jsonl", "run.json"}
+        assert {path.name for path in model.iterdir() if path.is_file()} == {
+            "model.safetensors",
+            "metrics.jsonl",
+            "run.json",
+        }
         predictions = run / "evaluation" / method / "convnext" / "seed0"
-        assert sorted(path.name for path in predictions.iterdir()) == [
+        assert sorted(path.name for path in predictions.iterdir() if path.is_file()) == [
             "dfeat@0.csv",
             "imagenet_val@0.csv",
             "imagenet_val@40.csv",
