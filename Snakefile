@@ -52,6 +52,11 @@ rule gain:
         multiext(f"{RUN}/report/gain", ".png", ".svg"),
 
 
+rule efficiency:
+    input:
+        multiext(f"{RUN}/report/efficiency", ".csv", ".json", ".md"),
+
+
 rule claims:
     input:
         f"{RUN}/report/claims.md",

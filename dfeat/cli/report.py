@@ -15,13 +15,15 @@ from dfeat.errors import UserError
     epilog='Example: dfeat table table1 --results results/demo --settings "$(cat settings.json)" --out results/demo/report'
 )
 def table(
-    name: Annotated[str, typer.Argument(help="table1, table2 or claims")],
+    name: Annotated[str, typer.Argument(help="table1, table2, efficiency or claims")],
     results: Annotated[Path, typer.Option(help="results/<run>")],
     settings: SettingsJson,
     out: Out,
 ) -> None:
-    """Make a table (csv, md, tex), or claims.md, from the stored predictions."""
+    """Make a table (csv, md, tex), or claims.md, from the stored predictions; efficiency also reads benchmarks."""
+    from dfeat.doctor.counts import count
     from dfeat.evaluation.claims import write_claims
+    from dfeat.evaluation.efficiency import write_efficiency
     from dfeat.evaluation.tables import write_table
     from dfeat.settings import Settings, parse
 
@@ -30,6 +32,7 @@ def table(
     makers = {
         "table1": lambda: write_table("table1", evaluation, chosen, out),
         "table2": lambda: write_table("table2", evaluation, chosen, out),
+        "efficiency": lambda: write_efficiency(results, chosen, count(chosen), out),
         "claims": lambda: write_claims(evaluation, chosen, out),
     }
     if name not in makers:

@@ -14,6 +14,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Final
 
+from dfeat.evaluation.cost import cost_claim
 from dfeat.evaluation.layout import markdown_escaped
 from dfeat.evaluation.paper import OURS, Cell, TableName, backbone_name, method_name, paper_source, paper_table
 from dfeat.evaluation.printed import arithmetic
@@ -237,11 +238,14 @@ CLAIMS: Final[tuple[Claim, ...]] = (
     ),
 )  # fmt: skip
 """The sentences, in the order of the tables. That SD Features is "significantly more efficient" is not decided by
-accuracies: efficiency.json measures it."""
+accuracies: `cost.cost_claim` reads it off the costs."""
 
 
 def write_claims(evaluation: Path, settings: Settings, out: Path) -> None:
-    """Write `claims.md` into the folder `out`; the same inputs give the same bytes."""
+    """Write `claims.md` into the folder `out`; the same inputs give the same bytes.
+
+    The claim on efficiency is read off `efficiency.json` where that stands in `out`.
+    """
     confidence = settings.report.confidence
     lines = ["# What the paper says, and what numbers say of it", ""]
     if settings.report.note:
@@ -261,7 +265,7 @@ def write_claims(evaluation: Path, settings: Settings, out: Path) -> None:
     for table in TABLES:
         for of_set in load_results(evaluation, settings, sets_of(table, settings)).values():
             lines += _section(table, set_as_source(of_set), confidence)
-    write_text(out / "claims.md", "\n".join(lines))
+    write_text(out / "claims.md", "\n".join(lines + cost_claim(out / "efficiency.json", len(CLAIMS) + 1)))
 
 
 def _preface(confidence: float) -> str:

@@ -36,9 +36,40 @@ rule table:
         " --out {params.folder:q} > {log:q} 2>&1"
 
 
+rule measure_efficiency:
+    input:
+        predictions(),
+        [f"{RUN}/data/{name}/index.csv" for name in ("train", *LEVELS)],
+    output:
+        report(
+            f"{RUN}/report/efficiency.csv",
+            caption="../report/efficiency.rst",
+            category="Tables",
+        ),
+        multiext(f"{RUN}/report/efficiency", ".json", ".md"),
+    log:
+        f"{RUN}/logs/report/efficiency.log",
+    benchmark:
+        f"{RUN}/benchmarks/report/efficiency.tsv"
+    threads: 1
+    resources:
+        mem_mb=grown(4000),
+        runtime=grown(30),
+    params:
+        results=subpath(output[0], ancestor=2),
+        folder=subpath(output[0], parent=True),
+        settings=whole_settings(),
+        recipe=recipe("dfeat.evaluation"),
+    shell:
+        "dfeat table efficiency --results {params.results:q} --settings {params.settings:q}"
+        " --out {params.folder:q} > {log:q} 2>&1"
+
+
 rule write_claims:
     input:
         predictions(),
+        # without None nothing is compared, neither in accuracy nor in cost
+        (f"{RUN}/report/efficiency.json" if "none" in SETTINGS.training.methods else []),
     output:
         report(
             f"{RUN}/report/claims.md",

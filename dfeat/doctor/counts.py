@@ -1,0 +1,93 @@
+"""Floating-point operations of one image through each network of a run.
+
+What enters: the settings. What leaves: FLOPs of a forward pass of each backbone, of encoding, decoding and denoising
+with the diffusion model, for one image. For models of the paper's sizes the figures of `costs`, scaled with the
+number of pixels; for other ones, as the built-in models are, counted by torch on the run's own networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from dfeat.doctor.costs import DECODE, ENCODE, FORWARD, TRAIN, UNET, UP_TO, is_small
+from dfeat.settings import Settings
+
+
+@dataclass(frozen=True)
+class Counts:
+    """FLOPs an image. `forward` is by backbone; `features` is the U-Net up to the last block that is asked for."""
+
+    encode: float
+    decode: float
+    unet: float
+    features: float
+    forward: dict[str, float]
+
+    def inpaint(self, settings: Settings) -> float:
+        """Inpainting one image: every denoising step twice where it is guided, one encoding, one decoding."""
+        chosen = settings.diffusion.inpaint
+        return chosen.steps * (2 if chosen.guidance_scale > 1 else 1) * self.unet + self.encode + self.decode
+
+    def feature(self, settings: Settings) -> float:
+        """The features of one view, from its pixels: one encoding, and a partial pass for each draw of noise."""
+        return self.encode + settings.diffusion.features.ensemble * self.features
+
+    def training(self, settings: Settings, method: str, backbone: str) -> float:
+        """A whole training, for each training image: every epoch sees it and its twin, and Replace Parts its masks."""
+        passes = 2 * settings.training.epochs * (2 if method == "replace" else 1)
+        return passes * self.forward[backbone] * TRAIN / FORWARD
+
+
+def count(settings: Settings) -> Counts:
+    """The FLOPs of the run's networks. Small models are loaded and counted; that takes some seconds."""
+    if is_small(settings):
+        return _counted(settings)
+    diffusion = settings.diffusion
+    area, crop = (diffusion.resolution / 512) ** 2, (settings.training.image_size / 224) ** 2
+    features = max(UP_TO.get(block, UNET) for block in diffusion.features.blocks)
+    forward = dict.fromkeys(settings.training.backbones, FORWARD * crop)
+    return Counts(ENCODE * area, DECODE * area, UNET * area, features * area, forward)
+
+
+def _counted(settings: Settings) -> Counts:
+    import timm
+    import torch
+
+    from dfeat.diffusion.features import find_block, forward_until
+    from dfeat.diffusion.models import load_model
+
+    diffusion, size = settings.diffusion, settings.training.image_size
+    source = diffusion.model.model_copy(update={"precision": "float32"})
+    model = load_model(source, "inpaint", torch.device("cpu"), diffusion.resolution)
+    side = diffusion.resolution
+    image = torch.zeros(1, 3, side, side)
+    with torch.no_grad():
+        cells = model.vae.encode(image)
+        latent = cells.latents if hasattr(cells, "latents") else cells.latent_dist.mode()
+        prompt = model.embed([""])
+    noisy = torch.zeros(1, model.unet.config.in_channels, *latent.shape[2:])
+    timestep = torch.zeros(1, dtype=torch.long)
+    blocks = [find_block(model.unet, name) for name in diffusion.features.blocks]
+    forward = {}
+    for name, backbone in settings.training.backbones.items():
+        network = timm.create_model(backbone.name, pretrained=False, num_classes=0, **backbone.kwargs).eval()
+        forward[name] = _flops(partial(network, torch.zeros(1, 3, size, size)))
+    return Counts(
+        _flops(lambda: model.vae.encode(image)),
+        _flops(lambda: model.vae.decode(latent)),
+        _flops(lambda: model.unet(noisy, timestep, encoder_hidden_states=prompt)),
+        _flops(lambda: forward_until(model.unet, blocks, noisy, timestep, prompt)),
+        forward,
+    )
+
+
+def _flops(call: Callable[[], Any]) -> float:
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        call()
+    return float(counter.get_total_flops())
