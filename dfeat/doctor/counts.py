@@ -1,8 +1,8 @@
 """Floating-point operations of one image through each network of a run.
 
 What enters: the settings. What leaves: FLOPs of a forward pass of each backbone, of encoding, decoding and denoising
-with the diffusion model, for one image. For models of the paper's sizes the figures of `costs`, scaled with the
-number of pixels; for other ones, as the built-in models are, counted by torch on the run's own networks.
+with the diffusion model, for one image. For models of the paper's sizes those of `operations`; for other ones, as the built-in models are,
+counted by torch on the run's own networks.
 """
 
 from __future__ import annotations
@@ -10,10 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
-from dfeat.doctor.costs import DECODE, ENCODE, FORWARD, TRAIN, UNET, UP_TO, is_small
+from dfeat.doctor.costs import denoising_passes, is_small
+from dfeat.doctor.operations import backbone_flops, diffusion_flops, until_flops
 from dfeat.settings import Settings
+
+BACKWARD: Final = 3.0
+"""A forward and a backward pass over a forward one: 2.997 and 2.999 on the paper's backbones."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +32,7 @@ class Counts:
 
     def inpaint(self, settings: Settings) -> float:
         """Inpainting one image: every denoising step twice where it is guided, one encoding, one decoding."""
-        chosen = settings.diffusion.inpaint
-        return chosen.steps * (2 if chosen.guidance_scale > 1 else 1) * self.unet + self.encode + self.decode
+        return denoising_passes(settings.diffusion.inpaint) * self.unet + self.encode + self.decode
 
     def feature(self, settings: Settings) -> float:
         """The features of one view, from its pixels: one encoding, and a partial pass for each draw of noise."""
@@ -38,18 +41,19 @@ class Counts:
     def training(self, settings: Settings, method: str, backbone: str) -> float:
         """A whole training, for each training image: every epoch sees it and its twin, and Replace Parts its masks."""
         passes = 2 * settings.training.epochs * (2 if method == "replace" else 1)
-        return passes * self.forward[backbone] * TRAIN / FORWARD
+        return passes * BACKWARD * self.forward[backbone]
 
 
 def count(settings: Settings) -> Counts:
     """The FLOPs of the run's networks. Small models are loaded and counted; that takes some seconds."""
     if is_small(settings):
         return _counted(settings)
-    diffusion = settings.diffusion
-    area, crop = (diffusion.resolution / 512) ** 2, (settings.training.image_size / 224) ** 2
-    features = max(UP_TO.get(block, UNET) for block in diffusion.features.blocks)
-    forward = dict.fromkeys(settings.training.backbones, FORWARD * crop)
-    return Counts(ENCODE * area, DECODE * area, UNET * area, features * area, forward)
+    resolution, training = settings.diffusion.resolution, settings.training
+    encode, decode, unet = (diffusion_flops(name, resolution) for name in ("encode", "decode", "unet"))
+    features = until_flops(settings.diffusion.features.blocks, resolution)
+    backbones = training.backbones.items()
+    forward = {name: backbone_flops(one.name, training.image_size, training=False) for name, one in backbones}
+    return Counts(encode, decode, unet, features, forward)
 
 
 def _counted(settings: Settings) -> Counts:

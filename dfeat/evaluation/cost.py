@@ -8,12 +8,11 @@ for each training image at which the two are even is given with it.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from dfeat.errors import UserError
 from dfeat.evaluation.paper import backbone_name
+from dfeat.storage.records import read_json, refusal
 
 SENTENCE = (
     "the augmentation of diffusion based features performs similarly to diffusion based inpainting, while being "
@@ -26,12 +25,10 @@ def cost_claim(efficiency: Path, number: int) -> list[str]:
     if not efficiency.is_file():
         return []
     try:
-        rows = json.loads(efficiency.read_text(encoding="utf-8"))["rows"]
+        rows = read_json(efficiency, "table efficiency")["rows"]
         of = {(row["method"], row["backbone"], row["quantity"]): row for row in rows}
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{efficiency} is not readable ({error!r}); make it again with `dfeat table efficiency`"
-        ) from None
+    except (KeyError, TypeError) as error:
+        raise refusal(efficiency, f"it is no efficiency.json ({error!r})", "table efficiency") from None
     quantities = list(dict.fromkeys(row["quantity"] for row in rows))
     lines = []
     for quantity in quantities:

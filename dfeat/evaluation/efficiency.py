@@ -30,7 +30,7 @@ from dfeat.evaluation.layout import markdown_escaped
 from dfeat.evaluation.paper import Cell, backbone_name, method_name
 from dfeat.evaluation.results import load_results, sets_of
 from dfeat.settings import Settings
-from dfeat.storage.atomic import write_json, write_text
+from dfeat.storage.atomic import json_bytes, write_files
 
 QUANTITIES: Final = ("seconds", "flops", "bytes", "joules")
 PREPARED: Final = {
@@ -123,9 +123,14 @@ def write_efficiency(results: Path, settings: Settings, flops: Flops, out: Path)
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows(["" if value is None else _digits(value) for value in dataclasses.astuple(row)] for row in rows)
-    write_text(out / "efficiency.csv", text.getvalue())
-    write_json(out / "efficiency.json", {"note": _note(settings), "rows": [_plain(row) for row in rows]})
-    write_text(out / "efficiency.md", _markdown(rows, settings))
+    content = {"note": _note(settings), "rows": [_plain(row) for row in rows]}
+    write_files(
+        {
+            out / "efficiency.csv": text.getvalue().encode(),
+            out / "efficiency.json": json_bytes(content),
+            out / "efficiency.md": _markdown(rows, settings).encode(),
+        }
+    )
 
 
 def efficiency_rows(results: Path, settings: Settings, flops: Flops) -> list[Row]:

@@ -177,7 +177,7 @@ def test_operations_of_the_papers_models_are_those_of_the_cost_model_and_small_o
     paper = count(Settings())
     assert paper.inpaint(Settings()) == pytest.approx(84.0e12, rel=0.01)
     assert paper.feature(Settings()) == pytest.approx(1379e9, rel=0.01)
-    assert paper.training(Settings(), "none", "swin") == 2 * 30 * 92e9
+    assert paper.training(Settings(), "none", "swin") == pytest.approx(2 * 30 * 92.5e9, rel=0.005)
     assert paper.training(Settings(), "replace", "swin") == 2 * paper.training(Settings(), "none", "swin")
     small = parse(Settings, {
         "diffusion": {"model": {"path": "demo"}, "resolution": 64, "features": {"blocks": ["mid"]}},
