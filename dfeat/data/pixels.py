@@ -31,8 +31,8 @@ from dfeat.storage.shards import SCHEMA, open_shard, read_shard
 
 RECIPE: Final = 2
 Pixels = NDArray[np.uint8]
-_METADATA: Final = 1 << 16
-"""Bytes of HDF5's own bookkeeping, at most."""
+_METADATA, _METADATA_ROW = 1 << 16, 256
+"""Bytes of HDF5's own bookkeeping and of a row's key, shape and offset, at most."""
 
 
 def evaluation_crop(image: Pixels, crop_pct: float, size: int) -> Pixels:
@@ -108,12 +108,13 @@ def _write(
 
     new_file = partial(h5py.File, mode="w", libver=("v110", "v110"))
     with staged(out, verify=verify) as temporary, new_file(temporary) as file:
+        # on a full disk HDF5 fails late, and may close cleanly over missing bytes
+        reserve(file.id.get_vfd_handle(), total + _METADATA + _METADATA_ROW * len(keys))
         file.create_dataset("key", data=np.array(keys, dtype=object), dtype=h5py.string_dtype("utf-8"))
         file.create_dataset("done", data=np.ones(len(keys), bool))
         file.create_dataset("shape", data=shape)
         file.create_dataset("offset", data=np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64))
         pixels = file.create_dataset("pixels", (total,), np.uint8)
-        _reserve(file, total)
         digest, position = hashlib.sha256(), 0
         bar = progress(len(keys), "pixels")
         for image, (height, width) in zip(images, shapes, strict=True):
@@ -133,12 +134,6 @@ def _write(
             sha256=digest.hexdigest(),
             index=index,
         )
-
-
-def _reserve(file: h5py.File, payload: int) -> None:
-    """Allocate what the file will need: on a full disk HDF5 fails late, and may close cleanly over missing bytes."""
-    file.flush()
-    reserve(file.id.get_vfd_handle(), file.id.get_filesize() + payload + _METADATA)
 
 
 class PixelCache:

@@ -76,12 +76,13 @@ class Inpainter:
         masks: NDArray[np.bool_],
         prompts: Sequence[str],
         seeds: Sequence[int] | None = None,
+        names: Sequence[str] | None = None,
     ) -> NDArray[np.uint8]:
         """Fill the masked pixels of images (B, R, R, 3) uint8, masks (B, R, R) True where hidden.
 
         Returns (B, R, R, 3) uint8 as the decoder gives it: known pixels are close, not exact; `paste_known`
         makes them exact. `seeds` give each image its own generator (default: 0, 1, ...), so a row does not
-        depend on its neighbours.
+        depend on its neighbours. Raises UserError, with the `names` of the images, for values that are not finite.
         """
         model, settings = self.model, self.settings
         generators = [torch.Generator().manual_seed(seed) for seed in (seeds or range(len(images)))]
@@ -107,10 +108,16 @@ class Inpainter:
         decoded = model.vae.decode(
             (latents / model.scaling_factor).contiguous(memory_format=torch.channels_last)
         ).sample
-        if not torch.isfinite(decoded).all():
+        finite = torch.isfinite(decoded).flatten(1).all(dim=1)
+        if not finite.all():
+            named = names or [f"row {row}" for row in range(len(images))]
+            bad = list(
+                dict.fromkeys(name for name, is_finite in zip(named, finite.tolist(), strict=True) if not is_finite)
+            )
             raise UserError(
-                f"inpainting gave values that are not finite in {settings.steps} steps at {model.dtype}; nothing was "
-                "written. Use diffusion.model.precision float32 or bfloat16"
+                f"inpainting gave values that are not finite in {settings.steps} steps at {model.dtype} "
+                f"({len(bad)} images: {', '.join(bad[:8])}); nothing was written. Use diffusion.model.precision float32 "
+                "or bfloat16"
             )
         pixels_out = (decoded.float() / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
         return (pixels_out * 255).round().astype(np.uint8)
@@ -208,7 +215,8 @@ def inpaint_shard(
     rows = batches(map(occluded, records), size, progress(len(records), "inpaint"))
     for number, batch in enumerate(rows):
         here = slice(number * size, (number + 1) * size)
-        filled = inpainter(batch[..., :3], batch[..., 3] > 0, prompts[here], seeds[here])
+        keys = [record.key for record in padded[here]]
+        filled = inpainter(batch[..., :3], batch[..., 3] > 0, prompts[here], seeds[here], keys)
         for record, square in zip(records[here], filled, strict=False):
             image = paste_known(square, index.load(record), parts.mask(record.key))
             encoded.append(_encoded(image, settings.inpaint.encoding))

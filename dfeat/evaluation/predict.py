@@ -157,11 +157,21 @@ def _predict_set(
             )
             l_d = None if rows is None else rows.payload[[rows.row_of[record.key] for record in batch]]
             best, probability = _padded_top5(model, images, l_d, size)
+            _refuse_not_finite(set_name, level, batch, probability)
             for record, classes, p1 in zip(batch, best, probability, strict=True):
                 predictions[level].append((record.key, record.label, *_five(classes), f"{p1:.6f}"))
         bar.update(len(batch))
     bar.close()
     return predictions
+
+
+def _refuse_not_finite(set_name: str, level: int, batch: list[Record], probability: NDArray[Any]) -> None:
+    bad = [record.key for record, p1 in zip(batch, probability, strict=True) if not np.isfinite(p1)]
+    if bad:
+        raise UserError(
+            f"the model's output is not finite on {len(bad)} images of {set_name}@{level} ({', '.join(bad[:8])}); "
+            "nothing was written. Train it again with a lower training.learning_rate"
+        )
 
 
 def _decoded(

@@ -59,7 +59,7 @@ def write_files(contents: Mapping[Path, Payload], *, recorded: bool = True) -> N
                     file.write(payload)
                 _sync(temporary)
                 if _digest(temporary) != digest:
-                    raise OSError(errno.EIO, "what was written reads back differently; the disk is not to be trusted")
+                    raise OSError("what was written reads back differently; the disk is not to be trusted")
             except OSError as error:
                 raise _cannot_write(path, error) from error
             written[path] = temporary, digest
@@ -164,7 +164,8 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def _cannot_write(path: Path, error: OSError) -> UserError:
     kind = MachineError if error.errno in _MACHINE else UserError
-    return kind(f"cannot write {path}: {error.strerror or error}; nothing was left there, mend the cause and run again")
+    cause = os.strerror(error.errno) if error.errno else str(error)  # h5py's own text is a page long
+    return kind(f"cannot write {path}: {cause}; nothing was left there, mend the cause and run again")
 
 
 def _digest(path: Path) -> str:

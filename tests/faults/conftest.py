@@ -1,0 +1,121 @@
+"""The jobs that faults are done to, what each makes undisturbed, and the table of what was tried."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from dfeat.settings import TrainStage
+from dfeat.storage.provenance import settings_text
+from tests.conftest import TINY_BACKBONE, World
+from tests.evaluation.predictions import small_settings, write_predictions
+
+from .jobs import Job, artifacts
+
+Tried = Callable[..., None]
+
+
+@pytest.fixture
+def tried(record_property: Callable[[str, object], None]) -> Tried:
+    """Note what a test did: the fault, how often, what came of it, and how many artifacts were lost or torn."""
+
+    def note(fault: str, times: int, outcome: str, lost: int = 0, torn: int = 0) -> None:
+        record_property("fault", json.dumps([fault, times, outcome, lost, torn]))
+
+    return note
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """The table of `make test-faults`, from what the tests counted themselves."""
+    rows: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0, 0])
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.stats.get(outcome, []):
+            for name, value in getattr(report, "user_properties", []):
+                if name == "fault":
+                    fault, times, became, lost, torn = json.loads(value)
+                    key = fault, became if outcome == "passed" else "TEST FAILED"
+                    rows[key] = [a + b for a, b in zip(rows[key], (times, lost, torn), strict=True)]
+    if not rows:
+        return
+    lines = [("fault", "times", "outcome", "lost", "torn")]
+    lines += [(fault, str(n), became, str(lost), str(torn)) for (fault, became), (n, lost, torn) in rows.items()]
+    lines.append(("all", str(sum(row[0] for row in rows.values())), "",
+                  *(str(sum(row[i] for row in rows.values())) for i in (1, 2))))  # fmt: skip
+    widths = [max(len(line[column]) for line in lines) for column in range(5)]
+    terminalreporter.write_line("")
+    for line in lines:
+        terminalreporter.write_line("  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)))
+
+
+@pytest.fixture(scope="session")
+def stages(world: World, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Each stage's settings as its verb takes them."""
+    from timm import create_model
+
+    weights = tmp_path_factory.mktemp("backbone") / "tiny.safetensors"
+    torch.manual_seed(0)
+    save_file(create_model(TINY_BACKBONE["name"], num_classes=0, **TINY_BACKBONE["kwargs"]).state_dict(), weights)
+    train: TrainStage = world.stage("train", "convnext")
+    train = train.model_copy(update={"backbone": train.backbone.model_copy(update={"weights": str(weights)})})
+    names = ("parts", "pixels", "inpaint", "latents", "features", "evaluate")
+    found = {name: settings_text(world.stage(name)) for name in names}
+    return found | {"train": settings_text(train), "index": settings_text(world.settings.data.train)}
+
+
+@pytest.fixture(scope="session")
+def jobs(world: World, stages: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Job]:
+    """A job for every verb of the pipeline, each able to run alone: what it reads has been made before."""
+    made = tmp_path_factory.mktemp("made")
+    data, train, parts = str(world.root / "data"), str(world.train), str(world.parts)
+    write_predictions(made / "synthetic" / "evaluation", small_settings())
+    published = settings_text(small_settings())
+
+    def job(name: str, *arguments: str) -> Job:
+        stage = ["--settings", stages[name]] if name in stages else []
+        return Job(name, (name, *arguments, *stage))
+
+    latents = str(made / "latents.h5")
+    training = ("--method", "none", "--seed", "0", "--index", train, "--pixels", f"{train}/pixels.h5", "--parts", parts)
+    chosen = {
+        "index": job("index", "train", "--out", "{out}"),
+        "parts": job("parts", "--index", train, "--out", "{out}/parts.json"),
+        "pixels": job("pixels", "--index", train, "--out", "{out}/pixels.h5"),
+        "latents": job("latents", "--index", train, "--view", "clean", "--threads", "1", "--out", "{out}/latents.h5"),
+        "features": job("features", "--latents", latents, "--threads", "1", "--out", "{out}/features.h5"),
+        "inpaint": job("inpaint", "--index", train, "--parts", parts, "--threads", "1", "--out", "{out}/inpaint.h5"),
+        "train": job("train", *training, "--threads", "1", "--out", "{out}"),
+        "evaluate": job("evaluate", "--model", str(made), "--data", data, "--threads", "1", "--out", "{out}"),
+        "table": Job("table", ("table", "table1", "--results", str(made / "synthetic"), "--settings", published,
+                               "--out", "{out}")),
+        "figure": Job("figure", ("figure", "gain", "--results", str(made / "synthetic"), "--settings", published,
+                                 "--out", "{out}")),
+        "demo-data": Job("demo-data", ("demo-data", "--out", "{out}", "--train", "1", "--val", "1", "--real", "1")),
+        "schema": Job("schema", ("schema", "--out", "{out}/schema.json")),
+    }  # fmt: skip
+    for name in ("latents", "train"):  # what features and evaluate read
+        assert chosen[name].run(made, made / "log") == 0, (made / "log").read_text()
+    return chosen
+
+
+@pytest.fixture(scope="session")
+def undisturbed(jobs: dict[str, Job], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Path]]:
+    """The folder that a job leaves when nothing disturbs it; made when it is first asked for."""
+    folders: dict[str, Path] = {}
+
+    def find(name: str) -> Path:
+        if name not in folders:
+            out = tmp_path_factory.mktemp(f"undisturbed-{name}")
+            log = out.with_suffix(".log")
+            assert jobs[name].run(out, log) == 0, log.read_text()
+            assert artifacts(out), name
+            folders[name] = out
+        return folders[name]
+
+    yield find

@@ -1,0 +1,69 @@
+"""The verbs as jobs: a command line, where it writes, and a process that runs it and can be killed.
+
+A job's process is forked from a server that has the libraries imported but has computed nothing, so it is at work
+after milliseconds; what it runs is the command line's own `main`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dfeat.storage.records import FOLDER
+
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["tests.faults.warm"])
+
+
+@dataclass(frozen=True)
+class Job:
+    """A verb with its arguments; `{out}` in them is the folder that it is given to write in."""
+
+    name: str
+    arguments: tuple[str, ...]
+
+    def start(self, out: Path, log: Path) -> Any:
+        """A process that runs the verb into `out`; what it prints goes to `log`."""
+        words = [word.replace("{out}", str(out)) for word in self.arguments]
+        process = FORKS.Process(target=_run, args=(words, str(log)))
+        process.start()
+        return process
+
+    def run(self, out: Path, log: Path) -> int:
+        """Run the verb to its end; returns the exit status."""
+        process = self.start(out, log)
+        process.join(120)
+        assert process.exitcode is not None, f"{self.name} did not end"
+        return int(process.exitcode)
+
+
+def _run(words: list[str], log: str) -> None:
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    sys.argv = ["dfeat", *words]
+    from dfeat.cli import main
+
+    main()
+
+
+def artifacts(folder: Path) -> dict[str, str]:
+    """Digest of every file under a final name; of run.json without the seconds that the training took."""
+    return {
+        path.relative_to(folder).as_posix(): digest_of(path.name, path.read_bytes())
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.parent.name != FOLDER and ".tmp." not in path.name
+    }
+
+
+def digest_of(name: str, content: bytes) -> str:
+    """SHA-256 of an artifact, leaving out what a clock wrote."""
+    if name == "run.json":
+        content = json.dumps({**json.loads(content), "seconds": 0}).encode()
+    return hashlib.sha256(content).hexdigest()
