@@ -62,8 +62,9 @@ def stage(name, backbone=None, method=None):
 
 
 def whole_settings():
-    """All settings as JSON, for tables and figures."""
-    return settings_text(SETTINGS)
+    """All settings as JSON, for figures and reports, but for what a job asks for, which is no one's result."""
+    plain = SETTINGS.model_copy(update={"resources": dfeat_settings.ResourceSettings()})
+    return settings_text(plain)
 
 
 def read_by_table(sets):
