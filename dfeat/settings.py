@@ -91,6 +91,8 @@ class DataSettings(Section):
         256, ge=8, le=2048, description="short side of cached pixels; images are never enlarged twice"
     )
 
+    interpolation: Literal["bicubic", "bilinear"] = Field("bicubic", description="how pixels are brought to short_side")
+
     @field_validator("evaluation", mode="before")
     @classmethod
     def _left_out(cls, sets: Any) -> Any:
@@ -112,6 +114,9 @@ class InpaintSettings(Section):
     """Input augmentation [Sec. 3]: the chosen parts filled in by the diffusion model."""
 
     prompt: str = Field("A class of <object_class>", description="[Sec. 4.2]; <object_class> is the class name")
+    class_name: Literal["one", "all"] = Field(
+        "one", description="one: a single name of the class; all: every name that ImageNet has of it, with commas"
+    )
     negative_prompt: str = ""
     scheduler: Literal["model", "ddim", "dpmsolver++"] = Field("ddim", description="model: the one saved with it")
     steps: int = Field(50, ge=1, le=1000)
@@ -200,12 +205,22 @@ class TrainingSettings(Section):
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(1e-4, ge=0)
     schedule: Literal["cosine", "constant"] = "cosine"
+    originals: bool = Field(
+        True, description="train on originals and their twins; false: on twins alone, twice, so that steps stay equal"
+    )
     crop_scale: tuple[float, float] = Field((0.35, 1.0), description="area of the random resized crop")
     flip: Share = 0.5
     alpha: float = Field(1.0, ge=0, description="Eq. 1: weight of the loss on images")
     beta: float = Field(0.5, ge=0, description="Eq. 1: weight of the loss on masks (replace)")
     mask_image: Literal["object", "chosen"] = Field("object", description="Eq. 1: whose mask is classified")
     cutmix_alpha: float = Field(1.0, gt=0, description="CutMix: Beta(alpha, alpha) draws the kept area")
+    twin_features: Literal["occluded", "clean"] = Field(
+        "occluded",
+        description="sd_features: twins are occluded, with features of their own; clean: twins are originals",
+    )
+    head: Literal["new", "pretrained"] = Field(
+        "new", description="pretrained: start from the rows of the run's classes in the weights' ImageNet-1k head"
+    )
     fusion: Literal["concat", "sum", "gated", "attention"] = Field("concat", description="of l_f and l_d into l_a")
     precision: Literal["float32", "bfloat16"] = "float32"
     compile: bool = Field(False, description="torch.compile of the backbone: minutes at the start, faster steps after")
@@ -287,6 +302,7 @@ class PixelsStage(Section):
     """What `dfeat pixels` is given."""
 
     short_side: int = Field(256, ge=8, le=2048)
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
 
 
 class InpaintStage(Section):
@@ -346,6 +362,8 @@ _READ_BY: Final[dict[str, tuple[Method, ...]]] = {
     "mask_image": ("replace",),
     "cutmix_alpha": ("cutmix",),
     "fusion": ("sd_features",),
+    "twin_features": ("sd_features",),
+    "originals": METHODS[1:],
 }
 """Training settings that only some methods read; the other methods get their defaults."""
 
@@ -363,7 +381,7 @@ def stage_settings(
     if stage == "parts":
         return PartsStage(unit=occlusion.unit, share=occlusion.share)
     if stage == "pixels":
-        return PixelsStage(short_side=settings.data.short_side)
+        return PixelsStage(short_side=settings.data.short_side, interpolation=settings.data.interpolation)
     if stage == "inpaint":
         return InpaintStage(**model, resolution=diffusion.resolution, inpaint=diffusion.inpaint)
     if stage == "latents":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -63,7 +65,7 @@ def test_the_schema_is_in_step_with_the_models() -> None:
 
 
 @pytest.mark.parametrize("overlays", [(), ("config/demo.yaml",), ("config/demo.yaml", "config/smoke.yaml"),
-                                      ("config/fast.yaml",), ("config/single-gpu.yaml",)])  # fmt: skip
+                                      ("config/paper.yaml",), ("config/fast.yaml",), ("config/single-gpu.yaml",)])  # fmt: skip
 def test_the_shipped_configurations_are_valid(overlays: tuple[str, ...]) -> None:
     assert parse(Settings, merged("config.yaml", *overlays)).training.methods == METHODS
 
@@ -71,6 +73,23 @@ def test_the_shipped_configurations_are_valid(overlays: tuple[str, ...]) -> None
 def test_config_yaml_says_what_the_defaults_are() -> None:
     written = parse(Settings, merged("config.yaml"))
     assert written == Settings()
+    assert parse(Settings, merged("config.yaml", "config/paper.yaml")) == written
+
+
+def test_every_choice_that_is_documented_is_a_setting_with_that_default() -> None:
+    """The bold entries of docs/choices.md: `section.key: value`, further keys of the same section without it."""
+    entries = re.findall(r"^\*\*[^*]+\*\* \((`[^)]+`)\)", (ROOT / "docs/choices.md").read_text(), re.MULTILINE)
+    assert len(entries) > 20
+    for entry in entries:
+        section = ""
+        for code in re.findall(r"`([^`]+)`", entry.replace("\n", " ")):
+            path, _, value = code.partition(": ")
+            section, key = path.rsplit(".", 1) if "." in path else (section, path)
+            found: Any = Settings().model_dump(mode="json")
+            for name in f"{section}.{key}".strip(".").split("."):
+                assert name in found, f"{code}: no setting {section}.{key}"
+                found = found[name]
+            assert not value or found == yaml.safe_load(value), code
 
 
 def test_a_changed_training_setting_changes_no_other_stage() -> None:

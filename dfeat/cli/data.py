@@ -21,6 +21,8 @@ def index(
     classes: Annotated[Path | None, typer.Option(help="the train set's classes.json, for an evaluation set")] = None,
 ) -> None:
     """List the images of a set, check every record, and write index.csv and problems.csv."""
+    import json
+
     from dfeat.data.index import build_evaluation_index, build_train_index
     from dfeat.settings import EvaluationSet, TrainSet, parse
 
@@ -30,7 +32,11 @@ def index(
         raise UserError(f"the set {name!r} needs --classes, the classes.json in the train set's index")
     else:
         built = build_evaluation_index(name, parse(EvaluationSet, settings, f"data.evaluation.{name}"), classes, out)
-    typer.echo(f"{name}: {len(built.records)} images, {len(built.classes)} classes; problems in {out / 'problems.csv'}")
+    found = json.loads((out / "source.json").read_text(encoding="utf-8"))
+    typer.echo(
+        f"{name}: {len(built.records)} images, {len(built.classes)} classes; a {found['container']} in the layout "
+        f"{found['layout']!r}; {found['problems']} problems in {out / 'problems.csv'}"
+    )
 
 
 @app.command(epilog="Example: dfeat parts --index results/paper/data/train --out results/paper/occlusion/parts.json")

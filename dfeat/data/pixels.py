@@ -1,7 +1,7 @@
 """Decoded pixels: the cache that training and evaluation read, and the crops they take of it.
 
 What enters: an index (or inpainted images). What leaves: `pixels.h5`, every image decoded once, its short side
-resized to `short_side` (bicubic, as timm's evaluation transform does), all of them one contiguous run of bytes
+resized to `short_side` (by default bicubic, as timm's evaluation transform does), all of them one contiguous run of bytes
 that is memory-mapped by its offset and shared by all trainings.
 """
 
@@ -59,14 +59,14 @@ def resized_shape(height: int, width: int, short_side: int) -> tuple[int, int]:
     return int(short_side * height / width), short_side
 
 
-def resize(image: NDArray[Any], height: int, width: int) -> NDArray[Any]:
-    """Resize an image (H, W, 3) uint8, bicubic with antialiasing; a mask (H, W) bool by nearest pixel."""
+def resize(image: NDArray[Any], height: int, width: int, interpolation: str = "bicubic") -> NDArray[Any]:
+    """Resize an image (H, W, 3) uint8 with antialiasing, "bicubic" or "bilinear"; a mask (H, W) bool by nearest pixel."""
     if image.shape[:2] == (height, width):
         return image
     if image.ndim == 2:
         picture = Image.fromarray(image.astype(np.uint8) * 255).resize((width, height), Image.Resampling.NEAREST)
         return np.asarray(picture) > 127
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling[interpolation.upper()]))
 
 
 def cache_index(index_folder: Path, settings: PixelsStage, out: Path) -> int:
@@ -118,7 +118,7 @@ def _write(
         digest, position = hashlib.sha256(), 0
         bar = progress(len(keys), "pixels")
         for image, (height, width) in zip(images, shapes, strict=True):
-            row = np.ascontiguousarray(resize(image, height, width)).reshape(-1)
+            row = np.ascontiguousarray(resize(image, height, width, settings.interpolation)).reshape(-1)
             pixels[position : position + row.size] = row
             digest.update(row.data)
             position += row.size

@@ -22,7 +22,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 
-from dfeat.data.index import Record, index_digest, read_index
+from dfeat.data.classes import lemmas
+from dfeat.data.index import ClassInfo, Record, index_digest, read_index
 from dfeat.data.pixels import resize
 from dfeat.diffusion.features import draw_noise
 from dfeat.diffusion.latents import batches, part_of, to_model_range
@@ -199,7 +200,7 @@ def inpaint_shard(
     parts = read_parts(parts_file, index=digest)
     records = part_of([record for record in index.records if record.key in parts.rows], shard)
     inpainter = Inpainter(load_model(settings.model, "inpaint", device, settings.resolution), settings.inpaint)
-    side, names = settings.resolution, [classes.name for classes in index.classes]
+    side, names = settings.resolution, _class_names(index.classes, settings.inpaint.class_name)
     size = settings.batch_size
     padded = records + records[-1:] * (-len(records) % size)
     seeds = [seed_for(settings.inpaint.seed, record.key, "inpaint") for record in padded]
@@ -224,6 +225,13 @@ def inpaint_shard(
     model, keys = inpainter.model, [record.key for record in records]
     write_shard(out, Shard("inpaint", RECIPE, settings, model.digest, keys, encoded, extras, model.digests, digest))
     return len(records)
+
+
+def _class_names(classes: Sequence[ClassInfo], which: str) -> list[str]:
+    """What stands for <object_class> in the prompt: "one" name of each class, or "all" that ImageNet has of it."""
+    if which == "one":
+        return [info.name for info in classes]
+    return [", ".join(lemmas(info.wnid)) for info in classes]
 
 
 def _encoded(image: NDArray[np.uint8], encoding: str) -> bytes:

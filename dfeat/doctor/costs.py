@@ -73,8 +73,9 @@ def is_small(settings: Settings) -> bool:
 
 
 def _views(settings: Settings, images: Mapping[str, int]) -> int:
-    """Images that diffusion features are taken of: the training images twice, each test set at each level."""
-    return 2 * images["train"] + sum(images[name] * len(s.levels) for name, s in settings.data.evaluation.items())
+    """Images that diffusion features are taken of: originals, twins where they have their own, test sets by level."""
+    of_train = images["train"] * (2 if settings.training.twin_features == "occluded" else 1)
+    return of_train + sum(images[name] * len(s.levels) for name, s in settings.data.evaluation.items())
 
 
 def _pixels(settings: Settings, images: Mapping[str, int]) -> Cost:

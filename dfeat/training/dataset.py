@@ -6,7 +6,8 @@ workers, order and resumption change nothing.
 
 Every method trains on 2N items an epoch, so all take the same number of optimiser steps: N originals and their
 N twins. The twin is the black-out, replaced, CutMix or inpainted image; for None it is the original again; for
-SD Features it is the black-out image with features of its own. An image without parts is its own twin.
+SD Features it is the black-out image with features of its own. An image without parts is its own twin. Without
+originals (`training.originals: false`) the twins are taken twice, in other crops.
 """
 
 from __future__ import annotations
@@ -58,11 +59,16 @@ class Sources:
     pixels: PixelCache
     keys: list[str]
     labels: dict[str, int]
-    classes: int
+    wnids: list[str]
     parts: Parts
     inpainted: PixelCache | None = None
     features: Rows | None = None
     twin_features: Rows | None = None
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are."""
+        return len(self.wnids)
 
 
 @dataclass(frozen=True)
@@ -110,7 +116,7 @@ class TrainingBatches:
         epoch, within = divmod(step, self.steps_per_epoch)
         size = self.settings.batch_size
         numbers = self._epoch_order(epoch)[within * size : (within + 1) * size].tolist()
-        return [self._item(self.keys[number // 2], bool(number % 2), epoch) for number in numbers]
+        return [self._item(self.keys[number // 2], number % 2, epoch) for number in numbers]
 
     def _epoch_order(self, epoch: int) -> NDArray[np.int64]:
         """The order of the 2N items of an epoch; item 2i is the original i, 2i + 1 its twin. Full batches only.
@@ -122,9 +128,10 @@ class TrainingBatches:
             self._order = (epoch, np.resize(order, self.steps_per_epoch * self.settings.batch_size))
         return self._order[1]
 
-    def _item(self, key: str, twin: bool, epoch: int) -> _Item:
-        """One item with its random crop."""
-        rng = rng_for(self.seed, f"{key} {int(twin)} {epoch}", "crop")
+    def _item(self, key: str, second: int, epoch: int) -> _Item:
+        """The first or the second item of an image, with its random crop: the original, then its twin."""
+        rng = rng_for(self.seed, f"{key} {second} {epoch}", "crop")
+        twin = bool(second) or not self.settings.originals
         height, width = self._cache(key, twin).shape_of(key)
         return _Item(key, twin, *self._random_crop(height, width, rng))
 
@@ -135,7 +142,8 @@ class TrainingBatches:
 
     def _occluded(self, key: str, twin: bool) -> bool:
         """Whether an item is an occluded twin; an image without parts is its own twin."""
-        return twin and key in self.sources.parts.rows
+        clean = self.method == "sd_features" and self.settings.twin_features == "clean"
+        return twin and not clean and key in self.sources.parts.rows
 
     def _pictures(self, items: list[_Item]) -> NDArray[np.uint8]:
         """The items' pictures (B, S, S, 3): cropped, flipped and, where they are twins, painted as the method says."""

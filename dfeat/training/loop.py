@@ -31,7 +31,7 @@ from dfeat.storage.records import check_file, refusal
 from dfeat.storage.shards import Rows, read_rows
 from dfeat.training.dataset import Batch, Sources, TrainingBatches
 from dfeat.training.losses import eq1
-from dfeat.training.network import Classifier, build_backbone, normalised
+from dfeat.training.network import Classifier, build_backbone, normalised, start_from_pretrained_head
 from dfeat.training.weights import weights_path
 
 RECIPE: Final = 2
@@ -65,11 +65,13 @@ def train(
     """Train one model and write its folder. A training that was interrupted goes on after its last epoch."""
     started = time.monotonic()
     settings = stage.training
-    sources = read_sources(method, inputs)
+    sources = read_sources(method, inputs, settings)
     batches = TrainingBatches(method, sources, settings, seed, stage.partner_seed)
     torch.manual_seed(seed_for(seed, method, "initial weights"))
     feature_width = int(sources.features.payload.shape[1]) if sources.features else 0
     model = Classifier(build_backbone(stage.backbone), sources.classes, feature_width, settings.fusion)
+    if settings.head == "pretrained":
+        start_from_pretrained_head(model, stage.backbone, sources.wnids)
     model.to(device, memory_format=torch.channels_last)
     optimizer = build_optimizer(model, settings)
     identity = settings_text({"stage": stage.model_dump(mode="json"), "method": method, "seed": seed, "recipe": RECIPE})
@@ -88,7 +90,7 @@ def train(
     _write_run(out, method, stage, seed, inputs, sources, feature_width, model, state, time.monotonic() - started)
 
 
-def read_sources(method: Method, inputs: Inputs) -> Sources:
+def read_sources(method: Method, inputs: Inputs, settings: TrainingSettings) -> Sources:
     """Open what the method needs; UserError names what is missing or does not cover the training images."""
     index, digest = read_index(inputs.index), index_digest(inputs.index)
     parts = read_parts(inputs.parts, index=digest)
@@ -96,7 +98,7 @@ def read_sources(method: Method, inputs: Inputs) -> Sources:
         pixels=PixelCache(inputs.pixels, index=digest),
         keys=[record.key for record in index.records],
         labels={record.key: record.label for record in index.records},
-        classes=len(index.classes),
+        wnids=[info.wnid for info in index.classes],
         parts=parts,
     )
     _require_keys(set(sources.keys), sources.pixels.row_of, inputs.pixels)
@@ -106,21 +108,28 @@ def read_sources(method: Method, inputs: Inputs) -> Sources:
         sources.inpainted = PixelCache(inputs.inpainted, index=digest)
         _require_keys(set(parts.rows), sources.inpainted.row_of, inputs.inpainted)
     if method == "sd_features":
-        if not inputs.features or not inputs.twin_features:
-            raise UserError(
-                "the method sd_features needs --features and --twin-features, of the clean and the occluded images"
-            )
-        sources.features, sources.twin_features = (
-            read_rows(paths, "features", index=digest) for paths in (inputs.features, inputs.twin_features)
-        )
-        _require_view(sources.features, "clean", inputs.features[0])
-        _require_view(sources.twin_features, "parts", inputs.twin_features[0])
-        if _features_identity(sources.features) != _features_identity(sources.twin_features):
-            reason = f"it was made with another model or other feature settings than {inputs.features[0]}"
-            raise refusal(inputs.twin_features[0], reason, "features")
-        _require_keys(set(sources.keys), sources.features.row_of, inputs.features[0])
-        _require_keys(set(parts.rows), sources.twin_features.row_of, inputs.twin_features[0])
+        _read_features(sources, inputs, digest, clean=settings.twin_features == "clean")
     return sources
+
+
+def _read_features(sources: Sources, inputs: Inputs, index: str, clean: bool) -> None:
+    if not inputs.features or not (inputs.twin_features or clean):
+        raise UserError(
+            "the method sd_features needs --features and --twin-features, of the clean and the occluded images"
+        )
+    own = read_rows(inputs.features, "features", index=index)
+    _require_view(own, "clean", inputs.features[0])
+    _require_keys(set(sources.keys), own.row_of, inputs.features[0])
+    sources.features = own
+    if clean:
+        return
+    twins = read_rows(inputs.twin_features, "features", index=index)
+    _require_view(twins, "parts", inputs.twin_features[0])
+    if _features_identity(own) != _features_identity(twins):
+        reason = f"it was made with another model or other feature settings than {inputs.features[0]}"
+        raise refusal(inputs.twin_features[0], reason, "features")
+    _require_keys(set(sources.parts.rows), twins.row_of, inputs.twin_features[0])
+    sources.twin_features = twins
 
 
 def _require_view(rows: Rows, view: str, path: Path) -> None:

@@ -121,6 +121,21 @@ def normalised(images: Tensor | NDArray[np.uint8], device: torch.device, statist
     return pixels.div_(255).sub_(mean).div_(std)
 
 
+def start_from_pretrained_head(model: Classifier, settings: Backbone, wnids: Sequence[str]) -> None:
+    """Let the head begin as the rows of the run's classes in the pretrained head for ImageNet-1k.
+
+    A head that reads diffusion features beside l_f (fusion "concat") keeps its new weights for those. Raises UserError
+    where the weights have no such head, or ImageNet-1k has no such class.
+    """
+    pretrained = build_pretrained(settings).get_classifier()
+    if not isinstance(pretrained, nn.Linear):
+        raise UserError(f"the head of {settings.name} is no linear layer; set training.head to new")
+    width = pretrained.in_features
+    with torch.no_grad():
+        model.head.weight[:, :width] = restricted_logits(pretrained.weight.T, wnids).T
+        model.head.bias.copy_(restricted_logits(pretrained.bias[None], wnids)[0])
+
+
 def restricted_logits(logits: Tensor, wnids: Sequence[str]) -> Tensor:
     """The read-out "before fine-tuning": of a head for ImageNet-1k, (B, 1000), the columns of the run's classes.
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+from dfeat.data.classes import class_infos
 from dfeat.diffusion import Inpainter
-from dfeat.diffusion.inpaint import inpaint_shard, paste_known
+from dfeat.diffusion.inpaint import _class_names, inpaint_shard, paste_known
 from dfeat.errors import UserError
 from dfeat.settings import InpaintSettings
 from dfeat.storage.shards import read_shard
@@ -109,6 +110,12 @@ def test_shards_of_another_size_hold_the_same_images(world: World, tmp_path: Pat
         shard = read_shard(tmp_path / f"{number}.h5", "inpaint")
         rows |= dict(zip(shard.keys, shard.payload, strict=True))
     assert rows == dict(zip(whole.keys, whole.payload, strict=True))
+
+
+def test_the_prompt_may_hold_one_name_of_a_class_or_all() -> None:
+    classes = class_infos(["n01440764", "n02012849"])
+    assert _class_names(classes, "one") == ["tench", "crane"]
+    assert _class_names(classes, "all")[0] == "tench, Tinca tinca"
 
 
 def test_settings_are_checked(tiny_models: dict[str, Path], tmp_path: Path) -> None:

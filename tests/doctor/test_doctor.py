@@ -142,6 +142,8 @@ def test_costs_of_the_papers_run_are_those_that_were_counted() -> None:
 def test_costs_follow_the_settings() -> None:
     settings = read_settings([REPOSITORY / "config.yaml"])
     before = {cost.step: cost for cost in estimate(settings, PAPER)}
+    clean = estimate(changed(settings, training={"twin_features": "clean"}), PAPER)
+    assert next(cost.items for cost in clean if cost.step == "features") == before["features"].items - PAPER["train"]
     cheaper = changed(settings, diffusion={"resolution": 256, "inpaint": {"steps": 25, "guidance_scale": 1}})
     after = {cost.step: cost for cost in estimate(cheaper, PAPER)}
     assert after["latents"].bytes * 4 == before["latents"].bytes

@@ -7,9 +7,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from PIL import Image
 
 from dfeat.data.pixels import PixelCache, cache_index
 from dfeat.errors import UserError
+from dfeat.settings import PixelsStage
 from dfeat.storage.records import record_path
 from dfeat.storage.shards import Shard, read_rows, read_shard, write_shard
 from tests.conftest import World
@@ -178,6 +180,17 @@ def test_sister_shards_are_joined_and_strangers_refused(tmp_path: Path) -> None:
 def test_a_missing_shard_is_named_with_the_verb_that_makes_it(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="make it with `dfeat latents`"):
         read_shard(tmp_path / "none.h5", "latents")
+
+
+def test_the_pixel_cache_is_resized_as_it_is_told(world: World, tmp_path: Path) -> None:
+    from dfeat.data.index import read_index
+
+    stage = PixelsStage(short_side=40, interpolation="bilinear")
+    cache_index(world.train, stage, tmp_path / "pixels.h5")
+    record = read_index(world.train).records[0]
+    picture = Image.fromarray(read_index(world.train).load(record))
+    wanted = np.asarray(picture.resize((40, 40), Image.Resampling.BILINEAR))
+    assert (PixelCache(tmp_path / "pixels.h5")[record.key] == wanted).all()
 
 
 def test_the_pixel_cache_gives_each_image_and_finds_damage(world: World, tmp_path: Path) -> None:

@@ -12,17 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from timm import create_model
 
+from dfeat.data.classes import imagenet_wnids
 from dfeat.data.index import read_index
 from dfeat.data.pixels import PixelCache
 from dfeat.errors import UserError
 from dfeat.occlusion.parts import read_parts
-from dfeat.settings import METHODS, TrainingSettings, TrainStage
+from dfeat.settings import METHODS, Backbone, TrainingSettings, TrainStage
 from dfeat.storage.shards import Rows
 from dfeat.training import loop
 from dfeat.training.dataset import Batch, Sources, TrainingBatches, _Item, cut, cut_mask
 from dfeat.training.losses import eq1
-from dfeat.training.network import FUSIONS, Classifier, build_backbone
+from dfeat.training.network import FUSIONS, Classifier, build_backbone, start_from_pretrained_head
 from tests.conftest import CPU, TINY_BACKBONE, World
 
 
@@ -47,7 +49,7 @@ def sources(world: World) -> Sources:
     rows = {key: row for row, key in enumerate(keys)}
     clean, twin = np.zeros((40, 5), np.float16), np.ones((40, 5), np.float16)
     return Sources(
-        cache, keys, {record.key: record.label for record in index.records}, 20, parts, cache,
+        cache, keys, {r.key: r.label for r in index.records}, [info.wnid for info in index.classes], parts, cache,
         Rows(clean, rows, "{}", ""), Rows(twin, rows, "{}", ""),
     )  # fmt: skip
 
@@ -102,6 +104,40 @@ def test_twins_are_painted_as_their_method_says(sources: Sources) -> None:
     assert (features.images[0].numpy() == black).all()
     assert (features.features == 1).all()
     assert (row_of(sources, "sd_features", key, False).features == 0).all()
+
+
+def test_without_originals_an_epoch_is_as_long_and_has_each_twin_twice(sources: Sources) -> None:
+    alone = SETTINGS.model_copy(update={"originals": False, "crop_scale": (0.3, 0.9)})
+    batches = TrainingBatches("blackout", sources, alone, 0, 0)
+    items = [item for step in range(batches.steps_per_epoch) for item in batches._items(step)]
+    assert len(items) == 2 * len(sources.keys)
+    assert all(item.twin for item in items)
+    assert len({(item.key, item.box) for item in items}) == len(items)
+
+
+def test_with_clean_features_a_twin_is_the_original_and_needs_no_features_of_its_own(sources: Sources) -> None:
+    clean = TrainingSettings(**SETTINGS.model_dump() | {"twin_features": "clean"})
+    alone = Sources(**vars(sources) | {"twin_features": None})
+    batch = TrainingBatches("sd_features", alone, clean, 0, 0)[1]
+    assert (batch.features == 0).all()
+    assert (batch.images == TrainingBatches("none", sources, SETTINGS, 0, 0)[1].images).all()
+
+
+def test_a_pretrained_head_starts_as_the_rows_of_the_runs_classes(sources: Sources, tmp_path: Path) -> None:
+    pretrained = create_model(TINY_BACKBONE["name"], num_classes=1000, **TINY_BACKBONE["kwargs"])
+    save_file(pretrained.state_dict(), tmp_path / "weights.safetensors")
+    backbone = Backbone(**TINY_BACKBONE, weights=str(tmp_path / "weights.safetensors"))
+    rows = [imagenet_wnids().index(wnid) for wnid in sources.wnids]
+    for feature_width in (0, 5):
+        model = Classifier(build_backbone(backbone), 20, feature_width)
+        new = model.head.weight.detach().clone()
+        start_from_pretrained_head(model, backbone, sources.wnids)
+        width = pretrained.num_features
+        assert torch.equal(model.head.weight[:, :width], pretrained.get_classifier().weight[rows])
+        assert torch.equal(model.head.weight[:, width:], new[:, width:])
+        assert torch.equal(model.head.bias, pretrained.get_classifier().bias[rows])
+    with pytest.raises(UserError, match="lack n02958343"):
+        start_from_pretrained_head(model, backbone, [*sources.wnids[:-1], "n02958343"])
 
 
 def test_cutmix_mixes_twins_only_and_labels_in_proportion(sources: Sources) -> None:
@@ -162,8 +198,6 @@ def test_every_fusion_uses_both_features(fusion: str) -> None:
 
 @pytest.fixture(scope="module")
 def stage(world: World, tmp_path_factory: pytest.TempPathFactory) -> TrainStage:
-    from timm import create_model
-
     weights = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     torch.manual_seed(0)
     save_file(create_model(TINY_BACKBONE["name"], num_classes=0, **TINY_BACKBONE["kwargs"]).state_dict(), weights)
@@ -218,7 +252,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(world: World, stage: TrainStage
     with pytest.raises(UserError, match="not finite") as stop:
         loop.train("none", inputs(world), wild, 0, tmp_path / "wild", CPU)
     step = int(str(stop.value).split("step ")[1].split()[0])
-    batches = TrainingBatches("none", loop.read_sources("none", inputs(world)), wild.training, 0, 0)
+    batches = TrainingBatches("none", loop.read_sources("none", inputs(world), wild.training), wild.training, 0, 0)
     assert all(key in str(stop.value) for key in batches.keys_of(step)[:8])
     assert not (tmp_path / "wild" / "model.safetensors").exists()
 

@@ -127,10 +127,10 @@ def method_inputs(wildcards):
     if wildcards.method == "sd_inpaint":
         return {"inpainted": f"{RUN}/diffusion/inpaint/train/pixels.h5"}
     if wildcards.method == "sd_features":
-        return {
-            "features": shards_of("features", "train"),
-            "twin_features": shards_of("features", "train-occluded"),
-        }
+        clean = {"features": shards_of("features", "train")}
+        if SETTINGS.training.twin_features == "clean":
+            return clean
+        return clean | {"twin_features": shards_of("features", "train-occluded")}
     return {}
 
 
