@@ -132,7 +132,7 @@ def test_costs_of_the_papers_run_are_those_that_were_counted() -> None:
     assert costs["inpaint"].flops / 24_095 == pytest.approx(85.3e12, rel=0.03)
     assert costs["pixels"].bytes == pytest.approx(6.3e9 / 24_095 * (2 * 24_095 + 8_200), rel=0.02)
     assert costs["features"].items == 2 * 24_095 + 5 * 7_900 + 300
-    assert costs["features"].flops / costs["latents"].flops == pytest.approx(262 / 1117)
+    assert costs["features"].flops / costs["latents"].flops == pytest.approx(262 / 1117, rel=1e-3)
     assert costs["features"].bytes == costs["features"].items * 1280 * 2
     one_model = 30 * 2 * 24_095 * 92e9
     assert costs["training"].flops == pytest.approx((6 + 1) * 2 * 3 * one_model)
