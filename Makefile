@@ -10,7 +10,7 @@ DEMO := --configfile config.yaml config/demo.yaml
 
 demo: $(VENV)/ready
 	snakemake --cores $(CORES) --resources gpu=$(CORES) $(DEMO)
-	@echo "Open results/demo/report/report.html; the tables are beside it (demo, not a replication)."
+	@echo "Open results/demo/report/index.html; the tables are beside it (demo, not a replication)."
 
 smoke: $(VENV)/ready
 	snakemake --cores $(CORES) --resources gpu=$(CORES) $(DEMO) config/smoke.yaml

@@ -19,7 +19,7 @@ include: "workflow/rules/report.smk"
 rule all:
     default_target: True
     input:
-        f"{RUN}/report/report.html",
+        f"{RUN}/report/index.html",
 
 
 rule table1:
@@ -57,6 +57,11 @@ rule efficiency:
         multiext(f"{RUN}/report/efficiency", ".csv", ".json", ".md"),
 
 
+rule gallery:
+    input:
+        multiext(f"{RUN}/report/gallery", ".png", ".svg", ".json"),
+
+
 rule claims:
     input:
         f"{RUN}/report/claims.md",
@@ -64,4 +69,4 @@ rule claims:
 
 rule report:
     input:
-        f"{RUN}/report/report.html",
+        f"{RUN}/report/index.html",

@@ -250,6 +250,7 @@ class ReportSettings(Section):
     resamples: int = Field(2000, ge=100, description="bootstrap resamples for an interval")
     confidence: float = Field(0.95, gt=0, lt=1)
     seed: int = 0
+    gallery: int = Field(60, ge=1, le=2000, description="training images in the report's gallery")
 
 
 class ResourceSettings(Section):

@@ -44,7 +44,7 @@ def table(
     epilog='Example: dfeat figure figure2 --results results/demo --settings "$(cat settings.json)" --out results/demo/report'
 )
 def figure(
-    name: Annotated[str, typer.Argument(help="figure2, figure3, accuracy or gain")],
+    name: Annotated[str, typer.Argument(help="figure2, figure3, accuracy, gain or gallery")],
     results: Annotated[Path, typer.Option(help="results/<run>")],
     settings: SettingsJson,
     out: Out,
@@ -57,13 +57,16 @@ def figure(
 
 
 @app.command(
-    epilog='Example: dfeat report --results results/demo --settings "$(cat settings.json)" --out results/demo/report/report.html'
+    epilog='Example: dfeat report --results results/demo --settings "$(cat settings.json)" --out results/demo/report/index.html'
 )
-def report(results: Annotated[Path, typer.Option(help="results/<run>")], settings: SettingsJson, out: Out) -> None:
-    """Put tables, figures, claims and provenance on one page to open in a browser."""
+def report(
+    results: Annotated[Path, typer.Option(help="results/<run>")],
+    settings: SettingsJson,
+    out: Out,
+    captions: Annotated[Path, typer.Option(help="folder of <figure or table>.rst")] = Path("workflow/report"),
+) -> None:
+    """Put tables, curves, figures, claims, cost and origin on one page to open in a browser."""
     from dfeat.evaluation.report import write_report
     from dfeat.settings import Settings, parse
-    from dfeat.storage.provenance import versions
 
-    packages = versions("torch", "timm", "diffusers", "numpy", "pillow", "snakemake")
-    write_report(results / "report", parse(Settings, settings), {"versions": packages}, out)
+    write_report(results, parse(Settings, settings), out, captions)

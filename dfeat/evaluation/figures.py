@@ -1,21 +1,18 @@
 """The figures: sample images (Figures 2 and 3 of the paper) and what Table 1 and 2 look like drawn.
 
 What enters: images as arrays (the caller reads them), or a run's evaluation folder and settings. What leaves:
-`<name>.png` and `<name>.svg`, the same bytes for the same inputs. Seven inches wide: two columns of a paper.
+`<name>.png` and `<name>.svg`, the same bytes for the same inputs, in the look that `style` gives.
 """
 
 from __future__ import annotations
 
-import io
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
@@ -25,30 +22,10 @@ from numpy.typing import NDArray
 from dfeat.errors import UserError
 from dfeat.evaluation.paper import Cell, backbone_name, method_name
 from dfeat.evaluation.results import SetResults, load_results, sets_of
+from dfeat.evaluation.style import COLOURS, WIDTH, add_note, line_style, new_figure, panel_grid, save, styled
 from dfeat.settings import Settings
-from dfeat.storage.atomic import write_files
 
 Image = NDArray[np.uint8]
-
-WIDTH: Final = 7.0
-COLOURS: Final = {
-    "none": "#000000", "blackout": "#D55E00", "replace": "#009E73", "cutmix": "#CC79A7",
-    "sd_inpaint": "#56B4E9", "sd_features": "#0072B2",
-}  # fmt: skip
-"""Okabe and Ito's palette (2008), told apart with any colour vision; ours are the blues."""
-MARKERS: Final = {"none": "o", "blackout": "s", "replace": "^", "cutmix": "D", "sd_inpaint": "v", "sd_features": "P"}
-_OURS: Final = ("sd_inpaint", "sd_features")
-_STYLE: Final[dict[str, Any]] = {
-    "font.family": "DejaVu Sans", "font.size": 8, "axes.titlesize": 9, "axes.labelsize": 8, "legend.fontsize": 8,
-    "xtick.labelsize": 7.5, "ytick.labelsize": 7.5, "axes.spines.top": False, "axes.spines.right": False,
-    "axes.linewidth": 0.6, "axes.grid": True, "axes.axisbelow": True, "grid.color": "#e4e4e4", "grid.linewidth": 0.6,
-    "xtick.major.width": 0.6, "ytick.major.width": 0.6, "legend.frameon": False, "text.usetex": False,
-    "text.parse_math": False, "svg.hashsalt": "dfeat", "svg.fonttype": "path", "savefig.dpi": 300,
-}  # fmt: skip
-
-
-_styled = matplotlib.style.context(["default", _STYLE])
-"""Draws in this style whatever the user's matplotlibrc says."""
 
 
 def write_figure(name: str, *arguments: Any) -> None:
@@ -58,16 +35,16 @@ def write_figure(name: str, *arguments: Any) -> None:
     FIGURES[name](*arguments)
 
 
-@_styled
+@styled()
 def figure2(images: Sequence[tuple[str, Image, Image, Image]], settings: Settings, out: Path) -> None:
     """Figure 2: rows original, occluded, inpainted; one column for each (title, original, occluded, inpainted)."""
     _need_images("figure2", images)
     titles = [title for title, *_ in images]
     rows = [list(row) for row in list(zip(*images, strict=True))[1:]]
-    _picture_grid("figure2", ["Original", "Occluded", "Inpainted"], rows, [titles, [], []], settings, out)
+    picture_grid("figure2", ["Original", "Occluded", "Inpainted"], rows, [titles, [], []], settings, out)
 
 
-@_styled
+@styled()
 def figure3(
     simulated: Sequence[tuple[str, Image]], real: Sequence[tuple[str, Image]], settings: Settings, out: Path
 ) -> None:
@@ -76,10 +53,10 @@ def figure3(
     _need_images("figure3", real)
     rows = [[image for _, image in simulated], [image for _, image in real]]
     titles = [[title for title, _ in simulated], [title for title, _ in real]]
-    _picture_grid("figure3", ["Simulated, 60 %", "Real"], rows, titles, settings, out)
+    picture_grid("figure3", ["Simulated, 60 %", "Real"], rows, titles, settings, out)
 
 
-@_styled
+@styled()
 def accuracy(evaluation: Path, settings: Settings, out: Path) -> None:
     """Top-1 accuracy against information loss: a panel for each set and backbone, a line with band for each method."""
     results = load_results(evaluation, settings, sets_of("table1", settings))
@@ -88,7 +65,7 @@ def accuracy(evaluation: Path, settings: Settings, out: Path) -> None:
         raise UserError(_NO_LEVELS)
     columns = min(2, len(panels))
     lines = -(-len(panels) // columns)
-    figure, axes = _panels(lines, columns, 2.7 * lines)
+    figure, axes = panel_grid(lines, columns, 2.7 * lines, sharey=True)
     flat = [panel for line in axes for panel in line]
     for panel, (of_set, backbone) in zip(flat, panels, strict=False):
         _accuracy_panel(panel, of_set, backbone)
@@ -98,12 +75,12 @@ def accuracy(evaluation: Path, settings: Settings, out: Path) -> None:
         panel.set_visible(False)
     for line in axes:
         line[0].set_ylabel("Top-1 accuracy (%)")
-    handles = [Line2D([], [], label=method_name(m), **_line(m)) for m in settings.training.methods]
+    handles = [Line2D([], [], label=method_name(m), **line_style(m)) for m in settings.training.methods]
     _finish(figure, handles, settings, _n_text(results, settings))
-    _save(figure, out, "accuracy")
+    save(figure, out, "accuracy")
 
 
-@_styled
+@styled()
 def gain(evaluation: Path, settings: Settings, out: Path) -> None:
     """Gain in top-1 accuracy over None with its interval: a panel for each backbone, bars for each level and set."""
     methods = [method for method in settings.training.methods if method != "none"]
@@ -114,7 +91,7 @@ def gain(evaluation: Path, settings: Settings, out: Path) -> None:
         )
     results = load_results(evaluation, settings)
     backbones = list(settings.training.backbones)
-    figure, axes = _panels(len(backbones), 1, 2.1 * len(backbones))
+    figure, axes = panel_grid(len(backbones), 1, 2.1 * len(backbones), sharey=True)
     groups = [(of_set, level) for of_set in results.values() for level in of_set.predictions.levels]
     for panel, backbone in zip([line[0] for line in axes], backbones, strict=True):
         _gain_panel(panel, groups, backbone, methods)
@@ -122,26 +99,12 @@ def gain(evaluation: Path, settings: Settings, out: Path) -> None:
         panel.set_ylabel("Gain over None (points)")
     handles = [Patch(facecolor=COLOURS[m], label=method_name(m)) for m in methods]
     _finish(figure, handles, settings, _n_text(results, settings))
-    _save(figure, out, "gain")
+    save(figure, out, "gain")
 
 
 FIGURES: Final[dict[str, Callable[..., None]]] = {
     "figure2": figure2, "figure3": figure3, "accuracy": accuracy, "gain": gain,
 }  # fmt: skip
-
-
-def _panels(lines: int, columns: int, height: float) -> tuple[Figure, list[list[Axes]]]:
-    figure = Figure(figsize=(WIDTH, height + 0.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(lines, columns, squeeze=False, sharey=True).tolist()
-
-
-def _line(method: str) -> dict[str, Any]:
-    """Ours solid and strong; None dashed; the others thin."""
-    return {
-        "color": COLOURS[method], "marker": MARKERS[method], "markersize": 4.2, "markeredgewidth": 0,
-        "linewidth": 1.8 if method in _OURS else 1.1, "linestyle": "--" if method == "none" else "-",
-    }  # fmt: skip
 
 
 def _accuracy_panel(panel: Axes, of_set: SetResults, backbone: str) -> None:
@@ -150,7 +113,7 @@ def _accuracy_panel(panel: Axes, of_set: SetResults, backbone: str) -> None:
         cells = [Cell(method, backbone, level, "top1") for level in levels]
         low, high = np.transpose([of_set.interval(cell) for cell in cells])
         panel.fill_between(levels, 100 * low, 100 * high, color=COLOURS[method], alpha=0.12, linewidth=0)
-        panel.plot(levels, [100 * of_set.accuracy(cell) for cell in cells], **_line(method))
+        panel.plot(levels, [100 * of_set.accuracy(cell) for cell in cells], **line_style(method))
     panel.set_xticks(levels)
     panel.set_xlabel("Information loss (%)")
 
@@ -189,8 +152,7 @@ def _finish(figure: Figure, handles: list[Any], settings: Settings, small: str) 
     legend = figure.legend(handles=handles, loc="outside lower center", ncols=3 if len(handles) > 4 else len(handles))
     legend.set_title(small, prop=FontProperties(size=6.5))
     legend.get_title().set_color("#444444")
-    if settings.report.note:
-        figure.suptitle(textwrap.fill(settings.report.note, 130), fontsize=7, color="#444444")
+    add_note(figure, settings.report.note)
 
 
 def _need_images(name: str, images: Sequence[Any]) -> None:
@@ -198,7 +160,7 @@ def _need_images(name: str, images: Sequence[Any]) -> None:
         raise UserError(f"{name} got no images; give at least one column, e.g. one image each of six classes")
 
 
-def _picture_grid(
+def picture_grid(
     name: str, labels: list[str], rows: list[list[Image]], titles: list[list[str]], settings: Settings, out: Path
 ) -> None:
     """Rows of pictures with a label at the left of each row and titles above pictures; sizes in inches."""
@@ -213,14 +175,13 @@ def _picture_grid(
     top = 0.12 * (note.count("\n") + 1) + 0.06 if note else 0.0
     heights = [side * min(1.5, max(image.shape[0] / image.shape[1] for image in row)) for row in rows]
     width, height = label + columns * (side + gap), top + sum(above) + sum(heights) + gap * len(rows)
-    figure = Figure(figsize=(width, height))
-    FigureCanvasAgg(figure)
+    figure = new_figure(width, height)
     y = height - top
     if note:
         figure.text(0.5, 1 - 0.04 / height, note, ha="center", va="top", fontsize=7, color="#444444")
     for row, images in enumerate(rows):
         y -= above[row] + heights[row]
-        figure.text(0.11 / width, (y + heights[row] / 2) / height, labels[row], rotation=90, ha="center", va="center")
+        figure.text(0.11 / width, (y + heights[row] / 2) / height, labels[row], rotation=90, ha="center", va="center", fontsize=7.5)
         for column, image in enumerate(images):
             x = label + column * (side + gap)
             panel = figure.add_axes((x / width, y / height, side / width, heights[row] / height))
@@ -229,17 +190,7 @@ def _picture_grid(
             if wrapped[row]:
                 panel.set_title(wrapped[row][column], fontsize=7.5, pad=2.5, linespacing=1.05)
         y -= gap
-    _save(figure, out, name)
-
-
-def _save(figure: Figure, out: Path, name: str) -> None:
-    """Write PNG and SVG without dates or versions, so that the same drawing is the same bytes."""
-    contents: dict[Path, bytes] = {}
-    for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, metadata=metadata)
-        contents[out / f"{name}.{kind}"] = buffer.getvalue()
-    write_files(contents)
+    save(figure, out, name)
 
 
 _NO_LEVELS = (

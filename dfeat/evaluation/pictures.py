@@ -18,6 +18,7 @@ from dfeat.data.index import Index, Record, read_index
 from dfeat.data.pixels import evaluation_crop
 from dfeat.errors import UserError
 from dfeat.evaluation import figures
+from dfeat.evaluation.gallery import draw_gallery
 from dfeat.occlusion.paint import black_out
 from dfeat.occlusion.parts import read_parts
 from dfeat.occlusion.patches import drop_for
@@ -32,15 +33,17 @@ SHOWN_LEVEL: Final = 60
 
 
 def draw_figure(name: str, results: Path, settings: Settings, out: Path) -> None:
-    """Draw figure2, figure3, accuracy or gain of a run into `out`."""
+    """Draw figure2, figure3, accuracy, gain or gallery of a run into `out`."""
     if name == "figure2":
         figures.figure2(_inpainted(results, settings), settings, out)
     elif name == "figure3":
         figures.figure3(*_test_images(results, settings), settings, out)
     elif name in ("accuracy", "gain"):
         figures.write_figure(name, results / "evaluation", settings, out)
+    elif name == "gallery":
+        draw_gallery(results, settings, out)
     else:
-        raise UserError(f"no figure {name!r}; use figure2, figure3, accuracy or gain")
+        raise UserError(f"no figure {name!r}; use figure2, figure3, accuracy, gain or gallery")
 
 
 def _inpainted(

@@ -7,6 +7,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,32 @@ def settings_text(settings: Any) -> str:
 def versions(*packages: str) -> dict[str, str]:
     """Installed versions of the packages that shape a result."""
     return {package: importlib.metadata.version(package) for package in packages}
+
+
+def revision() -> str | None:
+    """The commit of the checkout that this package runs from, "with changes" where files differ; None without one."""
+    root = Path(__file__).resolve().parents[2]
+    try:
+        commit = _git(root, "rev-parse", "--show-toplevel", "HEAD").split("\n")
+        if Path(commit[0]).resolve() != root:
+            return None
+        changed = _git(root, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return f"{commit[1]} with changes" if changed else commit[1]
+
+
+def _git(root: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(root), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def files_digest(package: str, folder: str) -> str:
+    """One SHA-256 for the files of a package's folder: a rule hands it on, so that a changed template counts."""
+    spec = importlib.util.find_spec(package)
+    assert spec is not None and spec.origin is not None, f"no package {package}"
+    root = Path(spec.origin).parent / folder
+    return combined_digest({path.name: file_digest(path) for path in sorted(root.iterdir()) if path.is_file()})
 
 
 def declared_recipe(module: str) -> int:

@@ -8,12 +8,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import yaml
 
 from dfeat.errors import UserError
 from dfeat.evaluation.claims import write_claims
 from dfeat.evaluation.report import write_report
 from dfeat.evaluation.tables import write_table
-from dfeat.settings import Settings
+from dfeat.settings import Settings, parse
 
 from .predictions import small_settings, write_predictions
 
@@ -21,17 +22,18 @@ EVIL = "<script>alert('x')</script>&amp;\"|**_"
 PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
-VOID = {"meta", "img", "br"}
+VOID = {"meta", "img", "br", "input"}
+CAPTIONS = Path(__file__).parents[2] / "workflow" / "report"
 
 
 class Page(HTMLParser):
-    """Tags, attributes and text of a page; fails where tags do not nest."""
+    """Tags, attributes and text of a page; fails where tags do not nest. The text of scripts and styles is apart."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.open: list[str] = []
         self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
+        self.text, self.code = "", ""
         self.feed(text)
         assert self.open == []
 
@@ -44,75 +46,123 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        self.text += data
+        if self.open and self.open[-1] in ("script", "style"):
+            self.code += data
+        else:
+            self.text += data
 
 
-@pytest.fixture(scope="module")
-def report_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = tmp_path_factory.mktemp("run")
-    settings = small_settings(note=EVIL)
+def write_run(run: Path, settings: Settings, class_name: str = EVIL) -> None:
+    """A run's folder with everything the report shows, from synthetic predictions."""
+    report = run / "report"
     write_predictions(run / "evaluation", settings)
     for name in ("table1", "table2"):
-        write_table(name, run / "evaluation", settings, run / "report")  # type: ignore[arg-type]
-    write_claims(run / "evaluation", settings, run / "report")
-    (run / "report" / "figure2.png").write_bytes(PIXEL)
-    (run / "report" / "figure2.svg").write_text("<svg/>")
-    rows = [{"method": EVIL, "seconds": 1.23456789}, {"method": "sd_features", "images": 3}]
-    (run / "report" / "efficiency.json").write_text(json.dumps({"rows": rows, "note": None}))
-    return run / "report"
+        write_table(name, run / "evaluation", settings, report)  # type: ignore[arg-type]
+    write_claims(run / "evaluation", settings, report)
+    (report / "figure2.png").write_bytes(PIXEL)
+    (report / "figure2.svg").write_text("<svg/>")
+    (report / "extra.csv").write_text("part,cost\n" + class_name.replace('"', "") + ",1.5\nhead,2.5\n")
+    pictures = [
+        {
+            "key": f"image_{number}", "class": name, "method": method,
+            "psnr": 10.0 + number if method == "Ours: SD Inpaint" else None,
+            "picture": "data:image/png;base64," + base64.b64encode(PIXEL).decode(),
+        }
+        for number, name in enumerate([class_name, "car", "car", "tench"])
+        for method in ("Original", "Black-Out Parts", "Ours: SD Inpaint")
+    ]  # fmt: skip
+    (report / "gallery.json").write_text(json.dumps({"recipe": 1, "images": 40, "pictures": pictures}))
+    model = run / "training" / "none" / "convnext" / "seed0"
+    model.mkdir(parents=True)
+    (model / "run.json").write_text(json.dumps({"images": 8, "steps": 3, "seconds": 1.5, "model": "f" * 64}))
+    jobs = run / "benchmarks" / "training"
+    jobs.mkdir(parents=True)
+    (jobs / "none_convnext_seed0.tsv").write_text("s\th:m:s\tmax_rss\tcpu_time\n12.5\t0:00:12\t512.25\t11.5\n")
 
 
 @pytest.fixture(scope="module")
-def page(report_dir: Path) -> Page:
-    provenance = {"classes": [EVIL, "car"], "versions": {"torch": "2.15", EVIL: 1}}
-    write_report(report_dir, small_settings(note=EVIL), provenance, report_dir / "report.html")
-    return Page((report_dir / "report.html").read_text())
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("run")
+    write_run(run, small_settings(note=EVIL))
+    write_report(run, small_settings(note=EVIL), run / "report" / "index.html", CAPTIONS)
+    return run
 
 
-def test_nothing_is_fetched_and_no_script_runs(page: Page) -> None:
-    assert {tag for tag, _ in page.tags}.isdisjoint({"script", "link", "iframe", "object"})
+@pytest.fixture(scope="module")
+def page(run: Path) -> Page:
+    return Page((run / "report" / "index.html").read_text())
+
+
+def test_nothing_is_fetched(page: Page) -> None:
+    assert {tag for tag, _ in page.tags}.isdisjoint({"link", "iframe", "object", "embed", "base"})
     for _, attributes in page.tags:
-        assert not (attributes.get("src") or "data:").startswith(("http", "//", "/"))
-        assert not (attributes.get("href") or "").startswith(("http", "//", "/", "javascript:"))
+        assert (attributes.get("src") or "data:").startswith("data:")
+        assert not (attributes.get("href") or "").startswith(("http", "//", "/", "javascript:", "data:"))
         assert not any(name.startswith("on") for name in attributes)
+    policy = next(a["content"] or "" for tag, a in page.tags if a.get("http-equiv") == "Content-Security-Policy")
+    assert "default-src 'none'" in policy and "unsafe-eval" not in policy and "http" not in policy
 
 
 def test_text_is_shown_literally(page: Page) -> None:
-    shown = EVIL
-    assert page.text.count(shown) == 5  # banner, claims, efficiency, provenance twice
+    """Turning the templates' escaping off makes this fail: EVIL would be tags, not text."""
+    assert page.text.count(EVIL) >= 5  # banner, captions of tables, claims, the gallery's choice and cards, a CSV
+    assert "alert('x')" not in page.code.replace("\\u0027", "'")
 
 
-def test_tables_figures_claims_efficiency_and_provenance_are_there(page: Page, report_dir: Path) -> None:
-    for wanted in ("Table 1", "Table 2", "Ours: SD Features", "ConvNeXt", "1.23457", "torch", "2.15"):
+def test_tables_curves_figures_gallery_claims_cost_and_origin_are_there(page: Page) -> None:
+    for wanted in ("Table 1", "Table 2", "Ours: SD Features", "ConvNeXt", "none_convnext_seed0", "12.5", "torch"):
         assert wanted in page.text
     assert "The paper's printed numbers" in page.text and "undecided at this n" in page.text
     assert "\\[" not in page.text and "**holds" not in page.text
-    images = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
-    assert images == ["data:image/png;base64," + base64.b64encode(PIXEL).decode()]
+    assert "snakemake --cores all --resources gpu=1 --configfile" in page.text and "f" * 64 in page.text
+    figures = [a["src"] for tag, a in page.tags if tag == "img" and "Row 1" in (a.get("alt") or "")]
+    assert figures == ["data:image/png;base64," + base64.b64encode(PIXEL).decode()]
     links = {attributes.get("href") for tag, attributes in page.tags if tag == "a"}
-    assert {"table1.csv", "table1.tex", "table2.csv", "figure2.svg"} <= links
-    assert "accuracy.svg" not in links and "Not made in this run" in page.text
+    assert {"table1.csv", "table1.tex", "table2.csv", "figure2.svg", "extra.csv", "config.yaml"} <= links
+    assert "accuracy.svg" not in links and "not made in this run" in page.text
 
 
-def test_links_reach_the_files_from_another_folder(report_dir: Path, tmp_path: Path) -> None:
-    write_report(report_dir, small_settings(), {}, tmp_path / "elsewhere" / "index.html")
+def test_the_label_of_a_demo_stands_at_every_table(page: Page) -> None:
+    tables = [a for tag, a in page.tags if tag == "table" and "data" in (a.get("class") or "").split()]
+    captions = [tag for tag, _ in page.tags if tag == "caption"]
+    assert len(tables) == len(captions) >= 6
+
+
+def test_captions_are_the_ones_snakemake_shows(page: Page, run: Path, tmp_path: Path) -> None:
+    assert "half of their parts blacked out" in page.text and "snakemake.config" not in page.text
+    (tmp_path / "figure2.rst").write_text("Another **caption**, ``x < 1``.")
+    write_report(run, small_settings(), tmp_path / "index.html", tmp_path)
+    assert "Another <strong>caption</strong>" in (tmp_path / "index.html").read_text()
+
+
+def test_links_reach_the_files_from_another_folder(run: Path, tmp_path: Path) -> None:
+    write_report(run, small_settings(), tmp_path / "elsewhere" / "index.html")
     page = Page((tmp_path / "elsewhere" / "index.html").read_text())
-    link = next(
-        attributes["href"] for _, attributes in page.tags if (attributes.get("href") or "").endswith("table1.csv")
-    )
-    assert link and (tmp_path / "elsewhere" / link).resolve() == (report_dir / "table1.csv").resolve()
+    link = next(a["href"] for _, a in page.tags if (a.get("href") or "").endswith("table1.csv"))
+    assert link and (tmp_path / "elsewhere" / link).resolve() == (run / "report" / "table1.csv").resolve()
 
 
-def test_the_same_inputs_give_the_same_bytes(report_dir: Path, tmp_path: Path) -> None:
-    for name in ("a.html", "b.html"):
-        write_report(report_dir, small_settings(), {"x": 1}, tmp_path / name)
-    assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+def test_the_same_inputs_give_the_same_bytes(run: Path, tmp_path: Path) -> None:
+    first, second = (tmp_path / name / "index.html" for name in ("a", "b"))
+    for out in (first, second):
+        write_report(run, small_settings(), out, CAPTIONS)
+    same = first.read_text().replace(str(first.parent), ""), second.read_text().replace(str(second.parent), "")
+    assert same[0] == same[1]
+
+
+def test_the_configuration_beside_it_gives_the_same_settings_over_the_papers(run: Path, tmp_path: Path) -> None:
+    settings = small_settings(note=EVIL)
+    plain = yaml.safe_load((run / "report" / "config.yaml").read_text())
+    assert plain["data"]["evaluation"]["dfeat"] is None  # the paper's sets, which this run leaves out
+    assert parse(Settings, plain) == settings
 
 
 def test_what_is_broken_or_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"has none of table1\.csv"):
-        write_report(tmp_path, Settings(), {}, tmp_path / "report.html")
-    (tmp_path / "figure2.png").write_bytes(PIXEL)
-    (tmp_path / "efficiency.json").write_text("{")
-    with pytest.raises(UserError, match=r"efficiency\.json cannot be used: it is no JSON"):
-        write_report(tmp_path, Settings(), {}, tmp_path / "report.html")
+    with pytest.raises(UserError, match=r"holds no table, figure or claims\.md"):
+        write_report(tmp_path, Settings(), tmp_path / "index.html")
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "figure2.png").write_bytes(PIXEL)
+    (tmp_path / "report" / "gallery.json").write_text("{")
+    with pytest.raises(UserError, match=r"gallery\.json cannot be used: it is no JSON"):
+        write_report(tmp_path, Settings(), tmp_path / "index.html")
+    assert not (tmp_path / "index.html").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -97,9 +98,13 @@ def test_tables_and_pictures_are_made_from_what_the_run_left(run: Path, world: W
     for name in ("table1", "table2"):
         write_table(name, run / "evaluation", world.settings, tmp_path)
         assert {(tmp_path / f"{name}.{kind}").is_file() for kind in ("csv", "md", "tex")} == {True}
-    for name in ("figure2", "figure3", "accuracy", "gain"):
+    for name in ("figure2", "figure3", "accuracy", "gain", "gallery"):
         draw_figure(name, run, world.settings, tmp_path)
         assert (tmp_path / f"{name}.png").stat().st_size > 1000
+    pictures = json.loads((tmp_path / "gallery.json").read_text())["pictures"]
+    methods = ["Original", "Black-Out Parts", "Replace Parts", "Ours: SD Inpaint"]
+    assert [picture["method"] for picture in pictures[:4]] == methods
+    assert all((picture["psnr"] is not None) == (picture["method"] == methods[-1]) for picture in pictures)
 
 
 def test_known_pixels_of_inpainted_images_are_exactly_the_originals(run: Path, world: World) -> None:

@@ -4,7 +4,7 @@ import sys
 from dfeat.doctor import missing_inputs
 from dfeat.errors import UserError
 from dfeat import settings as dfeat_settings
-from dfeat.storage.provenance import declared_recipe, settings_text
+from dfeat.storage.provenance import declared_recipe, files_digest, settings_text
 from dfeat.training.weights import has_imagenet_head
 from snakemake.exceptions import WorkflowError
 
@@ -210,3 +210,4 @@ def pretrained_predictions(sets):
 
 SIMULATED = [name for name, levels in LEVELS.items() if len(levels) > 1]
 REAL = [name for name, levels in LEVELS.items() if len(levels) == 1]
+CAPTIONS = ["figure2", "figure3", "accuracy", "gain", "gallery", "efficiency"]

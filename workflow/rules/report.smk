@@ -184,6 +184,38 @@ rule show_test_sets:
         " --out {params.folder:q} > {log:q} 2>&1"
 
 
+rule show_gallery:
+    input:
+        index=f"{RUN}/data/train/index.csv",
+        parts=f"{RUN}/occlusion/parts.json",
+        pixels=f"{RUN}/data/train/pixels.h5",
+        inpainted=f"{RUN}/diffusion/inpaint/train/pixels.h5",
+    output:
+        report(
+            f"{RUN}/report/gallery.png",
+            caption="../report/gallery.rst",
+            category="Figures",
+        ),
+        f"{RUN}/report/gallery.svg",
+        f"{RUN}/report/gallery.json",
+    log:
+        f"{RUN}/logs/report/gallery.log",
+    benchmark:
+        f"{RUN}/benchmarks/report/gallery.tsv"
+    threads: 1
+    resources:
+        mem_mb=grown(4000),
+        runtime=grown(60),
+    params:
+        results=subpath(output[0], ancestor=2),
+        folder=subpath(output[0], parent=True),
+        settings=whole_settings(),
+        recipe=recipe("dfeat.evaluation.gallery"),
+    shell:
+        "dfeat figure gallery --results {params.results:q} --settings {params.settings:q}"
+        " --out {params.folder:q} > {log:q} 2>&1"
+
+
 rule write_report:
     input:
         tables=[
@@ -193,12 +225,19 @@ rule write_report:
         ],
         figures=[
             f"{RUN}/report/{name}.{kind}"
-            for name in ("figure2", "figure3", "accuracy", "gain")
+            for name in ("figure2", "figure3", "accuracy", "gain", "gallery")
             for kind in ("png", "svg")
         ],
+        gallery=f"{RUN}/report/gallery.json",
         claims=f"{RUN}/report/claims.md",
+        captions=collect("workflow/report/{name}.rst", name=CAPTIONS),
     output:
-        f"{RUN}/report/report.html",
+        report(
+            f"{RUN}/report/index.html",
+            caption="../report/report.rst",
+            category="Report",
+        ),
+        f"{RUN}/report/config.yaml",
     log:
         f"{RUN}/logs/report/report.log",
     benchmark:
@@ -209,7 +248,10 @@ rule write_report:
         runtime=grown(10),
     params:
         results=subpath(output[0], ancestor=2),
+        captions="workflow/report",
         settings=whole_settings(),
-        recipe=recipe("dfeat.evaluation"),
+        templates=files_digest("dfeat.evaluation.report", "templates"),
+        recipe=recipe("dfeat.evaluation.report"),
     shell:
-        "dfeat report --results {params.results:q} --settings {params.settings:q} --out {output:q} > {log:q} 2>&1"
+        "dfeat report --results {params.results:q} --captions {params.captions:q} --settings {params.settings:q}"
+        " --out {output[0]:q} > {log:q} 2>&1"

@@ -1,0 +1,126 @@
+"""Where a run comes from: its configuration, versions and digests, and the command that repeats it.
+
+What enters: `results/<run>`; files that are not there are left out. What leaves: rows for the page, and
+`config.yaml`, the whole configuration of the run as one file.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from dfeat.errors import UserError
+from dfeat.evaluation.paper import backbone_name, method_name
+from dfeat.evaluation.report.tables import CsvView
+from dfeat.settings import Settings
+from dfeat.storage.provenance import file_digest, revision, versions
+
+_PACKAGES: Final = (
+    "dfeat",
+    "torch",
+    "torchvision",
+    "timm",
+    "diffusers",
+    "transformers",
+    "numpy",
+    "pillow",
+    "snakemake",
+)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What the page says of a run's origin. `digests` and `models` are (name, SHA-256 or figure ...) rows."""
+
+    command: str
+    config: str
+    versions: dict[str, str]
+    digests: CsvView
+    models: CsvView
+
+
+def origin(results: Path, settings: Settings, config: Path) -> Origin:
+    """The origin of the run; `config` is where its `config.yaml` lies."""
+    devices = f" --resources gpu={settings.resources.gpu}" if settings.resources.gpu else ""
+    return Origin(
+        command=f"snakemake --cores all{devices} --configfile {config}",
+        config=config_text(settings),
+        versions={"python": platform.python_version(), **versions(*_PACKAGES), "commit": revision() or "not known"},
+        digests=_view(("file", "SHA-256", "made by"), _digests(results)),
+        models=_view(
+            ("method", "backbone", "seed", "images", "steps", "seconds", "weights, SHA-256"), _models(results)
+        ),
+    )
+
+
+def config_text(settings: Settings) -> str:
+    """The whole configuration as YAML, to be laid over `config.yaml`: sets that the run leaves out are null."""
+    plain = settings.model_dump(mode="json")
+    left_out = set(Settings().data.evaluation) - set(settings.data.evaluation)
+    plain["data"]["evaluation"] |= dict.fromkeys(sorted(left_out))
+    head = f"# The configuration of run {settings.run}, whole. Written with the report.\n"
+    return head + yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100)
+
+
+def job_costs(results: Path) -> CsvView:
+    """Every job's benchmark file: wall and CPU seconds and peak memory, as Snakemake measured them."""
+    return _view(("step", "job", "wall seconds", "CPU seconds", "peak memory (MB)"), _jobs(results / "benchmarks"))
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON object of the run; UserError where the file is damaged."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as JSON ({error}); delete it and run Snakemake again") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds no JSON object; delete it and run Snakemake again")
+    return value
+
+
+def diffusion_model(results: Path) -> str:
+    """The digest of the diffusion model that made the run's shards; empty where there is none."""
+    import h5py
+
+    for path in sorted((results / "diffusion").glob("*/*/*-of-*.h5")):
+        with h5py.File(path, "r") as file:
+            return str(file.attrs.get("model", ""))
+    return ""
+
+
+def _digests(results: Path) -> Iterator[tuple[str, ...]]:
+    verbs = {"data/*/index.csv": "dfeat index", "occlusion/parts.json": "dfeat parts"}
+    for pattern, verb in verbs.items():
+        for path in sorted(results.glob(pattern)):
+            yield str(path.relative_to(results)), file_digest(path), verb
+    digest = diffusion_model(results)
+    if digest:
+        yield "diffusion model (all its files)", digest, "read by dfeat inpaint, latents and features"
+
+
+def _models(results: Path) -> Iterator[tuple[str, ...]]:
+    for path in sorted((results / "training").glob("*/*/seed*/run.json")):
+        run = read_object(path)
+        method, backbone, seed = path.parts[-4:-1]
+        figures = (str(run.get(key, "")) for key in ("images", "steps", "seconds", "model"))
+        yield method_name(method), backbone_name(backbone), seed.removeprefix("seed"), *figures
+
+
+def _jobs(folder: Path) -> Iterator[tuple[str, ...]]:
+    for path in sorted(folder.glob("*/*.tsv")):
+        with path.open(encoding="utf-8", newline="") as file:
+            for line in csv.DictReader(file, delimiter="\t"):
+                yield path.parent.name, path.stem, *(line.get(key) or "" for key in ("s", "cpu_time", "max_rss"))
+
+
+def _view(columns: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> CsvView:
+    lines = tuple(rows)
+    numeric = tuple(all(line[place].replace(".", "", 1).isdigit() for line in lines) for place in range(len(columns)))
+    return CsvView(columns, numeric, lines)
