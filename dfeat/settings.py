@@ -421,7 +421,7 @@ def table_settings(settings: Settings, sets: Iterable[str]) -> Settings:
     return Settings(
         data=DataSettings(evaluation=kept),
         training=TrainingSettings(methods=training.methods, backbones=named, seeds=training.seeds),
-        report=settings.report,
+        report=settings.report.model_copy(update={"gallery": ReportSettings().gallery}),
     )
 
 

@@ -25,6 +25,8 @@ from dfeat.evaluation.results import SetResults, load_results, sets_of
 from dfeat.evaluation.style import COLOURS, WIDTH, add_note, line_style, new_figure, panel_grid, save, styled
 from dfeat.settings import Settings
 
+RECIPE: Final = 1
+
 Image = NDArray[np.uint8]
 
 
@@ -181,7 +183,15 @@ def picture_grid(
         figure.text(0.5, 1 - 0.04 / height, note, ha="center", va="top", fontsize=7, color="#444444")
     for row, images in enumerate(rows):
         y -= above[row] + heights[row]
-        figure.text(0.11 / width, (y + heights[row] / 2) / height, labels[row], rotation=90, ha="center", va="center", fontsize=7.5)
+        figure.text(
+            0.11 / width,
+            (y + heights[row] / 2) / height,
+            labels[row],
+            rotation=90,
+            ha="center",
+            va="center",
+            fontsize=7.5,
+        )
         for column, image in enumerate(images):
             x = label + column * (side + gap)
             panel = figure.add_axes((x / width, y / height, side / width, heights[row] / height))

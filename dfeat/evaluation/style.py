@@ -20,9 +20,17 @@ if TYPE_CHECKING:
 WIDTH: Final = 7.0
 COLOURS: Final = {
     "none": "#000000", "blackout": "#D55E00", "replace": "#009E73", "cutmix": "#CC79A7",
-    "sd_inpaint": "#56B4E9", "sd_features": "#0072B2",
+    "sd_inpaint": "#56B4E9", "sd_features": "#0072B2", "pretrained": "#888888",
 }  # fmt: skip
-MARKERS: Final = {"none": "o", "blackout": "s", "replace": "^", "cutmix": "D", "sd_inpaint": "v", "sd_features": "P"}
+MARKERS: Final = {
+    "none": "o",
+    "blackout": "s",
+    "replace": "^",
+    "cutmix": "D",
+    "sd_inpaint": "v",
+    "sd_features": "P",
+    "pretrained": "X",
+}
 OURS: Final = ("sd_inpaint", "sd_features")
 _STYLE: Final[dict[str, Any]] = {
     "font.family": "DejaVu Sans", "font.size": 8, "axes.titlesize": 9, "axes.labelsize": 8, "legend.fontsize": 8,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -20,7 +20,8 @@ from .test_report import CAPTIONS, EVIL, write_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium on the path; `apt-get install chromium` lets the report be tested in a browser"
+    CHROMIUM is None,
+    reason="no Chromium on the path; `apt-get install chromium` lets the report be tested in a browser",
 )
 NARROW, WIDE = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 
@@ -182,7 +183,5 @@ def test_everything_that_can_be_used_can_be_reached_and_is_named(opened: Opened)
     )
     assert unnamed == []
     assert opened.page.locator("img:not([alt]), img[alt='']").count() == 0
-    levels = opened.page.evaluate(
-        "() => [...document.querySelectorAll('h1,h2,h3,h4')].map(e => Number(e.tagName[1]))"
-    )
-    assert levels[0] == 1 and all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False))
+    levels = opened.page.evaluate("() => [...document.querySelectorAll('h1,h2,h3,h4')].map(e => Number(e.tagName[1]))")
+    assert levels[0] == 1 and all(b - a <= 1 for a, b in pairwise(levels))

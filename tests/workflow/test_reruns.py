@@ -62,19 +62,19 @@ def test_a_further_level_is_evaluated_and_nothing_is_trained_again(finished: Pat
     asked = again(finished, overlay(levels=(0, 40, 60)))
     assert asked["latents"] == asked["features"] == 1  # of the new level alone
     assert asked["evaluate"] == 4  # models
-    assert asked["table"] >= 1 and asked["write_claims"] == 1 and asked["write_report"] == 1
+    assert asked["write_table1"] == asked["write_claims"] == asked["write_report"] == 1
     untouched = {"demo_data", "index_train", "index_evaluation", "pixels", "parts", "inpaint", "train"}
     assert not untouched & set(asked)
 
 
 def test_other_resources_make_no_table_again(finished: Path) -> None:
     asked = again(finished, overlay(resources={"mem_mb": 2345, "runtime": 7}))
-    assert "table" not in asked and "write_claims" not in asked and "evaluate" not in asked
+    assert "write_table1" not in asked and "write_claims" not in asked and "evaluate" not in asked
 
 
 def test_what_is_printed_above_the_tables_trains_and_evaluates_nothing(finished: Path) -> None:
     asked = again(finished, overlay(report={"note": "another note"}))
-    assert asked["table"] == 2
+    assert asked["write_table1"] == asked["write_table2"] == 1
     assert not {"latents", "features", "train", "evaluate", "pixels"} & set(asked)
 
 
@@ -86,15 +86,31 @@ def test_backbones_with_a_head_for_imagenet_are_read_out_before_fine_tuning(fini
     assert "evaluate_pretrained" not in again(finished, without)
 
 
-def test_a_changed_caption_makes_no_job(finished: Path) -> None:
-    """Captions of `snakemake --report` are read when the report is made; tables and figures do not know them."""
+def test_a_changed_caption_makes_the_report_again_and_nothing_else(finished: Path) -> None:
     captions = finished / "workflow"
     captions.unlink()
     shutil.copytree(ROOT / "workflow", captions)
     try:
         for caption in (captions / "report").glob("*.rst"):
             caption.write_text(caption.read_text() + "\nAnother sentence.\n")
-        assert again(finished, overlay()) == {}
+        assert again(finished, overlay()) == {"write_report": 1}
     finally:
         shutil.rmtree(captions)
         captions.symlink_to(ROOT / "workflow")
+
+
+def test_a_changed_template_makes_the_report_again_and_nothing_else(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(ROOT / "dfeat", tmp_path / "dfeat")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert again(finished, overlay()) == {}
+    template = tmp_path / "dfeat/evaluation/report/templates/page.css"
+    template.write_text(template.read_text() + "body{color:red}")
+    assert again(finished, overlay()) == {"write_report": 1}
+
+
+def test_a_larger_gallery_makes_no_table_again(finished: Path) -> None:
+    asked = again(finished, overlay(report={"gallery": 7}))
+    assert {"show_gallery", "write_report"} <= set(asked)
+    assert not {"write_table1", "write_table2", "write_claims", "plot_accuracy", "plot_gain"} & set(asked)

@@ -1,5 +1,6 @@
 # What every rules file uses: the checked settings, the names of artifacts, and what a stage is handed.
 import sys
+from pathlib import Path
 
 from dfeat.doctor import missing_inputs
 from dfeat.errors import UserError

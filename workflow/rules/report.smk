@@ -1,39 +1,56 @@
-rule table:
+rule write_table1:
     input:
-        lambda wildcards: predictions(
-            SIMULATED if wildcards.table == "table1" else REAL
-        ),
-        before=lambda wildcards: pretrained_predictions(
-            SIMULATED if wildcards.table == "table1" else REAL
-        ),
+        predictions(SIMULATED),
+        before=pretrained_predictions(SIMULATED),
     output:
         report(
-            f"{RUN}/report/{{table}}.csv",
-            caption="../report/{table}.rst",
+            f"{RUN}/report/table1.csv",
+            caption="../report/table1.rst",
             category="Tables",
         ),
-        f"{RUN}/report/{{table}}.md",
-        f"{RUN}/report/{{table}}.tex",
+        f"{RUN}/report/table1.md",
+        f"{RUN}/report/table1.tex",
     log:
-        f"{RUN}/logs/report/{{table}}.log",
+        f"{RUN}/logs/report/table1.log",
     benchmark:
-        f"{RUN}/benchmarks/report/{{table}}.tsv"
-    wildcard_constraints:
-        table="table[12]",
+        f"{RUN}/benchmarks/report/table1.tsv"
     threads: 1
     resources:
         mem_mb=grown(4000),
         runtime=grown(30),
     params:
+        name="table1",
         results=subpath(output[0], ancestor=2),
         folder=subpath(output[0], parent=True),
-        settings=lambda wildcards: read_by_table(
-            SIMULATED if wildcards.table == "table1" else REAL
-        ),
+        settings=read_by_table(SIMULATED),
         recipe=recipe("dfeat.evaluation"),
     shell:
-        "dfeat table {wildcards.table} --results {params.results:q} --settings {params.settings:q}"
+        "dfeat table {params.name} --results {params.results:q} --settings {params.settings:q}"
         " --out {params.folder:q} > {log:q} 2>&1"
+
+
+use rule write_table1 as write_table2 with:
+    input:
+        predictions(REAL),
+        before=pretrained_predictions(REAL),
+    output:
+        report(
+            f"{RUN}/report/table2.csv",
+            caption="../report/table2.rst",
+            category="Tables",
+        ),
+        f"{RUN}/report/table2.md",
+        f"{RUN}/report/table2.tex",
+    log:
+        f"{RUN}/logs/report/table2.log",
+    benchmark:
+        f"{RUN}/benchmarks/report/table2.tsv"
+    params:
+        name="table2",
+        results=subpath(output[0], ancestor=2),
+        folder=subpath(output[0], parent=True),
+        settings=read_by_table(REAL),
+        recipe=recipe("dfeat.evaluation"),
 
 
 rule measure_efficiency:
@@ -94,36 +111,55 @@ rule write_claims:
         " --out {params.folder:q} > {log:q} 2>&1"
 
 
-rule plot:
+rule plot_accuracy:
     input:
-        lambda wildcards: predictions(
-            SIMULATED if wildcards.figure == "accuracy" else None
-        ),
+        predictions(SIMULATED),
     output:
         report(
-            f"{RUN}/report/{{figure}}.png",
-            caption="../report/{figure}.rst",
+            f"{RUN}/report/accuracy.png",
+            caption="../report/accuracy.rst",
             category="Figures",
         ),
-        f"{RUN}/report/{{figure}}.svg",
+        f"{RUN}/report/accuracy.svg",
     log:
-        f"{RUN}/logs/report/{{figure}}.log",
+        f"{RUN}/logs/report/accuracy.log",
     benchmark:
-        f"{RUN}/benchmarks/report/{{figure}}.tsv"
-    wildcard_constraints:
-        figure="accuracy|gain",
+        f"{RUN}/benchmarks/report/accuracy.tsv"
     threads: 1
     resources:
         mem_mb=grown(4000),
         runtime=grown(30),
     params:
+        name="accuracy",
         results=subpath(output[0], ancestor=2),
         folder=subpath(output[0], parent=True),
-        settings=whole_settings(),
-        recipe=recipe("dfeat.evaluation"),
+        settings=read_by_table(SIMULATED),
+        recipe=recipe("dfeat.evaluation.figures"),
     shell:
-        "dfeat figure {wildcards.figure} --results {params.results:q} --settings {params.settings:q}"
+        "dfeat figure {params.name} --results {params.results:q} --settings {params.settings:q}"
         " --out {params.folder:q} > {log:q} 2>&1"
+
+
+use rule plot_accuracy as plot_gain with:
+    input:
+        predictions(),
+    output:
+        report(
+            f"{RUN}/report/gain.png",
+            caption="../report/gain.rst",
+            category="Figures",
+        ),
+        f"{RUN}/report/gain.svg",
+    log:
+        f"{RUN}/logs/report/gain.log",
+    benchmark:
+        f"{RUN}/benchmarks/report/gain.tsv"
+    params:
+        name="gain",
+        results=subpath(output[0], ancestor=2),
+        folder=subpath(output[0], parent=True),
+        settings=read_by_table(LEVELS),
+        recipe=recipe("dfeat.evaluation.figures"),
 
 
 rule show_inpainted:
@@ -230,14 +266,19 @@ rule write_report:
         ],
         gallery=f"{RUN}/report/gallery.json",
         claims=f"{RUN}/report/claims.md",
+        efficiency=(
+            f"{RUN}/report/efficiency.csv"
+            if "none" in SETTINGS.training.methods
+            else []
+        ),
         captions=collect("workflow/report/{name}.rst", name=CAPTIONS),
     output:
-        report(
+        config=f"{RUN}/report/config.yaml",
+        page=report(
             f"{RUN}/report/index.html",
             caption="../report/report.rst",
             category="Report",
         ),
-        f"{RUN}/report/config.yaml",
     log:
         f"{RUN}/logs/report/report.log",
     benchmark:
@@ -248,10 +289,10 @@ rule write_report:
         runtime=grown(10),
     params:
         results=subpath(output[0], ancestor=2),
-        captions="workflow/report",
+        captions=lambda wildcards, input: Path(input.captions[0]).parent,
         settings=whole_settings(),
         templates=files_digest("dfeat.evaluation.report", "templates"),
         recipe=recipe("dfeat.evaluation.report"),
     shell:
         "dfeat report --results {params.results:q} --captions {params.captions:q} --settings {params.settings:q}"
-        " --out {output[0]:q} > {log:q} 2>&1"
+        " --out {output.page:q} > {log:q} 2>&1"

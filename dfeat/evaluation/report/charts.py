@@ -71,7 +71,7 @@ def _accuracy(rows: list[Row]) -> dict[str, Any]:
         "condition": {"test": f"datum.method === {json.dumps(method_name('none'))}", "value": [6, 4]},
         "value": [1, 0],
     }
-    levels = sorted({entry["loss"] for entry in data})
+    levels = sorted({int(row.level) for row in rows})
     return _chart(
         data,
         methods,

@@ -221,7 +221,7 @@ def _front_end() -> dict[str, Markup]:
         "datatables_style": Markup((bundle / "dt_bundle.css").read_text(encoding="utf-8")),
         "style": Markup((templates / "page.css").read_text(encoding="utf-8")),
         "import_map": Markup(json.dumps({"imports": {"datatables": module}})),
-        "vega": Markup(vl_convert.javascript_bundle().replace("</script", "<\\/script")),
+        "vega": Markup(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")),
         "script": Markup((templates / "page.js").read_text(encoding="utf-8")),
     }
 
