@@ -7,20 +7,19 @@ What enters: `results/<run>`; files that are not there are left out. What leaves
 from __future__ import annotations
 
 import csv
-import json
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import yaml
 
-from dfeat.errors import UserError
 from dfeat.evaluation.paper import backbone_name, method_name
 from dfeat.evaluation.report.tables import CsvView
 from dfeat.settings import Settings
 from dfeat.storage.provenance import file_digest, revision, versions
+from dfeat.storage.records import read_json
 
 _PACKAGES: Final = (
     "dfeat",
@@ -74,17 +73,6 @@ def job_costs(results: Path) -> CsvView:
     return _view(("step", "job", "wall seconds", "CPU seconds", "peak memory (MB)"), _jobs(results / "benchmarks"))
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """A JSON object of the run; UserError where the file is damaged."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as JSON ({error}); delete it and run Snakemake again") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path} holds no JSON object; delete it and run Snakemake again")
-    return value
-
-
 def diffusion_model(results: Path) -> str:
     """The digest of the diffusion model that made the run's shards; empty where there is none."""
     import h5py
@@ -107,7 +95,7 @@ def _digests(results: Path) -> Iterator[tuple[str, ...]]:
 
 def _models(results: Path) -> Iterator[tuple[str, ...]]:
     for path in sorted((results / "training").glob("*/*/seed*/run.json")):
-        run = read_object(path)
+        run = read_json(path, "train")
         method, backbone, seed = path.parts[-4:-1]
         figures = (str(run.get(key, "")) for key in ("images", "steps", "seconds", "model"))
         yield method_name(method), backbone_name(backbone), seed.removeprefix("seed"), *figures

@@ -21,10 +21,11 @@ from dfeat.errors import UserError
 from dfeat.evaluation.layout import read_rows
 from dfeat.evaluation.paper import TableName
 from dfeat.evaluation.report.charts import accuracy_charts, gain_charts
-from dfeat.evaluation.report.origin import config_text, job_costs, origin, read_object
+from dfeat.evaluation.report.origin import config_text, job_costs, origin
 from dfeat.evaluation.report.tables import CsvView, csv_view, paper_table_view
 from dfeat.settings import Settings
-from dfeat.storage.atomic import write_text
+from dfeat.storage.atomic import write_files
+from dfeat.storage.records import read_bytes, read_json, read_text
 
 TABLES: Final[tuple[TableName, ...]] = ("table1", "table2")
 FIGURES: Final = ("figure2", "figure3", "accuracy", "gain", "cost", "parts", "gallery")
@@ -104,15 +105,14 @@ def write_report(results: Path, settings: Settings, out: Path, captions: Path | 
         cards=page.links(["config.yaml", "data_card.md", "model_card.md"], always=["config.yaml"]),
         **_front_end(),
     )  # fmt: skip
-    write_text(config, config_text(settings))
-    write_text(out, text)
+    write_files({config: config_text(settings).encode(), out: text.encode()})
 
 
 def read_gallery(path: Path) -> Gallery | None:
     """The gallery that `dfeat figure gallery` wrote; None where there is none."""
     if not path.is_file():
         return None
-    content = read_object(path)
+    content = read_json(path, "figure gallery")
     pictures = content["pictures"]
     return Gallery(
         images=content["images"],
@@ -151,7 +151,7 @@ class _Page:
         path = self.folder / name
         if not path.is_file():
             return Markup()
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, "table claims")
         body = text.split("\n", 1)[1] if text.startswith("# ") else text
         return Markup(MarkdownIt("commonmark", {"html": False}).enable("table").render(body))
 
@@ -174,7 +174,7 @@ class _Page:
 
     def _figure(self, name: str) -> Figure:
         path = self.folder / f"{name}.png"
-        picture = f"data:image/png;base64,{_base64(path.read_bytes())}" if path.is_file() else ""
+        picture = f"data:image/png;base64,{_base64(read_bytes(path, f'figure {name}'))}" if path.is_file() else ""
         return Figure(name, self.caption(name), picture, self.links([f"{name}.png", f"{name}.svg"]))
 
     def _table(self, name: str) -> MoreTable:

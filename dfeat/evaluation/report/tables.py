@@ -6,15 +6,16 @@ What enters: CSV files. What leaves: small read-only views that a template walks
 from __future__ import annotations
 
 import csv
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
 from markupsafe import Markup
 
-from dfeat.errors import UserError
 from dfeat.evaluation.layout import Grid, Row, explanation, grids, heading, intervals, printed, read_rows, values
 from dfeat.evaluation.paper import TableName, backbone_name, method_name
 from dfeat.settings import ReportSettings
+from dfeat.storage.records import read_text, refusal
 
 _NAMES = {"method": method_name, "backbone": backbone_name}
 
@@ -72,12 +73,11 @@ def paper_table_view(name: TableName, path: Path, settings: ReportSettings) -> P
 def csv_view(path: Path) -> CsvView:
     """Read a CSV; columns that are empty throughout and the note, which the page shows once, are left out."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            lines = list(reader)
-            names = list(reader.fieldnames or [])
-    except (OSError, csv.Error, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as a table ({error}); delete it and run Snakemake again") from None
+        reader = csv.DictReader(io.StringIO(read_text(path, "table")), strict=True)
+        lines = list(reader)
+        names = list(reader.fieldnames or [])
+    except csv.Error as error:
+        raise refusal(path, f"it is no CSV ({error})", "table") from None
     kept = [name for name in names if name != "note" and any(line[name] for line in lines)]
     rows = tuple(tuple(_shown(name, line[name] or "") for name in kept) for line in lines)
     numeric = tuple(all(_is_number(row[place]) for row in rows if row[place]) for place in range(len(kept)))
