@@ -41,7 +41,10 @@ def test_every_verb_has_help_with_an_example(verb: str, monkeypatch: pytest.Monk
     [
         (("parts", "--index", "nowhere", "--out", "x.json"), "nowhere"),
         (("index", "train", "--settings", '{"rot": "x"}', "--out", "x"), "did you mean 'root'?"),
-        (("table", "table3", "--results", "r", "--settings", "{}", "--out", "x"), "use table1, table2, efficiency, claims"),
+        (
+            ("table", "table3", "--results", "r", "--settings", "{}", "--out", "x"),
+            "use table1, table2, efficiency, claims",
+        ),
         (("figure", "figure9", "--results", "r", "--settings", "{}", "--out", "x"), "no figure 'figure9'"),
         (("pixels", "--out", "x.h5"), "either --index or --inpainted"),
         (
