@@ -27,7 +27,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=
 class Section(BaseModel):
     """A section of config.yaml: unknown keys are refused, values do not change after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class TrainSet(Section):
@@ -437,7 +437,9 @@ def parse(model: type[S], value: Any, where: str = "config.yaml") -> S:
         try:
             value = json.loads(value)
         except json.JSONDecodeError as error:
-            raise UserError(f"{where} is not JSON ({error.msg} at character {error.pos}): {value[:80]}") from None
+            raise UserError(f"{where} is not JSON ({error.msg} at character {error.pos}): {value[:80]!r}") from None
+        except (RecursionError, ValueError) as error:  # nested too deeply, or a number of thousands of digits
+            raise UserError(f"{where} cannot be read as JSON ({error}): {value[:80]!r}") from None
     try:
         return model.model_validate(value)
     except ValidationError as error:
