@@ -1,7 +1,7 @@
 """Benchmarks: what the fast path saves beside its peers, and how cost grows with size.
 
-Each module of this package but `table` and `architectures` is one benchmark with a function
-`run(rounds, resolution) -> Result`, named in `NAMES`. FLOPs are counted and do not shake; times are measured side
+Each module of this package that is named in `NAMES` is one benchmark with a function
+`run(rounds, resolution) -> Result`. FLOPs are counted and do not shake; times are measured side
 by side in one process.
 """
 
@@ -18,6 +18,8 @@ from dfeat.errors import UserError, nearest
 NAMES: Final[dict[str, str]] = {
     "flops": "FLOPs of features and inpainting on the true Stable Diffusion 2.1 architecture",
     "index": "index and part choice of a drawn set of PartImageNet's size",
+    "reading": "training images a second of one core, from the pixel cache and from JPEG by timm",
+    "rows": "random reads of feature rows",
 }
 """The benchmarks by name, in the order they run; each is a module of this package."""
 WITHOUT_GPU: Final = tuple(name for name in NAMES if name != "gpu")

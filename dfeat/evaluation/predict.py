@@ -9,7 +9,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,7 +32,7 @@ from dfeat.storage.records import read_bytes, read_json, refusal
 from dfeat.storage.shards import Rows, read_rows
 from dfeat.training.network import Classifier, normalised
 
-RECIPE: Final = 1
+RECIPE: Final = 2
 HEADER: Final = ("key", "label", "top1", "top2", "top3", "top4", "top5", "p1")
 
 
@@ -56,7 +57,7 @@ class TrainedModel:
         training = stage.training
         self.classifier = Classifier(backbone, self.run["classes"], self.run["feature_width"], training.fusion)
         self.classifier.load_state_dict(state)
-        self.classifier.to(device).eval()
+        self.classifier.to(device, memory_format=torch.channels_last).eval()
         self.image_size = training.image_size
         self.device = device
 
@@ -131,41 +132,23 @@ def _predict_set(
     stage: EvaluateStage,
     set_name: str,
 ) -> dict[int, list[tuple[Any, ...]]]:
-    """Rows of the prediction file of each level; every image is decoded and cropped once."""
+    """Rows of the prediction file of each level; every image is read and cropped once."""
     predictions: dict[int, list[tuple[Any, ...]]] = {level: [] for level in rows_of}
-    crop_pct, size = stage.evaluation.crop_pct, stage.evaluation.batch_size
-    bar = progress(len(records), f"evaluate {set_name}")
-    for batch, crops in _decoded(records, cache, stage, model.image_size):
-        for level, rows in rows_of.items():
-            images = np.stack(
-                [
-                    black_out(
-                        crop,
-                        drop_for(
-                            stage.occlusion,
-                            record.key,
-                            level,
-                            model.image_size,
-                            (record.height, record.width),
-                            crop_pct,
-                        ),
-                    )
-                    if level
-                    else crop
-                    for record, crop in zip(batch, crops, strict=True)
-                ]
-            )
-            l_d = None if rows is None else rows.payload[[rows.row_of[record.key] for record in batch]]
-            best, probability = _padded_top5(model, images, l_d, size)
-            _refuse_not_finite(set_name, level, batch, probability)
-            for record, classes, p1 in zip(batch, best, probability, strict=True):
-                predictions[level].append((record.key, record.label, *_five(classes), f"{p1:.6f}"))
+    bar = progress(len(records) * len(rows_of), f"evaluate {set_name}")
+    for batch, level, images in _one_ahead(_occluded(records, cache, list(rows_of), stage, model.image_size)):
+        rows = rows_of[level]
+        l_d = None if rows is None else _padded(rows.payload[[rows.row_of[r.key] for r in batch]], len(images))
+        best, probability = model.top5(images, l_d)
+        best, probability = best[: len(batch)], probability[: len(batch)]  # without what pads the batch
+        _refuse_not_finite(set_name, level, batch, probability)
+        for record, classes, p1 in zip(batch, best, probability, strict=True):
+            predictions[level].append((record.key, record.label, *_five(classes), f"{p1:.6f}"))
         bar.update(len(batch))
     bar.close()
     return predictions
 
 
-def _refuse_not_finite(set_name: str, level: int, batch: list[Record], probability: NDArray[Any]) -> None:
+def _refuse_not_finite(set_name: str, level: int, batch: Sequence[Record], probability: NDArray[Any]) -> None:
     bad = [record.key for record, p1 in zip(batch, probability, strict=True) if not np.isfinite(p1)]
     if bad:
         raise UserError(
@@ -174,22 +157,49 @@ def _refuse_not_finite(set_name: str, level: int, batch: list[Record], probabili
         )
 
 
-def _decoded(
-    records: tuple[Record, ...], cache: PixelCache, stage: EvaluateStage, size: int
-) -> Iterator[tuple[list[Record], list[NDArray[np.uint8]]]]:
-    """Batches of records with their evaluation crops; each image is cropped once for all levels."""
-    for start in range(0, len(records), stage.evaluation.batch_size):
-        batch = list(records[start : start + stage.evaluation.batch_size])
-        yield batch, [evaluation_crop(cache[record.key], stage.evaluation.crop_pct, size) for record in batch]
+Occluded = tuple[Sequence[Record], int, NDArray[np.uint8]]
 
 
-def _padded_top5(model: Model, images: NDArray[np.uint8], l_d: Any, size: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Predictions at one batch shape: the last batch is padded, so a row does not depend on the set's size."""
-    count = len(images)
-    pad = [(0, size - count)] + [(0, 0)] * 3
-    features = None if l_d is None else np.pad(l_d, pad[:2], mode="edge")
-    best, probability = model.top5(np.pad(images, pad, mode="edge"), features)
-    return best[:count], probability[:count]
+def _occluded(
+    records: Sequence[Record], cache: PixelCache, levels: Sequence[int], stage: EvaluateStage, side: int
+) -> Iterator[Occluded]:
+    """Batches of records with a level and their evaluation crops (B, S, S, 3) occluded to it, all levels in turn.
+
+    An image is cropped once for all levels. The last batch is padded: a row does not depend on the set's size.
+    """
+    size, crop_pct = stage.evaluation.batch_size, stage.evaluation.crop_pct
+    for start in range(0, len(records), size):
+        batch = records[start : start + size]
+        crops = np.stack([evaluation_crop(cache[record.key], crop_pct, side) for record in batch])
+        for level in levels:
+            images = black_out(crops, _dropped(batch, level, stage, side)) if level else crops
+            yield batch, level, _padded(images, size)
+
+
+def _dropped(batch: Sequence[Record], level: int, stage: EvaluateStage, side: int) -> NDArray[np.bool_]:
+    """What is hidden of each image of a batch at `level` percent, (B, side, side)."""
+    shapes = [(record.height, record.width) for record in batch]
+    return np.stack(
+        [
+            drop_for(stage.occlusion, record.key, level, side, shape, stage.evaluation.crop_pct)
+            for record, shape in zip(batch, shapes, strict=True)
+        ]
+    )
+
+
+def _padded(rows: NDArray[Any], size: int) -> NDArray[Any]:
+    """Rows (n, ...) with the last one repeated up to `size`."""
+    missing = size - len(rows)
+    return np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)]) if missing else rows
+
+
+def _one_ahead(items: Iterator[Occluded]) -> Iterator[Occluded]:
+    """The same items; a thread prepares the next while the model looks at this one."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = pool.submit(next, items, None)
+            yield item
 
 
 def _checked_features(

@@ -22,7 +22,7 @@ class PretrainedModel:
     """The pretrained backbone as a classifier of the run's classes."""
 
     def __init__(self, backbone: Backbone, classes: Sequence[ClassInfo], image_size: int, device: torch.device) -> None:
-        self.network = build_pretrained(backbone).to(device).eval()
+        self.network = build_pretrained(backbone).to(device, memory_format=torch.channels_last).eval()
         self.wnids = [info.wnid for info in classes]
         self.run: dict[str, Any] = {"classes": len(classes), "features": None}
         self.image_size = image_size

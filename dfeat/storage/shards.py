@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 
 from dfeat.errors import UserError
 from dfeat.storage.atomic import write_bytes
+from dfeat.storage.mapped import MappedRows
 from dfeat.storage.provenance import settings_text
 from dfeat.storage.records import check_file, refusal
 
@@ -146,29 +148,84 @@ def _readable(path: Path, kind: str) -> Iterator[None]:
 
 @dataclass
 class Rows:
-    """Rows of several shards of one kind in memory: `payload[row_of[key]]` is one image's."""
+    """Rows of several shards of one kind: `payload[row_of[key]]` is one image's, `payload[[...]]` those of several."""
 
-    payload: NDArray[Any]
+    payload: NDArray[Any] | MappedRows
     row_of: dict[str, int]
     settings: str
     model: str
 
 
-def read_rows(paths: Sequence[Path], kind: str, *, index: str | None = None) -> Rows:
+def read_rows(paths: Sequence[Path], kind: str, *, index: str | None = None, fits: int | None = None) -> Rows:
     """Read array shards that belong together; all must share settings and model, no key may appear twice.
 
     `index`, where given, is the digest of the index.csv that all must be from.
+    Up to `fits` bytes (default: a quarter of the machine's memory) they are loaded whole, above that they are mapped.
+    Either way every payload is compared with its digest first.
     """
-    shards = [read_shard(path, kind, index=index) for path in paths]
-    first = shards[0]
-    for path, shard in zip(paths, shards, strict=True):
-        if (shard.settings, shard.model) != (first.settings, first.model):
+    heads = [_head(path, kind, index) for path in paths]
+    first = heads[0]
+    for path, head in zip(paths, heads, strict=True):
+        if (head.settings, head.model) != (first.settings, first.model):
             raise _refusal(path, kind, f"it was made with another model or other settings than {paths[0]}")
-    keys = [key for shard in shards for key in shard.keys]
+    keys = [key for head in heads for key in head.keys]
     if len(set(keys)) != len(keys):
         raise _refusal(paths[0], kind, "a key appears in it and again in a sister shard")
-    payload = np.concatenate([np.asarray(shard.payload) for shard in shards])
+    mapped = MappedRows(
+        [(path, head.offset, len(head.keys)) for path, head in zip(paths, heads, strict=True) if head.keys],
+        (len(keys), *first.shape[1:]),
+        first.dtype,
+    )
+    size = int(np.prod(mapped.shape)) * mapped.dtype.itemsize
+    loaded = size <= (_memory() // 4 if fits is None else fits)
+    payload = np.empty(mapped.shape, mapped.dtype) if loaded else mapped
+    end = 0
+    for path, head in zip(paths, heads, strict=True):
+        rows: NDArray[Any] = np.empty(head.shape, head.dtype)
+        if head.keys:
+            rows = np.memmap(path, head.dtype, "r", head.offset, head.shape)
+        if isinstance(payload, np.ndarray):
+            payload[end : end + len(rows)] = rows
+            rows = payload[end : end + len(rows)]
+        if _payload_digest(rows) != head.sha256:
+            raise _refusal(path, kind, "its payload does not match its digest (the file was damaged)")
+        end += len(rows)
     return Rows(payload, {key: row for row, key in enumerate(keys)}, first.settings, first.model)
+
+
+@dataclass
+class _Head:
+    """What a shard says of itself, and where its payload lies in the file."""
+
+    keys: list[str]
+    settings: str
+    model: str
+    sha256: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    offset: int
+
+
+def _head(path: Path, kind: str, index: str | None) -> _Head:
+    with open_shard(path, kind, index=index) as file, _readable(path, kind):
+        payload = file[PAYLOADS[kind]]
+        if payload.chunks is not None or (payload.size and payload.id.get_offset() is None):
+            raise _refusal(path, kind, "its payload is not one contiguous run of bytes")
+        attributes = file.attrs
+        return _Head(
+            [key.decode() for key in file["key"][:]],
+            attributes["settings"],
+            str(attributes["model"]),
+            str(attributes["sha256"]),
+            payload.shape,
+            payload.dtype,
+            payload.id.get_offset() or 0,
+        )
+
+
+def _memory() -> int:
+    """Bytes of memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 _VERBS = {"features": "features", "latents": "latents", "inpaint": "inpaint", "pixels": "pixels"}
@@ -213,7 +270,7 @@ def _refuse_bad_rows(path: Path, shard: Shard) -> None:
         raise UserError(f"{path}: a key appears twice; keys must be unique")
     assert len(shard.keys) == len(shard.payload) or shard.kind == "pixels"
     if isinstance(shard.payload, np.ndarray) and np.issubdtype(shard.payload.dtype, np.floating):
-        finite = np.isfinite(shard.payload.reshape(len(shard.keys), -1)).all(axis=1)
+        finite = np.isfinite(shard.payload).all(axis=tuple(range(1, shard.payload.ndim)))
         if not finite.all():
             names = ", ".join(shard.keys[row] for row in np.flatnonzero(~finite)[:5])
             raise UserError(

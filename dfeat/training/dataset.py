@@ -218,11 +218,10 @@ def cut(image: NDArray[np.uint8], box: Box, flip: bool, size: int) -> NDArray[np
     Bicubic with antialiasing, torch's kernel for bytes: its values are Pillow's but for rounding, in less time.
     """
     (top, bottom), (left, right) = _span(box[1], box[3], image.shape[0]), _span(box[0], box[2], image.shape[1])
-    crop = torch.from_numpy(image[top:bottom, left:right].copy()).permute(2, 0, 1)[None]
+    crop = torch.from_numpy(image[None, top:bottom, left:right].copy()).permute(0, 3, 1, 2)
     if crop.shape[2:] != (size, size):
         crop = F.interpolate(crop, size=(size, size), mode="bicubic", antialias=True)
-    picture = crop[0].permute(1, 2, 0).numpy()
-    return picture[:, ::-1] if flip else picture
+    return (crop.flip(3) if flip else crop)[0].permute(1, 2, 0).numpy()
 
 
 def cut_mask(mask: NDArray[np.bool_], box: Box, flip: bool, size: int) -> NDArray[np.bool_]:

@@ -116,9 +116,19 @@ def normalised(images: Tensor | NDArray[np.uint8], device: torch.device, statist
     `statistics` are mean and standard deviation of the channels as the backbone was trained, in [0, 1].
     """
     given = torch.from_numpy(np.ascontiguousarray(images)) if isinstance(images, np.ndarray) else images
-    mean, std = (torch.tensor(values).to(device, non_blocking=True).view(1, 3, 1, 1) for values in statistics)
-    pixels = given.to(device, non_blocking=True).permute(0, 3, 1, 2).float()
-    return pixels.div_(255).sub_(mean).div_(std)
+    count, height, width, channels = given.shape
+    mean, std = (torch.tensor(values).repeat(width).to(device, non_blocking=True) for values in statistics)
+    rows = given.to(device, non_blocking=True).view(count, height, width * channels)
+    # numpy asks for large pages, without which touching new memory costs more than the arithmetic
+    pixels = (
+        torch.from_numpy(np.empty(rows.shape, np.float32))
+        if device.type == "cpu"
+        else torch.empty(rows.shape, device=device)
+    )
+    at_once = 1 if device.type == "cpu" else max(len(rows), 1)  # one image stays in a CPU's cache
+    for into, bytes_ in zip(pixels.split(at_once), rows.split(at_once), strict=True):
+        into.copy_(bytes_).div_(255).sub_(mean).div_(std)
+    return pixels.view(given.shape).permute(0, 3, 1, 2)
 
 
 def start_from_pretrained_head(model: Classifier, settings: Backbone, wnids: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import h5py
@@ -12,6 +13,7 @@ from PIL import Image
 from dfeat.data.pixels import PixelCache, cache_index
 from dfeat.errors import UserError
 from dfeat.settings import PixelsStage
+from dfeat.storage.mapped import MappedRows
 from dfeat.storage.records import record_path
 from dfeat.storage.shards import Shard, read_rows, read_shard, write_shard
 from tests.conftest import World
@@ -175,6 +177,41 @@ def test_sister_shards_are_joined_and_strangers_refused(tmp_path: Path) -> None:
     write_shard(tmp_path / "b.h5", features(keys=["a"]))
     with pytest.raises(UserError, match="again in a sister shard"):
         read_rows([tmp_path / "a.h5", tmp_path / "b.h5"], "features")
+
+
+@pytest.mark.parametrize("names", ["a", "abc"])
+def test_rows_that_do_not_fit_in_memory_are_mapped_and_read_the_same(tmp_path: Path, names: str) -> None:
+    sizes = {"a": 5, "b": 0, "c": 3}
+    rng = np.random.default_rng(0)
+    paths = [tmp_path / f"{name}.h5" for name in names]
+    for name, path in zip(names, paths, strict=True):
+        keys = [f"{name}{row}" for row in range(sizes[name])]
+        write_shard(path, features(keys=keys, payload=rng.normal(size=(len(keys), 7)).astype(np.float16)))
+    loaded, mapped = read_rows(paths, "features"), read_rows(paths, "features", fits=0)
+    assert isinstance(loaded.payload, np.ndarray)
+    assert isinstance(mapped.payload, MappedRows)
+    assert mapped.row_of == loaded.row_of
+    assert mapped.payload.shape == loaded.payload.shape
+    for payload in (mapped.payload, pickle.loads(pickle.dumps(mapped.payload))):
+        order = rng.permutation(len(loaded.payload)).tolist()
+        assert (payload[order] == loaded.payload[order]).all()
+        assert (payload[np.array(order)] == loaded.payload[order]).all()
+        assert all((payload[row] == loaded.payload[row]).all() for row in (*order, -1))
+        assert payload[order[:0]].shape == (0, 7)
+        with pytest.raises(IndexError):
+            payload[len(order)]
+    assert len(pickle.dumps(mapped.payload)) < 2000
+
+
+@pytest.mark.parametrize("fits", [None, 0])
+def test_a_damaged_row_is_found_however_rows_are_read(tmp_path: Path, fits: int | None) -> None:
+    path = tmp_path / "a.h5"
+    write_shard(path, features())
+    read_rows([path], "features", fits=fits)
+    with h5py.File(path, "r+") as file:
+        file["feature"][1, 2] = 77
+    with pytest.raises(UserError, match="is not what was written"):
+        read_rows([path], "features", fits=fits)
 
 
 def test_a_missing_shard_is_named_with_the_verb_that_makes_it(tmp_path: Path) -> None:

@@ -1,0 +1,54 @@
+"""Rows of shards that are too large to be loaded, read from their files as they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class MappedRows:
+    """Rows of contiguous datasets in several files, by their offset: `rows[3]`, `rows[[5, 1]]`, as of one array.
+
+    Safe to hand to worker processes: each maps the files itself.
+    """
+
+    def __init__(self, files: Sequence[tuple[Path, int, int]], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        """`files` are (path, offset in bytes, rows); `shape` is that of all rows together, (rows, ...)."""
+        self.files, self.shape, self.dtype = list(files), shape, dtype
+        self._ends = np.cumsum([rows for _, _, rows in files])
+        self._maps: list[NDArray[Any]] | None = None
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: int | Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[Any]:
+        """One row, as a view of its file, or several, copied."""
+        if isinstance(rows, int | np.integer):
+            return self._row(int(rows))
+        if len(self.files) == 1:
+            return self._opened()[0][np.asarray(rows, np.int64)]
+        return (
+            np.stack([self._row(int(row)) for row in rows]) if len(rows) else np.empty((0, *self.shape[1:]), self.dtype)
+        )
+
+    def _row(self, row: int) -> NDArray[Any]:
+        if not -len(self) <= row < len(self):
+            raise IndexError(f"row {row} of {len(self)}")
+        row %= len(self)
+        number = int(np.searchsorted(self._ends, row, side="right"))
+        return self._opened()[number][row - int(self._ends[number])]  # negative: counted from the file's last row
+
+    def _opened(self) -> list[NDArray[Any]]:
+        if self._maps is None:
+            self._maps = [
+                np.asarray(np.memmap(path, self.dtype, "r", offset, (rows, *self.shape[1:])))
+                for path, offset, rows in self.files
+            ]
+        return self._maps
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_maps": None}

@@ -1,0 +1,81 @@
+"""Predictions of all levels from one pass over the pixels, each row as if its image were alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dfeat.data.index import read_index
+from dfeat.data.pixels import PixelCache, evaluation_crop
+from dfeat.evaluation.predict import _predict_set
+from dfeat.occlusion.paint import black_out
+from dfeat.occlusion.patches import drop_for
+from dfeat.settings import EvaluateStage
+from tests.conftest import World
+
+LEVELS = {0: None, 40: None, 80: None}
+
+
+@dataclass
+class Looking:
+    """A model that answers with what it sees: the first pixels of the picture, and how bright it is."""
+
+    image_size: int = 64
+    run: dict[str, Any] = field(default_factory=lambda: {"classes": 20, "features": None})
+    shapes: Counter[tuple[int, ...]] = field(default_factory=Counter)
+
+    def top5(self, images: np.ndarray, _features: Any) -> tuple[np.ndarray, np.ndarray]:
+        self.shapes[images.shape] += 1
+        return images[:, :5, 0, 0].astype(int), images.mean(axis=(1, 2, 3))
+
+
+class CountingCache(PixelCache):
+    """A cache that counts what is read of it."""
+
+    read: Counter[str]
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        self.read[key] += 1
+        return super().__getitem__(key)
+
+
+@pytest.fixture
+def cache(world: World) -> CountingCache:
+    opened = CountingCache(world.root / "data" / "imagenet_val" / "pixels.h5")
+    opened.read = Counter()
+    return opened
+
+
+@pytest.mark.parametrize("protocol", ["grid", "image", "random"])
+@pytest.mark.parametrize("batch_size", [7, 64])
+def test_all_levels_are_those_of_each_image_alone(
+    world: World, cache: CountingCache, protocol: str, batch_size: int
+) -> None:
+    stage: EvaluateStage = world.stage("evaluate")
+    occlusion = stage.occlusion.model_copy(update={"protocol": protocol})
+    evaluation = stage.evaluation.model_copy(update={"batch_size": batch_size})
+    stage = stage.model_copy(update={"occlusion": occlusion, "evaluation": evaluation})
+    records = read_index(world.root / "data" / "imagenet_val").records
+    model = Looking()
+    found = _predict_set(model, records, cache, LEVELS, stage, "imagenet_val")
+    assert set(cache.read.values()) == {1}
+    assert model.shapes == {(batch_size, 64, 64, 3): len(LEVELS) * -(-len(records) // batch_size)}
+    for level, rows in found.items():
+        assert [(row[0], row[1]) for row in rows] == [(record.key, record.label) for record in records]
+        for record, row in zip(records, rows, strict=True):
+            crop = evaluation_crop(cache[record.key], evaluation.crop_pct, 64)
+            if level:
+                shape = (record.height, record.width)
+                crop = black_out(crop, drop_for(occlusion, record.key, level, 64, shape, evaluation.crop_pct))
+            assert row[2:] == (*crop[:5, 0, 0].tolist(), f"{crop.mean():.6f}")
+
+
+def test_an_error_while_preparing_a_batch_stops_the_evaluation(world: World, cache: CountingCache) -> None:
+    records = read_index(world.root / "data" / "imagenet_val").records
+    del cache.row_of[records[-1].key]
+    with pytest.raises(KeyError, match=records[-1].key):
+        _predict_set(Looking(), records, cache, LEVELS, world.stage("evaluate"), "imagenet_val")
