@@ -135,7 +135,7 @@ def test_costs_of_the_papers_run_are_those_that_were_counted() -> None:
     assert costs["features"].flops / costs["latents"].flops == pytest.approx(262 / 1117, rel=1e-3)
     assert costs["features"].bytes == costs["features"].items * 1280 * 2
     one_model = 30 * 2 * 24_095 * 92e9
-    assert costs["training"].flops == pytest.approx((6 + 1) * 2 * 3 * one_model)
+    assert costs["training"].flops == pytest.approx((6 + 1) * 2 * 3 * one_model, rel=0.01)
     assert costs["training"].hours("H200") < costs["training"].hours("A100") < costs["training"].hours("T4")
 
 
