@@ -30,6 +30,11 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+def without_nulls(named: Any) -> Any:
+    """A mapping without the names whose value is null; anything else as it is."""
+    return {name: value for name, value in named.items() if value is not None} if isinstance(named, dict) else named
+
+
 class TrainSet(Section):
     """The training images and their part annotations [Sec. 4.1]."""
 
@@ -97,7 +102,7 @@ class DataSettings(Section):
     @classmethod
     def _left_out(cls, sets: Any) -> Any:
         """A set that an overlay gives as null is left out: overlays can add keys, but not take them away."""
-        return {name: chosen for name, chosen in sets.items() if chosen is not None} if isinstance(sets, dict) else sets
+        return without_nulls(sets)
 
 
 class OcclusionSettings(Section):
@@ -224,6 +229,12 @@ class TrainingSettings(Section):
     fusion: Literal["concat", "sum", "gated", "attention"] = Field("concat", description="of l_f and l_d into l_a")
     precision: Literal["float32", "bfloat16"] = "float32"
     compile: bool = Field(False, description="torch.compile of the backbone: minutes at the start, faster steps after")
+
+    @field_validator("backbones", mode="before")
+    @classmethod
+    def _left_out(cls, backbones: Any) -> Any:
+        """As evaluation sets: one that an overlay gives as null is left out."""
+        return without_nulls(backbones)
 
     @field_validator("methods", "seeds")
     @classmethod

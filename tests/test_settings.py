@@ -76,6 +76,16 @@ def test_config_yaml_says_what_the_defaults_are() -> None:
     assert parse(Settings, merged("config.yaml", "config/paper.yaml")) == written
 
 
+def test_an_overlay_takes_sets_and_backbones_away_with_null() -> None:
+    less = {"data": {"evaluation": {"dfeat": None}}, "training": {"backbones": {"swin": None}}}
+    whole = merged("config.yaml")
+    whole["data"]["evaluation"] |= less["data"]["evaluation"]
+    whole["training"]["backbones"] |= less["training"]["backbones"]
+    settings = parse(Settings, whole)
+    assert list(settings.data.evaluation) == ["imagenet_val"]
+    assert list(settings.training.backbones) == ["convnext"]
+
+
 def test_every_choice_that_is_documented_is_a_setting_with_that_default() -> None:
     """The bold entries of docs/choices.md: `section.key: value`, further keys of the same section without it."""
     entries = re.findall(r"^\*\*[^*]+\*\* \((`[^)]+`)\)", (ROOT / "docs/choices.md").read_text(), re.MULTILINE)

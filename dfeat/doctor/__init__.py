@@ -50,16 +50,10 @@ def examine(settings: Settings, ask_torch: bool = False) -> Report:
     sets = [look_at_set(name, chosen, settings, folder) for name, chosen in sets_of(settings)]
     weights = look_at_weights(settings, digest=True)
     costs = estimate(settings, {found.name: found.count for found in sets})
-    already = {cost.step: bytes_in(folder / FOLDERS[cost.step]) for cost in costs}
-    free = free_bytes(folder)
-    needed = sum(max(0, cost.bytes - already[cost.step]) for cost in costs)
+    already, free = _bytes_there(folder, costs), free_bytes(folder)
     faults = [fault for of_set in sets for fault in of_set.faults]
     faults += [fault for of_model in weights for fault in of_model.faults]
-    if needed > free:
-        faults.append(
-            f"{folder} will need about {needed / 1e9:.1f} GB more, and {free / 1e9:.1f} GB are free there; make room, or "
-            "make results a link to a larger disk"
-        )
+    faults += _disk_faults(folder, costs, already, free)
     devices, packages = devices_seen(ask_torch), installed_versions()
     return Report(settings.run, sets, weights, costs, already, free, devices, devices_held(), packages, faults)
 
@@ -77,10 +71,30 @@ def missing_inputs(settings: Settings) -> list[str]:
     """
     folder = Path("results") / settings.run
     faults: list[str] = []
+    images: dict[str, int] = {}
     for name, chosen in sets_of(settings):
         indexed = look_at_index(name, chosen, folder / "data" / name)
+        images[name] = (chosen.expected_images or 0) if indexed is None else indexed.count
         if indexed is not None:
             faults += indexed.faults
         elif not settings.data.drawn and not Path(chosen.root).exists():
             faults += look_at_set(name, chosen, settings, folder).faults
-    return faults + [fault for found in look_at_weights(settings, digest=False) for fault in found.faults]
+    faults += [fault for found in look_at_weights(settings, digest=False) for fault in found.faults]
+    costs = estimate(settings, images)
+    return faults + _disk_faults(folder, costs, _bytes_there(folder, costs), free_bytes(folder))
+
+
+def _bytes_there(folder: Path, costs: list[Cost]) -> dict[str, int]:
+    """Bytes that each step has left already."""
+    return {cost.step: bytes_in(folder / FOLDERS[cost.step]) for cost in costs}
+
+
+def _disk_faults(folder: Path, costs: list[Cost], already: dict[str, int], free: int) -> list[str]:
+    """Whether what is still to be written fits on the disk."""
+    needed = sum(max(0, cost.bytes - already[cost.step]) for cost in costs)
+    if needed <= free:
+        return []
+    return [
+        f"{folder} will need about {needed / 1e9:.1f} GB more, and {free / 1e9:.1f} GB are free there; make room, or "
+        "make results a link to a larger disk"
+    ]

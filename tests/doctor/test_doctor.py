@@ -125,6 +125,9 @@ def test_a_diffusion_model_that_no_method_uses_is_not_asked_for(settings: Settin
 def test_a_full_disk_is_a_fault(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dfeat.doctor, "free_bytes", lambda path: 1000)
     assert "0.0 GB are free there; make room" in only(examine(settings).faults)
+    assert "0.0 GB are free there; make room" in only(
+        missing_inputs(changed(settings, data={"train": {"expected_images": 100}}))
+    )
 
 
 def test_costs_of_the_papers_run_are_those_that_were_counted() -> None:
