@@ -205,6 +205,7 @@ class TrainingSettings(Section):
     image_size: int = Field(224, ge=16, description="side of the network's input")
     epochs: int = Field(30, ge=1, description="passes over originals and augmented images [25-30]")
     batch_size: int = Field(64, ge=1)
+    gpus: int = Field(1, ge=1, le=64, description="devices of a node that share each batch; 1: models side by side")
     accumulate: int = Field(1, ge=1, description="parts a batch is computed in, one after another, to save memory")
     learning_rate: float = Field(0.01, gt=0, description="the paper prints 10e-3")
     momentum: float = Field(0.9, ge=0, lt=1)
@@ -235,6 +236,12 @@ class TrainingSettings(Section):
     def _left_out(cls, backbones: Any) -> Any:
         """As evaluation sets: one that an overlay gives as null is left out."""
         return without_nulls(backbones)
+
+    @model_validator(mode="after")
+    def _rows_for_every_device(self) -> Self:
+        if self.gpus > self.batch_size:
+            raise ValueError(f"gpus is {self.gpus}, more than the {self.batch_size} images of a batch; lower it")
+        return self
 
     @field_validator("methods", "seeds")
     @classmethod
@@ -269,7 +276,7 @@ class ResourceSettings(Section):
 
     threads: int = Field(4, ge=1, description="torch threads of a job, whatever the machine has")
     workers: int = Field(2, ge=0, description="processes that prepare a training's batches; changes no result")
-    gpu: int = Field(1, ge=0, description="devices a GPU job asks for")
+    gpu: int = Field(1, ge=0, le=1, description="1: a GPU job takes a device, a training training.gpus; 0: the CPU")
     mem_mb: int = Field(16_000, ge=100)
     runtime: int = Field(60, ge=1, description="minutes")
 

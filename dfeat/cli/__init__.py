@@ -9,11 +9,10 @@ from __future__ import annotations
 import contextlib
 import sys
 
-import typer
-
 from dfeat.cli import data, diffusion, models, report, tools  # noqa: F401  (each registers its verbs)
 from dfeat.cli.common import app
 from dfeat.errors import UserError
+from dfeat.progress import say
 
 
 def main() -> None:
@@ -22,7 +21,7 @@ def main() -> None:
         app()
     except UserError as error:
         with contextlib.suppress(OSError):  # the log may lie on the same full disk
-            typer.echo(f"dfeat: {error}", err=True)
+            say(str(error))
         sys.exit(error.status)
     except (BrokenPipeError, KeyboardInterrupt):
         sys.exit(130)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -33,18 +34,23 @@ def train(
 ) -> None:
     """Fine-tune one backbone by one method with one seed."""
     from dfeat.devices import compute_on
+    from dfeat.progress import say
     from dfeat.settings import METHODS, TrainStage, parse
     from dfeat.training.loop import Inputs
     from dfeat.training.loop import train as run_training
+    from dfeat.training.team import is_member, launch
 
     chosen = next((known for known in METHODS if known == method), None)
     if chosen is None:
         raise UserError(f"no method {method!r}; use one of {', '.join(METHODS)}")
     stage = parse(TrainStage, settings, "training")
     inputs = Inputs(index, pixels, parts, inpainted, tuple(features or ()), tuple(twin_features or ()))
-    device = compute_on(gpus, threads, f"train {out}")
+    team = stage.training.gpus
+    device = compute_on(gpus and team, threads, f"train {out}")
+    if team > 1 and not is_member():
+        raise typer.Exit(launch(team, sys.argv[1:]))
     run_training(chosen, inputs, stage, seed, out, device, workers)
-    typer.echo(f"model written to {out}")
+    say(f"model written to {out}")
 
 
 @app.command(

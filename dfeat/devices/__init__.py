@@ -8,6 +8,7 @@ names that stand for this machine's devices, to try a workflow where there are n
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from dfeat.devices.driver import machine_devices
@@ -23,10 +24,15 @@ __all__ = ["compute_on", "jobs_at_once", "machine_devices", "occupancy", "pick_d
 def compute_on(gpus: int, threads: int, job: str) -> torch.device:
     """Take the devices of a job, fix torch's threads, and say where it computes. Call it before CUDA starts.
 
-    With `gpus` 0, or where there is no device, that is the CPU.
+    With `gpus` 0, or where there is no device, that is the CPU. A process that a leaseholder started to compute beside
+    others (LOCAL_RANK says which it is) takes nothing: one of its parent's devices is its own.
     """
     import torch
 
+    member = os.environ.get("LOCAL_RANK")
+    if member is not None:
+        set_threads(threads)
+        return torch.device("cuda", int(member)) if gpus and torch.cuda.is_available() else torch.device("cpu")
     devices = lease(gpus, job) if gpus else []
     set_threads(threads)
     device = pick_device() if gpus else torch.device("cpu")

@@ -83,11 +83,6 @@ def occupancy() -> list[tuple[Device, int, str | None]]:
     return held
 
 
-def lease_descriptors() -> tuple[int, ...]:
-    """The open locks of this process, for a child that must hold the devices too."""
-    return tuple(_held.values())
-
-
 def jobs_at_once() -> int:
     """How many GPU jobs this machine takes at once: its devices times their slots, or its cores where it has none."""
     return len(visible_devices()) * _slots() or os.cpu_count() or 1

@@ -82,12 +82,21 @@ class _Item:
 
 
 class TrainingBatches:
-    """`batches[step]` is the batch of that step; a map-style dataset for torch's DataLoader."""
+    """`batches[step]` is the batch of that step; a map-style dataset for torch's DataLoader.
+
+    `part` are the rows of each batch that this process is to make; by default all of them.
+    """
 
     def __init__(
-        self, method: Method, sources: Sources, settings: TrainingSettings, seed: int, partner_seed: int
+        self,
+        method: Method,
+        sources: Sources,
+        settings: TrainingSettings,
+        seed: int,
+        partner_seed: int,
+        part: slice = slice(None),
     ) -> None:
-        self.method, self.sources, self.settings, self.seed = method, sources, settings, seed
+        self.method, self.sources, self.settings, self.seed, self.part = method, sources, settings, seed, part
         self.keys = sorted(sources.keys)
         self.partner = partner_order(self.keys, partner_seed)
         self.steps_per_epoch = -(-2 * len(self.keys) // settings.batch_size)
@@ -97,13 +106,15 @@ class TrainingBatches:
         return self.steps_per_epoch * self.settings.epochs
 
     def __getitem__(self, step: int) -> Batch:
-        items = self._items(step)
+        mixed = self.method == "cutmix"  # its rows are cut from rows of the whole batch
+        items = self._items(step) if mixed else self._items(step)[self.part]
         labels = [self.sources.labels[item.key] for item in items]
         targets = np.zeros((len(items), self.sources.classes), np.float32)
         targets[np.arange(len(items)), labels] = 1
         images = self._pictures(items)
-        if self.method == "cutmix":
+        if mixed:
             images, targets = self._cut_and_mix(images, targets, np.array([item.twin for item in items]), step)
+            images, targets = images[self.part], targets[self.part]
         masks = mask_image(np.stack([self._whole_mask(item) for item in items])) if self.method == "replace" else None
         features = np.stack([self._feature(item) for item in items]) if self.method == "sd_features" else None
         return Batch(*(None if part is None else torch.from_numpy(part) for part in (images, targets, masks, features)))

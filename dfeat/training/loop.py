@@ -2,7 +2,7 @@
 
 What enters: the artifacts of the earlier steps. What leaves, in the run's folder: `model.safetensors`,
 `metrics.jsonl` (one line an epoch) and `run.json` (all that is needed to rebuild and to cite the model).
-A checkpoint of weights and momentum is kept after every epoch until the model is whole.
+A checkpoint is kept after every epoch, and where SIGTERM ends the training early, until the model is whole.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,16 +24,18 @@ from dfeat.data.index import index_digest, read_index
 from dfeat.data.pixels import PixelCache
 from dfeat.errors import UserError
 from dfeat.occlusion.parts import read_parts
-from dfeat.progress import progress
+from dfeat.progress import progress, say
 from dfeat.randomness import seed_for
 from dfeat.settings import Method, TrainingSettings, TrainStage
-from dfeat.storage.atomic import json_bytes, remove, write_bytes, write_files
+from dfeat.storage.atomic import json_bytes, remove, write_files
 from dfeat.storage.provenance import bytes_digest, file_digest, settings_text, versions
-from dfeat.storage.records import check_file, refusal
+from dfeat.storage.records import refusal
 from dfeat.storage.shards import Rows, read_rows
+from dfeat.training.checkpoint import TERMINATED, State, ignore_stop, resume, save_checkpoint, told_to_stop
 from dfeat.training.dataset import Batch, Sources, TrainingBatches
 from dfeat.training.losses import eq1
 from dfeat.training.network import Classifier, build_backbone, normalised, start_from_pretrained_head
+from dfeat.training.team import Team
 from dfeat.training.weights import weights_path
 
 RECIPE: Final = 2
@@ -51,22 +55,20 @@ class Inputs:
     twin_features: tuple[Path, ...] = ()
 
 
-@dataclass
-class _State:
-    """What a checkpoint holds: the next step, and one row of metrics for each finished epoch."""
-
-    step: int = 0
-    metrics: list[dict[str, Any]] = field(default_factory=list)
-
-
 def train(
     method: Method, inputs: Inputs, stage: TrainStage, seed: int, out: Path, device: torch.device, workers: int = 0
 ) -> None:
-    """Train one model and write its folder. A training that was interrupted goes on after its last epoch."""
+    """Train one model and write its folder. A training that was interrupted goes on from its checkpoint.
+
+    SIGTERM makes it save where it is and raise SystemExit(TERMINATED). In a process that `team.launch` started it
+    computes its part of each batch, and the first process alone writes.
+    """
     started = time.monotonic()
-    settings = stage.training
+    settings, team = stage.training, Team.join(device)
     sources = read_sources(method, inputs, settings)
-    batches = TrainingBatches(method, sources, settings, seed, stage.partner_seed)
+    batches = TrainingBatches(
+        method, sources, settings, seed, stage.partner_seed, part=team.part_of(settings.batch_size)
+    )
     torch.manual_seed(seed_for(seed, method, "initial weights"))
     feature_width = int(sources.features.payload.shape[1]) if sources.features else 0
     model = Classifier(build_backbone(stage.backbone), sources.classes, feature_width, settings.fusion)
@@ -75,19 +77,20 @@ def train(
     model.to(device, memory_format=torch.channels_last)
     optimizer = build_optimizer(model, settings)
     identity = settings_text({"stage": stage.model_dump(mode="json"), "method": method, "seed": seed, "recipe": RECIPE})
-    state = _resume(out, identity, model, optimizer)
-    _fit(
-        model,
-        optimizer,
-        batches,
-        settings,
-        seed,
-        state,
-        device,
-        workers,
-        lambda: _save_checkpoint(out, identity, model, optimizer, state),
-    )
-    _write_run(out, method, stage, seed, inputs, sources, feature_width, model, state, time.monotonic() - started)
+    state = resume(out, identity, model, optimizer)
+
+    def checkpoint() -> None:
+        if team.leads:
+            save_checkpoint(out, identity, model, optimizer, state)
+
+    with told_to_stop() as stop:
+        whole = _fit(model, optimizer, batches, seed, state, device, workers, checkpoint, stop, team)
+    if whole and team.leads:
+        _write_run(out, method, stage, seed, inputs, sources, feature_width, model, state, time.monotonic() - started)
+    team.leave()
+    if not whole:
+        say(f"train {out} was told to stop: saved after step {state.step}, the same command goes on from there")
+        raise SystemExit(TERMINATED)
 
 
 def read_sources(method: Method, inputs: Inputs, settings: TrainingSettings) -> Sources:
@@ -150,13 +153,16 @@ def _fit(
     model: Classifier,
     optimizer: torch.optim.Optimizer,
     batches: TrainingBatches,
-    settings: TrainingSettings,
     seed: int,
-    state: _State,
+    state: State,
     device: torch.device,
     workers: int,
-    checkpoint: Any,
-) -> None:
+    checkpoint: Callable[[], None],
+    stop: Callable[[], bool],
+    team: Team,
+) -> bool:
+    """Take the steps that are left; False where `stop` said to leave before the last of them."""
+    settings = batches.settings
     loader = torch.utils.data.DataLoader(
         batches,
         batch_size=None,
@@ -164,25 +170,32 @@ def _fit(
         num_workers=workers,
         pin_memory=device.type == "cuda",
         collate_fn=None,
+        worker_init_fn=ignore_stop,
     )
     model.train()
     if settings.compile:
         model.backbone.compile(dynamic=False)
+    network = team.wrapped(model)
     bar = progress(len(batches), f"{batches.method}")
-    seen = _Seen(batches)
+    seen = _Seen(batches, state)
     for batch in loader:
-        torch.manual_seed(seed_for(seed, f"step {state.step}", "network"))
+        torch.manual_seed(seed_for(seed, f"step {state.step}", f"network {team.rank}" if team.rank else "network"))
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(settings, state.step, len(batches))
         moved = batch.to(device)
-        loss, logits = _step(model, optimizer, moved, settings)
-        seen.add(state.step, loss, (logits.argmax(1) == moved.targets.argmax(1)).sum())
+        loss, logits = _step(network, optimizer, moved, settings, team)
+        seen.add(state.step, loss, team.summed((logits.argmax(1) == moved.targets.argmax(1)).sum()))
         state.step += 1
         bar.update(1)
         if state.step % batches.steps_per_epoch == 0:
             state.metrics.append({"epoch": state.step // batches.steps_per_epoch} | seen.epoch())
             checkpoint()
+        if state.step < len(batches) and team.any_of(stop()):
+            seen.look()
+            checkpoint()
+            break
     bar.close()
+    return state.step == len(batches)
 
 
 def build_optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
@@ -199,27 +212,26 @@ def build_optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim
 class _Seen:
     """Losses and right answers of an epoch. They stay on the device, which nobody waits for at each step."""
 
-    def __init__(self, batches: TrainingBatches) -> None:
-        self.batches = batches
-        self.losses: list[float] = []
-        self.correct = self.images = 0
+    def __init__(self, batches: TrainingBatches, state: State) -> None:
+        self.batches, self.state = batches, state
         self._new: list[tuple[int, Tensor, Tensor]] = []
 
     def add(self, step: int, loss: Tensor, correct: Tensor) -> None:
         """Take a step's loss () and number of right answers (); look at what came in from time to time."""
         self._new.append((step, loss, correct))
-        self.images += self.batches.settings.batch_size
+        self.state.images += self.batches.settings.batch_size
         if len(self._new) == CHECKED_EVERY or loss.device.type == "cpu":
-            self._look()
+            self.look()
 
     def epoch(self) -> dict[str, float]:
         """Mean loss and share of right answers since the last call."""
-        self._look()
-        found = {"loss": round(float(np.mean(self.losses)), 6), "top1": round(self.correct / self.images, 6)}
-        self.losses, self.correct, self.images = [], 0, 0
+        self.look()
+        state = self.state
+        found = {"loss": round(float(np.mean(state.losses)), 6), "top1": round(state.correct / state.images, 6)}
+        state.losses, state.correct, state.images = [], 0, 0
         return found
 
-    def _look(self) -> None:
+    def look(self) -> None:
         """Fetch what is new. UserError, with the images of its step, for a loss that is not finite."""
         if not self._new:
             return
@@ -234,39 +246,46 @@ class _Seen:
                     f"{' ...' if len(keys) > 8 else ''}); nothing was written for this epoch. Lower "
                     "training.learning_rate or use precision float32"
                 )
-        self.losses += fetched
-        self.correct += int(torch.stack(correct).sum())
+        self.state.losses += fetched
+        self.state.correct += int(torch.stack(correct).sum())
 
 
 def _step(
-    model: Classifier, optimizer: torch.optim.Optimizer, batch: Batch, settings: TrainingSettings
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    settings: TrainingSettings,
+    team: Team = Team(),
 ) -> tuple[Tensor, Tensor]:
-    """One optimiser step; returns its loss () and the logits (B, C), both still on the device.
+    """One optimiser step; returns its loss () and the logits (B, C) of these rows, both still on the device.
 
     The batch goes through the network in `accumulate` parts whose gradients add up to the batch's: the step is the
-    same, in less memory, for networks whose rows do not see each other (all but those with batch statistics).
+    same, in less memory, for networks whose rows do not see each other (all but those with batch statistics). In a
+    team `batch` is this process's part: gradients are averaged over the processes, so its rows weigh as they count.
     """
     optimizer.zero_grad(set_to_none=True)
     count, losses, logits = len(batch.targets), [], []
+    weight = 1.0 if team.size == 1 else count * team.size / settings.batch_size
     size = -(-count // settings.accumulate)
     for start in range(0, count, size):
-        loss, part = _loss(model, batch, slice(start, start + size), settings)
-        share = len(part) / count
-        (loss * share).backward()
-        losses.append(loss.detach() * share)
+        with nullcontext() if start + size >= count or team.size == 1 else model.no_sync():
+            loss, part = _loss(model, batch, slice(start, start + size), settings)
+            share = weight * len(part) / count
+            (loss * share).backward()
+        losses.append(loss.detach() * share / team.size)
         logits.append(part.detach())
     optimizer.step()
-    return torch.stack(losses).sum(), torch.cat(logits)
+    return team.summed(torch.stack(losses).sum()), torch.cat(logits)
 
 
-def _loss(model: Classifier, batch: Batch, rows: slice, settings: TrainingSettings) -> tuple[Tensor, Tensor]:
+def _loss(model: nn.Module, batch: Batch, rows: slice, settings: TrainingSettings) -> tuple[Tensor, Tensor]:
     """Eq. 1 on some rows of a batch, and their logits (rows, C)."""
-    device = batch.images.device
+    device, statistics = batch.images.device, getattr(model, "module", model).statistics
     features = None if batch.features is None else batch.features[rows].float()
 
     def classify(images: Tensor) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
-            return model(normalised(images[rows], device, model.statistics), features).float()
+            return model(normalised(images[rows], device, statistics), features).float()
 
     logits = classify(batch.images)
     mask_logits = None if batch.masks is None else classify(batch.masks)
@@ -280,42 +299,6 @@ def learning_rate(settings: TrainingSettings, step: int, steps: int) -> float:
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
-def _save_checkpoint(
-    out: Path, identity: str, model: nn.Module, optimizer: torch.optim.Optimizer, state: _State
-) -> None:
-    from safetensors.torch import save
-
-    names = [name for name, _ in model.named_parameters()]
-    momenta = optimizer.state_dict()["state"]
-    tensors = {f"model.{name}": value.contiguous() for name, value in model.state_dict().items()}
-    tensors |= {f"momentum.{names[number]}": entry["momentum_buffer"].contiguous() for number, entry in momenta.items()}
-    metadata = {"identity": identity, "step": str(state.step), "metrics": json.dumps(state.metrics)}
-    write_bytes(out / "checkpoint.safetensors", save(tensors, metadata))
-
-
-def _resume(out: Path, identity: str, model: nn.Module, optimizer: torch.optim.Optimizer) -> _State:
-    """Go on from the checkpoint of the same training where there is one; another training's is ignored."""
-    from safetensors import SafetensorError, safe_open
-
-    path = out / "checkpoint.safetensors"
-    if not path.is_file():
-        return _State()
-    try:
-        check_file(path, "train")
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata()
-            if metadata.get("identity") != identity:
-                return _State()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, UserError):
-        return _State()
-    model.load_state_dict({name[6:]: value for name, value in tensors.items() if name.startswith("model.")})
-    for name, parameter in model.named_parameters():
-        momentum = torch.empty_like(parameter).copy_(tensors[f"momentum.{name}"])  # with the parameter's strides
-        optimizer.state[parameter]["momentum_buffer"] = momentum.detach()
-    return _State(int(metadata["step"]), json.loads(metadata["metrics"]))
-
-
 def _write_run(
     out: Path,
     method: Method,
@@ -325,7 +308,7 @@ def _write_run(
     sources: Sources,
     feature_width: int,
     model: nn.Module,
-    state: _State,
+    state: State,
     seconds: float,
 ) -> None:
     from safetensors.torch import save

@@ -61,7 +61,8 @@ def dfeat_on_the_path(folder: Path) -> Path:
 
 
 def write(event: str, device: str) -> None:
-    line = json.dumps([event, device, os.getpid(), time.monotonic()]) + "\n"
+    node = os.environ.get("SLURMD_NODENAME")
+    line = json.dumps([event, f"{node}:{device}" if node else device, os.getpid(), time.monotonic()]) + "\n"
     descriptor = os.open(os.environ["JOURNAL"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(descriptor, line.encode())
     os.close(descriptor)

@@ -15,9 +15,9 @@ rule train:
         f"{RUN}/logs/training/{{method}}_{{backbone}}_seed{{seed}}.log",
     benchmark:
         f"{RUN}/benchmarks/training/{{method}}_{{backbone}}_seed{{seed}}.tsv"
-    threads: THREADS
+    threads: THREADS * SETTINGS.training.gpus
     resources:
-        gpu=GPU,
+        gpu=GPU * SETTINGS.training.gpus,
         mem_mb=grown(SETTINGS.resources.mem_mb),
         runtime=grown(8 * SETTINGS.resources.runtime),
     params:

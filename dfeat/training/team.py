@@ -1,0 +1,111 @@
+"""Training on several devices of one node: each process computes a part of every batch, gradients are summed (DDP).
+
+`launch` starts the processes as torchrun does; `Team.join` makes each of them part of the team. The global batch, the
+steps and the learning rate are those of a single process; sums of another order move the last bits of a loss.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Team:
+    """This process's place among those that train one model; alone by default."""
+
+    rank: int = 0
+    size: int = 1
+
+    @classmethod
+    def join(cls, device: torch.device) -> Team:
+        """The team that `launch` started, or a team of one. NCCL carries tensors of a GPU, gloo those of a CPU."""
+        if not is_member():
+            return cls()
+        die_with_parent()
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        return cls(dist.get_rank(), dist.get_world_size())
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self.rank == 0
+
+    def part_of(self, count: int) -> slice:
+        """The rows of a batch of `count` that this process computes."""
+        return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
+
+    def wrapped(self, model: nn.Module) -> nn.Module:
+        """The model, with gradients summed over the team."""
+        if self.size == 1:
+            return model
+        return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
+
+    def summed(self, values: Tensor) -> Tensor:
+        """The sum of a tensor over the team, on its device."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def any_of(self, here: bool) -> bool:
+        """Whether it is so in any process of the team; all get the same answer at the same step."""
+        return here if self.size == 1 else bool(self.summed(torch.tensor([int(here)])).item())
+
+    def leave(self) -> None:
+        """Wait for the others, then leave the team."""
+        if self.size > 1:
+            dist.barrier()
+            dist.destroy_process_group()
+
+
+def is_member() -> bool:
+    """Whether this process was started by `launch`, or by torchrun itself."""
+    return "LOCAL_RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def die_with_parent() -> None:
+    """Have the kernel end this process when the one that holds the devices for it is gone."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def launch(count: int, arguments: Sequence[str]) -> int:
+    """Run `dfeat` with `arguments` in `count` processes of this machine; returns the exit status to end with.
+
+    One that fails ends the others. SIGTERM is handed on to all.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # the members say what there is to say
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=count,
+        run_id=str(os.getpid()),
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        local_addr="localhost",
+        max_restarts=0,
+    )
+    command: Any = elastic_launch(config, sys.executable)
+    try:
+        command("-m", "dfeat.cli", *arguments)
+    except ChildFailedError as error:
+        statuses = [failure.exitcode for failure in error.failures.values()]
+        return next((status for status in statuses if status > 0), 1)
+    except SignalException as error:
+        return 128 + int(error.sigval)
+    return 0

@@ -1,0 +1,142 @@
+"""The built-in run's GPU rules through profiles/slurm on a real SLURM: `make test-slurm` installs and starts it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.workflow import slurm
+from tests.workflow.journal import dfeat_on_the_path, overlaps, read_journal
+from tests.workflow.test_snakemake import ROOT, TINY
+
+pytestmark = pytest.mark.cluster
+CONFIGS = ["config.yaml", "config/demo.yaml", "small.json"]
+SMALL = {
+    **TINY,
+    "diffusion": {"inpaint": {"steps": 1, "shards": 2}},
+    "training": {"methods": ["none", "sd_features"], "epochs": 1},
+    "report": {"resamples": 200},
+}
+TABLES = [f"results/tiny/report/{table}.{kind}" for table in ("table1", "table2") for kind in ("csv", "md", "tex")]
+INPAINTED = [f"results/tiny/diffusion/inpaint/train/{number}-of-2.h5" for number in range(2)]
+CPU_STEPS = [f"results/tiny/data/{name}/pixels.h5" for name in ("train", "imagenet_val", "dfeat")]
+GPU_JOBS = (
+    2 + 5 + 5 + 4 + 4
+)  # inpaint, latents and features of five views, train and evaluate two methods of two backbones
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[dict[str, str]]:
+    """The environment of a running SLURM of two nodes with two pretended GPUs each."""
+    missing = slurm.missing()
+    if missing:
+        pytest.skip(f"no SLURM here ({', '.join(missing)} missing); `make test-slurm` installs it where apt-get may")
+    pytest.importorskip("snakemake_executor_plugin_slurm", reason="install the extra: pip install dfeat[slurm]")
+    folder = Path(tempfile.mkdtemp(prefix="slurm"))  # short: a socket's path has at most 107 characters
+    try:
+        yield slurm.start(folder)
+    finally:
+        slurm.stop(folder)
+        time.sleep(2)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working folder in which the steps that need no GPU are done."""
+    folder = tmp_path_factory.mktemp("prepared")
+    for name in ("Snakefile", "workflow", "config.yaml", "config", "profiles"):
+        (folder / name).symlink_to(ROOT / name)
+    (folder / "small.json").write_text(json.dumps(SMALL))
+    result = snakemake(
+        folder,
+        os.environ | {"PATH": path_with()},
+        "--cores",
+        "2",
+        "--",
+        *CPU_STEPS,
+        "results/tiny/occlusion/parts.json",
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return folder
+
+
+def path_with(*first: str) -> str:
+    return os.pathsep.join([*first, str(Path(sys.executable).parent), os.environ["PATH"]])
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "snakemake", "--configfile", *CONFIGS, *arguments]
+
+
+def snakemake(tree: Path, environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), cwd=tree, env=environment, capture_output=True, text=True)
+
+
+def cancel_first(rule: str, environment: dict[str, str], run: subprocess.Popen[bytes]) -> str:
+    """Cancel the first job of a rule that SLURM runs; returns its number."""
+    while run.poll() is None:
+        listed = ["squeue", "-h", "-t", "running", "-O", "JobID:20,Comment:200"]
+        seen = subprocess.run(listed, env=environment, capture_output=True, text=True).stdout
+        for line in seen.splitlines():
+            if f"rule_{rule}" in line:
+                job = line.split()[0]
+                time.sleep(2)
+                subprocess.run(["scancel", job], env=environment, check=True)
+                return job
+        time.sleep(0.5)
+    return ""
+
+
+def test_the_tables_through_slurm_equal_a_local_runs(cluster: dict[str, str], prepared: Path, tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    for tree in (here, there):
+        shutil.copytree(prepared, tree, symlinks=True)
+    environment = cluster | {
+        "PATH": os.pathsep.join(
+            [str(dfeat_on_the_path(there / "bin")), str(Path(sys.executable).parent), cluster["PATH"]]
+        ),
+        "PYTHONPATH": str(ROOT),
+        "JOURNAL": str(there / "journal"),
+    }
+    toy = ["--slurm-no-account", "--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "5"]
+    profile = ["--workflow-profile", "profiles/slurm", "--latency-wait", "10", "--seconds-between-status-checks", "3"]
+    log = there / "snakemake.log"
+    with log.open("wb") as stream:
+        run = subprocess.Popen(
+            command(*profile, *toy, "--", *TABLES, *INPAINTED), cwd=there, env=environment, stdout=stream, stderr=stream
+        )
+        try:
+            cancelled = cancel_first("inpaint", environment, run)
+            assert run.wait(1200) == 0, log.read_text()
+        finally:
+            run.kill()
+    assert cancelled
+    said = log.read_text()
+    assert re.search(rf"Error in rule inpaint.*external_jobid: {cancelled}\b", said, re.S), said
+    entries = read_journal(there / "journal")
+    assert {entry.device for entry in entries} >= {"n1:0", "n1:1"}
+    ended = [entry for entry in entries if entry.end < float("inf")]
+    assert len(entries) - len(ended) <= 1  # the cancelled one wrote no end
+    assert overlaps(ended) == []
+    logs = [
+        path
+        for step in ("diffusion", "training", "evaluation")
+        for path in (there / f"results/tiny/logs/{step}").iterdir()
+    ]
+    assert len(logs) == GPU_JOBS
+    assert all("(assigned by SLURM)" in path.read_text() for path in logs)
+    local = snakemake(here, os.environ | {"PATH": path_with()}, "--cores", "2", "--", *TABLES, *INPAINTED)
+    assert local.returncode == 0, local.stdout + local.stderr
+    for name in TABLES + INPAINTED:
+        assert (here / name).read_bytes() == (there / name).read_bytes(), name
