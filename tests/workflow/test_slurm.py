@@ -24,15 +24,13 @@ CONFIGS = ["config.yaml", "config/demo.yaml", "small.json"]
 SMALL = {
     **TINY,
     "diffusion": {"inpaint": {"steps": 1, "shards": 2}},
-    "training": {"methods": ["none", "sd_features"], "epochs": 1},
+    "training": {"methods": ["none", "sd_features"], "epochs": 1, "backbones": {"swin": None}},
     "report": {"resamples": 200},
 }
 TABLES = [f"results/tiny/report/{table}.{kind}" for table in ("table1", "table2") for kind in ("csv", "md", "tex")]
 INPAINTED = [f"results/tiny/diffusion/inpaint/train/{number}-of-2.h5" for number in range(2)]
 CPU_STEPS = [f"results/tiny/data/{name}/pixels.h5" for name in ("train", "imagenet_val", "dfeat")]
-GPU_JOBS = (
-    2 + 5 + 5 + 4 + 4
-)  # inpaint, latents and features of five views, train and evaluate two methods of two backbones
+GPU_JOBS = 2 + 5 + 5 + 2 + 2  # inpaint, latents and features of five views, train and evaluate two methods
 
 
 @pytest.fixture(scope="module")
