@@ -20,6 +20,7 @@ Method = Literal["none", "blackout", "replace", "cutmix", "sd_inpaint", "sd_feat
 METHODS: tuple[Method, ...] = ("none", "blackout", "replace", "cutmix", "sd_inpaint", "sd_features")
 Precision = Literal["float32", "bfloat16", "float16"]
 Share = Annotated[float, Field(ge=0, le=1)]
+Timestep = Annotated[int, Field(ge=0, le=999)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
 """A name that becomes part of a path: letters, digits, '_', '-', '.', not starting with a dot."""
 
@@ -130,19 +131,40 @@ class InpaintSettings(Section):
     mask_cells: Literal["nearest", "any"] = Field(
         "nearest", description="latent cells to fill: those whose corner pixel is hidden (diffusers), or any pixel"
     )
+    guidance_interval: tuple[Share, Share] = Field(
+        (0, 1), description="shares of the steps between which guidance acts; elsewhere one U-Net row, not two"
+    )
+    cache_interval: int = Field(
+        1, ge=1, description="every N-th U-Net pass is whole, the others use its deep features again (DeepCache)"
+    )
+    crop: bool = Field(False, description="inpaint only the square around the mask, at the same scale")
     encoding: Literal["png", "webp"] = Field("png", description="how images are stored; both lossless")
     shards: int = Field(12, ge=1, description="jobs (and files) the training set is split into")
+
+    @field_validator("guidance_interval")
+    @classmethod
+    def _ordered(cls, interval: tuple[float, float]) -> tuple[float, float]:
+        if interval[0] > interval[1]:
+            raise ValueError("ends before it starts; give [first, last] as shares of the steps, 0 to 1")
+        return interval
 
 
 class FeatureSettings(Section):
     """Feature augmentation [Sec. 3]: intermediate U-Net features with the null prompt."""
 
-    timestep: int = Field(25, ge=0, le=999, description="noise added before the one forward pass")
+    timestep: Timestep | Annotated[tuple[Timestep, ...], Field(min_length=1)] = Field(
+        25, description="noise added before the one forward pass; several: a pass each, features side by side"
+    )
     blocks: tuple[str, ...] = Field(("mid",), min_length=1, description="mid, down.<i>, up.<i>")
     pool: int = Field(1, ge=0, description="average-pool each block to pool x pool; 0 keeps the whole map")
     ensemble: int = Field(1, ge=1, description="noise draws averaged per image")
     seed: int = 0
     shards: int = Field(1, ge=1, description="jobs (and files) each view of a set is split into")
+
+    @property
+    def timesteps(self) -> tuple[int, ...]:
+        """The timesteps, one or several."""
+        return (self.timestep,) if isinstance(self.timestep, int) else self.timestep
 
     @field_validator("blocks")
     @classmethod
@@ -178,6 +200,10 @@ class DiffusionSettings(Section):
     resolution: int = Field(512, ge=16, le=2048, description="side of the square the model works on; a multiple of 8")
     batch_size: int = Field(
         8, ge=1, description="images in a forward pass; the last is padded. On a CPU a multiple of resources.threads"
+    )
+    compile: bool = Field(False, description="compile the models' layers first (torch.compile); changes rounding")
+    views: int = Field(
+        1, ge=1, description="1: features of the evaluation crop; K: of K random crops a training image, replayed"
     )
     inpaint: InpaintSettings = InpaintSettings()
     features: FeatureSettings = FeatureSettings()
@@ -330,6 +356,7 @@ class InpaintStage(Section):
     model: ModelSource = ModelSource()
     resolution: int = 512
     batch_size: int = 8
+    compile: bool = False
     inpaint: InpaintSettings = InpaintSettings()
 
 
@@ -342,6 +369,11 @@ class LatentsStage(Section):
     occlusion: OcclusionSettings = OcclusionSettings()
     image_size: int = 224
     crop_pct: float = 0.875
+    compile: bool = False
+    views: int = 1
+    view_seed: int = 0
+    crop_scale: tuple[float, float] = (0.35, 1.0)
+    flip: float = 0.5
 
 
 class FeaturesStage(Section):
@@ -349,6 +381,7 @@ class FeaturesStage(Section):
 
     model: ModelSource = ModelSource()
     batch_size: int = 8
+    compile: bool = False
     features: FeatureSettings = FeatureSettings()
 
 
@@ -393,23 +426,24 @@ def stage_settings(
     """The part of `settings` that a verb gets, as the stage's own model.
 
     `train` leaves out what lists other jobs (methods, backbones, seeds) and what its method does not read, so
-    that adding a job or changing another method's setting retrains nothing.
+    that adding a job or changing another method's setting retrains nothing; `test_latents` is `latents` of a test set.
     """
     diffusion, occlusion = settings.diffusion, settings.occlusion
-    model = {"model": diffusion.model, "batch_size": diffusion.batch_size}
+    model = {"model": diffusion.model, "batch_size": diffusion.batch_size, "compile": diffusion.compile}
     if stage == "parts":
         return PartsStage(unit=occlusion.unit, share=occlusion.share)
     if stage == "pixels":
         return PixelsStage(short_side=settings.data.short_side, interpolation=settings.data.interpolation)
     if stage == "inpaint":
         return InpaintStage(**model, resolution=diffusion.resolution, inpaint=diffusion.inpaint)
-    if stage == "latents":
+    if stage in ("latents", "test_latents"):
         return LatentsStage(
             **model,
             resolution=diffusion.resolution,
             occlusion=occlusion,
             image_size=settings.training.image_size,
             crop_pct=settings.evaluation.crop_pct,
+            **(_views_of(settings) if stage == "latents" else {}),
         )
     if stage == "features":
         return FeaturesStage(**model, features=diffusion.features)
@@ -441,6 +475,14 @@ def table_settings(settings: Settings, sets: Iterable[str]) -> Settings:
         training=TrainingSettings(methods=training.methods, backbones=named, seeds=training.seeds),
         report=settings.report.model_copy(update={"gallery": ReportSettings().gallery}),
     )
+
+
+def _views_of(settings: Settings) -> dict[str, Any]:
+    """What draws the crops of a training image's views; nothing of it is handed on where there is one view."""
+    if settings.diffusion.views == 1:
+        return {}
+    training = settings.training
+    return {"views": settings.diffusion.views, "crop_scale": training.crop_scale, "flip": training.flip}
 
 
 S = TypeVar("S", bound=Section)

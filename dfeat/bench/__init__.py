@@ -17,6 +17,8 @@ from dfeat.errors import UserError, nearest
 
 NAMES: Final[dict[str, str]] = {
     "flops": "FLOPs of features and inpainting on the true Stable Diffusion 2.1 architecture",
+    "features": "diffusion features on the true architecture, timed beside DIFT's procedure and a hook",
+    "inpaint": "what the fast inpainting choices change in the picture, on the built-in model",
     "index": "index and part choice of a drawn set of PartImageNet's size",
     "reading": "training images a second of one core, from the pixel cache and from JPEG by timm",
     "rows": "random reads of feature rows",

@@ -8,14 +8,17 @@ weight is needed; every count is of a real forward pass (`torch.utils.flop_count
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from dfeat.bench.architectures import stable_diffusion_21
 from dfeat.bench.table import Result, Row
+from dfeat.diffusion.denoise import forward_keeping, forward_shallow
 from dfeat.diffusion.features import find_block, forward_until
+from dfeat.diffusion.schedule import total
+from dfeat.settings import InpaintSettings
 
 ENSEMBLE = 8
 """Noise draws that DIFT averages (Tang et al., 2023, Sec. 4)."""
@@ -23,43 +26,50 @@ ENSEMBLE = 8
 
 def run(resolution: int = 512, **_options: Any) -> Result:
     """Count the operations of one image at `resolution` px, a multiple of 64."""
-    cost = {name: flops(call) for name, call in _passes(resolution).items()}
-    return Result([*_feature_rows(cost), *_inpaint_rows(cost)], {f"GFLOPs at {resolution} px": _giga(cost)})
+    cost = pass_costs(resolution)
+    notes = {f"GFLOPs at {resolution} px": {name: round(value / 1e9, 2) for name, value in cost.items()}}
+    return Result([*_feature_rows(cost), *_inpaint_rows(cost)], notes)
 
 
-def _giga(cost: dict[str, float]) -> dict[str, float]:
-    return {name: round(value / 1e9, 2) for name, value in cost.items()}
+def pass_costs(resolution: int) -> dict[str, float]:
+    """FLOPs of each forward pass at `resolution` px, one image, on the true architecture."""
+    return {name: flops(call) for name, call in _passes(resolution).items()}
 
 
-def _giga_pair(ours: float, peer: float) -> tuple[float, float]:
-    return ours / 1e9, peer / 1e9
+def inpaint_flops(settings: InpaintSettings, cost: Mapping[str, float]) -> float:
+    """FLOPs of inpainting one image with a 4-channel U-Net, prompts embedded before, from the costs of its passes."""
+    return cost["encode"] + total(settings, cost["unet"], cost["shallow"]) + cost["decode"]
 
 
-def _feature_rows(cost: dict[str, float]) -> list[Row]:
+def _feature_rows(cost: Mapping[str, float]) -> list[Row]:
     encode, up1, mid = cost["encode"], cost["until up.1"], cost["until mid"]
     return [
-        Row(f"features up.1, {ENSEMBLE} noises", *_giga_pair(encode + ENSEMBLE * up1, ENSEMBLE * (encode + up1)), "GFLOP", 2.5,
-            "DIFT: encodes for each noise"),
-        Row("features up.1, cached latents", *_giga_pair(up1, cost["unet"]), "GFLOP", 1.4, "full forward with a hook"),
-        Row("features mid, cached latents", *_giga_pair(mid, encode + mid), "GFLOP", 5.0, "from pixels"),
+        _row(f"features up.1, {ENSEMBLE} noises", encode + ENSEMBLE * up1, ENSEMBLE * (encode + up1), 2.5, "DIFT: encodes for each noise"),
+        _row("features up.1, cached latents", up1, cost["unet"], 1.4, "full forward with a hook"),
+        _row("features mid, cached latents", mid, encode + mid, 5.0, "from pixels"),
     ]  # fmt: skip
 
 
-def _inpaint_rows(cost: dict[str, float]) -> list[Row]:
-    def ours(steps: int) -> float:
-        return cost["encode"] + steps * 2 * cost["unet"] + cost["decode"]
-
+def _inpaint_rows(cost: Mapping[str, float]) -> list[Row]:
     stock = 2 * cost["encode"] + 2 * cost["text"] + 50 * 2 * cost["unet"] + cost["decode"]
     return [
-        Row(
-            "inpaint, DDIM 50",
-            *_giga_pair(ours(50), stock),
-            "GFLOP",
-            1.0,
-            "stock pipeline: encodes twice, embeds prompts anew",
-        ),
-        Row("inpaint, DPM-Solver++ 25", *_giga_pair(ours(25), stock), "GFLOP", 1.9, "stock pipeline, DDIM 50"),
+        _row(f"inpaint, {name}", inpaint_flops(chosen, cost), stock, bar, "stock pipeline, DDIM 50")
+        for name, chosen, bar in (
+            ("DDIM 50", InpaintSettings(), 1.0),
+            ("guidance on half of the steps", InpaintSettings(guidance_interval=(0, 0.5)), 1.3),
+            ("deep features of 3 passes", InpaintSettings(cache_interval=3), 2.3),
+            ("DPM-Solver++ 25", InpaintSettings(scheduler="dpmsolver++", steps=25), 1.9),
+            (
+                "DPM-Solver++ 25, deep features of 3",
+                InpaintSettings(scheduler="dpmsolver++", steps=25, cache_interval=3),
+                4.0,
+            ),
+        )
     ]
+
+
+def _row(step: str, ours: float, peer: float, bar: float, peer_name: str) -> Row:
+    return Row(step, ours / 1e9, peer / 1e9, "GFLOP", bar, peer_name)
 
 
 def _passes(resolution: int) -> dict[str, Callable[[], Any]]:
@@ -69,6 +79,7 @@ def _passes(resolution: int) -> dict[str, Callable[[], Any]]:
     pixels = torch.empty(1, 3, resolution, resolution, device="meta")
     latents, prompt = torch.empty(1, 4, side, side, device="meta"), torch.empty(1, 77, 1024, device="meta")
     timestep = torch.zeros(1, dtype=torch.long, device="meta")
+    deep = forward_keeping(unet, latents, timestep, prompt)[1]
 
     def until(name: str) -> Callable[[], Any]:
         return lambda: forward_until(unet, [find_block(unet, name)], latents, timestep, prompt)
@@ -78,6 +89,7 @@ def _passes(resolution: int) -> dict[str, Callable[[], Any]]:
         "decode": lambda: vae.decode(latents),
         "text": lambda: text(torch.zeros(1, 77, dtype=torch.long, device="meta")),
         "unet": lambda: unet(latents, timestep, encoder_hidden_states=prompt),
+        "shallow": lambda: forward_shallow(unet, latents, timestep, prompt, deep),
         "until mid": until("mid"),
         "until up.1": until("up.1"),
     }

@@ -22,6 +22,7 @@ Out = Annotated[Path, typer.Option("--out", help="where the result goes")]
 IndexFolder = Annotated[Path, typer.Option("--index", help="folder that `dfeat index` wrote")]
 Threads = Annotated[int, typer.Option("--threads", min=1, help="torch threads; results depend on it, so keep it fixed")]
 Gpus = Annotated[int, typer.Option("--gpus", min=0, help="devices to take from those of this machine; 0: the CPU")]
+Workers = Annotated[int, typer.Option("--workers", min=0, help="threads or processes that prepare images ahead")]
 ShardOf = Annotated[str, typer.Option("--shard", help="which part of the rows, i/n")]
 
 

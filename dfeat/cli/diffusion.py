@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dfeat.cli.common import Gpus, IndexFolder, Out, SettingsJson, ShardOf, Threads, app, shard_of
+from dfeat.cli.common import Gpus, IndexFolder, Out, SettingsJson, ShardOf, Threads, Workers, app, shard_of
 
 
 @app.command(
@@ -21,6 +21,7 @@ def inpaint(
     shard: ShardOf = "0/1",
     threads: Threads = 4,
     gpus: Gpus = 1,
+    workers: Workers = 0,
 ) -> None:
     """Fill the chosen parts with the diffusion model, one shard of the training images."""
     from dfeat.devices import compute_on
@@ -29,7 +30,7 @@ def inpaint(
 
     stage, rows = parse(InpaintStage, settings, "diffusion"), shard_of(shard)
     device = compute_on(gpus, threads, f"inpaint {out}")
-    typer.echo(f"{inpaint_shard(index, parts, stage, out, device, rows)} images inpainted into {out}")
+    typer.echo(f"inpainted images in {out}: {inpaint_shard(index, parts, stage, out, device, rows, workers)}")
 
 
 @app.command(
@@ -44,6 +45,7 @@ def latents(
     shard: ShardOf = "0/1",
     threads: Threads = 4,
     gpus: Gpus = 1,
+    workers: Workers = 0,
 ) -> None:
     """Encode a view of each image once with the VAE; features of any setting start from it."""
     from dfeat.devices import compute_on
@@ -52,7 +54,7 @@ def latents(
 
     stage, rows = parse(LatentsStage, settings, "diffusion"), shard_of(shard)
     device = compute_on(gpus, threads, f"latents {out}")
-    typer.echo(f"{encode_view(index, view, stage, out, device, parts, rows)} latents written to {out}")
+    typer.echo(f"latents in {out}: {encode_view(index, view, stage, out, device, parts, rows, workers)}")
 
 
 @app.command(

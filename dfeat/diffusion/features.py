@@ -17,9 +17,10 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from dfeat.diffusion.latents import batches, encode
+from dfeat.diffusion.latents import encode
 from dfeat.diffusion.layout import find_model
-from dfeat.diffusion.models import DiffusionModel, load_model
+from dfeat.diffusion.models import DiffusionModel, compile_model, load_model
+from dfeat.diffusion.stream import fetched, padded, to_device
 from dfeat.errors import UserError
 from dfeat.progress import progress
 from dfeat.randomness import seed_for
@@ -36,12 +37,19 @@ class FeatureExtractor:
     >>> extract(images)  # images (B, R, R, 3) uint8 -> (B, D) float32                            # doctest: +SKIP
     """
 
-    def __init__(self, model: DiffusionModel, settings: FeatureSettings, scaling_factor: float) -> None:
+    def __init__(
+        self,
+        model: DiffusionModel,
+        settings: FeatureSettings,
+        scaling_factor: float,
+        null_prompt: torch.Tensor | None = None,
+    ) -> None:
+        """`null_prompt` (1, tokens, width), where given, spares the text encoder."""
         self.model = model
         self.settings = settings
         self.scaling_factor = scaling_factor
         self.blocks = [find_block(model.unet, name) for name in settings.blocks]
-        self.null_prompt = model.embed([""])
+        self.null_prompt = model.embed([""]) if null_prompt is None else null_prompt
 
     @classmethod
     def from_pretrained(
@@ -49,7 +57,7 @@ class FeatureExtractor:
         path: str | Path,
         *,
         blocks: Sequence[str] = ("mid",),
-        timestep: int = 25,
+        timestep: int | Sequence[int] = 25,
         pool: int = 1,
         ensemble: int = 1,
         seed: int = 0,
@@ -66,7 +74,7 @@ class FeatureExtractor:
             FeatureSettings,
             {
                 "blocks": tuple(blocks),
-                "timestep": timestep,
+                "timestep": timestep if isinstance(timestep, int) else tuple(timestep),
                 "pool": pool,
                 "ensemble": ensemble,
                 "seed": seed,
@@ -83,26 +91,35 @@ class FeatureExtractor:
 
     @torch.no_grad()
     def from_latents(self, latents: torch.Tensor, keys: Sequence[str]) -> torch.Tensor:
-        """Features of unscaled latents (B, 4, h, w): float32 (B, D), or (B, D, h', w') where pool is 0."""
+        """Features of unscaled latents (B, 4, h, w): float32 (B, D), or (B, D, h', w') where pool is 0.
+
+        D counts the channels of each block at each timestep, timestep by timestep, times pool * pool.
+        """
         model = self.model
         scaled = (latents.to(model.device, torch.float32) * self.scaling_factor).to(model.dtype)
         members = []
         for member in range(self.settings.ensemble):
             seeds = [seed_for(self.settings.seed, key, f"features {member}") for key in keys]
             noise = draw_noise(scaled.shape[1:], [torch.Generator().manual_seed(seed) for seed in seeds])
-            timesteps = torch.full((len(scaled),), self.settings.timestep, device=model.device)
-            noisy = model.scheduler.add_noise(scaled, noise.to(scaled), timesteps)
-            members.append(self._forward(noisy, timesteps))
+            on_device = noise.to(scaled)
+            members.append(
+                torch.cat([self._at(timestep, scaled, on_device) for timestep in self.settings.timesteps], 1)
+            )
         return torch.stack(members).mean(0)
 
-    def _forward(self, noisy: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+    def _at(self, timestep: int, scaled: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        timesteps = torch.full((len(scaled),), timestep, device=self.model.device)
+        blocks = self.maps(self.model.scheduler.add_noise(scaled, noise, timesteps), timesteps)
+        return torch.cat([_pooled(block.float(), self.settings.pool) for block in blocks], dim=1)
+
+    def maps(self, noisy: torch.Tensor, timesteps: torch.Tensor) -> list[torch.Tensor]:
+        """Outputs (B, C, h', w') of the blocks for noised, scaled latents (B, 4, h, w) at their timesteps (B,)."""
         if self.model.unet.config.in_channels == 9:  # nothing is hidden: empty mask, the latents themselves
             noisy = torch.cat([noisy, torch.zeros_like(noisy[:, :1]), noisy], dim=1)
         prompt = self.null_prompt.expand(len(noisy), -1, -1)
-        maps = forward_until(
+        return forward_until(
             self.model.unet, self.blocks, noisy.contiguous(memory_format=torch.channels_last), timesteps, prompt
         )
-        return torch.cat([_pooled(block.float(), self.settings.pool) for block in maps], dim=1)
 
 
 def draw_noise(shape: Sequence[int], generators: Sequence[torch.Generator]) -> torch.Tensor:
@@ -165,18 +182,24 @@ def extract_features(latents_file: Path, settings: FeaturesStage, out: Path, dev
     model = load_model(settings.model, "features", device)
     if latents.model != model.digest:
         raise UserError(f"{latents_file} was encoded with another model; make it again with `dfeat latents`")
+    compile_model(model, settings.compile)
     extractor = FeatureExtractor(model, settings.features, vae_scaling_factor(settings.model))
-    rows: list[NDArray[Any]] = []
-    size = settings.batch_size
-    keys = latents.keys + latents.keys[-1:] * (-len(latents.keys) % size)
     bar = progress(len(latents.keys), "features")
-    for number, batch in enumerate(batches(iter(np.asarray(latents.payload)), size, bar)):
-        features = extractor.from_latents(torch.from_numpy(batch), keys[number * size : (number + 1) * size])
-        rows.append(features.half().cpu().numpy())
-    payload = np.concatenate(rows)[: len(latents.keys)]
+
+    def compute(batch: list[tuple[str, NDArray[Any]]]) -> tuple[torch.Tensor, ...]:
+        rows = np.stack([row for _, row in batch])
+        return (extractor.from_latents(to_device(rows, device), [key for key, _ in batch]).half(),)
+
+    features: list[NDArray[Any]] = []
+    pairs = zip(latents.keys, np.asarray(latents.payload), strict=True)
+    for (batch,) in fetched(padded(pairs, settings.batch_size), compute):
+        features.append(batch)
+        bar.update(len(batch))
+    bar.close()
+    payload = np.concatenate(features)[: len(latents.keys)]
     described = settings.model_dump(mode="json") | {"latents": json.loads(latents.settings)}
     shard = Shard(
-        "features", RECIPE, described, model.digest, latents.keys, payload, weights=model.digests, index=latents.index
+        "features", RECIPE, described, model.digest, latents.keys, payload, latents.extras, model.digests, latents.index
     )
     write_shard(out, shard)
     return len(latents.keys)

@@ -12,7 +12,9 @@ only for the 9-channel U-Net, which is the one that reads it.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -25,12 +27,16 @@ from PIL import Image
 from dfeat.data.classes import lemmas
 from dfeat.data.index import ClassInfo, Record, index_digest, read_index
 from dfeat.data.pixels import resize
+from dfeat.diffusion.crops import Square, around, sides
+from dfeat.diffusion.denoise import Denoiser
 from dfeat.diffusion.features import draw_noise
-from dfeat.diffusion.latents import batches, part_of, to_model_range
-from dfeat.diffusion.models import DiffusionModel, load_model
+from dfeat.diffusion.latents import part_of, to_model_range
+from dfeat.diffusion.models import DiffusionModel, compile_model, load_model
+from dfeat.diffusion.schedule import passes
+from dfeat.diffusion.stream import Done, Waiting, fetched, padded, prepared, to_device
 from dfeat.errors import UserError
 from dfeat.occlusion.paint import black_out, replace
-from dfeat.occlusion.parts import read_parts
+from dfeat.occlusion.parts import Parts, read_parts
 from dfeat.progress import progress
 from dfeat.randomness import seed_for
 from dfeat.settings import InpaintSettings, InpaintStage, ModelSource
@@ -70,7 +76,6 @@ class Inpainter:
         chosen = parse(InpaintSettings, settings, "inpaint")
         return cls(load_model(source, "inpaint", torch.device(device) if device else pick_device()), chosen)
 
-    @torch.no_grad()
     def __call__(
         self,
         images: NDArray[np.uint8],
@@ -85,59 +90,61 @@ class Inpainter:
         makes them exact. `seeds` give each image its own generator (default: 0, 1, ...), so a row does not
         depend on its neighbours. Raises UserError, with the `names` of the images, for values that are not finite.
         """
-        model, settings = self.model, self.settings
-        generators = [torch.Generator().manual_seed(seed) for seed in (seeds or range(len(images)))]
+        filled, finite = self.fill(images, masks, prompts, list(seeds or range(len(images))))
+        self.check_finite(finite.cpu().numpy(), names or [f"row {row}" for row in range(len(images))])
+        return filled.cpu().numpy()
+
+    @torch.no_grad()
+    def fill(
+        self, images: NDArray[np.uint8], masks: NDArray[np.bool_], prompts: Sequence[str], seeds: Sequence[int]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same on the device: images (B, R, R, 3) uint8, and whether each is finite (B,) bool."""
+        model = self.model
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         pixels = to_model_range(images, model)
-        hidden = torch.from_numpy(masks).to(model.device, torch.float32)[:, None]
+        hidden = to_device(masks, model.device).float()[:, None]
         cells = self._latent_mask(hidden).to(model.dtype)
         nine = model.unet.config.in_channels == 9
         known = None if nine else self._encode(pixels, generators)
         noise = draw_noise((4, *cells.shape[2:]), generators).to(model.device, model.dtype)
         conditions = [cells, self._encode(pixels * (hidden < 0.5), generators)] if nine else []
-        prompt = self._prompt_embeddings(prompts)
-        self.scheduler.set_timesteps(settings.steps)
-        latents = noise * self.scheduler.init_noise_sigma
-        timesteps = self.scheduler.timesteps
-        for number, timestep in enumerate(timesteps):
-            predicted = self._predict(latents, timestep, conditions, prompt)
-            latents = self.scheduler.step(predicted, timestep, latents, return_dict=False)[0]
-            if known is not None:
-                blended = known
-                if number < len(timesteps) - 1:
-                    blended = self.scheduler.add_noise(known, noise, timesteps[number + 1 : number + 2])
-                latents = (1 - cells) * blended + cells * latents
+        latents = self._sample(noise, known, cells, Denoiser(model, self.settings, self._embedded(prompts), conditions))
         decoded = model.vae.decode(
             (latents / model.scaling_factor).contiguous(memory_format=torch.channels_last)
         ).sample
-        finite = torch.isfinite(decoded).flatten(1).all(dim=1)
-        if not finite.all():
-            named = names or [f"row {row}" for row in range(len(images))]
-            bad = list(
-                dict.fromkeys(name for name, is_finite in zip(named, finite.tolist(), strict=True) if not is_finite)
-            )
-            raise UserError(
-                f"inpainting gave values that are not finite in {settings.steps} steps at {model.dtype} "
-                f"({len(bad)} images: {', '.join(bad[:8])}); nothing was written. Use diffusion.model.precision float32 "
-                "or bfloat16"
-            )
-        pixels_out = (decoded.float() / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
-        return (pixels_out * 255).round().astype(np.uint8)
+        finite = torch.isfinite(decoded).flatten(1).all(1)
+        shown = (decoded.float() / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
+        return (shown * 255).round().to(torch.uint8).contiguous(), finite
 
-    def _predict(
-        self, latents: torch.Tensor, timestep: torch.Tensor, conditions: list[torch.Tensor], prompt: torch.Tensor
+    def _sample(
+        self, noise: torch.Tensor, known: torch.Tensor | None, cells: torch.Tensor, denoise: Denoiser
     ) -> torch.Tensor:
-        """The U-Net's prediction under classifier-free guidance (Ho and Salimans, 2022, Eq. 6)."""
-        guided = self.settings.guidance_scale > 1
-        copies = 2 if guided else 1
-        x = self.scheduler.scale_model_input(torch.cat([latents] * copies), timestep)
-        x = torch.cat([x, *(torch.cat([condition] * copies) for condition in conditions)], dim=1)
-        predicted = self.model.unet(
-            x.contiguous(memory_format=torch.channels_last), timestep, encoder_hidden_states=prompt
-        ).sample
-        if not guided:
-            return predicted
-        unconditional, conditional = predicted.chunk(2)
-        return unconditional + self.settings.guidance_scale * (conditional - unconditional)
+        """Latents after all steps; with 4 channels the known cells are set anew after each (`known`: their latents)."""
+        scheduler = self.scheduler
+        scheduler.set_timesteps(self.settings.steps)
+        latents = noise * scheduler.init_noise_sigma
+        timesteps = scheduler.timesteps
+        for number, step in enumerate(passes(self.settings, len(timesteps))):
+            timestep = timesteps[number]
+            predicted = denoise(scheduler.scale_model_input(latents, timestep), timestep, step)
+            latents = scheduler.step(predicted, timestep, latents, return_dict=False)[0]
+            if known is not None:
+                blended = known
+                if number < len(timesteps) - 1:
+                    blended = scheduler.add_noise(known, noise, timesteps[number + 1 : number + 2])
+                latents = (1 - cells) * blended + cells * latents
+        return latents
+
+    def check_finite(self, finite: NDArray[np.bool_], names: Sequence[str]) -> None:
+        """Raises UserError that names the images whose values are not finite."""
+        if finite.all():
+            return
+        bad = list(dict.fromkeys(name for name, good in zip(names, finite, strict=True) if not good))
+        raise UserError(
+            f"inpainting gave values that are not finite in {self.settings.steps} steps at {self.model.dtype} "
+            f"({len(bad)} images: {', '.join(bad[:8])}); nothing was written. Use diffusion.model.precision float32 "
+            "or bfloat16"
+        )
 
     def _encode(self, pixels: torch.Tensor, generators: list[torch.Generator]) -> torch.Tensor:
         """Scaled latents drawn from the posterior, each row with its own generator."""
@@ -147,13 +154,16 @@ class Inpainter:
 
     def _latent_mask(self, hidden: torch.Tensor) -> torch.Tensor:
         """Masks (B, 1, R, R) as masks of latent cells (B, 1, R/8, R/8)."""
-        factor = 2 ** (len(self.model.vae.config.block_out_channels) - 1)
+        factor = self.model.latent_factor
         if self.settings.mask_cells == "any":
             return F.max_pool2d(hidden, factor)
         return F.interpolate(hidden, size=(hidden.shape[2] // factor, hidden.shape[3] // factor))
 
-    def _prompt_embeddings(self, prompts: Sequence[str]) -> torch.Tensor:
-        """(2B, tokens, width): unconditional first, then conditional; each text is embedded once a process."""
+    def _embedded(self, prompts: Sequence[str]) -> torch.Tensor:
+        """(2B, tokens, width): unconditional first, then conditional, which is all there is without guidance.
+
+        Each text is embedded once a process.
+        """
         wanted = list(dict.fromkeys([self.settings.negative_prompt, *prompts]))
         for text in wanted:
             if text not in self._embeddings:
@@ -187,6 +197,31 @@ def paste_known(
     return replace(original, mask, resize(inpainted, height, width))
 
 
+@dataclass
+class _Row:
+    """An image on its way: at its own size, and the square of it that is inpainted."""
+
+    record: Record
+    original: NDArray[np.uint8]
+    mask: NDArray[np.bool_]
+    square: Square
+    resolution: int
+
+    def to_fill(self) -> NDArray[np.uint8]:
+        """(side, side, 4) uint8: the square with hidden pixels black, and the mask as 0 and 255."""
+        side = self.resolution
+        shown = resize(black_out(self.original, self.mask), side, side)
+        hidden = resize(self.mask, side, side)
+        whole = np.concatenate([black_out(shown, hidden), (hidden * np.uint8(255))[..., None]], axis=-1)
+        return np.ascontiguousarray(whole[self.square.where])
+
+    def finished(self, filled: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The image at its own size, the filled square in it, known pixels its own."""
+        whole = np.zeros((self.resolution, self.resolution, 3), np.uint8)
+        whole[self.square.where] = filled
+        return paste_known(whole, self.original, self.mask)
+
+
 def inpaint_shard(
     index_folder: Path,
     parts_file: Path,
@@ -194,37 +229,81 @@ def inpaint_shard(
     out: Path,
     device: torch.device,
     shard: tuple[int, int] = (0, 1),
-) -> int:
-    """Inpaint shard (i, n) of the training images that have parts; returns the number of rows."""
+    workers: int = 0,
+) -> Done:
+    """Inpaint shard (i, n) of the training images that have parts, `workers` threads preparing them."""
     index, digest = read_index(index_folder), index_digest(index_folder)
     parts = read_parts(parts_file, index=digest)
     records = part_of([record for record in index.records if record.key in parts.rows], shard)
     inpainter = Inpainter(load_model(settings.model, "inpaint", device, settings.resolution), settings.inpaint)
-    side, names = settings.resolution, _class_names(index.classes, settings.inpaint.class_name)
-    size = settings.batch_size
-    padded = records + records[-1:] * (-len(records) % size)
-    seeds = [seed_for(settings.inpaint.seed, record.key, "inpaint") for record in padded]
-    prompts = [settings.inpaint.prompt.replace("<object_class>", names[record.label]) for record in padded]
-    encoded: list[bytes] = []
+    names = _class_names(index.classes, settings.inpaint.class_name)
+    compile_model(inpainter.model, settings.compile)
+    squares = _squares(records, parts, settings, inpainter.model)
+    waiting, bar = Waiting(), progress(len(records), "inpaint")
 
-    def occluded(record: Record) -> NDArray[np.uint8]:
-        mask = parts.mask(record.key)
-        square = resize(black_out(index.load(record), mask), side, side)
-        hidden = resize(mask, side, side)
-        return np.concatenate([black_out(square, hidden), (hidden * np.uint8(255))[..., None]], axis=-1)
+    def prepare(record: Record) -> tuple[_Row, NDArray[np.uint8]]:
+        row = _Row(record, index.load(record), parts.mask(record.key), squares[record.key], settings.resolution)
+        return row, row.to_fill()
 
-    rows = batches(map(occluded, records), size, progress(len(records), "inpaint"))
-    for number, batch in enumerate(rows):
-        here = slice(number * size, (number + 1) * size)
-        keys = [record.key for record in padded[here]]
-        filled = inpainter(batch[..., :3], batch[..., 3] > 0, prompts[here], seeds[here], keys)
-        for record, square in zip(records[here], filled, strict=False):
-            image = paste_known(square, index.load(record), parts.mask(record.key))
-            encoded.append(_encoded(image, settings.inpaint.encoding))
-    extras = {"seed": np.array(seeds[: len(records)], np.int64)}
-    model, keys = inpainter.model, [record.key for record in records]
-    write_shard(out, Shard("inpaint", RECIPE, settings, model.digest, keys, encoded, extras, model.digests, digest))
-    return len(records)
+    def filled() -> Iterator[tuple[_Row, NDArray[np.uint8]]]:
+        for side in sorted({square.side for square in squares.values()}):
+            alike = [record for record in records if squares[record.key].side == side]
+            rows = prepared(alike, prepare, workers, 2 * settings.batch_size)
+            yield from _fill_all(inpainter, waiting.of(rows), settings, names, bar)
+
+    def encode(item: tuple[_Row, NDArray[np.uint8]]) -> tuple[str, bytes]:
+        row, square = item
+        return row.record.key, _encoded(row.finished(square), settings.inpaint.encoding)
+
+    encoded = dict(prepared(filled(), encode, workers, 2 * settings.batch_size))
+    bar.close()
+    keys = [record.key for record in records]
+    extras = {"seed": np.array([_seed(settings, key) for key in keys], np.int64)}
+    model, payload = inpainter.model, [encoded[key] for key in keys]
+    write_shard(out, Shard("inpaint", RECIPE, settings, model.digest, keys, payload, extras, model.digests, digest))
+    return Done(len(records), waiting)
+
+
+def _squares(
+    records: Sequence[Record], parts: Parts, settings: InpaintStage, model: DiffusionModel
+) -> dict[str, Square]:
+    """The square of each image that is inpainted: the whole one, or with `crop` what holds the mask."""
+    side = settings.resolution
+    if not settings.inpaint.crop:
+        return {record.key: Square(0, 0, side) for record in records}
+    multiple = model.latent_factor * 2 ** (len(model.unet.config.block_out_channels) - 1)
+    allowed = sides(side, multiple)
+    return {record.key: around(resize(parts.mask(record.key), side, side), allowed) for record in records}
+
+
+def _fill_all(
+    inpainter: Inpainter,
+    rows: Iterator[tuple[_Row, NDArray[np.uint8]]],
+    settings: InpaintStage,
+    names: Sequence[str],
+    bar: Any,
+) -> Iterator[tuple[_Row, NDArray[np.uint8]]]:
+    """Rows of one side with their filled squares, in batches of one shape."""
+    held: deque[list[_Row]] = deque()
+
+    def compute(batch: list[tuple[_Row, NDArray[np.uint8]]]) -> tuple[torch.Tensor, ...]:
+        here = [row for row, _ in batch]
+        held.append(here)
+        squares = np.stack([square for _, square in batch])
+        prompts = [settings.inpaint.prompt.replace("<object_class>", names[row.record.label]) for row in here]
+        seeds = [_seed(settings, row.record.key) for row in here]
+        return inpainter.fill(squares[..., :3], squares[..., 3] > 0, prompts, seeds)
+
+    for filled, finite in fetched(padded(rows, settings.batch_size), compute):
+        here = held.popleft()
+        inpainter.check_finite(finite, [row.record.key for row in here])
+        count = len({row.record.key for row in here})
+        bar.update(count)
+        yield from zip(here[:count], filled[:count], strict=True)
+
+
+def _seed(settings: InpaintStage, key: str) -> int:
+    return seed_for(settings.inpaint.seed, key, "inpaint")
 
 
 def _class_names(classes: Sequence[ClassInfo], which: str) -> list[str]:

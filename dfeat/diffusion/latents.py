@@ -10,7 +10,8 @@ posterior mean, not yet scaled. A view is what the diffusion model sees of an im
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,14 +19,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dfeat.data.crops import Crop, random_crop, view_key
 from dfeat.data.index import Index, Record, index_digest, read_index
-from dfeat.data.pixels import evaluation_crop
-from dfeat.diffusion.models import load_model
+from dfeat.data.pixels import evaluation_crop, resize
+from dfeat.diffusion.models import compile_model, load_model
+from dfeat.diffusion.stream import Done, Waiting, fetched, padded, prepared, to_device
 from dfeat.errors import UserError
 from dfeat.occlusion.paint import black_out
 from dfeat.occlusion.parts import Parts, read_parts
 from dfeat.occlusion.patches import drop_for, scale_mask
 from dfeat.progress import progress
+from dfeat.randomness import rng_for
 from dfeat.settings import LatentsStage
 from dfeat.storage.shards import Shard, write_shard
 
@@ -40,38 +44,87 @@ def encode_view(
     device: torch.device,
     parts_file: Path | None = None,
     shard: tuple[int, int] = (0, 1),
-) -> int:
-    """Encode shard (i, n) of a view and write it to `out`; returns the number of rows.
+    workers: int = 0,
+) -> Done:
+    """Encode shard (i, n) of a view and write it to `out`, `workers` threads preparing the images.
 
-    The view "parts" needs `parts_file` and has a row only for images that have parts.
+    The view "parts" needs `parts_file` and has a row only for images that have parts. With `settings.views` K > 1 a
+    training image has K rows, `view_key(key, 0)` to K - 1: random crops whose `box` and `flip` stand beside them.
     """
     index, digest = read_index(index_folder), index_digest(index_folder)
     parts = read_parts(parts_file, index=digest) if parts_file and view == "parts" else None
-    records = part_of(_records_of(index, view, parts), shard)
+    rows = _rows_of(part_of(_records_of(index, view, parts), shard), view, settings)
     model = load_model(settings.model, "latents", device, settings.resolution)
-    latents: list[NDArray[Any]] = []
-    images = (view_image(index, record, view, settings, parts) for record in records)
-    for batch in batches(images, settings.batch_size, progress(len(records), f"latents {view}")):
-        latents.append(encode(model, batch).half().cpu().numpy())
-    payload = np.concatenate(latents)[: len(records)]
+    compile_model(model, settings.compile)
+    waiting, bar = Waiting(), progress(len(rows), f"latents {view}")
+
+    def prepare(row: _Row) -> NDArray[np.uint8]:
+        return view_image(index, row.record, view, settings, parts, row.crop)
+
+    images = waiting.of(prepared(rows, prepare, workers, 2 * settings.batch_size))
+    latents = []
+    for (batch,) in fetched(
+        padded(images, settings.batch_size), lambda images: (encode(model, np.stack(images)).half(),)
+    ):
+        latents.append(batch)
+        bar.update(len(batch))
+    bar.close()
+    payload = np.concatenate(latents)[: len(rows)]
     described = settings.model_dump(mode="json") | {"view": view}
-    keys = [record.key for record in records]
-    shard_of_rows = Shard(
-        "latents", RECIPE, described, model.digest, keys, payload, weights=model.digests, index=digest
-    )
-    write_shard(out, shard_of_rows)
-    return len(records)
+    keys = [row.key for row in rows]
+    crops = _crops_of(rows)
+    write_shard(out, Shard("latents", RECIPE, described, model.digest, keys, payload, crops, model.digests, digest))
+    return Done(len(rows), waiting)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row to encode: an image, and the crop of it where it has several."""
+
+    record: Record
+    key: str
+    crop: Crop | None
+
+
+def _rows_of(records: Sequence[Record], view: str, settings: LatentsStage) -> list[_Row]:
+    if settings.views == 1 or view.startswith("drop:"):
+        return [_Row(record, record.key, None) for record in records]
+    return [
+        _Row(record, view_key(record.key, number), _seeded_crop(record, number, settings))
+        for record in records
+        for number in range(settings.views)
+    ]
+
+
+def _seeded_crop(record: Record, number: int, settings: LatentsStage) -> Crop:
+    rng = rng_for(settings.view_seed, f"{record.key} {number}", "view")
+    return random_crop(record.height, record.width, settings.crop_scale, settings.flip, rng)
+
+
+def _crops_of(rows: Sequence[_Row]) -> dict[str, NDArray[Any]]:
+    crops = [row.crop for row in rows if row.crop is not None]
+    if not crops:
+        return {}
+    return {"box": np.array([crop.box for crop in crops]), "flip": np.array([crop.flip for crop in crops])}
 
 
 def view_image(
-    index: Index, record: Record, view: str, settings: LatentsStage, parts: Parts | None
+    index: Index,
+    record: Record,
+    view: str,
+    settings: LatentsStage,
+    parts: Parts | None,
+    crop: Crop | None = None,
 ) -> NDArray[np.uint8]:
-    """The evaluation crop of an image as the view shows it, (R, R, 3) uint8."""
+    """What the diffusion model sees of an image, (R, R, 3) uint8: its evaluation crop, or the given one."""
     image = index.load(record)
     if view == "parts":
         assert parts is not None
         image = black_out(image, parts.mask(record.key))
-    crop = evaluation_crop(image, settings.crop_pct, settings.resolution)
+    if crop is not None:
+        square = resize(image[crop.pixels(*image.shape[:2])], settings.resolution, settings.resolution)
+        return square[:, ::-1] if crop.flip else square
+    square = evaluation_crop(image, settings.crop_pct, settings.resolution)
     if view.startswith("drop:"):
         dropped = drop_for(
             settings.occlusion,
@@ -81,8 +134,8 @@ def view_image(
             (record.height, record.width),
             settings.crop_pct,
         )
-        crop = black_out(crop, scale_mask(dropped, settings.resolution))
-    return crop
+        square = black_out(square, scale_mask(dropped, settings.resolution))
+    return square
 
 
 @torch.no_grad()
@@ -94,27 +147,8 @@ def encode(model: Any, images: NDArray[np.uint8]) -> torch.Tensor:
 
 def to_model_range(images: NDArray[np.uint8], model: Any) -> torch.Tensor:
     """uint8 (B, H, W, 3) to [-1, 1] (B, 3, H, W) in the model's type and on its device, channels last."""
-    pixels = torch.from_numpy(np.ascontiguousarray(images)).to(model.device).permute(0, 3, 1, 2)
+    pixels = to_device(images, model.device).permute(0, 3, 1, 2)
     return (pixels.to(torch.float32) / 255 * 2 - 1).to(model.dtype, memory_format=torch.channels_last)
-
-
-def batches(rows: Iterator[Any], size: int, bar: Any) -> Iterator[NDArray[Any]]:
-    """Stack rows into batches of exactly `size`; the last is padded with its last row.
-
-    At one batch shape a row's result does not depend on its neighbours; across shapes it would.
-    """
-    batch: list[Any] = []
-    for row in rows:
-        batch.append(row)
-        if len(batch) == size:
-            yield np.stack(batch)
-            bar.update(size)
-            batch = []
-    if batch:
-        filled = len(batch)
-        yield np.stack(batch + [batch[-1]] * (size - filled))
-        bar.update(filled)
-    bar.close()
 
 
 def part_of(records: Sequence[Record], shard: tuple[int, int]) -> list[Record]:

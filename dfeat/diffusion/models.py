@@ -42,6 +42,11 @@ class DiffusionModel:
         """Latents times this have about unit variance; what the U-Net was trained on."""
         return float(self.vae.config.scaling_factor)
 
+    @property
+    def latent_factor(self) -> int:
+        """Pixels to a latent cell, in height and in width."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
     @torch.no_grad()
     def embed(self, prompts: list[str]) -> torch.Tensor:
         """Text embeddings (prompts, tokens, width); the empty string is the null prompt."""
@@ -75,6 +80,24 @@ def load_model(source: ModelSource, use: Use, device: torch.device, resolution: 
     everything = dict.fromkeys((*WEIGHTED, "tokenizer", "scheduler")) | parts
     digests = files.digests()
     return DiffusionModel(**everything, digest=combined(digests), device=device, dtype=dtype, digests=digests)
+
+
+def compile_model(model: DiffusionModel, wanted: bool) -> None:
+    """With `wanted`, compile the layers of U-Net and VAE in place, for one shape each (`torch.compile`).
+
+    Layers, not the whole: compiling is short, and a forward pass may still end after any block.
+    """
+    if not wanted:
+        return
+    blocks = [] if model.unet is None else [*model.unet.down_blocks, model.unet.mid_block, *model.unet.up_blocks]
+    if model.vae is not None:
+        blocks += [*model.vae.encoder.down_blocks, model.vae.encoder.mid_block]
+        blocks += [*model.vae.decoder.up_blocks, model.vae.decoder.mid_block]
+    for block in blocks:
+        for name in ("resnets", "attentions"):
+            for layer in getattr(block, name, None) or ():
+                if layer is not None:
+                    layer.compile(dynamic=False)
 
 
 def _load_component(

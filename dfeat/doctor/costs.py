@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from dfeat.diffusion.schedule import total
 from dfeat.doctor.operations import (
     BACKBONES,
     CHANNELS,
@@ -74,7 +75,7 @@ def is_small(settings: Settings) -> bool:
 
 def _views(settings: Settings, images: Mapping[str, int]) -> int:
     """Images that diffusion features are taken of: originals, twins where they have their own, test sets by level."""
-    of_train = images["train"] * (2 if settings.training.twin_features == "occluded" else 1)
+    of_train = settings.diffusion.views * images["train"] * (2 if settings.training.twin_features == "occluded" else 1)
     return of_train + sum(images[name] * len(s.levels) for name, s in settings.data.evaluation.items())
 
 
@@ -85,26 +86,26 @@ def _pixels(settings: Settings, images: Mapping[str, int]) -> Cost:
     return Cost("pixels", count, round(count * 4 * side * side), 0.0, "float32", how)
 
 
-def denoising_passes(chosen: InpaintSettings) -> float:
-    """U-Net passes an image takes, in whole passes: two a step where guidance is on."""
-    return chosen.steps * (2.0 if chosen.guidance_scale > 1 else 1.0)
+def inpaint_flops(chosen: InpaintSettings, resolution: int) -> float:
+    """FLOPs of inpainting one image, prompts embedded before; a crop around the mask is counted as the whole image."""
+    cost = {name: diffusion_flops(name, resolution) for name in ("encode", "decode", "unet", "shallow")}
+    return cost["encode"] + total(chosen, cost["unet"], cost["shallow"]) + cost["decode"]
 
 
 def feature_flops(chosen: FeatureSettings, resolution: int) -> float:
-    """FLOPs of a view's features from its latents: a pass up to the last block for each draw of noise."""
-    return chosen.ensemble * until_flops(chosen.blocks, resolution)
+    """FLOPs of a view's features from its latents: a pass up to the last block for each timestep and draw of noise."""
+    return chosen.ensemble * len(chosen.timesteps) * until_flops(chosen.blocks, resolution)
 
 
 def _inpaint(settings: Settings, images: int) -> Cost:
     chosen, resolution = settings.diffusion.inpaint, settings.diffusion.resolution
-    passes = denoising_passes(chosen)
-    one = passes * diffusion_flops("unet", resolution) + sum(
-        diffusion_flops(name, resolution) for name in ("encode", "decode")
-    )
+    one = inpaint_flops(chosen, resolution)
+    rows, whole = round(total(chosen, 1, 1)), round(total(chosen, 1, 0))
     prompts = chosen.shards * ((settings.data.train.expected_classes or 158) + 1)
     pixels = resolution**2 if settings.data.drawn else IMAGE_PIXELS
     size = round(images * pixels * BYTES_PER_PIXEL[chosen.encoding])
-    how = f"{passes:g} U-Net passes, one encoding and decoding; {pixels // 1000}k pixels an image as {chosen.encoding}"
+    shallow = f", {rows - whole} of them its outermost layer" if whole < rows else ""
+    how = f"{rows} U-Net passes{shallow}, one encoding and decoding; {pixels // 1000}k pixels an image as {chosen.encoding}"
     flops = images * one + prompts * TEXT
     return Cost("inpaint", images, size, flops, settings.diffusion.model.precision, how, chosen.shards)
 
@@ -117,7 +118,7 @@ def _latents_and_features(settings: Settings, images: Mapping[str, int]) -> list
     encoding = views * diffusion_flops("encode", side)
     latents = Cost("latents", views, size, encoding, precision, "one VAE encoding a view", jobs)
     blocks = [CHANNELS.get(block, CHANNELS["mid"]) for block in chosen.blocks]
-    width = sum(channels * (chosen.pool or side // cell) ** 2 for channels, cell in blocks)
+    width = len(chosen.timesteps) * sum(channels * (chosen.pool or side // cell) ** 2 for channels, cell in blocks)
     how = f"U-Net up to {', '.join(chosen.blocks)}, {chosen.ensemble} draw(s) of noise; {width} numbers a view"
     flops = views * feature_flops(chosen, side)
     return [latents, Cost("features", views, views * width * 2, flops, precision, how, jobs)]

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from dfeat.doctor.costs import denoising_passes, is_small
+from dfeat.diffusion.schedule import total
+from dfeat.doctor.costs import is_small
 from dfeat.doctor.operations import backbone_flops, diffusion_flops, until_flops
 from dfeat.settings import Settings
 
@@ -22,21 +23,26 @@ BACKWARD: Final = 3.0
 
 @dataclass(frozen=True)
 class Counts:
-    """FLOPs an image. `forward` is by backbone; `features` is the U-Net up to the last block that is asked for."""
+    """FLOPs an image. `forward` is by backbone; `features` is the U-Net up to the last block that is asked for.
+
+    `shallow` is its outermost layer alone, which a pass with reused deep features runs.
+    """
 
     encode: float
     decode: float
     unet: float
+    shallow: float
     features: float
     forward: dict[str, float]
 
     def inpaint(self, settings: Settings) -> float:
-        """Inpainting one image: every denoising step twice where it is guided, one encoding, one decoding."""
-        return denoising_passes(settings.diffusion.inpaint) * self.unet + self.encode + self.decode
+        """Inpainting one image: one encoding, the passes of its steps, one decoding."""
+        return self.encode + total(settings.diffusion.inpaint, self.unet, self.shallow) + self.decode
 
     def feature(self, settings: Settings) -> float:
-        """The features of one view, from its pixels: one encoding, and a partial pass for each draw of noise."""
-        return self.encode + settings.diffusion.features.ensemble * self.features
+        """The features of one view, from its pixels: one encoding, and a partial pass for each timestep and draw of noise."""
+        chosen = settings.diffusion.features
+        return self.encode + chosen.ensemble * len(chosen.timesteps) * self.features
 
     def training(self, settings: Settings, method: str, backbone: str) -> float:
         """A whole training, for each training image: every epoch sees it and its twin, and Replace Parts its masks."""
@@ -49,17 +55,20 @@ def count(settings: Settings) -> Counts:
     if is_small(settings):
         return _counted(settings)
     resolution, training = settings.diffusion.resolution, settings.training
-    encode, decode, unet = (diffusion_flops(name, resolution) for name in ("encode", "decode", "unet"))
+    encode, decode, unet, shallow = (
+        diffusion_flops(name, resolution) for name in ("encode", "decode", "unet", "shallow")
+    )
     features = until_flops(settings.diffusion.features.blocks, resolution)
     backbones = training.backbones.items()
     forward = {name: backbone_flops(one.name, training.image_size, training=False) for name, one in backbones}
-    return Counts(encode, decode, unet, features, forward)
+    return Counts(encode, decode, unet, shallow, features, forward)
 
 
 def _counted(settings: Settings) -> Counts:
     import timm
     import torch
 
+    from dfeat.diffusion.denoise import forward_keeping, forward_shallow
     from dfeat.diffusion.features import find_block, forward_until
     from dfeat.diffusion.models import load_model
 
@@ -79,10 +88,13 @@ def _counted(settings: Settings) -> Counts:
     for name, backbone in settings.training.backbones.items():
         network = timm.create_model(backbone.name, pretrained=False, num_classes=0, **backbone.kwargs).eval()
         forward[name] = _flops(partial(network, torch.zeros(1, 3, size, size)))
+    with torch.no_grad():
+        deep = forward_keeping(model.unet, noisy, timestep, prompt)[1]
     return Counts(
         _flops(lambda: model.vae.encode(image)),
         _flops(lambda: model.vae.decode(latent)),
         _flops(lambda: model.unet(noisy, timestep, encoder_hidden_states=prompt)),
+        _flops(lambda: forward_shallow(model.unet, noisy, timestep, prompt, deep)),
         _flops(lambda: forward_until(model.unet, blocks, noisy, timestep, prompt)),
         forward,
     )

@@ -15,6 +15,7 @@ DIFFUSION: Final[dict[str, tuple[float, float, float]]] = {
     "encode": (0.0, 1082.30, 34.36),
     "decode": (0.0, 2480.16, 34.36),
     "unet": (3.99, 677.77, 122.50),
+    "shallow": (0.11, 41.70, 21.47),
     "down.0": (0.21, 66.54, 42.95),
     "down.1": (0.62, 129.23, 48.32),
     "down.2": (1.43, 191.72, 48.99),
@@ -25,7 +26,8 @@ DIFFUSION: Final[dict[str, tuple[float, float, float]]] = {
     "up.2": (3.69, 544.76, 58.07),
     "up.3": (3.99, 677.68, 122.50),
 }
-"""GFLOPs of Stable Diffusion 2's passes (VAE, whole U-Net, U-Net up to the end of a block) as a + b n + c n^2.
+"""GFLOPs of Stable Diffusion 2's passes as a + b n + c n^2: VAE, whole U-Net, its outermost layer alone (what a pass
+with reused deep features runs), U-Net up to the end of a block.
 
 n is the number of pixels over 512 x 512: convolutions grow with it, attention with its square, and what is computed of
 the prompt alone does not grow.

@@ -18,6 +18,10 @@ from dfeat.settings import Settings, parse
 
 FASTER: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
     ("diffusion.inpaint: dpmsolver++, 25 steps", {"diffusion": {"inpaint": {"scheduler": "dpmsolver++", "steps": 25}}}),
+    (
+        "the same and cache_interval: 3",
+        {"diffusion": {"inpaint": {"scheduler": "dpmsolver++", "steps": 25, "cache_interval": 3}}},
+    ),
     ("diffusion.model.precision: {half}", {"diffusion": {"model": {"precision": "{half}"}}}),
     ("training.precision: bfloat16", {"training": {"precision": "bfloat16"}}),
 )

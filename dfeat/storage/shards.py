@@ -154,6 +154,7 @@ class Rows:
     row_of: dict[str, int]
     settings: str
     model: str
+    extras: dict[str, NDArray[Any]] = field(default_factory=dict)
 
 
 def read_rows(paths: Sequence[Path], kind: str, *, index: str | None = None, fits: int | None = None) -> Rows:
@@ -190,7 +191,8 @@ def read_rows(paths: Sequence[Path], kind: str, *, index: str | None = None, fit
         if _payload_digest(rows) != head.sha256:
             raise _refusal(path, kind, "its payload does not match its digest (the file was damaged)")
         end += len(rows)
-    return Rows(payload, {key: row for row, key in enumerate(keys)}, first.settings, first.model)
+    extras = {name: np.concatenate([head.extras[name] for head in heads]) for name in first.extras}
+    return Rows(payload, {key: row for row, key in enumerate(keys)}, first.settings, first.model, extras)
 
 
 @dataclass
@@ -204,6 +206,7 @@ class _Head:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     offset: int
+    extras: dict[str, NDArray[Any]]
 
 
 def _head(path: Path, kind: str, index: str | None) -> _Head:
@@ -220,6 +223,7 @@ def _head(path: Path, kind: str, index: str | None) -> _Head:
             payload.shape,
             payload.dtype,
             payload.id.get_offset() or 0,
+            {name: file[name][:] for name in file if name not in {"key", "done", PAYLOADS[kind]}},
         )
 
 

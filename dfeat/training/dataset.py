@@ -21,14 +21,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dfeat.data.crops import Crop, random_crop, view_key
 from dfeat.data.pixels import PixelCache
 from dfeat.occlusion.paint import black_out, cutmix_box, mask_image, partner_order, replace
 from dfeat.occlusion.parts import Parts
 from dfeat.randomness import rng_for
 from dfeat.settings import Method, TrainingSettings
 from dfeat.storage.shards import Rows
-
-Box = tuple[float, float, float, float]  # left, top, right, bottom as shares of width and height
 
 
 @dataclass
@@ -64,6 +63,8 @@ class Sources:
     inpainted: PixelCache | None = None
     features: Rows | None = None
     twin_features: Rows | None = None
+    views: int = 1
+    """Cached crops of each image that features were taken of; 1: of its evaluation crop."""
 
     @property
     def classes(self) -> int:
@@ -77,8 +78,9 @@ class _Item:
 
     key: str
     twin: bool
-    box: Box
-    flip: bool
+    crop: Crop
+    feature: int | None = None
+    """The row of its diffusion features, where the method has them."""
 
 
 class TrainingBatches:
@@ -140,11 +142,24 @@ class TrainingBatches:
         return self._order[1]
 
     def _item(self, key: str, second: int, epoch: int) -> _Item:
-        """The first or the second item of an image, with its random crop: the original, then its twin."""
+        """The first or the second item of an image: the original, then its twin, with its random crop.
+
+        Where features of several views are cached, it is the crop of one of them.
+        """
         rng = rng_for(self.seed, f"{key} {second} {epoch}", "crop")
         twin = bool(second) or not self.settings.originals
+        rows = self._rows(key, twin)
+        if rows is not None and self.sources.views > 1:
+            row = rows.row_of[view_key(key, int(rng.integers(self.sources.views)))]
+            left, top, right, bottom = rows.extras["box"][row].tolist()
+            return _Item(key, twin, Crop((left, top, right, bottom), bool(rows.extras["flip"][row])), row)
         height, width = self._cache(key, twin).shape_of(key)
-        return _Item(key, twin, *self._random_crop(height, width, rng))
+        crop = random_crop(height, width, self.settings.crop_scale, self.settings.flip, rng)
+        return _Item(key, twin, crop, None if rows is None else rows.row_of[key])
+
+    def _rows(self, key: str, twin: bool) -> Rows | None:
+        """Where the diffusion features of an item are: those of an occluded twin are of the occluded image."""
+        return self.sources.twin_features if self._occluded(key, twin) else self.sources.features
 
     def _cache(self, key: str, twin: bool) -> PixelCache:
         """Where the pixels of an item are: those of an inpainted twin are in a cache of their own."""
@@ -161,7 +176,7 @@ class TrainingBatches:
         size = self.settings.image_size
         images = np.empty((len(items), size, size, 3), np.uint8)
         for row, item in enumerate(items):
-            images[row] = cut(self._cache(item.key, item.twin)[item.key], item.box, item.flip, size)
+            images[row] = cut(self._cache(item.key, item.twin)[item.key], item.crop, size)
         painted = [row for row, item in enumerate(items) if self._occluded(item.key, item.twin)]
         if not painted or self.method not in ("blackout", "replace", "sd_features"):
             return images
@@ -174,11 +189,10 @@ class TrainingBatches:
         return images
 
     def _feature(self, item: _Item) -> NDArray[np.float16]:
-        """l_d of an item: of the occluded image where the item is one."""
-        occluded = self._occluded(item.key, item.twin)
-        rows = self.sources.twin_features if occluded else self.sources.features
-        assert rows is not None
-        return np.asarray(rows.payload[rows.row_of[item.key]])
+        """l_d of an item."""
+        rows = self._rows(item.key, item.twin)
+        assert rows is not None and item.feature is not None
+        return np.asarray(rows.payload[item.feature])
 
     def _whole_mask(self, item: _Item) -> NDArray[np.bool_]:
         """m_i of Eq. 1: the mask of the object, or of the chosen parts; nothing where an image has no parts."""
@@ -187,24 +201,11 @@ class TrainingBatches:
         return self._mask(item, "object" if self.settings.mask_image == "object" else "mask")
 
     def _mask(self, item: _Item, which: str) -> NDArray[np.bool_]:
-        return cut_mask(self.sources.parts.mask(item.key, which), item.box, item.flip, self.settings.image_size)
+        return cut_mask(self.sources.parts.mask(item.key, which), item.crop, self.settings.image_size)
 
     def _partner_crop(self, item: _Item) -> NDArray[np.uint8]:
         """The same crop of the partner image, whose pixels replace the hidden ones."""
-        return cut(self.sources.pixels[self.partner[item.key]], item.box, item.flip, self.settings.image_size)
-
-    def _random_crop(self, height: int, width: int, rng: np.random.Generator) -> tuple[Box, bool]:
-        """A random resized crop (area `crop_scale`, aspect 3/4 to 4/3, as torchvision's) and whether to flip.
-
-        As torchvision's it is of whole pixels.
-        """
-        area = height * width * rng.uniform(*self.settings.crop_scale)
-        aspect = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
-        w = min(round(float(np.sqrt(area * aspect))), width)
-        h = min(round(float(np.sqrt(area / aspect))), height)
-        left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
-        box = (left / width, top / height, (left + w) / width, (top + h) / height)
-        return box, bool(rng.random() < self.settings.flip)
+        return cut(self.sources.pixels[self.partner[item.key]], item.crop, self.settings.image_size)
 
     def _cut_and_mix(
         self, images: NDArray[np.uint8], targets: NDArray[np.float32], twins: NDArray[np.bool_], step: int
@@ -223,28 +224,22 @@ class TrainingBatches:
         return mixed, shares
 
 
-def cut(image: NDArray[np.uint8], box: Box, flip: bool, size: int) -> NDArray[np.uint8]:
-    """Crop `box` of an image (H, W, 3) uint8 at the nearest pixels, resize it to (size, size, 3), and flip it.
+def cut(image: NDArray[np.uint8], crop: Crop, size: int) -> NDArray[np.uint8]:
+    """A crop of an image (H, W, 3) uint8 at the nearest pixels, resized to (size, size, 3), and flipped.
 
     Bicubic with antialiasing, torch's kernel for bytes: its values are Pillow's but for rounding, in less time.
     """
-    (top, bottom), (left, right) = _span(box[1], box[3], image.shape[0]), _span(box[0], box[2], image.shape[1])
-    crop = torch.from_numpy(image[None, top:bottom, left:right].copy()).permute(0, 3, 1, 2)
-    if crop.shape[2:] != (size, size):
-        crop = F.interpolate(crop, size=(size, size), mode="bicubic", antialias=True)
-    return (crop.flip(3) if flip else crop)[0].permute(1, 2, 0).numpy()
+    part = torch.from_numpy(image[None][:, *crop.pixels(*image.shape[:2])].copy()).permute(0, 3, 1, 2)
+    if part.shape[2:] != (size, size):
+        part = F.interpolate(part, size=(size, size), mode="bicubic", antialias=True)
+    return (part.flip(3) if crop.flip else part)[0].permute(1, 2, 0).numpy()
 
 
-def cut_mask(mask: NDArray[np.bool_], box: Box, flip: bool, size: int) -> NDArray[np.bool_]:
-    """Crop `box` of a mask (H, W) and resize it to (size, size) by nearest pixel, and flip it."""
+def cut_mask(mask: NDArray[np.bool_], crop: Crop, size: int) -> NDArray[np.bool_]:
+    """A crop of a mask (H, W), resized to (size, size) by nearest pixel, and flipped."""
+    left, top, right, bottom = crop.box
     centres = (np.arange(size) + 0.5) / size
-    rows = ((box[1] + centres * (box[3] - box[1])) * mask.shape[0]).astype(np.int64)
-    columns = ((box[0] + centres * (box[2] - box[0])) * mask.shape[1]).astype(np.int64)
+    rows = ((top + centres * (bottom - top)) * mask.shape[0]).astype(np.int64)
+    columns = ((left + centres * (right - left)) * mask.shape[1]).astype(np.int64)
     chosen = mask[rows.clip(max=mask.shape[0] - 1)[:, None], columns.clip(max=mask.shape[1] - 1)]
-    return chosen[:, ::-1] if flip else chosen
-
-
-def _span(low: float, high: float, length: int) -> tuple[int, int]:
-    """First pixel and end of a span given as shares of `length`; at least one pixel."""
-    first = min(round(low * length), length - 1)
-    return first, max(round(high * length), first + 1)
+    return chosen[:, ::-1] if crop.flip else chosen

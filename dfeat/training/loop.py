@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dfeat.data.crops import view_key
 from dfeat.data.index import index_digest, read_index
 from dfeat.data.pixels import PixelCache
 from dfeat.errors import UserError
@@ -122,7 +123,8 @@ def _read_features(sources: Sources, inputs: Inputs, index: str, clean: bool) ->
         )
     own = read_rows(inputs.features, "features", index=index)
     _require_view(own, "clean", inputs.features[0])
-    _require_keys(set(sources.keys), own.row_of, inputs.features[0])
+    sources.views = int(json.loads(own.settings)["latents"].get("views", 1))
+    _require_keys(_row_keys(sources.keys, sources.views), own.row_of, inputs.features[0])
     sources.features = own
     if clean:
         return
@@ -131,8 +133,13 @@ def _read_features(sources: Sources, inputs: Inputs, index: str, clean: bool) ->
     if _features_identity(own) != _features_identity(twins):
         reason = f"it was made with another model or other feature settings than {inputs.features[0]}"
         raise refusal(inputs.twin_features[0], reason, "features")
-    _require_keys(set(sources.parts.rows), twins.row_of, inputs.twin_features[0])
+    _require_keys(_row_keys(sources.parts.rows, sources.views), twins.row_of, inputs.twin_features[0])
     sources.twin_features = twins
+
+
+def _row_keys(keys: Iterable[str], views: int) -> set[str]:
+    """The keys of the feature rows of images: their own, or one for each of several views."""
+    return set(keys) if views == 1 else {view_key(key, number) for key in keys for number in range(views)}
 
 
 def _require_view(rows: Rows, view: str, path: Path) -> None:

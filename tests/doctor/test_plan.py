@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dfeat.bench.architectures import stable_diffusion_21
-from dfeat.bench.flops import flops
+from dfeat.bench.flops import flops, pass_costs
 from dfeat.cli import main
 from dfeat.diffusion.features import find_block, forward_until
 from dfeat.doctor.config import read_settings
@@ -42,6 +42,7 @@ def test_the_cost_model_of_diffusion_is_what_is_counted(networks: tuple, resolut
         "encode": flops(lambda: vae.encode(pixels)),
         "decode": flops(lambda: vae.decode(latents)),
         "unet": flops(lambda: unet(latents, step, encoder_hidden_states=prompt)),
+        "shallow": pass_costs(resolution)["shallow"],
     }
     for name in blocks:
         block = find_block(unet, name)

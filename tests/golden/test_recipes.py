@@ -66,6 +66,7 @@ def drawings() -> str:
 
 
 def training() -> str:
+    from dfeat.data.crops import Crop
     from dfeat.occlusion.paint import partner_order
     from dfeat.settings import TrainingSettings
     from dfeat.training.dataset import cut, cut_mask
@@ -73,8 +74,9 @@ def training() -> str:
 
     settings = TrainingSettings()
     rates = [round(learning_rate(settings, step, 100), 6) for step in (0, 1, 50, 99)]
-    ramp, box = (np.mgrid[0:50, 0:70].sum(0)[..., None] * np.array([1, 2, 0])).astype(np.uint8), (0.1, 0.2, 0.8, 0.9)
-    crops = (cut(ramp, box, True, 28) // 8).astype(np.uint8), cut_mask(ramp[..., 1] > 100, box, True, 28)
+    ramp = (np.mgrid[0:50, 0:70].sum(0)[..., None] * np.array([1, 2, 0])).astype(np.uint8)
+    crop = Crop((0.1, 0.2, 0.8, 0.9), True)
+    crops = (cut(ramp, crop, 28) // 8).astype(np.uint8), cut_mask(ramp[..., 1] > 100, crop, 28)
     return _digest(rates, partner_order(["a", "b", "c", "d"], 0), settings.model_dump(mode="json"), *crops)
 
 

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from timm import create_model
 
 from dfeat.data.classes import imagenet_wnids
+from dfeat.data.crops import Crop
 from dfeat.data.index import read_index
 from dfeat.data.pixels import PixelCache
 from dfeat.errors import UserError
@@ -80,7 +81,7 @@ def test_batches_are_functions_of_seed_and_step(sources: Sources, method: str) -
 def row_of(sources: Sources, method: str, key: str, twin: bool) -> Batch:
     """The batch of one item, uncropped."""
     batches = TrainingBatches(method, sources, SETTINGS, 0, 0)
-    batches._items = lambda _step: [_Item(key, twin, (0.0, 0.0, 1.0, 1.0), False)]
+    batches._items = lambda _step: [_Item(key, twin, Crop((0.0, 0.0, 1.0, 1.0), False))]
     return batches[0]
 
 
@@ -112,7 +113,7 @@ def test_without_originals_an_epoch_is_as_long_and_has_each_twin_twice(sources: 
     items = [item for step in range(batches.steps_per_epoch) for item in batches._items(step)]
     assert len(items) == 2 * len(sources.keys)
     assert all(item.twin for item in items)
-    assert len({(item.key, item.box) for item in items}) == len(items)
+    assert len({(item.key, item.crop.box) for item in items}) == len(items)
 
 
 def test_with_clean_features_a_twin_is_the_original_and_needs_no_features_of_its_own(sources: Sources) -> None:
@@ -158,10 +159,10 @@ def test_crops_are_those_of_pillow_to_two_levels(rng: np.random.Generator) -> No
         left, top, right, bottom = (round(x) for x in np.array(box) * (341, 256, 341, 256))
         crop = Image.fromarray(image).crop((left, top, right, bottom))
         wanted = np.asarray(crop.resize((224, 224), Image.Resampling.BICUBIC))
-        apart = np.abs(cut(image, box, False, 224).astype(int) - wanted)
+        apart = np.abs(cut(image, Crop(box, False), 224).astype(int) - wanted)
         assert apart.max() <= 2
         assert apart.mean() < 0.1
-        assert (cut(image, box, True, 224)[:, ::-1] == cut(image, box, False, 224)).all()
+        assert (cut(image, Crop(box, True), 224)[:, ::-1] == cut(image, Crop(box, False), 224)).all()
 
 
 @given(st.integers(1, 60), st.integers(1, 60), st.floats(0, 0.9), st.floats(0, 0.9), st.floats(0.01, 1), st.booleans())
@@ -170,7 +171,7 @@ def test_a_mask_is_cut_where_its_image_is(
 ) -> None:
     mask = np.random.default_rng(height * width).random((height, width)) < 0.5
     box = (left, top, left + (1 - left) * share, top + (1 - top) * share)
-    found = cut_mask(mask, box, flip, 16)
+    found = cut_mask(mask, Crop(box, flip), 16)
     for row in range(16):
         for column in range(16):
             at = 15 - column if flip else column

@@ -13,6 +13,7 @@ rule inpaint:
         gpu=GPU,
         mem_mb=grown(SETTINGS.resources.mem_mb),
         runtime=grown(SETTINGS.resources.runtime),
+        workers=SETTINGS.resources.workers,
     params:
         folder=subpath(input.index, parent=True),
         settings=stage("inpaint"),
@@ -21,7 +22,7 @@ rule inpaint:
     shell:
         "dfeat inpaint --index {params.folder:q} --parts {input.parts:q} --shard {wildcards.shard}/{wildcards.shards}"
         " --settings {params.settings:q} --threads {params.threads} --gpus {resources.gpu}"
-        " --out {output:q} > {log:q} 2>&1"
+        " --workers {resources.workers} --out {output:q} > {log:q} 2>&1"
 
 
 rule inpainted_pixels:
@@ -64,17 +65,20 @@ rule latents:
         gpu=GPU,
         mem_mb=grown(SETTINGS.resources.mem_mb),
         runtime=grown(SETTINGS.resources.runtime),
+        workers=SETTINGS.resources.workers,
     params:
         folder=subpath(input.index, parent=True),
         view=view_name,
         parts=lambda wildcards, input: ["--parts", input.parts] if input.parts else [],
-        settings=stage("latents"),
+        settings=lambda wildcards: stage(
+            "latents" if view_set(wildcards) == "train" else "test_latents"
+        ),
         recipe=recipe("dfeat.diffusion.latents"),
         threads=THREADS,
     shell:
         "dfeat latents --index {params.folder:q} --view {params.view} {params.parts:q}"
         " --shard {wildcards.shard}/{wildcards.shards} --settings {params.settings:q}"
-        " --threads {params.threads} --gpus {resources.gpu} --out {output:q} > {log:q} 2>&1"
+        " --threads {params.threads} --gpus {resources.gpu} --workers {resources.workers} --out {output:q} > {log:q} 2>&1"
 
 
 rule features:
