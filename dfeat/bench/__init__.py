@@ -22,6 +22,7 @@ NAMES: Final[dict[str, str]] = {
     "index": "index and part choice of a drawn set of PartImageNet's size",
     "reading": "training images a second of one core, from the pixel cache and from JPEG by timm",
     "rows": "random reads of feature rows",
+    "gpu": "rates of the true architectures on a CUDA device, share of its peak, share of waiting",
 }
 """The benchmarks by name, in the order they run; each is a module of this package."""
 WITHOUT_GPU: Final = tuple(name for name in NAMES if name != "gpu")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,3 +28,40 @@ def stable_diffusion_21(device: torch.device, in_channels: int = 4) -> tuple[Any
             vocab_size=49408, projection_dim=512,
         ))  # fmt: skip
     return unet.eval(), vae.eval(), text.eval()
+
+
+def write_stable_diffusion_21(folder: Path) -> None:
+    """The model of `stable_diffusion_21` with random float16 weights in the diffusers layout: 2.6 GB.
+
+    Small matrices, norms that do nothing, so that values stay finite. It predicts epsilon; its tokenizer knows four
+    words, and pads to 77 tokens as the published one does.
+    """
+    from diffusers import DDIMScheduler
+
+    from dfeat.demo.train_diffusion import SCHEDULE, build_tokenizer
+
+    for name, model in zip(("unet", "vae", "text_encoder"), stable_diffusion_21(torch.device("meta")), strict=True):
+        fill(model, torch.float16).save_pretrained(folder / name)
+    tokenizer = build_tokenizer(["A", "class", "of", "tiger"])
+    tokenizer.model_max_length = 77
+    tokenizer.save_pretrained(folder / "tokenizer")
+    scheduler = DDIMScheduler(**{**SCHEDULE, "prediction_type": "epsilon"}, set_alpha_to_one=False, steps_offset=1)
+    scheduler.save_pretrained(folder / "scheduler")
+    classes = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "scheduler": "DDIMScheduler"}
+    index = {name: ["diffusers", cls] for name, cls in classes.items()}
+    index |= {"text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"]}
+    (folder / "model_index.json").write_text(json.dumps(index))
+
+
+def fill(model: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
+    """Random weights in place of none: matrices of standard deviation 0.02, norms that do nothing, biases 0."""
+    generator = torch.Generator().manual_seed(0)
+    for owner in model.modules():
+        for name, empty in list(owner.named_parameters(recurse=False)):
+            filled = torch.zeros(empty.shape, dtype=dtype)
+            if empty.ndim > 1:
+                filled.normal_(0, 0.02, generator=generator)
+            elif name == "weight":
+                filled += 1
+            setattr(owner, name, torch.nn.Parameter(filled, requires_grad=False))
+    return model

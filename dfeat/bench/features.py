@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dfeat.bench.architectures import stable_diffusion_21
+from dfeat.bench.architectures import fill, stable_diffusion_21
 from dfeat.bench.flops import ENSEMBLE
 from dfeat.bench.table import Result, side_by_side
 from dfeat.diffusion.features import FeatureExtractor, draw_noise
@@ -62,13 +62,9 @@ def random_model() -> DiffusionModel:
     """Stable Diffusion 2.1 with random weights, without its text encoder: the null prompt is a random embedding."""
     from diffusers import DDIMScheduler
 
-    torch.manual_seed(0)
     unet, vae, _text = stable_diffusion_21(torch.device("meta"))
     for part in (unet, vae):
-        part.to_empty(device="cpu").requires_grad_(False)
-        part.to(memory_format=torch.channels_last)
-        for tensor in part.parameters():
-            torch.nn.init.normal_(tensor, std=0.02)
+        fill(part, torch.float32).to(memory_format=torch.channels_last)
     scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
     return DiffusionModel(vae, unet, None, None, scheduler, "random", torch.device("cpu"), torch.float32)
 

@@ -74,4 +74,4 @@ def features(
 
     stage = parse(FeaturesStage, settings, "diffusion")
     device = compute_on(gpus, threads, f"features {out}")
-    typer.echo(f"features of {extract_features(latents, stage, out, device)} images written to {out}")
+    typer.echo(f"features in {out}: {extract_features(latents, stage, out, device)}")

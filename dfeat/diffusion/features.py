@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from dfeat.diffusion.latents import encode
 from dfeat.diffusion.layout import find_model
 from dfeat.diffusion.models import DiffusionModel, compile_model, load_model
-from dfeat.diffusion.stream import fetched, padded, to_device
+from dfeat.diffusion.stream import Done, Waiting, fetched, padded, to_device
 from dfeat.errors import UserError
 from dfeat.progress import progress
 from dfeat.randomness import seed_for
@@ -176,8 +176,8 @@ def _pooled(block: torch.Tensor, pool: int) -> torch.Tensor:
     return F.adaptive_avg_pool2d(block, pool).flatten(1) if pool else block
 
 
-def extract_features(latents_file: Path, settings: FeaturesStage, out: Path, device: torch.device) -> int:
-    """Features of every row of a latents shard, written to `out`; returns the number of rows."""
+def extract_features(latents_file: Path, settings: FeaturesStage, out: Path, device: torch.device) -> Done:
+    """Features of every row of a latents shard, written to `out`."""
     latents = read_shard(latents_file, "latents")
     model = load_model(settings.model, "features", device)
     if latents.model != model.digest:
@@ -191,18 +191,20 @@ def extract_features(latents_file: Path, settings: FeaturesStage, out: Path, dev
         return (extractor.from_latents(to_device(rows, device), [key for key, _ in batch]).half(),)
 
     features: list[NDArray[Any]] = []
+    waiting = Waiting()
     pairs = zip(latents.keys, np.asarray(latents.payload), strict=True)
-    for (batch,) in fetched(padded(pairs, settings.batch_size), compute):
+    for (batch,) in fetched(padded(waiting.of(pairs), settings.batch_size), compute):
         features.append(batch)
         bar.update(len(batch))
     bar.close()
+    done = Done.after(len(latents.keys), waiting)
     payload = np.concatenate(features)[: len(latents.keys)]
     described = settings.model_dump(mode="json") | {"latents": json.loads(latents.settings)}
     shard = Shard(
         "features", RECIPE, described, model.digest, latents.keys, payload, latents.extras, model.digests, latents.index
     )
     write_shard(out, shard)
-    return len(latents.keys)
+    return done
 
 
 def vae_scaling_factor(source: ModelSource) -> float:

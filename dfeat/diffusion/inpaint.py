@@ -257,11 +257,12 @@ def inpaint_shard(
 
     encoded = dict(prepared(filled(), encode, workers, 2 * settings.batch_size))
     bar.close()
+    done = Done.after(len(records), waiting)
     keys = [record.key for record in records]
     extras = {"seed": np.array([_seed(settings, key) for key in keys], np.int64)}
     model, payload = inpainter.model, [encoded[key] for key in keys]
     write_shard(out, Shard("inpaint", RECIPE, settings, model.digest, keys, payload, extras, model.digests, digest))
-    return Done(len(records), waiting)
+    return done
 
 
 def _squares(

@@ -69,12 +69,13 @@ def encode_view(
         latents.append(batch)
         bar.update(len(batch))
     bar.close()
+    done = Done.after(len(rows), waiting)
     payload = np.concatenate(latents)[: len(rows)]
     described = settings.model_dump(mode="json") | {"view": view}
     keys = [row.key for row in rows]
     crops = _crops_of(rows)
     write_shard(out, Shard("latents", RECIPE, described, model.digest, keys, payload, crops, model.digests, digest))
-    return Done(len(rows), waiting)
+    return done
 
 
 @dataclass(frozen=True)

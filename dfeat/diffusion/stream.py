@@ -45,7 +45,7 @@ def prepared(items: Iterable[Item], prepare: Callable[[Item], Row], workers: int
 
 @dataclass
 class Waiting:
-    """How long a reader waited for an iterator's items, of the time since its first item was asked for."""
+    """How long a reader waited for an iterator's items, and since when it reads."""
 
     waited: float = 0.0
     started: float = field(default_factory=time.perf_counter)
@@ -63,21 +63,23 @@ class Waiting:
                 self.waited += time.perf_counter() - asked
             yield item
 
-    @property
-    def share(self) -> float:
-        """Share of the time till now that was spent waiting."""
-        return self.waited / max(time.perf_counter() - self.started, 1e-9)
-
 
 @dataclass(frozen=True)
 class Done:
-    """What a stage made: rows, and how long its device waited for images."""
+    """What a stage made: rows, the seconds its loop took, and the share of them it waited for its images."""
 
     rows: int
-    waiting: Waiting
+    seconds: float
+    waited: float
+
+    @classmethod
+    def after(cls, rows: int, waiting: Waiting) -> Done:
+        """To be made when the loop ends, before the result is written."""
+        seconds = time.perf_counter() - waiting.started
+        return cls(rows, seconds, waiting.waited / max(seconds, 1e-9))
 
     def __str__(self) -> str:
-        return f"{self.rows} rows, {100 * self.waiting.share:.0f} % of the time spent waiting for images"
+        return f"{self.rows} rows in {self.seconds:.1f} s, {100 * self.waited:.0f} % of them spent waiting for images"
 
 
 def padded(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:

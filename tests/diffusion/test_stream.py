@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 
-from dfeat.diffusion.stream import Waiting, fetched, padded, prepared
+from dfeat.diffusion.stream import Done, Waiting, fetched, padded, prepared
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
@@ -53,5 +53,7 @@ def test_waiting_counts_the_time_items_take() -> None:
     waiting = Waiting()
     for _ in waiting.of(prepared(range(3), lambda _n: time.sleep(0.02), 0, 0)):
         time.sleep(0.02)
-    assert waiting.waited >= 0.06
-    assert 0.2 < waiting.share < 0.8
+    done = Done.after(3, waiting)
+    assert 0.06 <= waiting.waited < done.seconds
+    assert 0 < done.waited < 1
+    assert str(done).startswith("3 rows in ")

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from dfeat.bench.architectures import write_stable_diffusion_21
 from dfeat.diffusion.features import FeatureExtractor
 from dfeat.diffusion.inpaint import Inpainter
 from dfeat.diffusion.latents import encode
@@ -29,61 +30,11 @@ PARAMETERS = {"unet": 865_910_724, "vae": 83_653_863, "text_encoder": 340_387_84
 MORE_FOR_NINE = 5 * 320 * 3 * 3
 
 
-def _true_components() -> dict[str, Any]:
-    """U-Net, VAE and text encoder from their published configurations, without memory for their weights yet."""
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    text = CLIPTextConfig(
-        vocab_size=49_408, hidden_size=1024, intermediate_size=4096, num_hidden_layers=23, num_attention_heads=16,
-        max_position_embeddings=77, hidden_act="gelu", projection_dim=512,
-    )  # fmt: skip
-    with torch.device("meta"):
-        unet = UNet2DConditionModel(
-            sample_size=SIDE // 8, in_channels=4, out_channels=4, layers_per_block=2, cross_attention_dim=1024,
-            block_out_channels=(320, 640, 1280, 1280), attention_head_dim=(5, 10, 20, 20), use_linear_projection=True,
-        )  # fmt: skip
-        vae = AutoencoderKL(
-            block_out_channels=(128, 256, 512, 512), latent_channels=4, layers_per_block=2, sample_size=768,
-            down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-        )  # fmt: skip
-        return {"unet": unet, "vae": vae, "text_encoder": CLIPTextModel(text)}
-
-
-def _fill(model: torch.nn.Module) -> torch.nn.Module:
-    """Random float16 weights in place of none: small matrices, norms that do nothing."""
-    generator = torch.Generator().manual_seed(0)
-    for owner in model.modules():
-        for name, empty in list(owner.named_parameters(recurse=False)):
-            filled = torch.zeros(empty.shape, dtype=torch.float16)
-            if empty.ndim > 1:
-                filled = torch.empty(empty.shape, dtype=torch.float16).normal_(0, 0.02, generator=generator)
-            elif name == "weight":
-                filled += 1
-            setattr(owner, name, torch.nn.Parameter(filled, requires_grad=False))
-    return model
-
-
 @pytest.fixture(scope="module")
 def four(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The 4-channel model, predicting epsilon, as a folder in the diffusers layout."""
-    from diffusers import DDIMScheduler
-
-    from dfeat.demo.train_diffusion import SCHEDULE, build_tokenizer
-
     folder = tmp_path_factory.mktemp("true") / "four"
-    for name, model in _true_components().items():
-        assert sum(parameter.numel() for parameter in model.parameters()) == PARAMETERS[name]
-        _fill(model).save_pretrained(folder / name)
-    tokenizer = build_tokenizer(["A", "class", "of", "tiger"])
-    tokenizer.model_max_length = 77
-    tokenizer.save_pretrained(folder / "tokenizer")
-    scheduler = DDIMScheduler(**{**SCHEDULE, "prediction_type": "epsilon"}, set_alpha_to_one=False, steps_offset=1)
-    scheduler.save_pretrained(folder / "scheduler")
-    classes = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "scheduler": "DDIMScheduler"}
-    index = {name: ["diffusers", cls] for name, cls in classes.items()}
-    index |= {"text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"]}
-    (folder / "model_index.json").write_text(json.dumps(index))
+    write_stable_diffusion_21(folder)
     yield folder
     shutil.rmtree(folder.parent)  # 4.5 GB, which pytest would keep for three runs
 
