@@ -37,6 +37,11 @@ rule figure2:
         multiext(f"{RUN}/report/figure2", ".png", ".svg"),
 
 
+rule sheet:
+    input:
+        multiext(f"{RUN}/report/sheet", ".png", ".svg"),
+
+
 rule figure3:
     input:
         multiext(f"{RUN}/report/figure3", ".png", ".svg"),

@@ -6,25 +6,23 @@ seed, one of a class, spread over the classes; nothing is picked by how it looks
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from dfeat.data.index import Index, Record, read_index
 from dfeat.data.pixels import evaluation_crop
 from dfeat.errors import UserError
 from dfeat.evaluation import figures
 from dfeat.evaluation.gallery import draw_gallery
+from dfeat.evaluation.sheet import draw_sheet, read_inpainted
 from dfeat.occlusion.paint import black_out
 from dfeat.occlusion.parts import read_parts
 from dfeat.occlusion.patches import drop_for
 from dfeat.randomness import rng_for
 from dfeat.settings import Settings
-from dfeat.storage.shards import read_shard
 
 RECIPE: Final = 1
 COLUMNS: Final = 6
@@ -33,7 +31,7 @@ SHOWN_LEVEL: Final = 60
 
 
 def draw_figure(name: str, results: Path, settings: Settings, out: Path) -> None:
-    """Draw figure2, figure3, accuracy, gain or gallery of a run into `out`."""
+    """Draw figure2, figure3, accuracy, gain, gallery or sheet of a run into `out`."""
     if name == "figure2":
         figures.figure2(_inpainted(results, settings), settings, out)
     elif name == "figure3":
@@ -42,8 +40,10 @@ def draw_figure(name: str, results: Path, settings: Settings, out: Path) -> None
         figures.write_figure(name, results / "evaluation", settings, out)
     elif name == "gallery":
         draw_gallery(results, settings, out)
+    elif name == "sheet":
+        draw_sheet(results, settings, out)
     else:
-        raise UserError(f"no figure {name!r}; use figure2, figure3, accuracy, gain or gallery")
+        raise UserError(f"no figure {name!r}; use figure2, figure3, accuracy, gain, gallery or sheet")
 
 
 def _inpainted(
@@ -53,18 +53,12 @@ def _inpainted(
     index = read_index(results / "data" / "train")
     parts = read_parts(results / "occlusion" / "parts.json")
     chosen = _one_a_class(index, [record for record in index.records if record.key in parts.rows], settings)
-    wanted = {record.key for record in chosen}
-    encoded: dict[str, bytes] = {}
-    for path in sorted((results / "diffusion" / "inpaint" / "train").glob("*-of-*.h5")):
-        shard = read_shard(path, "inpaint")
-        encoded |= {key: image for key, image in zip(shard.keys, shard.payload, strict=True) if key in wanted}
+    inpainted = read_inpainted(results, {record.key for record in chosen})
     columns = []
     for record in chosen:
         original = index.load(record)
-        filled = np.asarray(Image.open(io.BytesIO(encoded[record.key])).convert("RGB"))
-        columns.append(
-            (index.classes[record.label].name, original, black_out(original, parts.mask(record.key)), filled)
-        )
+        occluded = black_out(original, parts.mask(record.key))
+        columns.append((index.classes[record.label].name, original, occluded, inpainted[record.key]))
     return columns
 
 

@@ -114,6 +114,19 @@ def test_tables_are_the_same_bytes_twice(report: Path, evaluation: Path, tmp_pat
         assert (tmp_path / name).read_bytes() == (report / name).read_bytes()
 
 
+def test_a_further_set_of_two_lines_has_its_rows_in_the_table_of_its_kind(tmp_path: Path) -> None:
+    settings = small_settings().model_dump(mode="json")
+    settings["data"]["evaluation"] |= {"mine": {"root": "data/mine"}}
+    further = parse(Settings, settings)
+    write_predictions(tmp_path / "evaluation", further)
+    write_table("table2", tmp_path / "evaluation", further, tmp_path)
+    with (tmp_path / "table2.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["set"] == "mine"]
+    assert {row["method"] for row in rows} == set(further.training.methods)
+    assert all(row["paper"] == "" for row in rows)
+    assert "mine" in (tmp_path / "table2.md").read_text()
+
+
 def test_a_further_method_leaves_the_other_cells_alone(report: Path, tmp_path: Path) -> None:
     fewer = small_settings().model_dump(mode="json")
     fewer["training"]["methods"] = ["none", "cutmix"]

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
-from dfeat.data.classes import class_infos, imagenet_wnids
+from dfeat.data.classes import class_infos, imagenet_wnids, prompt_name
 from dfeat.data.images import decode
 from dfeat.data.pixels import evaluation_crop
 from dfeat.settings import Backbone, TrainingSettings
@@ -36,13 +36,13 @@ def one_step(name: str, weights: str) -> tuple[float, tuple[int, ...], float, fl
     torch.manual_seed(0)
     model = Classifier(build_backbone(Backbone(name=name, weights=weights)), 158).train()
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (64, 224, 224, 3), dtype=np.uint8)
-    batch = Batch(images, np.eye(158, dtype=np.float32)[rng.integers(0, 158, 64)])
+    images = torch.from_numpy(rng.integers(0, 256, (64, 224, 224, 3), dtype=np.uint8))
+    batch = Batch(images, torch.eye(158)[rng.integers(0, 158, 64)])
     optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, weight_decay=1e-4)
     before = model.head.weight.detach().clone()
-    loss, logits = _step(model, optimizer, batch, TrainingSettings(accumulate=16), CPU)
+    loss, logits = _step(model, optimizer, batch, TrainingSettings(accumulate=16))
     change = float((model.head.weight.detach() - before).abs().max())
-    return loss, tuple(logits.shape), change, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    return float(loss), tuple(logits.shape), change, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
 @pytest.mark.slow
@@ -92,6 +92,16 @@ def photographs() -> dict[str, tuple[str, NDArray[np.uint8]]]:
 @torch.no_grad()
 def logits_of(model: Classifier, image: NDArray[np.uint8]) -> torch.Tensor:
     return model(normalised(evaluation_crop(image, 0.875, 224)[None], CPU, model.statistics))
+
+
+def test_a_photograph_that_comes_with_matplotlib_is_recognised(lite0: Classifier) -> None:
+    """Grace Hopper in uniform, an official portrait in the public domain; this network's third guess of a thousand."""
+    import matplotlib
+
+    file = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
+    image, _ = decode(file.read_bytes(), file.name)
+    first = logits_of(lite0, np.array(image, dtype=np.uint8))[0].topk(3).indices.tolist()
+    assert "military uniform" in [prompt_name(imagenet_wnids()[place]) for place in first]
 
 
 def test_preprocessing_and_class_order_are_those_the_weights_were_trained_with(

@@ -98,7 +98,7 @@ def test_tables_and_pictures_are_made_from_what_the_run_left(run: Path, world: W
     for name in ("table1", "table2"):
         write_table(name, run / "evaluation", world.settings, tmp_path)
         assert {(tmp_path / f"{name}.{kind}").is_file() for kind in ("csv", "md", "tex")} == {True}
-    for name in ("figure2", "figure3", "accuracy", "gain", "gallery"):
+    for name in ("figure2", "figure3", "accuracy", "gain", "gallery", "sheet"):
         draw_figure(name, run, world.settings, tmp_path)
         assert (tmp_path / f"{name}.png").stat().st_size > 1000
     pictures = json.loads((tmp_path / "gallery.json").read_text())["pictures"]

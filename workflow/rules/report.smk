@@ -169,15 +169,17 @@ rule show_inpainted:
         shards=shards_of("inpaint", "train"),
     output:
         report(
-            f"{RUN}/report/figure2.png",
-            caption="../report/figure2.rst",
+            f"{RUN}/report/{{figure}}.png",
+            caption="../report/{figure}.rst",
             category="Figures",
         ),
-        f"{RUN}/report/figure2.svg",
+        f"{RUN}/report/{{figure}}.svg",
     log:
-        f"{RUN}/logs/report/figure2.log",
+        f"{RUN}/logs/report/{{figure}}.log",
     benchmark:
-        f"{RUN}/benchmarks/report/figure2.tsv"
+        f"{RUN}/benchmarks/report/{{figure}}.tsv"
+    wildcard_constraints:
+        figure="figure2|sheet",
     threads: 1
     resources:
         mem_mb=grown(4000),
@@ -188,7 +190,7 @@ rule show_inpainted:
         settings=whole_settings(),
         recipe=recipe("dfeat.evaluation.pictures"),
     shell:
-        "dfeat figure figure2 --results {params.results:q} --settings {params.settings:q}"
+        "dfeat figure {wildcards.figure} --results {params.results:q} --settings {params.settings:q}"
         " --out {params.folder:q} > {log:q} 2>&1"
 
 
