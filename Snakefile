@@ -62,6 +62,11 @@ rule efficiency:
         multiext(f"{RUN}/report/efficiency", ".csv", ".json", ".md"),
 
 
+rule cost:
+    input:
+        multiext(f"{RUN}/report/cost", ".png", ".svg"),
+
+
 rule gallery:
     input:
         multiext(f"{RUN}/report/gallery", ".png", ".svg", ".json"),

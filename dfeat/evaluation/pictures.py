@@ -6,6 +6,7 @@ seed, one of a class, spread over the classes; nothing is picked by how it looks
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from dfeat.data.index import Index, Record, read_index
 from dfeat.data.pixels import evaluation_crop
 from dfeat.errors import UserError
-from dfeat.evaluation import figures
+from dfeat.evaluation import figures, plots
 from dfeat.evaluation.gallery import draw_gallery
 from dfeat.evaluation.sheet import draw_sheet, read_inpainted
 from dfeat.occlusion.paint import black_out
@@ -31,19 +32,19 @@ SHOWN_LEVEL: Final = 60
 
 
 def draw_figure(name: str, results: Path, settings: Settings, out: Path) -> None:
-    """Draw figure2, figure3, accuracy, gain, gallery or sheet of a run into `out`."""
-    if name == "figure2":
-        figures.figure2(_inpainted(results, settings), settings, out)
-    elif name == "figure3":
-        figures.figure3(*_test_images(results, settings), settings, out)
-    elif name in ("accuracy", "gain"):
-        figures.write_figure(name, results / "evaluation", settings, out)
-    elif name == "gallery":
-        draw_gallery(results, settings, out)
-    elif name == "sheet":
-        draw_sheet(results, settings, out)
-    else:
-        raise UserError(f"no figure {name!r}; use figure2, figure3, accuracy, gain, gallery or sheet")
+    """Draw a figure of a run into `out`: figure2, figure3, accuracy, gain, cost, gallery or sheet."""
+    makers: dict[str, Callable[[], None]] = {
+        "figure2": lambda: figures.figure2(_inpainted(results, settings), settings, out),
+        "figure3": lambda: figures.figure3(*_test_images(results, settings), settings, out),
+        "accuracy": lambda: figures.accuracy(results / "evaluation", settings, out),
+        "gain": lambda: figures.gain(results / "evaluation", settings, out),
+        "cost": lambda: plots.cost(results / "report", settings, out),
+        "gallery": lambda: draw_gallery(results, settings, out),
+        "sheet": lambda: draw_sheet(results, settings, out),
+    }
+    if name not in makers:
+        raise UserError(f"no figure {name!r}; use {', '.join(makers)}")
+    makers[name]()
 
 
 def _inpainted(

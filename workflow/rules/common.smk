@@ -64,7 +64,8 @@ def stage(name, backbone=None, method=None):
 
 def whole_settings():
     """All settings as JSON, for figures and reports, but for what a job asks for, which is no one's result."""
-    plain = SETTINGS.model_copy(update={"resources": dfeat_settings.ResourceSettings()})
+    asked = dfeat_settings.ResourceSettings(threads=THREADS)
+    plain = SETTINGS.model_copy(update={"resources": asked})
     return settings_text(plain)
 
 
@@ -211,4 +212,9 @@ def pretrained_predictions(sets):
 
 SIMULATED = [name for name, levels in LEVELS.items() if len(levels) > 1]
 REAL = [name for name, levels in LEVELS.items() if len(levels) == 1]
-CAPTIONS = ["figure2", "figure3", "accuracy", "gain", "gallery", "efficiency"]
+COMPARED = "none" in SETTINGS.training.methods and len(SETTINGS.training.methods) > 1
+FIGURES = [
+    *("figure2", "figure3", "accuracy", "gain", "gallery"),
+    *(["cost"] if COMPARED and SIMULATED else []),
+]
+CAPTIONS = [*FIGURES, "efficiency"]

@@ -254,6 +254,34 @@ rule show_gallery:
         " --out {params.folder:q} > {log:q} 2>&1"
 
 
+rule plot_cost:
+    input:
+        f"{RUN}/report/efficiency.csv",
+    output:
+        report(
+            f"{RUN}/report/cost.png",
+            caption="../report/cost.rst",
+            category="Figures",
+        ),
+        f"{RUN}/report/cost.svg",
+    log:
+        f"{RUN}/logs/report/cost.log",
+    benchmark:
+        f"{RUN}/benchmarks/report/cost.tsv"
+    threads: 1
+    resources:
+        mem_mb=grown(4000),
+        runtime=grown(30),
+    params:
+        results=subpath(output[0], ancestor=2),
+        folder=subpath(output[0], parent=True),
+        settings=read_by_table(LEVELS),
+        recipe=recipe("dfeat.evaluation.plots"),
+    shell:
+        "dfeat figure cost --results {params.results:q} --settings {params.settings:q}"
+        " --out {params.folder:q} > {log:q} 2>&1"
+
+
 rule write_report:
     input:
         tables=[
@@ -263,7 +291,7 @@ rule write_report:
         ],
         figures=[
             f"{RUN}/report/{name}.{kind}"
-            for name in ("figure2", "figure3", "accuracy", "gain", "gallery")
+            for name in FIGURES
             for kind in ("png", "svg")
         ],
         gallery=f"{RUN}/report/gallery.json",
@@ -275,7 +303,7 @@ rule write_report:
         ),
         captions=collect("workflow/report/{name}.rst", name=CAPTIONS),
     output:
-        config=f"{RUN}/report/config.yaml",
+        multiext(f"{RUN}/report/", "config.yaml", "data_card.md", "model_card.md"),
         page=report(
             f"{RUN}/report/index.html",
             caption="../report/report.rst",

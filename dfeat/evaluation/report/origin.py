@@ -47,9 +47,8 @@ class Origin:
 
 def origin(results: Path, settings: Settings, config: Path) -> Origin:
     """The origin of the run; `config` is where its `config.yaml` lies."""
-    devices = f" --resources gpu={settings.resources.gpu}" if settings.resources.gpu else ""
     return Origin(
-        command=f"snakemake --cores all{devices} --configfile {config}",
+        command=f"snakemake --cores all --resources gpu=1 --configfile {config}",
         config=config_text(settings),
         versions={"python": platform.python_version(), **versions(*_PACKAGES), "commit": revision() or "not known"},
         digests=_view(("file", "SHA-256", "made by"), _digests(results)),
@@ -63,6 +62,7 @@ def config_text(settings: Settings) -> str:
     """The whole configuration as YAML, to be laid over `config.yaml`: sets that the run leaves out are null."""
     plain = settings.model_dump(mode="json")
     left_out = set(Settings().data.evaluation) - set(settings.data.evaluation)
+    plain["resources"] = {"threads": settings.resources.threads}  # what else a job asks for changes no result
     plain["data"]["evaluation"] |= dict.fromkeys(sorted(left_out))
     head = f"# The configuration of run {settings.run}, whole. Written with the report.\n"
     return head + yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100)

@@ -20,6 +20,7 @@ from markupsafe import Markup
 from dfeat.errors import UserError
 from dfeat.evaluation.layout import read_rows
 from dfeat.evaluation.paper import TableName
+from dfeat.evaluation.report.cards import data_card, markdown_filters, model_card
 from dfeat.evaluation.report.charts import accuracy_charts, gain_charts
 from dfeat.evaluation.report.origin import config_text, job_costs, origin
 from dfeat.evaluation.report.tables import CsvView, csv_view, paper_table_view
@@ -73,7 +74,7 @@ class MoreTable:
 
 
 def write_report(results: Path, settings: Settings, out: Path, captions: Path | None = None) -> None:
-    """Write the page to `out`, and the run's configuration as `config.yaml` beside it.
+    """Write the page to `out`, and beside it `config.yaml`, `data_card.md` and `model_card.md`.
 
     `results` is `results/<run>`, whose folder `report` is shown; `captions` holds `<name>.rst` for each figure and
     table. The same inputs give the same bytes. Raises UserError where there is nothing to report.
@@ -88,6 +89,7 @@ def write_report(results: Path, settings: Settings, out: Path, captions: Path | 
     tables = [paper_table_view(name, folder / f"{name}.csv", settings.report) for name in rows]
     everything = [row for name in TABLES for row in rows.get(name, [])]
     config = out.parent / "config.yaml"
+    cards = _environment(autoescape=False)
     text = _environment().get_template("index.html.jinja").render(
         run=settings.run,
         note=settings.report.note,
@@ -102,10 +104,16 @@ def write_report(results: Path, settings: Settings, out: Path, captions: Path | 
         gallery=read_gallery(folder / "gallery.json"),
         jobs=job_costs(results),
         origin=origin(results, settings, config),
-        cards=page.links(["config.yaml", "data_card.md", "model_card.md"], always=["config.yaml"]),
+        cards=[Link(name, name) for name in ("config.yaml", "data_card.md", "model_card.md")],
         **_front_end(),
     )  # fmt: skip
-    write_files({config: config_text(settings).encode(), out: text.encode()})
+    made = {
+        config: config_text(settings),
+        out.parent / "data_card.md": data_card(cards, results, settings),
+        out.parent / "model_card.md": model_card(cards, results, settings, everything),
+        out: text,
+    }
+    write_files({path: content.encode() for path, content in made.items()})
 
 
 def read_gallery(path: Path) -> Gallery | None:
@@ -167,8 +175,8 @@ class _Page:
         overrides = {"raw_enabled": False, "file_insertion_enabled": False, "_disable_config": True}
         return Markup(publish_parts(text, writer="html5", settings_overrides=overrides)["body"])
 
-    def links(self, names: Iterable[str], always: Iterable[str] = ()) -> list[Link]:
-        present = [name for name in names if name in always or (self.folder / name).is_file()]
+    def links(self, names: Iterable[str]) -> list[Link]:
+        present = [name for name in names if (self.folder / name).is_file()]
         start = Path(os.path.relpath(self.folder, self.home))
         return [Link(name, quote((start / name).as_posix())) for name in present]
 
@@ -189,16 +197,15 @@ class _NoNote:
     config: Final[dict[str, Any]] = {}
 
 
-def _environment() -> Any:
-    """The template engine: everything is escaped, a name that is not given is an error."""
+def _environment(*, autoescape: bool = True) -> Any:
+    """The template engine: HTML is escaped, Markdown escapes itself; a name that is not given is an error."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("dfeat.evaluation.report"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
+        loader=PackageLoader("dfeat.evaluation.report"), autoescape=autoescape, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
-    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
-    environment.filters["in_words"] = _in_words
+    environment.filters |= {"in_words": _in_words, **markdown_filters()}
     return environment
 
 
