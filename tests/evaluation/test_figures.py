@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from dfeat.errors import UserError
-from dfeat.evaluation import figures
+from dfeat.evaluation import figures, plots
 from dfeat.settings import Settings, parse
 
 from .predictions import small_settings, write_predictions
@@ -52,6 +52,41 @@ def test_every_figure_is_the_same_bytes_twice_whatever_the_users_style(evaluatio
         else:
             with Image.open(tmp_path / "a" / name) as image:
                 assert image.width <= figures.WIDTH * 300 and "Software" not in image.info
+
+
+def write_efficiency(folder: Path) -> None:
+    lines = ["method,backbone,quantity,prepare,train,test,extra,level,gain,gain_low,gain_high,per_point"]
+    for method, gain in (("none", ""), ("cutmix", "1.5"), ("sd_features", "-2.5")):
+        for backbone in ("convnext", "swin"):
+            for quantity, train in (("seconds", "0.03"), ("flops", "2e9"), ("bytes", "900")):
+                level, low, high = ("80", "-3.5", "2.5") if gain else ("", "", "")
+                lines.append(f"{method},{backbone},{quantity},0.5,{train},0,0,{level},{gain},{low},{high},")
+    folder.mkdir()
+    (folder / "efficiency.csv").write_text("\n".join(lines) + "\n")
+
+
+def test_figures_of_tables_are_the_same_bytes_twice(tmp_path: Path) -> None:
+    write_efficiency(tmp_path / "report")
+    values = [[1.0, -20.5, None], [0.04, 3.0, 8.0]]
+    for name in ("a", "b"):
+        with mpl.rc_context({"font.size": 7 + ord(name) % 5, "image.cmap": "jet"}):
+            plots.cost(tmp_path / "report", small_settings(), tmp_path / name)
+            plots.heat_map("parts", values, ["head", "tail"], ["None", "CutMix", "Ours: SD Features"], "points",
+                           small_settings(), tmp_path / name, diverging=True)  # fmt: skip
+    for file in ("cost.png", "cost.svg", "parts.png", "parts.svg"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_a_cost_figure_without_a_gain_is_refused(tmp_path: Path) -> None:
+    write_efficiency(tmp_path / "report")
+    path = tmp_path / "report" / "efficiency.csv"
+    path.write_text("\n".join(path.read_text().splitlines()[:4]) + "\n")
+    with pytest.raises(UserError, match="no gain over None"):
+        plots.cost(tmp_path / "report", small_settings(), tmp_path)
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match="has no rows with method, backbone"):
+        plots.cost(tmp_path / "report", small_settings(), tmp_path)
+    assert not (tmp_path / "cost.png").exists()
 
 
 def test_write_figure_finds_them_by_name(evaluation: Path, tmp_path: Path) -> None:

@@ -107,6 +107,20 @@ def test_tables_and_pictures_are_made_from_what_the_run_left(run: Path, world: W
     assert all((picture["psnr"] is not None) == (picture["method"] == methods[-1]) for picture in pictures)
 
 
+def test_the_report_is_made_from_what_the_run_left(run: Path, world: World) -> None:
+    from dfeat.evaluation.pictures import draw_figure
+    from dfeat.evaluation.report import write_report
+
+    write_table("table1", run / "evaluation", world.settings, run / "report")
+    draw_figure("gallery", run, world.settings, run / "report")
+    write_report(run, world.settings, run / "report" / "index.html")
+    card = (run / "report" / "data_card.md").read_text()
+    images = len((run / "data" / "train" / "index.csv").read_text().splitlines()) - 1
+    assert f"| inpaint | train | 1 | {images} |" in card
+    page = (run / "report" / "index.html").read_text()
+    assert "Ours: SD Inpaint" in page and "data:image/webp;base64," in page
+
+
 def test_known_pixels_of_inpainted_images_are_exactly_the_originals(run: Path, world: World) -> None:
     from dfeat.occlusion.parts import read_parts
 

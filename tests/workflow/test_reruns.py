@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -114,3 +115,17 @@ def test_a_larger_gallery_makes_no_table_again(finished: Path) -> None:
     asked = again(finished, overlay(report={"gallery": 7}))
     assert {"show_gallery", "write_report"} <= set(asked)
     assert not {"write_table1", "write_table2", "write_claims", "plot_accuracy", "plot_gain"} & set(asked)
+
+
+def test_snakemakes_own_report_has_every_result_with_its_caption(finished: Path) -> None:
+    result = snakemake(finished, "--report", "report.zip")
+    assert result.returncode == 0, text(result)
+    with zipfile.ZipFile(finished / "report.zip") as packed:
+        names = {Path(name).name for name in packed.namelist()}
+        page = packed.read("report/report.html").decode()
+    wanted = {"table1.csv", "table2.csv", "claims.md", "index.html", "gallery.png", "figure2.png", "accuracy.png"}
+    assert wanted <= names
+    for caption in ("Best and worst inpaintings", "Accuracy against information loss", "Table 2."):
+        assert caption in page
+    for category in ("Tables", "Figures", "Claims", "Report"):
+        assert f'"{category}"' in page
