@@ -86,7 +86,7 @@ def heat_map(
         for (row, column), value in np.ndenumerate(matrix):
             if np.isfinite(value):
                 panel.text(column, row, f"{value + 0.0:+.1f}" if diverging else f"{value:.1f}", ha="center", va="center",
-                           fontsize=7, color=_readable(image.cmap(image.norm(value))))  # fmt: skip
+                           fontsize=7, color=_readable(tuple(image.to_rgba(value))))  # fmt: skip
         panel.set_xticks(range(len(columns)), [textwrap.fill(column, 14) for column in columns])
         panel.set_yticks(range(len(rows)), rows)
         panel.tick_params(length=0)
@@ -121,7 +121,7 @@ def _cost_point(panel: Any, row: dict[str, str], scale: float, *, filled: bool) 
     )  # fmt: skip
 
 
-def _readable(colour: tuple[float, float, float, float]) -> str:
+def _readable(colour: Sequence[float]) -> str:
     """Black or white, whichever stands out from the colour (relative luminance, WCAG 2)."""
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]]
     return "#000000" if 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] > 0.18 else "#ffffff"
