@@ -215,6 +215,7 @@ class Backbone(Section):
     name: str = Field(description="timm name with tag, e.g. convnext_base.fb_in1k")
     kwargs: dict[str, Any] = Field(default_factory=dict, description="timm model arguments, for unusual sizes")
     weights: str | None = Field(None, description="local .safetensors file; null downloads timm's")
+    revision: str | None = Field(None, description="commit of timm's weights on the Hub; null takes the latest")
 
 
 class TrainingSettings(Section):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +22,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from dfeat.storage.atomic import write_files, write_text
 
 PROMPT_DROPOUT = 0.12
 EMA_DECAY = 0.999
@@ -49,20 +52,20 @@ def train(
     """
     torch.manual_seed(seed)
     out.mkdir(parents=True, exist_ok=True)
-    lines = (out / "training.jsonl").open("w")
+    lines: list[str] = []
 
     def log(row: dict[str, float | int | str]) -> None:
-        lines.write(json.dumps(row) + "\n")
-        lines.flush()
+        lines.append(json.dumps(row) + "\n")
+        write_text(out / "training.jsonl", "".join(lines))
 
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
     vae = train_vae(pixels, vae_seconds, seed, log, vae_from)
-    vae.half().save_pretrained(out / "vae")
+    _save(vae.half(), out / "vae")
     vae.float()
     latents = _latent_variants(vae, pixels)
     scale = 1 / float(latents.std())
     vae.register_to_config(scaling_factor=scale)
-    vae.half().save_pretrained(out / "vae")
+    _save(vae.half(), out / "vae")
     tokenizer = build_tokenizer(sorted({word for name in class_names for word in name.split()} | set(prompt.split())))
     token_ids = tokenizer(
         [prompt.replace("<object_class>", name) for name in class_names] + [""],
@@ -71,7 +74,7 @@ def train(
         truncation=True,
         return_tensors="pt",
     ).input_ids
-    unet, text_encoder = train_unet(latents * scale, token_ids, len(tokenizer), unet_seconds, seed, log, out)
+    unet, text_encoder = train_unet(latents * scale, token_ids, len(tokenizer), unet_seconds, seed, log)
     save_pipeline(vae, unet, text_encoder, tokenizer, out)
     lines.close()
 
@@ -199,7 +202,7 @@ def train_vae(pixels: Tensor, seconds: float, seed: int, log: Log, start: Path |
 
 
 def train_unet(
-    latents: Tensor, token_ids: Tensor, vocabulary: int, seconds: float, seed: int, log: Log, out: Path
+    latents: Tensor, token_ids: Tensor, vocabulary: int, seconds: float, seed: int, log: Log
 ) -> tuple[Any, Any]:
     """Fit U-Net and text encoder to (variants, n, 4, 8, 8) scaled latents; the last token row is the null prompt."""
     from diffusers import DDPMScheduler
@@ -226,8 +229,6 @@ def train_unet(
         _step(model, average, optimizer, loss, step)
         if step % 100 == 0:
             log({"part": "unet", "step": step, "loss": float(loss.detach()), "fraction": fraction})
-            if step % 2000 == 0:
-                torch.save(average.state_dict(), out / "unet-in-training.pt")
     average.eval().requires_grad_(False)
     return average["unet"], average["text"]
 
@@ -257,7 +258,16 @@ def save_pipeline(vae: Any, unet: Any, text_encoder: Any, tokenizer: Any, out: P
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    pipeline.save_pretrained(out, safe_serialization=True)
+    _save(pipeline, out)
+
+
+def _save(model: Any, out: Path) -> None:
+    """Write a model in the diffusers layout; its files take their names when all are on disk."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model.save_pretrained(folder, safe_serialization=True)
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        write_files({out / path.relative_to(folder): path.read_bytes() for path in files})
 
 
 def _for_seconds(seconds: float) -> Iterator[tuple[int, float]]:

@@ -70,5 +70,7 @@ def _backbone_weights(settings: Settings, digest: bool) -> list[WeightsReport]:
                 )
             elif digest:
                 report.digests = {"all": file_digest(path)}
+        elif backbone.revision is None:
+            report.notes.append(f"training.backbones.{name}.revision is null: the Hub's latest weights are taken")
         reports.append(report)
     return reports

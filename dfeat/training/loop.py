@@ -37,7 +37,7 @@ from dfeat.training.dataset import Batch, Sources, TrainingBatches
 from dfeat.training.losses import eq1
 from dfeat.training.network import Classifier, build_backbone, normalised, start_from_pretrained_head
 from dfeat.training.team import Team
-from dfeat.training.weights import weights_path
+from dfeat.training.weights import weights_file
 
 RECIPE: Final = 2
 CHECKED_EVERY: Final = 20
@@ -321,7 +321,6 @@ def _write_run(
     from safetensors.torch import save
 
     tensors = save({name: value.contiguous().cpu() for name, value in model.state_dict().items()})
-    weights = stage.backbone.weights
     run = {
         "recipe": RECIPE,
         "method": method,
@@ -336,7 +335,7 @@ def _write_run(
         "inputs": {
             "index": index_digest(inputs.index),
             "parts": file_digest(inputs.parts),
-            "backbone": file_digest(weights_path(weights)) if weights else "timm",
+            "backbone": file_digest(weights_file(stage.backbone)),
         },
         "model": bytes_digest(tensors),
         "versions": versions("torch", "timm", "numpy", "pillow"),

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from dfeat.data.classes import imagenet_wnids
 from dfeat.errors import UserError
 from dfeat.settings import Backbone
-from dfeat.training.weights import weights_path
+from dfeat.training.weights import weights_file, weights_path
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 IMAGENET: Final[Statistics] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -189,15 +189,17 @@ def _create(settings: Backbone, classes: int) -> nn.Module:
     name, _, _tag = settings.name.partition(".")
     if name not in timm.list_models():
         raise UserError(f"no timm model {name!r}{nearest(name, timm.list_models())}; see timm.list_models()")
-    pretrained = settings.weights is None
+    fetched = {"file": str(weights_file(settings))} if settings.weights is None else None
     try:
-        return timm.create_model(settings.name, pretrained=pretrained, num_classes=classes, **settings.kwargs)
+        return timm.create_model(
+            settings.name,
+            pretrained=fetched is not None,
+            pretrained_cfg_overlay=fetched,
+            num_classes=classes,
+            **settings.kwargs,
+        )
     except (TypeError, AssertionError, ValueError) as error:
         raise UserError(f"timm model {settings.name!r} does not take kwargs {settings.kwargs}: {error}") from None
-    except OSError as error:
-        raise UserError(
-            f"cannot fetch the weights of {settings.name} ({error}); give a local .safetensors as its `weights`"
-        ) from None
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

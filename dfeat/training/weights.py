@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from dfeat.errors import UserError
 from dfeat.settings import Backbone
 
 HEADS = ("head.fc.weight", "head.weight", "classifier.weight", "fc.weight")
@@ -16,6 +17,33 @@ def weights_path(path: str) -> Path:
     if path.startswith("demo:"):
         return Path(__file__).parents[1] / "demo" / "models" / f"{path[5:]}.safetensors"
     return Path(path).expanduser()
+
+
+def weights_file(backbone: Backbone) -> Path:
+    """The file of a backbone's weights; those that timm names are fetched from the Hub by huggingface_hub, once.
+
+    Raises UserError where they cannot be fetched. Their digest goes into run.json, `backbone.revision` pins them.
+    """
+    if backbone.weights is not None:
+        return weights_path(backbone.weights)
+    import timm
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    source = timm.get_pretrained_cfg(backbone.name)
+    if source is None or not source.hf_hub_id:
+        raise UserError(
+            f"timm names no weights of {backbone.name!r} on the Hub; give a local .safetensors as `weights`"
+        )
+    try:
+        name = source.hf_hub_filename or "model.safetensors"
+        return Path(hf_hub_download(source.hf_hub_id, name, revision=backbone.revision))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        cause = " ".join(str(error).split())
+        raise UserError(
+            f"cannot fetch the weights of {backbone.name} from {source.hf_hub_id} ({cause}); give a local .safetensors "
+            "as its `weights`"
+        ) from None
 
 
 def has_imagenet_head(backbone: Backbone) -> bool:

@@ -14,6 +14,7 @@ import pytest
 from dfeat.diffusion.layout import find_model
 from dfeat.errors import UserError
 from dfeat.settings import ModelSource
+from tests.conftest import TINY_BACKBONE
 
 from .conftest import Tried
 from .jobs import Job, artifacts
@@ -22,8 +23,8 @@ PACKAGE = Path(__file__).parents[2] / "dfeat"
 NETWORK = {"socket", "ssl", "http", "urllib", "urllib3", "requests", "httpx", "aiohttp", "ftplib", "huggingface_hub", "telnetlib", "smtplib"}  # fmt: skip
 
 
-def test_only_one_place_may_reach_the_network() -> None:
-    """And it does so through huggingface_hub; `socket` gives the name of this host, `urllib.parse` quotes links."""
+def test_only_the_two_doors_for_weights_may_reach_the_network() -> None:
+    """And they do so through huggingface_hub; `socket` gives the name of this host, `urllib.parse` quotes links."""
     found = set()
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -32,7 +33,8 @@ def test_only_one_place_may_reach_the_network() -> None:
             found |= {(path.relative_to(PACKAGE).as_posix(), name) for name in names if name.split(".")[0] in NETWORK}
     by_module = {name for _, name in found}
     assert by_module <= {"socket", "urllib.parse", "huggingface_hub", "huggingface_hub.errors"}, found
-    assert {path for path, name in found if name.startswith("huggingface_hub")} == {"diffusion/layout.py"}
+    reaching = {path for path, name in found if name.startswith("huggingface_hub")}
+    assert reaching == {"diffusion/layout.py", "training/weights.py"}
     for path in {path for path, name in found if name == "socket"}:
         used = {node.attr for node in ast.walk(ast.parse((PACKAGE / path).read_text()))
                 if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "socket"}  # fmt: skip
@@ -71,6 +73,36 @@ def test_a_model_in_the_cache_is_found_offline(
     files = find_model(ModelSource(path="someone/model", revision=revision))
     assert files.folder == cached / "snapshots" / revision
     assert files.digests()
+    tried("network off", 1, "model found in the cache, digest recorded")
+
+
+def test_timms_weights_in_the_cache_are_found_offline_and_pinned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tried: Tried
+) -> None:
+    from huggingface_hub import constants
+    from safetensors.torch import save_file
+    from timm import create_model
+
+    from dfeat.settings import Backbone
+    from dfeat.storage.provenance import file_digest
+    from dfeat.training.network import build_backbone
+    from dfeat.training.weights import weights_file
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    kwargs = TINY_BACKBONE["kwargs"]
+    backbone = Backbone(name="convnext_atto.d2_in1k", kwargs=kwargs, revision="b" * 40)
+    with pytest.raises(UserError, match=r"cannot fetch the weights of convnext_atto\.d2_in1k from timm/convnext_atto"):
+        build_backbone(backbone)
+    cached = tmp_path / "models--timm--convnext_atto.d2_in1k" / "snapshots" / ("b" * 40) / "model.safetensors"
+    cached.parent.mkdir(parents=True)
+    state = create_model("convnext_atto", num_classes=1000, **kwargs).state_dict()
+    save_file(state, cached)
+    assert file_digest(weights_file(backbone)) == file_digest(cached)
+    loaded = build_backbone(backbone).state_dict()
+    assert loaded["stem.0.weight"].equal(state["stem.0.weight"])
+    with pytest.raises(UserError, match="cannot fetch"):
+        build_backbone(backbone.model_copy(update={"revision": "c" * 40}))
     tried("network off", 1, "model found in the cache, digest recorded")
 
 
