@@ -33,9 +33,14 @@ def written_alone(tree: ast.AST) -> Iterator[str]:
         name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
         method = isinstance(node.func, ast.Attribute)
         modes = [a.value for a in [*node.args, *(k.value for k in node.keywords)] if isinstance(a, ast.Constant)]
-        if (name == "open" and any(
-            isinstance(mode, str) and set(mode) & set("wax+") and len(mode) < 4 for mode in modes
-        )) or (method and name in WRITERS and not _to_memory(node)) or (method and name == "save" and not _to_memory(node)):
+        if (
+            (
+                name == "open"
+                and any(isinstance(mode, str) and set(mode) & set("wax+") and len(mode) < 4 for mode in modes)
+            )
+            or (method and name in WRITERS and not _to_memory(node))
+            or (method and name == "save" and not _to_memory(node))
+        ):
             yield f"{ast.unparse(node)[:60]} (line {node.lineno})"
 
 
