@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from dfeat.diffusion.fitting import Fitting
 from dfeat.diffusion.latents import encode
 from dfeat.diffusion.layout import find_model
 from dfeat.diffusion.models import DiffusionModel, compile_model, load_model
@@ -193,7 +194,8 @@ def extract_features(latents_file: Path, settings: FeaturesStage, out: Path, dev
     features: list[NDArray[Any]] = []
     waiting = Waiting()
     pairs = zip(latents.keys, np.asarray(latents.payload), strict=True)
-    for (batch,) in fetched(padded(waiting.of(pairs), settings.batch_size), compute):
+    fitting = Fitting(compute, settings.batch_size, f"features {out}")
+    for (batch,) in fetched(padded(waiting.of(pairs), settings.batch_size), fitting):
         features.append(batch)
         bar.update(len(batch))
     bar.close()

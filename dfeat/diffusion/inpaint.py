@@ -30,6 +30,7 @@ from dfeat.data.pixels import resize
 from dfeat.diffusion.crops import Square, around, sides
 from dfeat.diffusion.denoise import Denoiser
 from dfeat.diffusion.features import draw_noise
+from dfeat.diffusion.fitting import Fitting
 from dfeat.diffusion.latents import part_of, to_model_range
 from dfeat.diffusion.models import DiffusionModel, compile_model, load_model
 from dfeat.diffusion.schedule import passes
@@ -289,13 +290,18 @@ def _fill_all(
 
     def compute(batch: list[tuple[_Row, NDArray[np.uint8]]]) -> tuple[torch.Tensor, ...]:
         here = [row for row, _ in batch]
-        held.append(here)
         squares = np.stack([square for _, square in batch])
         prompts = [settings.inpaint.prompt.replace("<object_class>", names[row.record.label]) for row in here]
         seeds = [_seed(settings, row.record.key) for row in here]
         return inpainter.fill(squares[..., :3], squares[..., 3] > 0, prompts, seeds)
 
-    for filled, finite in fetched(padded(rows, settings.batch_size), compute):
+    fitting = Fitting(compute, settings.batch_size, "inpaint")
+
+    def remembered(batch: list[tuple[_Row, NDArray[np.uint8]]]) -> tuple[torch.Tensor, ...]:
+        held.append([row for row, _ in batch])
+        return fitting(batch)
+
+    for filled, finite in fetched(padded(rows, settings.batch_size), remembered):
         here = held.popleft()
         inpainter.check_finite(finite, [row.record.key for row in here])
         count = len({row.record.key for row in here})

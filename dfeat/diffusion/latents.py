@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from dfeat.data.crops import Crop, random_crop, view_key
 from dfeat.data.index import Index, Record, index_digest, read_index
 from dfeat.data.pixels import evaluation_crop, resize
+from dfeat.diffusion.fitting import Fitting
 from dfeat.diffusion.models import compile_model, load_model
 from dfeat.diffusion.stream import Done, Waiting, fetched, padded, prepared, to_device
 from dfeat.errors import UserError
@@ -61,11 +62,13 @@ def encode_view(
     def prepare(row: _Row) -> NDArray[np.uint8]:
         return view_image(index, row.record, view, settings, parts, row.crop)
 
+    def compute(images: list[NDArray[np.uint8]]) -> tuple[torch.Tensor, ...]:
+        return (encode(model, np.stack(images)).half(),)
+
     images = waiting.of(prepared(rows, prepare, workers, 2 * settings.batch_size))
     latents = []
-    for (batch,) in fetched(
-        padded(images, settings.batch_size), lambda images: (encode(model, np.stack(images)).half(),)
-    ):
+    fitting = Fitting(compute, settings.batch_size, f"latents {out}")
+    for (batch,) in fetched(padded(images, settings.batch_size), fitting):
         latents.append(batch)
         bar.update(len(batch))
     bar.close()
