@@ -81,7 +81,9 @@ def test_batches_are_functions_of_seed_and_step(sources: Sources, method: str) -
 def row_of(sources: Sources, method: str, key: str, twin: bool) -> Batch:
     """The batch of one item, uncropped."""
     batches = TrainingBatches(method, sources, SETTINGS, 0, 0)
-    batches._items = lambda _step: [_Item(key, twin, Crop((0.0, 0.0, 1.0, 1.0), False))]
+    rows = batches._rows(key, twin)
+    feature = None if rows is None else rows.row_of[key]
+    batches._items = lambda _step: [_Item(key, twin, Crop((0.0, 0.0, 1.0, 1.0), False), feature)]
     return batches[0]
 
 
