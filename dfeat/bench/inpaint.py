@@ -28,8 +28,8 @@ CHOICES: dict[str, dict[str, Any]] = {
     "DPM-Solver++ 25, deep features of 3": {"scheduler": "dpmsolver++", "steps": 25, "cache_interval": 3},
     "crop around the mask": {"crop": True},
 }
-COUNT = 40
-"""Drawings, two of each class."""
+COUNT = 20
+"""Drawings, one of each class."""
 
 
 def run(resolution: int = 512, **_options: Any) -> Result:
