@@ -120,7 +120,7 @@ def test_a_killed_snakemake_whose_jobs_live_on_is_started_again(tree: Tree) -> N
     killed.kill()
     killed.wait()
     unlocked = subprocess.run(
-        tree.command("one")[:-1] + ["--unlock"], cwd=tree.folder, env=environment(tree.folder), capture_output=True
+        [*tree.command("one")[:-1], "--unlock"], cwd=tree.folder, env=environment(tree.folder), capture_output=True
     )
     assert unlocked.returncode == 0, unlocked.stderr
     again = tree.start("one", *shards_of("one"))
