@@ -18,8 +18,10 @@ from pycocotools.coco import COCO
 
 from dfeat.data.index import Index, build_train_index, read_index
 from dfeat.errors import UserError
+from dfeat.occlusion.parts import choose_all
+from dfeat.settings import PartsStage
 
-from .conftest import MACAQUE, TENCH, coco, encoded, problems_of, train_set, write, zipped
+from .conftest import MACAQUE, SQUARE, TENCH, coco, encoded, problems_of, train_set, write, zipped
 
 ONE, TWO, THREE = f"{MACAQUE}_1.JPEG", f"{TENCH}_2.JPEG", f"{MACAQUE}_3.JPEG"
 LABELS = {"train": [ONE, TWO], "val": [THREE]}
@@ -344,6 +346,13 @@ def test_reference_cars(shared_data: Callable[[str], Path], tmp_path: Path, layo
     assert index.load(index.records[0]).shape == (index.records[0].height, index.records[0].width, 3)
 
 
+def test_the_photographs_in_the_documents_have_parts_to_hide(tmp_path: Path) -> None:
+    index = build_train_index(train_set(Path(__file__).parents[2] / "docs/photographs/set"), tmp_path)
+    assert [info.name for info in index.classes] == ["tabby", "missile", "cup"]
+    assert problems_of(tmp_path) == []
+    assert choose_all(tmp_path, PartsStage(), tmp_path / "parts.json") == 3
+
+
 def test_other_coco_files_are_ignored_or_read(shared_data: Callable[[str], Path], tmp_path: Path) -> None:
     """Annotation files of other data sets beside ours: none of them crashes a run."""
     root = write(tmp_path / "set", {ONE: encoded(), "mine.json": coco([ONE])})
@@ -369,6 +378,44 @@ def test_reference_records_with_their_images(shared_data: Callable[[str], Path],
         annotations = COCO(str(index.annotations_path()))
         for annotation in annotations.anns.values():
             assert annotations.annToMask(annotation).any()
+        rows = [row["done"] for row in problems_of(tmp_path / "out")]
+        of_others = sum(a["image_id"] not in {i["id"] for i in content["images"][:20]} for a in content["annotations"])
+        lost = rows.count("annotation dropped") + rows.count("dropped") + rows.count("taken once")
+        assert len(annotations.anns) + lost + of_others == len(content["annotations"]), path.name
+
+
+ODD_OUTLINES: list[Any] = [
+    [[5, 6]], [[5, 6, 7, 8]], [list(SQUARE), [5, 6]], [[5, 6], list(SQUARE)], [[9, 9, 9, 9, 10, 9, 10, 9]], [SQUARE[:7]],
+    [], [[]], [[-9, -9, 40, -9, 40, 40, -9, 40]], [[float("nan"), *SQUARE[1:]]], [[1e9, *SQUARE[1:]]], list(SQUARE),
+    [[str(number) for number in SQUARE]], {"size": [16, 24], "counts": [1, 2]}, {"size": [8, 8], "counts": [30, 4, 30]},
+    {"size": [16, 24], "counts": [100, 50, 234]}, {"size": [16, 24], "counts": "not RLE"}, None, "text", [SQUARE, None],
+]  # fmt: skip
+
+
+def test_every_record_is_kept_or_has_a_row_that_says_it_was_dropped(tmp_path: Path) -> None:
+    """All kinds of defect in one set: nothing crashes, and what came in is what is kept and what was dropped."""
+    odd = {
+        "cmyk": encoded(mode="CMYK"), "grey": encoded(mode="L"), "png": encoded(format="PNG"), "palette": encoded(mode="P", format="PNG"),
+        "cut": encoded()[:-40], "empty": b"", "text": b"no image", "other_size": encoded((30, 16)), "missing": None, "whole": encoded(),
+    }  # fmt: skip
+    names = {name: f"{MACAQUE}_{name}.JPEG" for name in odd}
+    document = coco(list(names.values()))
+    last = len(names) - 1
+    document["annotations"] = [a for a in document["annotations"] if a["image_id"] != last]
+    document["annotations"] += [
+        {"id": 1000 + n, "image_id": last, "category_id": 0, "segmentation": outline, "area": 1, "bbox": [0, 0, 1, 1]}
+        for n, outline in enumerate(ODD_OUTLINES)
+    ]
+    pictures = {f"train/{names[name]}": picture for name, picture in odd.items() if picture is not None}
+    index = build_train_index(train_set(write(tmp_path / "set", pictures | {"train.json": document})), tmp_path / "out")
+    rows = problems_of(tmp_path / "out")
+    lost = {row["record"].removesuffix(".JPEG") for row in rows if row["done"].startswith("image dropped")}
+    assert {record.key for record in index.records} | lost == {name.removesuffix(".JPEG") for name in names.values()}
+    assert lost == {f"{MACAQUE}_{name}" for name in ("cut", "empty", "text", "other_size", "missing")}
+    kept = json.loads((tmp_path / "out/annotations.json").read_text())["annotations"]
+    dropped = [row for row in rows if row["done"] == "annotation dropped"]
+    of_lost = 2 * len(lost)
+    assert len(kept) + len(dropped) + of_lost == len(document["annotations"])
 
 
 def test_importing_the_index_is_cheap() -> None:
