@@ -44,7 +44,7 @@ def table(
     epilog='Example: dfeat figure figure2 --results results/demo --settings "$(cat settings.json)" --out results/demo/report'
 )
 def figure(
-    name: Annotated[str, typer.Argument(help="figure2, figure3, accuracy, gain, cost, gallery or sheet")],
+    name: Annotated[str, typer.Argument(help="figure2, figure3, accuracy, gain, cost, part_cost, gallery or sheet")],
     results: Annotated[Path, typer.Option(help="results/<run>")],
     settings: SettingsJson,
     out: Out,

@@ -32,13 +32,14 @@ SHOWN_LEVEL: Final = 60
 
 
 def draw_figure(name: str, results: Path, settings: Settings, out: Path) -> None:
-    """Draw a figure of a run into `out`: figure2, figure3, accuracy, gain, cost, gallery or sheet."""
+    """Draw a figure of a run into `out`: figure2, figure3, accuracy, gain, cost, part_cost, gallery or sheet."""
     makers: dict[str, Callable[[], None]] = {
         "figure2": lambda: figures.figure2(_inpainted(results, settings), settings, out),
         "figure3": lambda: figures.figure3(*_test_images(results, settings), settings, out),
         "accuracy": lambda: figures.accuracy(results / "evaluation", settings, out),
         "gain": lambda: figures.gain(results / "evaluation", settings, out),
         "cost": lambda: plots.cost(results / "report", settings, out),
+        "part_cost": lambda: plots.part_cost(results / "report", settings, out),
         "gallery": lambda: draw_gallery(results, settings, out),
         "sheet": lambda: draw_sheet(results, settings, out),
     }

@@ -1,6 +1,6 @@
 """Figures drawn from the tables of a report folder: what a gain costs, and heat maps.
 
-What enters: `efficiency.csv`, `parts.csv` or `ablation_<name>.csv`. What leaves: `<name>.png` and `.svg` in the look
+What enters: `efficiency.csv` or `part_cost.csv`. What leaves: `<name>.png` and `.svg` in the look
 that `style` gives, the same bytes for the same table.
 """
 
@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from dfeat.errors import UserError
 from dfeat.evaluation.paper import backbone_name, method_name
-from dfeat.evaluation.style import COLOURS, MARKERS, WIDTH, add_note, new_figure, panel_grid, save, styled
+from dfeat.evaluation.style import COLOURS, MARKERS, add_note, panel_grid, save, styled
 from dfeat.settings import Settings
 from dfeat.storage.records import read_text, refusal
 
@@ -62,41 +62,57 @@ def cost(report: Path, settings: Settings, out: Path) -> None:
     save(figure, out, "cost")
 
 
-def heat_map(
-    name: str, values: Sequence[Sequence[float | None]], rows: Sequence[str], columns: Sequence[str], label: str,
-    settings: Settings, out: Path, *, diverging: bool = False, axes: tuple[str, str] = ("", ""),
-) -> None:  # fmt: skip
-    """A matrix as colours with its numbers in the cells; None is a blank cell. `diverging` centres the colours on 0.
+@styled()
+def part_cost(report: Path, settings: Settings, out: Path) -> None:
+    """What hiding one part costs each method: parts down, in the order of what they cost, a panel for each backbone."""
+    rows = read_table(report / "part_cost.csv", "table part_cost", ("part", "method", "backbone", "cost"))
+    methods, backbones = (_unique(row[name] for row in rows) for name in ("method", "backbone"))
+    costs = {(row["part"], row["method"], row["backbone"]): float(row["cost"]) for row in rows}
+    reference = "none" if "none" in methods else methods[0]
 
-    Colours are cividis, or blue to brown around 0: both are told apart with any colour vision, and in grey by the
-    numbers.
+    def lost(part: str) -> float:
+        return sum(costs.get((part, reference, backbone), 0.0) for backbone in backbones)
+
+    parts = sorted(_unique(row["part"] for row in rows), key=lost, reverse=True)
+    maps = {
+        backbone_name(b): [[costs.get((part, method, b)) for method in methods] for part in parts] for b in backbones
+    }
+    label = "Top-1 accuracy lost when the part is hidden (points)"
+    _heat_maps("part_cost", maps, parts, [method_name(m) for m in methods], label, settings, out)
+
+
+def _heat_maps(
+    name: str, maps: dict[str, list[list[float | None]]], rows: Sequence[str], columns: Sequence[str], label: str,
+    settings: Settings, out: Path,
+) -> None:  # fmt: skip
+    """Matrices side by side as colours with their numbers in the cells; None is a blank cell.
+
+    Blue-green below 0, white at 0, brown above: told apart with any colour vision, and in grey by the numbers.
     """
     import numpy as np
 
-    matrix = np.round(
-        np.array([[np.nan if value is None else value for value in line] for line in values], dtype=float), 1
-    )
-    with styled():
-        height = 0.24 * len(rows) + 1.1
-        figure = new_figure(WIDTH if len(columns) > 4 else 5.0, height, "constrained")
-        panel = figure.subplots()
-        span = float(np.nanmax(np.abs(matrix))) if np.isfinite(matrix).any() else 1.0
-        limits = {"vmin": -span, "vmax": span, "cmap": "BrBG"} if diverging else {"cmap": "cividis"}
-        image = panel.imshow(matrix, aspect="auto", **limits)
+    matrices = {
+        title: np.round(np.array([[np.nan if value is None else value for value in line] for line in values]), 1) + 0.0
+        for title, values in maps.items()
+    }
+    span = max((float(np.nanmax(np.abs(m))) for m in matrices.values() if np.isfinite(m).any()), default=1.0) or 1.0
+    figure, (axes,) = panel_grid(1, len(matrices), 0.2 * len(rows) + 0.9, sharey=True)
+    for panel, (title, matrix) in zip(axes, matrices.items(), strict=True):
+        image = panel.imshow(matrix, aspect="auto", vmin=-span, vmax=span, cmap="BrBG_r")
         for (row, column), value in np.ndenumerate(matrix):
             if np.isfinite(value):
-                panel.text(column, row, f"{value + 0.0:+.1f}" if diverging else f"{value:.1f}", ha="center", va="center",
-                           fontsize=7, color=_readable(tuple(image.to_rgba(value))))  # fmt: skip
-        panel.set_xticks(range(len(columns)), [textwrap.fill(column, 14) for column in columns])
-        panel.set_yticks(range(len(rows)), rows)
+                panel.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=6,
+                           color=_readable(tuple(image.to_rgba(value))))  # fmt: skip
+        panel.set_title(title, loc="left", fontweight="bold")
+        panel.set_xticks(range(len(columns)), [textwrap.fill(column, 9) for column in columns], fontsize=6.5)
+        panel.set_yticks(range(len(rows)), rows, fontsize=7)
         panel.tick_params(length=0)
         panel.grid(visible=False)
         panel.spines[:].set_visible(False)
-        panel.set_ylabel(axes[0])
-        panel.set_xlabel(axes[1])
-        figure.colorbar(image, label=label, pad=0.02)
-        add_note(figure, settings.report.note)
-        save(figure, out, name)
+    bar = figure.colorbar(image, ax=axes, location="bottom", aspect=50, pad=0.02)
+    bar.set_label(label, fontsize=7.5)
+    add_note(figure, settings.report.note)
+    save(figure, out, name)
 
 
 def read_table(path: Path, remake: str, columns: Sequence[str]) -> Table:

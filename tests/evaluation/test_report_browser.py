@@ -161,6 +161,9 @@ def test_a_dark_page_is_dark_and_a_printed_one_is_not(browser: Any, address: str
     ink, paper = _colours(opened.page, "#table1-1 tbody td")
     assert ink < 0.3 < 0.9 < paper
     assert not opened.page.locator("header nav").is_visible()
+    opened.page.set_viewport_size({"width": 680, "height": 1000})  # A4 without its margins
+    assert opened.page.evaluate("document.documentElement.scrollWidth") <= 680
+    assert opened.page.locator("#table1-1").evaluate("e => e.getBoundingClientRect().right") <= 680
     opened.page.close()
 
 

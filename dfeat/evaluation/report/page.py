@@ -29,7 +29,7 @@ from dfeat.storage.atomic import write_files
 from dfeat.storage.records import read_bytes, read_json, read_text
 
 TABLES: Final[tuple[TableName, ...]] = ("table1", "table2")
-FIGURES: Final = ("figure2", "figure3", "accuracy", "gain", "cost", "parts", "gallery")
+FIGURES: Final = ("figure2", "figure3", "accuracy", "gain", "cost", "part_cost", "gallery")
 """Shown in this order, those of other names after them."""
 _MAIN_CSV: Final = (*(f"{name}.csv" for name in TABLES), "efficiency.csv")
 
