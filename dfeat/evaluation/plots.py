@@ -99,10 +99,11 @@ def _heat_maps(
     figure, (axes,) = panel_grid(1, len(matrices), 0.2 * len(rows) + 0.9, sharey=True)
     for panel, (title, matrix) in zip(axes, matrices.items(), strict=True):
         image = panel.imshow(matrix, aspect="auto", vmin=-span, vmax=span, cmap="BrBG_r")
+        colours = image.to_rgba(matrix)
         for (row, column), value in np.ndenumerate(matrix):
             if np.isfinite(value):
                 panel.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=6,
-                           color=_readable(tuple(image.to_rgba(value))))  # fmt: skip
+                           color=_readable(colours[row, column]))  # fmt: skip
         panel.set_title(title, loc="left", fontweight="bold")
         panel.set_xticks(range(len(columns)), [textwrap.fill(column, 9) for column in columns], fontsize=6.5)
         panel.set_yticks(range(len(rows)), rows, fontsize=7)
@@ -137,7 +138,7 @@ def _cost_point(panel: Any, row: dict[str, str], scale: float, *, filled: bool) 
     )  # fmt: skip
 
 
-def _readable(colour: Sequence[float]) -> str:
+def _readable(colour: Any) -> str:
     """Black or white, whichever stands out from the colour (relative luminance, WCAG 2)."""
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]]
     return "#000000" if 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] > 0.18 else "#ffffff"
