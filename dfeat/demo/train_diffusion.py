@@ -76,7 +76,6 @@ def train(
     ).input_ids
     unet, text_encoder = train_unet(latents * scale, token_ids, len(tokenizer), unet_seconds, seed, log)
     save_pipeline(vae, unet, text_encoder, tokenizer, out)
-    lines.close()
 
 
 def build_vae() -> Any:
