@@ -77,7 +77,7 @@ def training() -> str:
     ramp = (np.mgrid[0:50, 0:70].sum(0)[..., None] * np.array([1, 2, 0])).astype(np.uint8)
     crop = Crop((0.1, 0.2, 0.8, 0.9), True)
     crops = (cut(ramp, crop, 28) // 8).astype(np.uint8), cut_mask(ramp[..., 1] > 100, crop, 28)
-    return _digest(rates, partner_order(["a", "b", "c", "d"], 0), settings.model_dump(mode="json"), *crops)
+    return _digest(rates, partner_order(["a", "b", "c", "d"], 0), *crops)
 
 
 def noise() -> str:
