@@ -80,3 +80,28 @@ rule claims:
 rule report:
     input:
         f"{RUN}/report/index.html",
+
+
+rule sweep:
+    input:
+        multiext(f"{RUN}/report/sweep", ".csv", ".md"),
+
+
+rule object_occlusion:
+    input:
+        multiext(f"{RUN}/report/object", ".csv", ".md"),
+
+
+rule part_cost:
+    input:
+        multiext(f"{RUN}/report/part_cost", ".csv", ".md"),
+
+
+rule calibration:
+    input:
+        multiext(f"{RUN}/report/calibration", ".csv", ".md"),
+
+
+rule per_class:
+    input:
+        multiext(f"{RUN}/report/per_class", ".csv", ".md"),

@@ -19,6 +19,8 @@ from dfeat.errors import UserError, nearest
 Method = Literal["none", "blackout", "replace", "cutmix", "sd_inpaint", "sd_features"]
 METHODS: tuple[Method, ...] = ("none", "blackout", "replace", "cutmix", "sd_inpaint", "sd_features")
 Precision = Literal["float32", "bfloat16", "float16"]
+Protocol = Literal["grid", "image", "random", "object"]
+Study = Literal["sweep", "object", "parts"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Timestep = Annotated[int, Field(ge=0, le=999)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
@@ -52,8 +54,10 @@ class TrainSet(Section):
 class EvaluationSet(Section):
     """A labelled set of images to evaluate on [Sec. 4.1], cut to the classes of the training set."""
 
-    kind: Literal["imagenet", "folder"] = Field(
-        "folder", description="imagenet: ImageNet val in any of its layouts; folder: one folder a class"
+    kind: Literal["imagenet", "folder", "partimagenet"] = Field(
+        "folder",
+        description="imagenet: ImageNet val in any of its layouts; folder: one folder a class; partimagenet: images with "
+        "part annotations, as the training set has them",
     )
     root: str = Field(description="folder (or .tar for imagenet) that holds the images")
     labels: str | None = Field(None, description="imagenet, flat layout: label file, wnid or index form")
@@ -61,6 +65,20 @@ class EvaluationSet(Section):
         (0,), min_length=1, description="percent of patches blacked out, one evaluation each"
     )
     expected_images: int | None = Field(None, ge=1, description="the count the paper states; doctor compares")
+    study: Study | None = Field(
+        None,
+        description="a table of its own instead of Tables 1 and 2: sweep (many levels), object (levels are shares of the "
+        "object), parts (each part hidden on its own; levels 0 and 100)",
+    )
+    per_class: int | None = Field(None, ge=1, description="at most so many images of a class, drawn by seed")
+
+    @model_validator(mode="after")
+    def _study_fits(self) -> Self:
+        if self.study in ("object", "parts") and self.kind != "partimagenet":
+            raise ValueError(f"study {self.study!r} needs masks of the object's parts, so kind 'partimagenet'")
+        if self.study == "parts" and not set(self.levels) <= {0, 100}:
+            raise ValueError("study 'parts' hides a part or does not: its levels are [0, 100]")
+        return self
 
     @field_validator("levels")
     @classmethod
@@ -76,6 +94,7 @@ class DrawnData(Section):
     train: int = Field(60, ge=1)
     val: int = Field(40, ge=1)
     real: int = Field(15, ge=1)
+    parts: int = Field(0, ge=0, description="further images with part annotations, on which nothing is trained")
     seed: int = 0
 
 
@@ -111,7 +130,7 @@ class OcclusionSettings(Section):
 
     unit: Literal["category", "annotation"] = Field("category", description="what counts as one part")
     share: Share = Field(0.5, gt=0, description="share of an object's parts that is hidden; k = ceil(share * n)")
-    protocol: Literal["grid", "image", "random", "object"] = Field("grid", description="where patches are dropped")
+    protocol: Protocol = Field("grid", description="where patches are dropped")
     patch: int = Field(16, ge=1, description="side of a dropped patch in pixels of the network's input")
     seed: int = Field(0, description="draws the dropped patches and the partners of replaced parts")
 
@@ -329,6 +348,14 @@ class Settings(Section):
                 f"occlusion.patch {self.occlusion.patch} does not divide training.image_size "
                 f"{self.training.image_size}; the grid protocol needs whole patches"
             )
+        bare = [
+            name for name, one in self.data.evaluation.items() if one.kind != "partimagenet" and set(one.levels) - {0}
+        ]
+        if self.occlusion.protocol == "object" and bare:
+            raise ValueError(
+                f"occlusion.protocol 'object' needs the object's mask, which {bare[0]!r} does not have; give such sets "
+                "the level 0 alone, or kind 'partimagenet', or take protocol grid, image or random"
+            )
         if self.data.short_side * self.evaluation.crop_pct < self.training.image_size - 1:
             raise ValueError(
                 f"data.short_side {self.data.short_side} times evaluation.crop_pct {self.evaluation.crop_pct} is "
@@ -368,6 +395,7 @@ class LatentsStage(Section):
     resolution: int = 512
     batch_size: int = 8
     occlusion: OcclusionSettings = OcclusionSettings()
+    study: Study | None = None
     image_size: int = 224
     crop_pct: float = 0.875
     compile: bool = False
@@ -400,6 +428,7 @@ class EvaluateStage(Section):
     occlusion: OcclusionSettings = OcclusionSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     levels: dict[Name, tuple[int, ...]] = Field(default_factory=dict)
+    studies: dict[Name, Study] = Field(default_factory=dict, description="sets whose levels mean something else")
 
 
 class PretrainedStage(EvaluateStage):
@@ -422,7 +451,11 @@ _READ_BY: Final[dict[str, tuple[Method, ...]]] = {
 
 
 def stage_settings(
-    settings: Settings, stage: str, backbone: str | None = None, method: Method | None = None
+    settings: Settings,
+    stage: str,
+    backbone: str | None = None,
+    method: Method | None = None,
+    set_name: str | None = None,
 ) -> Section:
     """The part of `settings` that a verb gets, as the stage's own model.
 
@@ -442,6 +475,7 @@ def stage_settings(
             **model,
             resolution=diffusion.resolution,
             occlusion=occlusion,
+            study=settings.data.evaluation[set_name].study if set_name in settings.data.evaluation else None,
             image_size=settings.training.image_size,
             crop_pct=settings.evaluation.crop_pct,
             **(_views_of(settings) if stage == "latents" else {}),
@@ -457,7 +491,8 @@ def stage_settings(
         partner_seed = occlusion.seed if method in (None, "replace") else 0
         return TrainStage(backbone=settings.training.backbones[backbone], training=alone, partner_seed=partner_seed)
     levels = {name: chosen.levels for name, chosen in settings.data.evaluation.items()}
-    evaluate = EvaluateStage(occlusion=occlusion, evaluation=settings.evaluation, levels=levels)
+    studies = {name: chosen.study for name, chosen in settings.data.evaluation.items() if chosen.study}
+    evaluate = EvaluateStage(occlusion=occlusion, evaluation=settings.evaluation, levels=levels, studies=studies)
     if stage == "pretrained":
         assert backbone is not None
         chosen, size = settings.training.backbones[backbone], settings.training.image_size
@@ -470,7 +505,8 @@ def table_settings(settings: Settings, sets: Iterable[str]) -> Settings:
     """What a table of these sets reads, all else at its default: a change elsewhere does not make the table again."""
     training = settings.training
     named = {name: Backbone(name=name) for name in training.backbones}
-    kept = {name: EvaluationSet(root="-", levels=settings.data.evaluation[name].levels) for name in sets}
+    unread = {"root": "-", "labels": None, "expected_images": None, "per_class": None}
+    kept = {name: settings.data.evaluation[name].model_copy(update=unread) for name in sets}
     return Settings(
         data=DataSettings(evaluation=kept),
         training=TrainingSettings(methods=training.methods, backbones=named, seeds=training.seeds),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +17,10 @@ from dfeat.errors import UserError
     epilog='Example: dfeat table table1 --results results/demo --settings "$(cat settings.json)" --out results/demo/report'
 )
 def table(
-    name: Annotated[str, typer.Argument(help="table1, table2, efficiency or claims")],
+    name: Annotated[
+        str,
+        typer.Argument(help="table1, table2, efficiency, claims, sweep, object, part_cost, calibration or per_class"),
+    ],
     results: Annotated[Path, typer.Option(help="results/<run>")],
     settings: SettingsJson,
     out: Out,
@@ -24,17 +29,19 @@ def table(
     from dfeat.doctor.counts import count
     from dfeat.evaluation.claims import write_claims
     from dfeat.evaluation.efficiency import write_efficiency
+    from dfeat.evaluation.studies import STUDIES, write_study
     from dfeat.evaluation.tables import write_table
     from dfeat.settings import Settings, parse
 
     chosen = parse(Settings, settings)
     evaluation = results / "evaluation"
-    makers = {
+    makers: dict[str, Callable[[], None]] = {
         "table1": lambda: write_table("table1", evaluation, chosen, out),
         "table2": lambda: write_table("table2", evaluation, chosen, out),
         "efficiency": lambda: write_efficiency(results, chosen, count(chosen), out),
         "claims": lambda: write_claims(evaluation, chosen, out),
     }
+    makers |= {study: partial(write_study, study, results, chosen, out) for study in STUDIES}
     if name not in makers:
         raise UserError(f"no table {name!r}; use {', '.join(makers)}")
     makers[name]()

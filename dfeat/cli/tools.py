@@ -36,11 +36,12 @@ def demo_data(
     train: Annotated[int, typer.Option(min=1, help="training images a class")] = 60,
     val: Annotated[int, typer.Option(min=1, help="simulated-occlusion images a class")] = 40,
     real: Annotated[int, typer.Option(min=1, help="really occluded images a class")] = 15,
+    parts: Annotated[int, typer.Option(min=0, help="further images a class with part annotations")] = 0,
 ) -> None:
     """Draw the built-in data sets in the layouts of the real ones."""
     from dfeat.demo.worlds import write_demo_data
 
-    write_demo_data(out, seed=seed, train=train, val=val, real=real)
+    write_demo_data(out, seed=seed, train=train, val=val, real=real, parts=parts)
     typer.echo(f"PartImageNet, imagenet/val and dfeat, as drawn objects, in {out}")
 
 

@@ -12,7 +12,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,10 +24,11 @@ from dfeat.data.folder import read_folder
 from dfeat.data.imagenet import read_imagenet
 from dfeat.data.images import decode, inspect, is_image_name
 from dfeat.data.partimagenet import TrainData, read_partimagenet
-from dfeat.data.records import INDEX_COLUMNS, Candidate, ClassInfo, Problems, Record, table_text
+from dfeat.data.records import INDEX_COLUMNS, Candidate, ClassInfo, Problems, Record, part_key, table_text
 from dfeat.data.sources import Source
 from dfeat.errors import UserError
 from dfeat.progress import progress
+from dfeat.randomness import seed_for
 from dfeat.settings import EvaluationSet, TrainSet
 from dfeat.storage.atomic import json_bytes, write_files
 from dfeat.storage.provenance import file_digest, settings_text
@@ -106,11 +107,13 @@ def build_evaluation_index(name: str, settings: EvaluationSet, classes: Path, ou
     run_classes = _read_classes(classes)
     source = open_source(name, settings.root, settings.kind)
     problems = Problems(name)
+    if settings.kind == "partimagenet":
+        return _build_part_index(name, settings, run_classes, source, problems, out)
     read = read_imagenet if settings.kind == "imagenet" else read_folder
     layout, candidates = read(source, settings, run_classes, problems)
     labels = {info.wnid: label for label, info in enumerate(run_classes)}
     wanted = [candidate for candidate in candidates if candidate.wnid in labels]
-    records = tuple(_look_into(wanted, labels, source, name, problems))
+    records = _drawn(tuple(_look_into(wanted, labels, source, name, problems)), settings.per_class)
     if not records:
         looked = (
             f"images of the {len(run_classes)} classes of the training set (images of other classes: {len(candidates)})"
@@ -122,6 +125,51 @@ def build_evaluation_index(name: str, settings: EvaluationSet, classes: Path, ou
     }
     index = Index(name, records, run_classes, out, source.root)
     return _write(index, source, settings, {"layout": layout}, counts, problems)
+
+
+def _build_part_index(
+    name: str,
+    settings: EvaluationSet,
+    classes: tuple[ClassInfo, ...],
+    source: Source,
+    problems: Problems,
+    out: Path,
+) -> Index:
+    """An evaluation set with part annotations: its images that have parts, or for the study of parts each of these."""
+    data = read_partimagenet(source, TrainSet(root=settings.root), problems)
+    labels = {info.wnid: label for label, info in enumerate(classes)}
+    usable = [data.images[key] for key in sorted(data.images) if data.images[key].candidate.wnid in labels]
+    whole = tuple(
+        Record(i.candidate.key, i.candidate.file, labels[i.candidate.wnid], i.candidate.wnid, i.width, i.height)
+        for i in usable
+        if i.parts
+    )
+    for image in usable:
+        if not image.parts:
+            problems.add(image.candidate.key, "annotations", "has no usable part", "left out of this evaluation set")
+    records = _drawn(whole, settings.per_class)
+    if not records:
+        raise _nothing(name, source, settings.kind, "annotated images of the training set's classes", problems)
+    kept = {record.key for record in records}
+    data.images = {key: image for key, image in data.images.items() if key in kept}
+    if settings.study == "parts":
+        categories = {key: sorted({part.category_id for part in data.images[key].parts}) for key in kept}
+        records = tuple(replace(r, key=part_key(r.key, category)) for r in records for category in categories[r.key])
+    counts = {**data.counts, "classes_with_images": len({record.label for record in records})}
+    index = Index(name, records, classes, out, source.root)
+    extra = {"layout": data.layout, "annotation_files": data.files}
+    return _write(index, source, settings, extra, counts, problems, {"annotations.json": _coco_text(data).encode()})
+
+
+def _drawn(records: tuple[Record, ...], per_class: int | None) -> tuple[Record, ...]:
+    """At most `per_class` records of each class, drawn by their keys alone."""
+    if per_class is None:
+        return records
+    by_class: dict[int, list[Record]] = {}
+    for record in sorted(records, key=lambda record: seed_for(0, record.key, "per class")):
+        by_class.setdefault(record.label, []).append(record)
+    kept = {record.key for chosen in by_class.values() for record in chosen[:per_class]}
+    return tuple(record for record in records if record.key in kept)
 
 
 def index_digest(folder: Path) -> str:

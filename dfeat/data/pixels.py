@@ -35,8 +35,8 @@ _METADATA, _METADATA_ROW = 1 << 16, 256
 """Bytes of HDF5's own bookkeeping and of a row's key, shape and offset, at most."""
 
 
-def evaluation_crop(image: Pixels, crop_pct: float, size: int) -> Pixels:
-    """The central crop of an image (H, W, 3) that keeps `crop_pct` of its short side, as (size, size, 3).
+def evaluation_crop(image: NDArray[Any], crop_pct: float, size: int) -> NDArray[Any]:
+    """The central crop of an image (H, W, 3) or mask (H, W) that keeps `crop_pct` of its short side, as (size, size, 3).
 
     Resizes first and crops then, as timm's evaluation transform does: short side to size / crop_pct, bicubic.
     """
@@ -46,8 +46,8 @@ def evaluation_crop(image: Pixels, crop_pct: float, size: int) -> Pixels:
     return resized[top : top + size, left : left + size]
 
 
-def resize_short_side(image: Pixels, short_side: int) -> Pixels:
-    """Resize (H, W, 3) so that the short side is `short_side`, bicubic with antialiasing, aspect kept."""
+def resize_short_side(image: NDArray[Any], short_side: int) -> NDArray[Any]:
+    """Resize (H, W[, 3]) so that the short side is `short_side`, bicubic with antialiasing, aspect kept."""
     height, width = resized_shape(image.shape[0], image.shape[1], short_side)
     return resize(image, height, width)
 

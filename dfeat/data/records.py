@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 PROBLEM_COLUMNS: Final = ("set", "record", "field", "what", "done")
+_PART: Final = "~part"
 INDEX_COLUMNS: Final = ("key", "file", "label", "wnid", "width", "height")
 
 
@@ -43,6 +44,17 @@ class Candidate:
     key: str
     file: str
     wnid: str
+
+
+def part_key(key: str, category: int) -> str:
+    """The key of an image with one of its parts in mind, e.g. n02487347_1956~part3."""
+    return f"{key}{_PART}{category}"
+
+
+def part_of_key(key: str) -> tuple[str, int | None]:
+    """An image's key and the part category that it names, if any."""
+    image, found, category = key.rpartition(_PART)
+    return (image, int(category)) if found and category.isdecimal() else (key, None)
 
 
 @dataclass

@@ -47,9 +47,13 @@ PART_NAMES: Final = {
 """PartImageNet's category ids and names (its own spelling) of the parts that are drawn."""
 
 
-def write_demo_data(root: Path, *, seed: int = 0, train: int = 60, val: int = 40, real: int = 15) -> None:
-    """Write the three sets, with so many images a class, under `root`."""
-    _write_train(root / "PartImageNet", seed, train)
+def write_demo_data(
+    root: Path, *, seed: int = 0, train: int = 60, val: int = 40, real: int = 15, parts: int = 0
+) -> None:
+    """Write the sets, with so many images a class, under `root`; `parts` is of images on which nothing is trained."""
+    _write_parts(root / "PartImageNet", "train", seed, train)
+    if parts:
+        _write_parts(root / "PartImageNet_held_out", "test", seed, parts)
     for class_index, wnid in enumerate(WNIDS):
         for number in range(val):
             image = _jpeg(draw_one("val", class_index, number, seed).image)
@@ -57,7 +61,8 @@ def write_demo_data(root: Path, *, seed: int = 0, train: int = 60, val: int = 40
         for number in range(real):
             image = _jpeg(draw_occluded(class_index, number, seed))
             write_bytes(root / "dfeat" / wnid / f"{wnid}_real_{number:03d}.jpg", image, recorded=False)
-    write_json(root / "drawn.json", {"seed": seed, "train": train, "val": val, "real": real, "classes": list(WNIDS)})
+    counts = {"train": train, "val": val, "real": real} | ({"parts": parts} if parts else {})
+    write_json(root / "drawn.json", {"seed": seed, **counts, "classes": list(WNIDS)})
 
 
 def draw_one(split: str, class_index: int, number: int, seed: int) -> Drawing:
@@ -83,20 +88,20 @@ def draw_set(split: str, per_class: int, seed: int) -> tuple[NDArray[np.uint8], 
     return np.stack(images), np.array(labels)
 
 
-def _write_train(root: Path, seed: int, per_class: int) -> None:
+def _write_parts(root: Path, split: str, seed: int, per_class: int) -> None:
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for class_index, wnid in enumerate(WNIDS):
         for number in range(per_class):
-            drawing = draw_one("train", class_index, number, seed)
+            drawing = draw_one(split, class_index, number, seed)
             name = f"{wnid}_{number}.JPEG"
-            write_bytes(root / "train" / wnid / name, _jpeg(drawing.image), recorded=False)
+            write_bytes(root / split / wnid / name, _jpeg(drawing.image), recorded=False)
             images.append({"id": len(images), "file_name": name, "height": SIZE, "width": SIZE})
             for category, polygon in drawing.parts:
                 annotations.append(_annotation(len(annotations), len(images) - 1, category, polygon))
     categories = [{"id": number, "name": name, "supercategory": name.split()[0]} for number, name in PART_NAMES.items()]
     content = {"images": images, "annotations": annotations, "categories": categories}
-    write_text(root / "train.json", json.dumps(content) + "\n")
+    write_text(root / f"{split}.json", json.dumps(content) + "\n")
 
 
 def _annotation(number: int, image: int, category: int, polygon: NDArray[np.float64]) -> dict[str, Any]:

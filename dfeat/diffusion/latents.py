@@ -28,7 +28,8 @@ from dfeat.diffusion.stream import Done, Waiting, fetched, padded, prepared, to_
 from dfeat.errors import UserError
 from dfeat.occlusion.paint import black_out
 from dfeat.occlusion.parts import Parts, read_parts
-from dfeat.occlusion.patches import drop_for, scale_mask
+from dfeat.occlusion.patches import scale_mask
+from dfeat.occlusion.views import TestOcclusion
 from dfeat.progress import progress
 from dfeat.randomness import rng_for
 from dfeat.settings import LatentsStage
@@ -57,10 +58,11 @@ def encode_view(
     rows = _rows_of(part_of(_records_of(index, view, parts), shard), view, settings)
     model = load_model(settings.model, "latents", device, settings.resolution)
     compile_model(model, settings.compile)
+    occlusion = _occlusion_of(index, settings) if view.startswith("drop:") else None
     waiting, bar = Waiting(), progress(len(rows), f"latents {view}")
 
     def prepare(row: _Row) -> NDArray[np.uint8]:
-        return view_image(index, row.record, view, settings, parts, row.crop)
+        return view_image(index, row.record, view, settings, parts, row.crop, occlusion)
 
     def compute(images: list[NDArray[np.uint8]]) -> tuple[torch.Tensor, ...]:
         return (encode(model, np.stack(images)).half(),)
@@ -119,6 +121,7 @@ def view_image(
     settings: LatentsStage,
     parts: Parts | None,
     crop: Crop | None = None,
+    occlusion: TestOcclusion | None = None,
 ) -> NDArray[np.uint8]:
     """What the diffusion model sees of an image, (R, R, 3) uint8: its evaluation crop, or the given one."""
     image = index.load(record)
@@ -130,16 +133,13 @@ def view_image(
         return square[:, ::-1] if crop.flip else square
     square = evaluation_crop(image, settings.crop_pct, settings.resolution)
     if view.startswith("drop:"):
-        dropped = drop_for(
-            settings.occlusion,
-            record.key,
-            int(view[5:]),
-            settings.image_size,
-            (record.height, record.width),
-            settings.crop_pct,
-        )
-        square = black_out(square, scale_mask(dropped, settings.resolution))
+        hidden = (occlusion or _occlusion_of(index, settings)).hidden(record, int(view[5:]))
+        square = black_out(square, scale_mask(hidden, settings.resolution))
     return square
+
+
+def _occlusion_of(index: Index, settings: LatentsStage) -> TestOcclusion:
+    return TestOcclusion.of(index, settings.occlusion, settings.study, settings.image_size, settings.crop_pct)
 
 
 @torch.no_grad()

@@ -23,7 +23,7 @@ from dfeat.data.pixels import PixelCache, evaluation_crop
 from dfeat.errors import UserError
 from dfeat.evaluation.pretrained import PretrainedModel
 from dfeat.occlusion.paint import black_out
-from dfeat.occlusion.patches import drop_for
+from dfeat.occlusion.views import TestOcclusion
 from dfeat.progress import progress
 from dfeat.settings import EvaluateStage, PretrainedStage, TrainStage, parse
 from dfeat.storage.atomic import write_files
@@ -118,7 +118,11 @@ def evaluate_model(
                 f"{data / set_name} has {len(index.classes)} classes, the model {model.run['classes']}; index the set again"
             )
         rows_of = {level: _checked_features(model, features, set_name, level, digest) for level in levels}
-        predictions = _predict_set(model, index.records, cache, rows_of, stage, set_name)
+        evaluation = stage.evaluation
+        occlusion = TestOcclusion.of(
+            index, stage.occlusion, stage.studies.get(set_name), model.image_size, evaluation.crop_pct
+        )
+        predictions = _predict_set(model, index.records, cache, rows_of, stage, occlusion, set_name)
         contents |= {out / f"{set_name}@{level}.csv": _csv(rows) for level, rows in predictions.items()}
     write_files(contents)
     return list(contents)
@@ -130,12 +134,13 @@ def _predict_set(
     cache: PixelCache,
     rows_of: dict[int, Rows | None],
     stage: EvaluateStage,
+    occlusion: TestOcclusion,
     set_name: str,
 ) -> dict[int, list[tuple[Any, ...]]]:
     """Rows of the prediction file of each level; every image is read and cropped once."""
     predictions: dict[int, list[tuple[Any, ...]]] = {level: [] for level in rows_of}
     bar = progress(len(records) * len(rows_of), f"evaluate {set_name}")
-    for batch, level, images in _one_ahead(_occluded(records, cache, list(rows_of), stage, model.image_size)):
+    for batch, level, images in _one_ahead(_occluded(records, cache, list(rows_of), stage, occlusion)):
         rows = rows_of[level]
         l_d = None if rows is None else _padded(rows.payload[[rows.row_of[r.key] for r in batch]], len(images))
         best, probability = model.top5(images, l_d)
@@ -161,7 +166,7 @@ Occluded = tuple[Sequence[Record], int, NDArray[np.uint8]]
 
 
 def _occluded(
-    records: Sequence[Record], cache: PixelCache, levels: Sequence[int], stage: EvaluateStage, side: int
+    records: Sequence[Record], cache: PixelCache, levels: Sequence[int], stage: EvaluateStage, occlusion: TestOcclusion
 ) -> Iterator[Occluded]:
     """Batches of records with a level and their evaluation crops (B, S, S, 3) occluded to it, all levels in turn.
 
@@ -170,21 +175,11 @@ def _occluded(
     size, crop_pct = stage.evaluation.batch_size, stage.evaluation.crop_pct
     for start in range(0, len(records), size):
         batch = records[start : start + size]
-        crops = np.stack([evaluation_crop(cache[record.key], crop_pct, side) for record in batch])
+        crops = np.stack([evaluation_crop(cache[record.key], crop_pct, occlusion.side) for record in batch])
         for level in levels:
-            images = black_out(crops, _dropped(batch, level, stage, side)) if level else crops
+            hidden = np.stack([occlusion.hidden(record, level) for record in batch]) if level else None
+            images = crops if hidden is None else black_out(crops, hidden)
             yield batch, level, _padded(images, size)
-
-
-def _dropped(batch: Sequence[Record], level: int, stage: EvaluateStage, side: int) -> NDArray[np.bool_]:
-    """What is hidden of each image of a batch at `level` percent, (B, side, side)."""
-    shapes = [(record.height, record.width) for record in batch]
-    return np.stack(
-        [
-            drop_for(stage.occlusion, record.key, level, side, shape, stage.evaluation.crop_pct)
-            for record, shape in zip(batch, shapes, strict=True)
-        ]
-    )
 
 
 def _padded(rows: NDArray[Any], size: int) -> NDArray[Any]:

@@ -19,11 +19,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dfeat.errors import UserError
-from dfeat.evaluation.paper import METRICS, PRETRAINED, Cell, Metric, TableName
+from dfeat.evaluation.paper import METRICS, PRETRAINED, Cell, Metric
+from dfeat.evaluation.sets import published_sets, sets_of, study_sets
 from dfeat.evaluation.statistics import Bools, Effect, Floats, Ints, Resampled, resample
 from dfeat.randomness import rng_for
 from dfeat.settings import Settings
 from dfeat.storage.records import read_text, refusal
+
+__all__ = [
+    "Axes", "SetPredictions", "SetResults", "axes_of", "load_predictions", "load_pretrained", "load_results", "load_set",
+    "published_sets",
+    "resampled", "sets_of", "study_sets",
+]  # fmt: skip
 
 HEADER: Final = "key,label,top1,top2,top3,top4,top5,p1"
 
@@ -93,27 +100,21 @@ class SetResults:
         return model, sets.levels.index(cell.level) * len(METRICS) + METRICS.index(cell.metric)
 
 
-def sets_of(table: TableName, settings: Settings) -> tuple[str, ...]:
-    """The sets of a table: those with several levels of simulated occlusion in table 1, with a single one in table 2."""
-    sets = settings.data.evaluation
-    return tuple(name for name, entry in sets.items() if (len(entry.levels) > 1) == (table == "table1"))
-
-
 def load_results(evaluation: Path, settings: Settings, sets: tuple[str, ...] | None = None) -> dict[str, SetResults]:
-    """Read the predictions of `sets` (default all) and resample each set's images once for all its cells."""
+    """Read the predictions of `sets` (default those of both tables) and resample each set's images once for all its cells."""
     predictions = load_predictions(evaluation, settings, sets)
-    return {name: _resampled(of_set, settings) for name, of_set in predictions.items()}
+    return {name: resampled(of_set, settings) for name, of_set in predictions.items()}
 
 
 def load_predictions(
     evaluation: Path, settings: Settings, sets: tuple[str, ...] | None = None
 ) -> dict[str, SetPredictions]:
-    """Read the predictions of every method, backbone, seed and level of `sets` (default all of the settings').
+    """Read the predictions of every method, backbone, seed and level of `sets` (default those of both tables).
 
     Raises UserError naming the files that are missing, that are no predictions, or whose keys or labels differ
     from the others of the same set.
     """
-    names = tuple(settings.data.evaluation) if sets is None else sets
+    names = published_sets(settings) if sets is None else sets
     missing = [
         path
         for name in names
@@ -165,7 +166,7 @@ def load_pretrained(evaluation: Path, settings: Settings, trained: SetResults) -
         if read.keys != trained.predictions.keys:
             path = next(iter(axes[0].paths(evaluation, name).values()))
             raise _refusal(path, f"it tells of other images than those of the trained models on {name}")
-        yield _resampled(read, settings)
+        yield resampled(read, settings)
 
 
 def load_set(evaluation: Path, name: str, axes: Axes) -> SetPredictions:
@@ -238,12 +239,13 @@ def _refusal(path: Path, reason: str) -> UserError:
     return refusal(path, reason, "evaluate")
 
 
-def _resampled(of_set: SetPredictions, settings: Settings) -> SetResults:
-    seed, name = settings.report.seed, of_set.name
+def resampled(of_set: SetPredictions, settings: Settings, part: str = "") -> SetResults:
+    """Bootstrap all cells of a set; `part` names a part of its images, which is drawn on its own."""
+    seed, name = settings.report.seed, f"{of_set.name} {part}".strip()
     models = [(m, b) for m in of_set.methods for b in of_set.backbones]
     columns: list[tuple[int, Metric]] = [(level, metric) for level in of_set.levels for metric in METRICS]
     correct = np.stack([[of_set.correct(Cell(m, b, *column)) for column in columns] for m, b in models])
     seed_rngs = [rng_for(seed, f"{name}/{m}/{b}", "bootstrap seeds") for m, b in models]
     image_rng = rng_for(seed, name, "bootstrap")
-    resampled = resample(correct, of_set.labels, settings.report.resamples, image_rng, seed_rngs)
-    return SetResults(of_set, resampled, settings.report.confidence)
+    drawn = resample(correct, of_set.labels, settings.report.resamples, image_rng, seed_rngs)
+    return SetResults(of_set, drawn, settings.report.confidence)

@@ -5,6 +5,7 @@ from pathlib import Path
 from dfeat.doctor import missing_inputs
 from dfeat.errors import UserError
 from dfeat import settings as dfeat_settings
+from dfeat.evaluation.sets import published_sets, sets_of, study_sets
 from dfeat.storage.provenance import declared_recipe, files_digest, settings_text
 from dfeat.training.weights import has_imagenet_head
 from snakemake.exceptions import WorkflowError
@@ -55,10 +56,10 @@ wildcard_constraints:
     level=r"\d+",
 
 
-def stage(name, backbone=None, method=None):
+def stage(name, backbone=None, method=None, set_name=None):
     """A stage's part of the settings, as the one JSON argument that its verb takes."""
     return settings_text(
-        dfeat_settings.stage_settings(SETTINGS, name, backbone, method)
+        dfeat_settings.stage_settings(SETTINGS, name, backbone, method, set_name)
     )
 
 
@@ -84,7 +85,10 @@ def set_settings(name):
     if name == "train":
         unread = {"expected_images": None, "expected_classes": None}
         return settings_text(SETTINGS.data.train.model_copy(update=unread))
-    unread = {"expected_images": None, "levels": (0,)}
+    unread = {
+        "expected_images": None,
+        "levels": (0,),
+    }  # a study's levels say nothing of its index either
     return settings_text(SETTINGS.data.evaluation[name].model_copy(update=unread))
 
 
@@ -185,7 +189,7 @@ def predictions(sets=None):
     training = SETTINGS.training
     return [
         f"{RUN}/evaluation/{method}/{backbone}/seed{seed}/{name}@{level}.csv"
-        for name in (LEVELS if sets is None else sets)
+        for name in (PUBLISHED if sets is None else sets)
         for level in LEVELS[name]
         for method in training.methods
         for backbone in training.backbones
@@ -210,8 +214,20 @@ def pretrained_predictions(sets):
     ]
 
 
-SIMULATED = [name for name, levels in LEVELS.items() if len(levels) > 1]
-REAL = [name for name, levels in LEVELS.items() if len(levels) == 1]
+STUDIES = {"sweep": "sweep", "object": "object", "part_cost": "parts"}
+
+
+def sets_of_study(table):
+    """The sets of a table beyond the paper's; one sentence where the run has none."""
+    try:
+        return study_sets(STUDIES[table], SETTINGS) if table in STUDIES else PUBLISHED
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+
+
+PUBLISHED = published_sets(SETTINGS)
+SIMULATED = sets_of("table1", SETTINGS)
+REAL = sets_of("table2", SETTINGS)
 COMPARED = "none" in SETTINGS.training.methods and len(SETTINGS.training.methods) > 1
 FIGURES = [
     *("figure2", "figure3", "accuracy", "gain", "gallery"),

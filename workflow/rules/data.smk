@@ -15,7 +15,8 @@ rule demo_data:
         recipe=recipe("dfeat.demo.worlds"),
     shell:
         "dfeat demo-data --out {params.root:q} --seed {params.drawn.seed} --train {params.drawn.train}"
-        " --val {params.drawn.val} --real {params.drawn.real} > {log:q} 2>&1"
+        " --val {params.drawn.val} --real {params.drawn.real}"
+        " --parts {params.drawn.parts} > {log:q} 2>&1"
 
 
 rule index_train:

@@ -71,7 +71,8 @@ rule latents:
         view=view_name,
         parts=lambda wildcards, input: ["--parts", input.parts] if input.parts else [],
         settings=lambda wildcards: stage(
-            "latents" if view_set(wildcards) == "train" else "test_latents"
+            "latents" if view_set(wildcards) == "train" else "test_latents",
+            set_name=view_set(wildcards),
         ),
         recipe=recipe("dfeat.diffusion.latents"),
         threads=THREADS,

@@ -53,6 +53,39 @@ use rule write_table1 as write_table2 with:
         recipe=recipe("dfeat.evaluation"),
 
 
+rule study:
+    input:
+        predictions=lambda wildcards: predictions(sets_of_study(wildcards.study)),
+        sets=lambda wildcards: [
+            f"{RUN}/data/{name}/index.csv" for name in sets_of_study(wildcards.study)
+        ],
+    output:
+        report(
+            f"{RUN}/report/{{study}}.csv",
+            caption="../report/study.rst",
+            category="Beyond the paper",
+        ),
+        f"{RUN}/report/{{study}}.md",
+    log:
+        f"{RUN}/logs/report/{{study}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/report/{{study}}.tsv"
+    wildcard_constraints:
+        study="sweep|object|part_cost|calibration|per_class",
+    threads: 1
+    resources:
+        mem_mb=grown(4000),
+        runtime=grown(30),
+    params:
+        results=subpath(output[0], ancestor=2),
+        folder=subpath(output[0], parent=True),
+        settings=lambda wildcards: read_by_table(sets_of_study(wildcards.study)),
+        recipe=recipe("dfeat.evaluation"),
+    shell:
+        "dfeat table {wildcards.study} --results {params.results:q} --settings {params.settings:q}"
+        " --out {params.folder:q} > {log:q} 2>&1"
+
+
 rule measure_efficiency:
     input:
         predictions(),
@@ -104,7 +137,7 @@ rule write_claims:
     params:
         results=subpath(output[0], ancestor=2),
         folder=subpath(output[0], parent=True),
-        settings=read_by_table(LEVELS),
+        settings=read_by_table(PUBLISHED),
         recipe=recipe("dfeat.evaluation"),
     shell:
         "dfeat table claims --results {params.results:q} --settings {params.settings:q}"
@@ -158,7 +191,7 @@ use rule plot_accuracy as plot_gain with:
         name="gain",
         results=subpath(output[0], ancestor=2),
         folder=subpath(output[0], parent=True),
-        settings=read_by_table(LEVELS),
+        settings=read_by_table(PUBLISHED),
         recipe=recipe("dfeat.evaluation.figures"),
 
 

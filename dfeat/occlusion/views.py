@@ -1,0 +1,91 @@
+"""What is hidden of a test image at a level, whatever the protocol: the one place that evaluation and latents ask.
+
+What enters: a record of an index, a level in percent, and the masks of its set where the protocol is of objects or
+parts. What leaves: the hidden pixels of its evaluation crop, (side, side). The levels of the study `object` are shares
+of the object's area; those of `parts` are 0 (nothing hidden) and 100 (the record's part hidden, pixel by pixel).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from dfeat.data.index import Index, Record
+from dfeat.data.pixels import evaluation_crop
+from dfeat.data.records import part_of_key
+from dfeat.errors import UserError
+from dfeat.occlusion.parts import Rle, part_rles, rle_mask
+from dfeat.occlusion.patches import drop_for
+from dfeat.settings import OcclusionSettings, Study
+from dfeat.storage.records import read_bytes
+
+
+@dataclass(frozen=True)
+class TestOcclusion:
+    """How the images of a set are occluded: `hidden` is the same for every model that sees the set."""
+
+    __test__ = False
+    settings: OcclusionSettings
+    study: Study | None
+    side: int
+    crop_pct: float
+    masks: dict[str, Rle] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, index: Index, settings: OcclusionSettings, study: Study | None, side: int, crop_pct: float
+    ) -> TestOcclusion:
+        """The occlusion of an indexed set, its masks read where they are needed."""
+        if study == "object":
+            settings = settings.model_copy(update={"protocol": "object"})
+        masked = study == "parts" or settings.protocol == "object"
+        return cls(settings, study, side, crop_pct, read_masks(index) if masked else {})
+
+    def hidden(self, record: Record, level: int) -> NDArray[np.bool_]:
+        """The hidden pixels of a record's evaluation crop at `level` percent, (side, side)."""
+        if level == 0:
+            return np.zeros((self.side, self.side), bool)
+        mask = self._mask(record) if record.key in self.masks else None
+        if self.study == "parts":
+            assert mask is not None and level == 100
+            return mask
+        shape = (record.height, record.width)
+        return drop_for(self.settings, record.key, level, self.side, shape, self.crop_pct, mask)
+
+    def _mask(self, record: Record) -> NDArray[np.bool_]:
+        mask: NDArray[np.bool_] = evaluation_crop(rle_mask(self.masks[record.key]), self.crop_pct, self.side)
+        return mask
+
+
+def read_masks(index: Index) -> dict[str, Rle]:
+    """The mask of each record as COCO RLE: of its part where its key names one, else of the whole object.
+
+    Raises UserError where the set has no annotations.
+    """
+    path = index.annotations_path()
+    if path is None:
+        raise UserError(
+            f"the set {index.set_name!r} has no masks, which its occlusion needs; take kind 'partimagenet' for it, or "
+            "occlusion.protocol grid, image or random"
+        )
+    coco = json.loads(read_bytes(path, "index"))
+    annotations: dict[int, list[dict[str, object]]] = {}
+    for annotation in coco["annotations"]:
+        annotations.setdefault(annotation["image_id"], []).append(annotation)
+    parts = {
+        image["key"]: part_rles(annotations.get(image["id"], []), image["height"], image["width"], "category")
+        for image in coco["images"]
+    }
+    masks: dict[str, Rle] = {}
+    for record in index.records:
+        key, category = part_of_key(record.key)
+        of_image = parts.get(key, {})
+        if category is None and of_image:
+            masks[record.key] = coco_mask.merge(list(of_image.values()))
+        elif category in of_image:
+            masks[record.key] = of_image[category]
+    return masks
