@@ -14,6 +14,7 @@ from dfeat.data.pixels import PixelCache, evaluation_crop
 from dfeat.evaluation.predict import _predict_set
 from dfeat.occlusion.paint import black_out
 from dfeat.occlusion.patches import drop_for
+from dfeat.occlusion.views import TestOcclusion
 from dfeat.settings import EvaluateStage
 from tests.conftest import World
 
@@ -61,7 +62,8 @@ def test_all_levels_are_those_of_each_image_alone(
     stage = stage.model_copy(update={"occlusion": occlusion, "evaluation": evaluation})
     records = read_index(world.root / "data" / "imagenet_val").records
     model = Looking()
-    found = _predict_set(model, records, cache, LEVELS, stage, "imagenet_val")
+    hidden = TestOcclusion(occlusion, None, 64, evaluation.crop_pct)
+    found = _predict_set(model, records, cache, LEVELS, stage, hidden, "imagenet_val")
     assert set(cache.read.values()) == {1}
     assert model.shapes == {(batch_size, 64, 64, 3): len(LEVELS) * -(-len(records) // batch_size)}
     for level, rows in found.items():
@@ -77,5 +79,7 @@ def test_all_levels_are_those_of_each_image_alone(
 def test_an_error_while_preparing_a_batch_stops_the_evaluation(world: World, cache: CountingCache) -> None:
     records = read_index(world.root / "data" / "imagenet_val").records
     del cache.row_of[records[-1].key]
+    stage = world.stage("evaluate")
+    hidden = TestOcclusion(stage.occlusion, None, 64, stage.evaluation.crop_pct)
     with pytest.raises(KeyError, match=records[-1].key):
-        _predict_set(Looking(), records, cache, LEVELS, world.stage("evaluate"), "imagenet_val")
+        _predict_set(Looking(), records, cache, LEVELS, stage, hidden, "imagenet_val")

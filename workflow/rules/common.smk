@@ -70,6 +70,13 @@ def whole_settings():
     return settings_text(plain)
 
 
+def read_by_efficiency():
+    """What the costs depend on: all settings but for resources and what the report alone shows."""
+    report = dfeat_settings.table_settings(SETTINGS, []).report
+    plain = {"resources": dfeat_settings.ResourceSettings(), "report": report}
+    return settings_text(SETTINGS.model_copy(update=plain))
+
+
 def read_by_table(sets):
     """What a table of these sets reads of the settings, as JSON."""
     return settings_text(dfeat_settings.table_settings(SETTINGS, sets))

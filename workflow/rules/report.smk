@@ -108,7 +108,7 @@ rule measure_efficiency:
     params:
         results=subpath(output[0], ancestor=2),
         folder=subpath(output[0], parent=True),
-        settings=whole_settings(),
+        settings=read_by_efficiency(),
         recipe=recipe("dfeat.evaluation"),
     shell:
         "dfeat table efficiency --results {params.results:q} --settings {params.settings:q}"
