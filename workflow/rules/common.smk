@@ -72,8 +72,8 @@ def whole_settings():
 
 def read_by_efficiency():
     """What the costs depend on: all settings but for resources and what the report alone shows."""
-    report = dfeat_settings.table_settings(SETTINGS, []).report
-    plain = {"resources": dfeat_settings.ResourceSettings(), "report": report}
+    shown = dfeat_settings.table_settings(SETTINGS, []).report
+    plain = {"resources": dfeat_settings.ResourceSettings(), "report": shown}
     return settings_text(SETTINGS.model_copy(update=plain))
 
 
