@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ def run(resolution: int = 512, **_options: Any) -> Result:
     return Result([*_feature_rows(cost), *_inpaint_rows(cost)], notes)
 
 
+@cache
 def pass_costs(resolution: int) -> dict[str, float]:
     """FLOPs of each forward pass at `resolution` px, one image, on the true architecture."""
     return {name: flops(call) for name, call in _passes(resolution).items()}

@@ -7,6 +7,8 @@ with another seed: two equally good answers to the same question.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,38 +28,58 @@ CHOICES: dict[str, dict[str, Any]] = {
     "deep features of 3 passes": {"cache_interval": 3},
     "DPM-Solver++ 25": {"scheduler": "dpmsolver++", "steps": 25},
     "DPM-Solver++ 25, deep features of 3": {"scheduler": "dpmsolver++", "steps": 25, "cache_interval": 3},
-    "crop around the mask": {"crop": True},
 }
+SMALL: dict[str, dict[str, Any]] = {"one small part, another seed": {}, "one small part, crop": {"crop": True}}
+"""Tried where the smallest part alone is hidden. A crop draws other noise, so it is like another seed at best."""
 COUNT = 20
 """Drawings, one of each class."""
 
 
 def run(resolution: int = 512, **_options: Any) -> Result:
     """Inpaint the same drawings with each choice, and count what each costs at `resolution` px."""
-    images, masks, prompts = scenes()
     model = Inpainter.from_pretrained("demo").model
-    cost = pass_costs(resolution)
-    seeds = list(range(len(images)))
-    paper = filled(model, PAPER, images, masks, prompts, seeds)
-    features = backbone_features(paper)
     notes: dict[str, Any] = {}
-    for name, changes in CHOICES.items():
-        chosen = PAPER.model_copy(update=changes)
-        others = [seed + 1000 for seed in seeds] if name == "another seed" else seeds
-        pictures = filled(model, chosen, images, masks, prompts, others)
-        ratio = inpaint_flops(PAPER, cost) / inpaint_flops(chosen, cost)
-        apart = pictures[masks].astype(float) - paper[masks]
-        cosine = torch.nn.functional.cosine_similarity(backbone_features(pictures), features).mean()
-        notes[name] = (
-            f"{'' if chosen.crop else f'{ratio:.2f}x fewer FLOPs, '}pixels inside the mask "
-            f"{np.abs(apart).mean():.1f} of 255 apart (PSNR {10 * np.log10(255**2 / (apart**2).mean()):.1f} dB), "
-            f"backbone features 1 - cosine {1 - float(cosine):.4f}"
-        )
+    for choices, small in ((CHOICES, False), (SMALL, True)):
+        scene = scenes(small)
+        seeds = list(range(len(scene.images)))
+        paper, whole = filled(model, PAPER, scene, seeds)
+        for name, changes in choices.items():
+            chosen = PAPER.model_copy(update=changes)
+            others = [seed + 1000 for seed in seeds] if name.endswith("another seed") else seeds
+            pictures, shares = filled(model, chosen, scene, others)
+            ratio = cost(PAPER, whole, resolution) / cost(chosen, shares, resolution)
+            notes[name] = f"{ratio:.2f}x fewer FLOPs, {difference(pictures, paper, scene.masks)}"
     return Result([], notes)
 
 
-def scenes() -> tuple[NDArray[np.uint8], NDArray[np.bool_], list[str]]:
-    """Drawings (n, 64, 64, 3) with the larger half of their parts hidden, the masks, and their prompts."""
+def cost(settings: InpaintSettings, shares: Sequence[float], resolution: int) -> float:
+    """Mean FLOPs of images whose squares take these shares of the side, on the true architecture."""
+    sides_of = [round(share * resolution) for share in shares]
+    each = {side: inpaint_flops(settings, pass_costs(side)) for side in set(sides_of)}
+    return sum(each[side] for side in sides_of) / len(sides_of)
+
+
+def difference(pictures: NDArray[np.uint8], paper: NDArray[np.uint8], masks: NDArray[np.bool_]) -> str:
+    """How far pictures lie from the preset's, inside the masks and for the built-in ConvNeXt."""
+    apart = pictures[masks].astype(float) - paper[masks]
+    square = (apart**2).mean()
+    psnr = f"PSNR {10 * np.log10(255**2 / square):.1f} dB" if square else "equal"
+    features = [backbone_features(images) for images in (pictures, paper)]
+    cosine = float(torch.nn.functional.cosine_similarity(*features).mean())
+    return f"{np.abs(apart).mean():.1f} of 255 apart inside the mask ({psnr}), backbone features 1 - cosine {1 - cosine:.4f}"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Drawings (n, 64, 64, 3) with parts of them black, the masks of these (n, 64, 64), and their prompts."""
+
+    images: NDArray[np.uint8]
+    masks: NDArray[np.bool_]
+    prompts: list[str]
+
+
+def scenes(small: bool = False) -> Scene:
+    """Drawings with the larger half of their parts hidden, or with the smallest part alone."""
     from dfeat.data.classes import class_infos
     from dfeat.demo.drawing import SIZE, WNIDS, polygon_mask
     from dfeat.demo.worlds import draw_one
@@ -73,36 +95,34 @@ def scenes() -> tuple[NDArray[np.uint8], NDArray[np.bool_], list[str]]:
         for part, polygon in drawing.parts:
             united[part] = united.get(part, np.zeros((SIZE, SIZE), bool)) | polygon_mask([polygon], SIZE)
         parts = np.stack(list(united.values()))
-        hidden = parts[list(choose_parts(parts).chosen)].any(axis=0)
+        chosen = [int(parts.sum((1, 2)).argmin())] if small else list(choose_parts(parts).chosen)
+        hidden = parts[chosen].any(axis=0)
         images.append(black_out(drawing.image, hidden))
         masks.append(hidden)
         prompts.append(PAPER.prompt.replace("<object_class>", names[place]))
-    return np.stack(images), np.stack(masks), prompts
+    return Scene(np.stack(images), np.stack(masks), prompts)
 
 
 def filled(
-    model: Any,
-    settings: InpaintSettings,
-    images: NDArray[np.uint8],
-    masks: NDArray[np.bool_],
-    prompts: list[str],
-    seeds: list[int],
-) -> NDArray[np.uint8]:
-    """The pictures with known pixels exact, whole or around their masks."""
-    inpaint, side = Inpainter(model, settings), images.shape[1]
+    model: Any, settings: InpaintSettings, scene: Scene, seeds: list[int]
+) -> tuple[NDArray[np.uint8], list[float]]:
+    """The pictures with known pixels exact, and the share of the side that was inpainted of each."""
+    inpaint, side = Inpainter(model, settings), scene.images.shape[1]
     multiple = model.latent_factor * 2 ** (len(model.unet.config.block_out_channels) - 1)
     allowed = sides(side, multiple) if settings.crop else [side]
-    squares = [around(mask, allowed) for mask in masks]
-    result = images.copy()
+    squares = [around(mask, allowed) for mask in scene.masks]
+    result = scene.images.copy()
     for size in allowed:
         here = [row for row, square in enumerate(squares) if square.side == size]
         if not here:
             continue
-        cut = [np.stack([rows[row][squares[row].where] for row in here]) for rows in (images, masks)]
-        painted = inpaint(cut[0], cut[1], [prompts[row] for row in here], [seeds[row] for row in here])
-        for row, picture, mask in zip(here, painted, cut[1], strict=True):
+        images, masks = (
+            np.stack([rows[row][squares[row].where] for row in here]) for rows in (scene.images, scene.masks)
+        )
+        painted = inpaint(images, masks, [scene.prompts[row] for row in here], [seeds[row] for row in here])
+        for row, picture, mask in zip(here, painted, masks, strict=True):
             result[row][squares[row].where] = np.where(mask[..., None], picture, result[row][squares[row].where])
-    return result
+    return result, [square.side / side for square in squares]
 
 
 @torch.no_grad()
