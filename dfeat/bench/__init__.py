@@ -22,6 +22,9 @@ NAMES: Final[dict[str, str]] = {
     "index": "index and part choice of a drawn set of PartImageNet's size",
     "reading": "training images a second of one core, from the pixel cache and from JPEG by timm",
     "rows": "random reads of feature rows",
+    "training": "what a training step spends outside of the network, and its memory",
+    "evaluation": "five levels of occlusion beside five forward passes",
+    "scale": "time and memory of another image in index, parts, latents and features",
     "gpu": "rates of the true architectures on a CUDA device, share of its peak, share of waiting",
 }
 """The benchmarks by name, in the order they run; each is a module of this package."""
@@ -31,7 +34,7 @@ WITHOUT_GPU: Final = tuple(name for name in NAMES if name != "gpu")
 def run(names: Sequence[str], out: Path | None = None, **options: Any) -> dict[str, Result]:
     """Run benchmarks one after another, print one table, and write it as JSON where `out` is given.
 
-    `options` (rounds, resolution) are handed to each benchmark, which ignores what it does not use. Raises UserError for an unknown name.
+    `options` (rounds, resolution, sizes) are handed to each benchmark, which ignores what it does not use. Raises UserError for an unknown name.
     """
     for name in names:
         if name not in NAMES:

@@ -75,8 +75,8 @@ def run(images: int = IMAGES, **_: Any) -> Result:
         ) as other:  # what it takes would count as its children's memory
             annotations = other.submit(write_set, folder / "set", images).result()
         settings = {"root": str(folder / "set"), "expected_images": None, "expected_classes": None}
-        index = _measured("index", "train", "--settings", json.dumps(settings), "--out", str(folder / "train"))
-        parts = _measured("parts", "--index", str(folder / "train"), "--out", str(folder / "parts.json"))
+        index = measured("index", "train", "--settings", json.dumps(settings), "--out", str(folder / "train"))
+        parts = measured("parts", "--index", str(folder / "train"), "--out", str(folder / "parts.json"))
         drawn = _milliseconds_of_each(folder / "train" / "annotations.json")
     many = [_milliseconds(overlapping(MANY_PARTS, number), 375, 500) for number in range(50)]
     rows = [
@@ -96,7 +96,7 @@ def _within(step: str, measured: float, limit: float, unit: str) -> Row:
     return Row(step, measured, limit, unit, 1.0, "no peer: the limit that is kept", bound="at most")
 
 
-def _measured(*words: str) -> Run:
+def measured(*words: str) -> Run:
     """Run a verb in a process of its own, to its end."""
     started = time.perf_counter()
     process = subprocess.Popen([sys.executable, "-m", "dfeat.cli", *words], stdout=subprocess.DEVNULL)

@@ -16,6 +16,7 @@ def bench(
     names: Annotated[list[str] | None, typer.Argument(help="benchmarks to run; none: those without a GPU")] = None,
     resolution: Annotated[int, typer.Option(min=64, help="flops: side of the image, a multiple of 64")] = 512,
     rounds: Annotated[int, typer.Option(min=1, help="how often each way is timed; the medians count")] = 5,
+    sizes: Annotated[str, typer.Option(help="scale: numbers of images")] = "1000,4000,16000",
     threads: Threads = 2,
     out: Annotated[Path | None, typer.Option(help="where the figures go as JSON")] = None,
 ) -> None:
@@ -25,8 +26,10 @@ def bench(
 
     if resolution % 64:
         raise UserError(f"--resolution {resolution} is no multiple of 64, which the U-Net's levels need")
+    if not all(size.strip().isdigit() for size in sizes.split(",")):
+        raise UserError(f"--sizes {sizes!r} is no list of numbers, e.g. 1000,4000,16000")
     set_threads(threads)
-    run(names or WITHOUT_GPU, out, resolution=resolution, rounds=rounds)
+    run(names or WITHOUT_GPU, out, resolution=resolution, rounds=rounds, sizes=[int(size) for size in sizes.split(",")])
 
 
 @app.command(epilog="Example: dfeat demo-data --out demo-data")

@@ -116,19 +116,22 @@ def normalised(images: Tensor | NDArray[np.uint8], device: torch.device, statist
     `statistics` are mean and standard deviation of the channels as the backbone was trained, in [0, 1].
     """
     given = torch.from_numpy(np.ascontiguousarray(images)) if isinstance(images, np.ndarray) else images
-    count, height, width, channels = given.shape
-    mean, std = (torch.tensor(values).repeat(width).to(device, non_blocking=True) for values in statistics)
-    rows = given.to(device, non_blocking=True).view(count, height, width * channels)
-    # numpy asks for large pages, without which touching new memory costs more than the arithmetic
-    pixels = (
-        torch.from_numpy(np.empty(rows.shape, np.float32))
-        if device.type == "cpu"
-        else torch.empty(rows.shape, device=device)
-    )
-    at_once = 1 if device.type == "cpu" else max(len(rows), 1)  # one image stays in a CPU's cache
-    for into, bytes_ in zip(pixels.split(at_once), rows.split(at_once), strict=True):
-        into.copy_(bytes_).div_(255).sub_(mean).div_(std)
-    return pixels.view(given.shape).permute(0, 3, 1, 2)
+    if device.type == "cpu":
+        return torch.from_numpy(_normalised_rows(given.numpy(), statistics)).permute(0, 3, 1, 2)
+    mean, std = (torch.tensor(values).to(device, non_blocking=True) for values in statistics)
+    return given.to(device, non_blocking=True).float().div_(255).sub_(mean).div_(std).permute(0, 3, 1, 2)
+
+
+def _normalised_rows(images: NDArray[np.uint8], statistics: Statistics) -> NDArray[np.float32]:
+    """(B, S, S, 3), an image at a time, which then stays in the processor's cache."""
+    mean, std = (np.tile(np.array(values, np.float32), images.shape[2]) for values in statistics)
+    pixels = np.empty(images.shape, np.float32)
+    for image, into in zip(images, pixels, strict=True):
+        row = into.reshape(len(into), -1)
+        np.divide(image.reshape(row.shape), np.float32(255), out=row, dtype=np.float32)
+        row -= mean
+        row /= std
+    return pixels
 
 
 def start_from_pretrained_head(model: Classifier, settings: Backbone, wnids: Sequence[str]) -> None:
