@@ -6,7 +6,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 CORES ?= $(shell nproc)
 DEMO := --configfile config.yaml config/demo.yaml
 
-.PHONY: demo smoke test test-full test-slurm test-faults lint format bench schema clean
+.PHONY: demo smoke test test-full test-slurm test-faults audit lint format bench schema clean
 
 demo: $(VENV)/ready
 	snakemake --cores $(CORES) --resources gpu=$(CORES) $(DEMO)
@@ -24,6 +24,10 @@ test-full: $(VENV)/ready
 # Faults done for real, the slow ones too; prints what was tried how often, what was lost and what was torn.
 test-faults: $(VENV)/ready
 	pytest tests/faults -m "not cluster"
+
+# Known vulnerabilities of the locked versions; asks PyPI about each of them.
+audit: $(VENV)/ready
+	uvx pip-audit -r requirements.lock --no-deps --disable-pip
 
 # Many jobs of a real Snakemake: on pretended devices, and on a real SLURM, which this installs where apt-get may.
 test-slurm: $(VENV)/ready
