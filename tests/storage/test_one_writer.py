@@ -1,4 +1,4 @@
-"""No module writes a file in a way of its own: everything goes through `storage.atomic`."""
+"""No module writes a file or opens a shard in a way of its own: everything goes through `storage`."""
 
 from __future__ import annotations
 
@@ -58,3 +58,8 @@ def test_nothing_but_the_writer_writes() -> None:
         for call in written_alone(ast.parse(path.read_text()))
     }
     assert not found
+
+
+def test_nothing_but_storage_and_the_pixel_cache_opens_hdf5() -> None:
+    found = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py") if "h5py.File" in path.read_text()}
+    assert {name for name in found if not name.startswith("bench/")} == {"storage/shards.py", "data/pixels.py"}

@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import h5py
-
 from dfeat.evaluation.layout import Row, intervals, markdown_escaped
 from dfeat.evaluation.paper import backbone_name, method_name
 from dfeat.occlusion.parts import read_parts
 from dfeat.settings import ModelSource, Settings
 from dfeat.storage.provenance import file_digest
 from dfeat.storage.records import read_json
+from dfeat.storage.shards import open_shard
 
 _KNOWN_MODELS: Final = (
     ("stable-diffusion-2", "CreativeML Open RAIL++-M"),
@@ -165,7 +164,7 @@ def _generated(folder: Path) -> Iterator[Generated]:
 
 
 def _attributes(path: Path) -> dict[str, Any]:
-    with h5py.File(path, "r") as file:
+    with open_shard(path, path.parts[-3]) as file:
         return {name: file.attrs[name] for name in ("rows", "model")}
 
 

@@ -75,11 +75,11 @@ def job_costs(results: Path) -> CsvView:
 
 def diffusion_model(results: Path) -> str:
     """The digest of the diffusion model that made the run's shards; empty where there is none."""
-    import h5py
+    from dfeat.storage.shards import open_shard
 
     for path in sorted((results / "diffusion").glob("*/*/*-of-*.h5")):
-        with h5py.File(path, "r") as file:
-            return str(file.attrs.get("model", ""))
+        with open_shard(path, path.parts[-3]) as file:
+            return str(file.attrs["model"])
     return ""
 
 
