@@ -271,6 +271,22 @@ def test_a_compiled_training_is_the_same_to_rounding(world: World, stage: TrainS
     assert all(torch.allclose(plain[name], compiled_[name], atol=1e-4) for name in plain)
 
 
+def test_a_training_starts_from_the_pretrained_head_where_it_is_told_to(
+    world: World, stage: TrainStage, tmp_path: Path
+) -> None:
+    whole = create_model(TINY_BACKBONE["name"], num_classes=1000, **TINY_BACKBONE["kwargs"])
+    save_file(whole.state_dict(), tmp_path / "weights.safetensors")
+    backbone = stage.backbone.model_copy(update={"weights": str(tmp_path / "weights.safetensors")})
+    settings = stage.training.model_copy(
+        update={"head": "pretrained", "originals": False, "epochs": 1, "learning_rate": 1e-12, "weight_decay": 0.0}
+    )
+    chosen = stage.model_copy(update={"backbone": backbone, "training": settings})
+    loop.train("blackout", inputs(world), chosen, 0, tmp_path / "run", CPU)
+    trained = load_file(tmp_path / "run/model.safetensors")
+    rows = [imagenet_wnids().index(info.wnid) for info in read_index(world.train).classes]
+    torch.testing.assert_close(trained["head.weight"], whole.get_classifier().weight.detach()[rows])
+
+
 def test_what_a_method_lacks_is_named(world: World, stage: TrainStage, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="needs --inpainted"):
         loop.train("sd_inpaint", inputs(world), stage, 0, tmp_path, CPU)

@@ -46,9 +46,9 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def dry_run(tree: Path) -> subprocess.CompletedProcess[str]:
+def dry_run(tree: Path, *overlays: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "snakemake", "-n", "--cores", "8", "--resources", "gpu=4", "--configfile"]
-    command += ["config.yaml", "model.yaml"]
+    command += ["config.yaml", "model.yaml", *overlays]
     environment = os.environ | {"XDG_CACHE_HOME": str(tree / "cache")}
     return subprocess.run(command, cwd=tree, capture_output=True, text=True, env=environment)
 
@@ -67,6 +67,12 @@ def test_every_rule_has_as_many_jobs_as_documented(tree: Path) -> None:
     assert planned.pop("total", 0) == sum(documented().values()), result.stdout + result.stderr
     planned.pop("all")
     assert planned == {rule: count for rule, count in documented().items() if rule != "all"}
+
+
+def test_clean_features_need_none_of_occluded_training_images(tree: Path) -> None:
+    (tree / "clean.yaml").write_text("training: {twin_features: clean}\n")
+    planned = jobs(dry_run(tree, "clean.yaml"))
+    assert (planned["latents"], planned["features"]) == (documented()["latents"] - 1, documented()["features"] - 1)
 
 
 def test_a_finished_index_of_the_full_size_is_not_made_again(tree: Path) -> None:
