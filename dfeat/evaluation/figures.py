@@ -25,7 +25,7 @@ from dfeat.evaluation.results import SetResults, load_results, sets_of
 from dfeat.evaluation.style import COLOURS, WIDTH, add_note, line_style, new_figure, panel_grid, save, styled
 from dfeat.settings import Settings
 
-RECIPE: Final = 1
+RECIPE: Final = 2
 
 Image = NDArray[np.uint8]
 
@@ -94,7 +94,8 @@ def gain(evaluation: Path, settings: Settings, out: Path) -> None:
     results = load_results(evaluation, settings)
     backbones = list(settings.training.backbones)
     figure, axes = panel_grid(len(backbones), 1, 2.1 * len(backbones), sharey=True)
-    groups = [(of_set, level) for of_set in results.values() for level in of_set.predictions.levels]
+    simulated_first = sorted(results.values(), key=lambda of_set: len(of_set.predictions.levels) == 1)
+    groups = [(of_set, level) for of_set in simulated_first for level in of_set.predictions.levels]
     for panel, backbone in zip([line[0] for line in axes], backbones, strict=True):
         _gain_panel(panel, groups, backbone, methods)
         panel.set_title(backbone_name(backbone), loc="left", fontweight="bold")

@@ -108,8 +108,9 @@ def _score(sources: Sources, key: str) -> float:
 def _draw_extremes(
     sources: Sources, records: Sequence[Record], scores: dict[str, float], settings: Settings, out: Path
 ) -> None:
-    """The figure: three rows of the likest fills, three of the least like."""
-    ranked = sorted(records, key=lambda record: (-scores[record.key], record.key))
+    """The figure: three rows of the likest fills, three of the least like; an image with nothing to compare is no best."""
+    compared = [record for record in records if math.isfinite(scores[record.key])] or list(records)
+    ranked = sorted(compared, key=lambda record: (-scores[record.key], record.key))
     rows: list[list[Pixels]] = []
     titles: list[list[str]] = []
     for chosen in (one_a_class(ranked), one_a_class(ranked[::-1])):
