@@ -18,6 +18,7 @@ from dfeat.data.pixels import evaluation_crop
 from dfeat.errors import UserError
 from dfeat.evaluation import figures, plots
 from dfeat.evaluation.gallery import draw_gallery
+from dfeat.evaluation.sets import sets_of
 from dfeat.evaluation.sheet import draw_sheet, read_inpainted
 from dfeat.occlusion.paint import black_out
 from dfeat.occlusion.parts import read_parts
@@ -68,9 +69,8 @@ def _test_images(
     results: Path, settings: Settings
 ) -> tuple[list[tuple[str, NDArray[np.uint8]]], list[tuple[str, NDArray[np.uint8]]]]:
     """Simulated and really occluded test images, (class name, evaluation crop) each."""
-    sets = settings.data.evaluation
-    simulated = next((name for name, chosen in sets.items() if len(chosen.levels) > 1), None)
-    real = next((name for name, chosen in sets.items() if len(chosen.levels) == 1), None)
+    simulated = next(iter(sets_of("table1", settings)), None)
+    real = next(iter(sets_of("table2", settings)), None)
     if simulated is None or real is None:
         raise UserError(
             "figure3 needs an evaluation set with several levels and one with a single level in data.evaluation"

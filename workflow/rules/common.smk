@@ -236,8 +236,18 @@ PUBLISHED = published_sets(SETTINGS)
 SIMULATED = sets_of("table1", SETTINGS)
 REAL = sets_of("table2", SETTINGS)
 COMPARED = "none" in SETTINGS.training.methods and len(SETTINGS.training.methods) > 1
+ASKED = [
+    "calibration",
+    *(["per_class"] if COMPARED else []),
+    *(
+        table
+        for table, kind in STUDIES.items()
+        if any(chosen.study == kind for chosen in SETTINGS.data.evaluation.values())
+    ),
+]
 FIGURES = [
     *("figure2", "figure3", "accuracy", "gain", "gallery"),
     *(["cost"] if COMPARED and SIMULATED else []),
+    *(["part_cost"] if "part_cost" in ASKED else []),
 ]
 CAPTIONS = [*FIGURES, "efficiency"]

@@ -325,13 +325,36 @@ rule plot_cost:
         mem_mb=grown(4000),
         runtime=grown(30),
     params:
+        name="cost",
         results=subpath(output[0], ancestor=2),
         folder=subpath(output[0], parent=True),
         settings=read_by_table(LEVELS),
         recipe=recipe("dfeat.evaluation.plots"),
     shell:
-        "dfeat figure cost --results {params.results:q} --settings {params.settings:q}"
+        "dfeat figure {params.name} --results {params.results:q} --settings {params.settings:q}"
         " --out {params.folder:q} > {log:q} 2>&1"
+
+
+use rule plot_cost as plot_part_cost with:
+    input:
+        f"{RUN}/report/part_cost.csv",
+    output:
+        report(
+            f"{RUN}/report/part_cost.png",
+            caption="../report/part_cost.rst",
+            category="Figures",
+        ),
+        f"{RUN}/report/part_cost.svg",
+    log:
+        f"{RUN}/logs/report/part_cost_figure.log",
+    benchmark:
+        f"{RUN}/benchmarks/report/part_cost_figure.tsv"
+    params:
+        name="part_cost",
+        results=subpath(output[0], ancestor=2),
+        folder=subpath(output[0], parent=True),
+        settings=read_by_table(PUBLISHED),
+        recipe=recipe("dfeat.evaluation.plots"),
 
 
 rule write_report:
@@ -353,6 +376,7 @@ rule write_report:
             if "none" in SETTINGS.training.methods
             else []
         ),
+        more=[f"{RUN}/report/{name}.{kind}" for name in ASKED for kind in ("csv", "md")],
         captions=collect("workflow/report/{name}.rst", name=CAPTIONS),
     output:
         multiext(f"{RUN}/report/", "config.yaml", "data_card.md", "model_card.md"),

@@ -188,7 +188,16 @@ class _Page:
     def _table(self, name: str) -> MoreTable:
         stem = name.removesuffix(".csv")
         links = self.links(f"{stem}.{kind}" for kind in ("csv", "tex", "md"))
-        return MoreTable(stem, self.caption(stem), csv_view(self.folder / name), links)
+        about = self.caption(stem) or self._about(self.folder / f"{stem}.md")
+        return MoreTable(stem, about, csv_view(self.folder / name), links)
+
+    def _about(self, path: Path) -> Markup:
+        """The first paragraph of a table's Markdown, which says what it shows; the note stands at the table already."""
+        from markdown_it import MarkdownIt
+
+        blocks = read_text(path, "table").split("\n\n") if path.is_file() else []
+        first = next((block for block in blocks if block.strip()[:1] not in ("#", "|", "*", "")), "")
+        return Markup(MarkdownIt("commonmark", {"html": False}).render(first))
 
 
 class _NoNote:
