@@ -7,6 +7,7 @@ are the paper's (arXiv text, section in brackets); docs/choices.md discusses wha
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable
 from pathlib import PurePosixPath
@@ -317,6 +318,40 @@ class ReportSettings(Section):
     gallery: int = Field(60, ge=1, le=2000, description="training images in the report's gallery")
 
 
+class Ablation(Section):
+    """One choice taken apart: every combination of some settings' values, each trained and evaluated as the run is."""
+
+    methods: tuple[Method, ...] = Field(min_length=1, description="methods that read these settings")
+    grid: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(
+        min_length=1, description="a setting by its dotted key, e.g. training.fusion, and its values"
+    )
+
+    @field_validator("grid")
+    @classmethod
+    def _taken_apart(cls, grid: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
+        for key in grid:
+            if not key.startswith(("diffusion.features.", "diffusion.inpaint.", "training.", "occlusion.share")):
+                raise ValueError(
+                    f"cannot take {key!r} apart; settings under diffusion.features, diffusion.inpaint and training can be, "
+                    "and occlusion.share"
+                )
+        return grid
+
+
+def _ablations() -> dict[str, Ablation]:
+    return {
+        "timestep": Ablation(
+            methods=("sd_features",),
+            grid={"diffusion.features.timestep": (25, 100, 261, 500), "diffusion.features.blocks": (["mid"], ["up.1"])},
+        ),
+        "fusion": Ablation(methods=("sd_features",), grid={"training.fusion": ("concat", "sum", "gated", "attention")}),
+        "weights": Ablation(
+            methods=("replace",), grid={"training.alpha": (0.5, 1.0), "training.beta": (0.0, 0.5, 1.0)}
+        ),
+        "share": Ablation(methods=("blackout", "sd_inpaint"), grid={"occlusion.share": (0.25, 0.5, 0.75, 1.0)}),
+    }
+
+
 class ResourceSettings(Section):
     """What a job asks for. Never what it computes: `threads` is fixed so that results do not depend on the machine."""
 
@@ -337,6 +372,9 @@ class Settings(Section):
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     report: ReportSettings = ReportSettings()
+    ablation: dict[Name, Ablation] = Field(
+        default_factory=_ablations, description="grids of settings, each a target `ablation_NAME`; none runs unasked"
+    )
     resources: ResourceSettings = ResourceSettings()
 
     @model_validator(mode="after")
@@ -512,6 +550,22 @@ def table_settings(settings: Settings, sets: Iterable[str]) -> Settings:
         training=TrainingSettings(methods=training.methods, backbones=named, seeds=training.seeds),
         report=settings.report.model_copy(update={"gallery": ReportSettings().gallery}),
     )
+
+
+def ablation_points(settings: Settings, name: str) -> list[tuple[dict[str, Any], Settings]]:
+    """The points of a grid, in its order: the changed settings by key, and the run's settings with them."""
+    grid, points = settings.ablation[name].grid, []
+    for values in itertools.product(*grid.values()):
+        plain = settings.model_dump(mode="json")
+        for key, value in zip(grid, values, strict=True):
+            *sections, last = key.split(".")
+            section = plain
+            for part in sections:
+                section = section[part]
+            section[last] = value
+        point = dict(zip(grid, values, strict=True))
+        points.append((point, parse(Settings, plain, f"ablation.{name} at {point}")))
+    return points
 
 
 def _views_of(settings: Settings) -> dict[str, Any]:

@@ -48,6 +48,22 @@ def table(
 
 
 @app.command(
+    epilog='Example: dfeat ablation timestep --results results/demo --settings "$(cat settings.json)" --out results/demo/report'
+)
+def ablation(
+    name: Annotated[str, typer.Argument(help="a grid of the settings' section ablation")],
+    results: Annotated[Path, typer.Option(help="results/<run>")],
+    settings: SettingsJson,
+    out: Out,
+) -> None:
+    """Compare the points of a grid of settings (csv, md), from their stored predictions."""
+    from dfeat.evaluation.ablation import write_ablation
+    from dfeat.settings import Settings, parse
+
+    write_ablation(name, results, parse(Settings, settings), out)
+
+
+@app.command(
     epilog='Example: dfeat figure figure2 --results results/demo --settings "$(cat settings.json)" --out results/demo/report'
 )
 def figure(

@@ -87,6 +87,27 @@ def test_backbones_with_a_head_for_imagenet_are_read_out_before_fine_tuning(fini
     assert "evaluate_pretrained" not in again(finished, without)
 
 
+@pytest.mark.parametrize(
+    ("name", "key", "values", "wanted"),
+    [
+        ("timestep", "diffusion.features.timestep", [100, 50], {"features": 5, "train": 2, "evaluate": 4}),
+        ("weights", "training.fusion", ["sum"], {"train": 2, "evaluate": 2}),
+        ("share", "occlusion.share", [0.25], {"parts": 1, "latents": 1, "features": 1, "train": 2, "evaluate": 2}),
+    ],
+)
+def test_a_grid_makes_only_what_its_settings_reach(
+    finished: Path, name: str, key: str, values: list[Any], wanted: dict[str, int]
+) -> None:
+    """The run's own settings are one of the points; its features, models and latents serve again."""
+    grid = {name: {"methods": ["sd_features"], "grid": {key: values}}}
+    (finished / "changed.json").write_text(json.dumps(overlay(ablation=grid)))
+    files = ["--configfile", "config.yaml", "config/demo.yaml", "changed.json", "--"]
+    result = snakemake(finished, "-n", *files, f"ablation_{name}")
+    assert result.returncode == 0, text(result)
+    asked = {rule.removeprefix("ablation_"): count for rule, count in jobs(result).items()}
+    assert {rule: asked[rule] for rule in asked if rule not in ("total", name, "compare_points")} == wanted
+
+
 def test_a_changed_caption_makes_the_report_again_and_nothing_else(finished: Path) -> None:
     captions = finished / "workflow"
     captions.unlink()
