@@ -17,6 +17,7 @@ from dfeat.bench.photographs import write_photographs
 from dfeat.bench.table import Result, side_by_side
 from dfeat.data.pixels import PixelCache, evaluation_crop
 from dfeat.evaluation.predict import TrainedModel, _predict_set
+from dfeat.occlusion.views import TestOcclusion
 from dfeat.settings import Backbone, EvaluateStage, EvaluationSettings, TrainingSettings, TrainStage
 from dfeat.storage.atomic import write_bytes, write_json
 from dfeat.storage.provenance import file_digest
@@ -44,8 +45,9 @@ def run(rounds: int = 5, backbone: str = BACKBONE, images: int = IMAGES, **_: An
                 model.classifier(ready)
 
         rows_of = dict.fromkeys(LEVELS)
+        occlusion = TestOcclusion.of(index, stage.occlusion, None, model.image_size, stage.evaluation.crop_pct)
         ways = {
-            "evaluate": lambda: _predict_set(model, index.records, cache, rows_of, stage, "set"),
+            "evaluate": lambda: _predict_set(model, index.records, cache, rows_of, stage, occlusion, "set"),
             "forward": forward,
         }
         timed = side_by_side(ways, rounds)
