@@ -30,6 +30,7 @@ from dfeat.storage.atomic import write_files
 from dfeat.storage.provenance import bytes_digest
 from dfeat.storage.records import read_bytes, read_json, refusal
 from dfeat.storage.shards import Rows, read_rows
+from dfeat.training.loop import features_identity
 from dfeat.training.network import Classifier, normalised
 
 RECIPE: Final = 2
@@ -213,7 +214,7 @@ def _checked_features(
         raise UserError(
             f"{features[view][0]} holds features of the view {settings['latents']['view']!r}, not of {view}"
         )
-    if rows.model != wanted["model"] or settings["features"] != wanted["features"]:
+    if features_identity(rows) != wanted:
         raise UserError(
             f"{features[view][0]} was made with another diffusion model or other feature settings than the classifier's"
         )

@@ -39,7 +39,7 @@ from dfeat.training.network import Classifier, build_backbone, normalised, start
 from dfeat.training.team import Team
 from dfeat.training.weights import weights_file
 
-RECIPE: Final = 2
+RECIPE: Final = 3
 CHECKED_EVERY: Final = 20
 """Steps between two looks at the losses: on a GPU each look waits for the device."""
 
@@ -130,7 +130,7 @@ def _read_features(sources: Sources, inputs: Inputs, index: str, clean: bool) ->
         return
     twins = read_rows(inputs.twin_features, "features", index=index)
     _require_view(twins, "parts", inputs.twin_features[0])
-    if _features_identity(own) != _features_identity(twins):
+    if features_identity(own) != features_identity(twins):
         reason = f"it was made with another model or other feature settings than {inputs.features[0]}"
         raise refusal(inputs.twin_features[0], reason, "features")
     _require_keys(_row_keys(sources.parts.rows, sources.views), twins.row_of, inputs.twin_features[0])
@@ -331,7 +331,7 @@ def _write_run(
         "steps": state.step,
         "seconds": round(seconds, 2),
         "settings": stage.model_dump(mode="json"),
-        "features": _features_identity(sources.features),
+        "features": features_identity(sources.features),
         "inputs": {
             "index": index_digest(inputs.index),
             "parts": file_digest(inputs.parts),
@@ -346,9 +346,13 @@ def _write_run(
     remove(out / "checkpoint.safetensors")
 
 
-def _features_identity(rows: Rows | None) -> dict[str, Any] | None:
-    """What test-time features must agree with: the diffusion model and the feature settings, not the view."""
+def features_identity(rows: Rows | None) -> dict[str, Any] | None:
+    """What features must agree in that one classifier sees: the diffusion model, feature settings, size and crop.
+
+    Not the view: which images are occluded, and how, is what differs between them.
+    """
     if rows is None:
         return None
     settings = json.loads(rows.settings)
-    return {"model": rows.model, "features": settings["features"]}
+    seen = {name: settings["latents"][name] for name in ("resolution", "crop_pct")}
+    return {"model": rows.model, "features": settings["features"], "latents": seen}

@@ -55,6 +55,7 @@ def other(path: Path, target: Path, change: Callable[[dict[str, Any]], None]) ->
 CHANGES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "model": (lambda said: said.update(model="f" * 64), "another (diffusion )?model"),
     "timestep": (lambda said: said["settings"]["features"].update(timestep=51), "other feature settings"),
+    "resolution": (lambda said: said["settings"]["latents"].update(resolution=72), "other feature settings"),
     "view": (lambda said: said["settings"]["latents"].update(view="drop:80"), "of the view 'drop:80'"),
     "index": (lambda said: said.update(index="f" * 64), "another index"),
 }
