@@ -159,7 +159,11 @@ class InpaintSettings(Section):
     )
     crop: bool = Field(False, description="inpaint only the square around the mask, at the same scale")
     encoding: Literal["png", "webp"] = Field("png", description="how images are stored; both lossless")
-    shards: int = Field(12, ge=1, description="jobs (and files) the training set is split into")
+    shards: int | None = Field(
+        None,
+        ge=1,
+        description="jobs (and files) of the training set; null: jobs of 20 to 30 minutes on resources.device",
+    )
 
     @field_validator("guidance_interval")
     @classmethod
@@ -179,7 +183,9 @@ class FeatureSettings(Section):
     pool: int = Field(1, ge=0, description="average-pool each block to pool x pool; 0 keeps the whole map")
     ensemble: int = Field(1, ge=1, description="noise draws averaged per image")
     seed: int = 0
-    shards: int = Field(1, ge=1, description="jobs (and files) each view of a set is split into")
+    shards: int | None = Field(
+        None, ge=1, description="jobs (and files) of each view of a set; null: of up to 30 minutes on resources.device"
+    )
 
     @property
     def timesteps(self) -> tuple[int, ...]:
@@ -358,6 +364,7 @@ class ResourceSettings(Section):
     threads: int = Field(4, ge=1, description="torch threads of a job, whatever the machine has")
     workers: int = Field(2, ge=0, description="processes that prepare a training's batches; changes no result")
     gpu: int = Field(1, ge=0, le=1, description="1: a GPU job takes a device, a training training.gpus; 0: the CPU")
+    device: Literal["T4", "A100", "H200"] = Field("A100", description="what the GPUs are, to size shards given as null")
     mem_mb: int = Field(16_000, ge=100)
     runtime: int = Field(60, ge=1, description="minutes")
 

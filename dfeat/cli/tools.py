@@ -84,10 +84,13 @@ def doctor(
 
     from dfeat.doctor import examine
     from dfeat.doctor.config import read_settings
+    from dfeat.doctor.sizing import sized
     from dfeat.doctor.text import as_plain, as_text
     from dfeat.settings import Settings, parse
 
-    chosen = parse(Settings, settings, "--settings") if settings else read_settings(config or [Path("config.yaml")])
+    chosen = (
+        sized(parse(Settings, settings, "--settings")) if settings else read_settings(config or [Path("config.yaml")])
+    )
     report = examine(chosen, ask_torch=torch)
     typer.echo(json.dumps(as_plain(report), indent=1) if as_json else as_text(report, chosen))
     if report.faults:
@@ -98,7 +101,7 @@ def doctor(
 def plan(
     config: Annotated[list[Path] | None, typer.Option(help="config.yaml and overlays, once each; later wins")] = None,
     settings: Annotated[str | None, typer.Option(help="all settings as JSON, in place of files")] = None,
-    device: Annotated[str, typer.Option(help="T4, A100 or H200")] = "H200",
+    device: Annotated[str | None, typer.Option(help="T4, A100 or H200; default: resources.device")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="the plan for programs")] = False,
 ) -> None:
     """Estimate FLOPs, bytes and GPU-hours of each step of the configured run on a device, before anything is computed."""
@@ -107,10 +110,13 @@ def plan(
     from dfeat.doctor import images_of
     from dfeat.doctor.config import read_settings
     from dfeat.doctor.plan import as_plain, as_text, make_plan
+    from dfeat.doctor.sizing import sized
     from dfeat.settings import Settings, parse
 
-    chosen = parse(Settings, settings, "--settings") if settings else read_settings(config or [Path("config.yaml")])
-    made = make_plan(chosen, images_of(chosen), device)
+    chosen = (
+        sized(parse(Settings, settings, "--settings")) if settings else read_settings(config or [Path("config.yaml")])
+    )
+    made = make_plan(chosen, images_of(chosen), device or chosen.resources.device)
     typer.echo(json.dumps(as_plain(made), indent=1) if as_json else as_text(made), nl=as_json)
 
 

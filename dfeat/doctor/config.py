@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dfeat.doctor.sizing import sized
 from dfeat.errors import UserError
 from dfeat.settings import Settings, parse
 
 
 def read_settings(paths: Sequence[Path]) -> Settings:
-    """The settings that the files make together; the later file wins. UserError names a file that is none."""
+    """The settings that the files make together, shards sized; the later file wins. UserError names a file that is none."""
     import yaml
 
     merged: dict[str, Any] = {}
@@ -23,7 +24,7 @@ def read_settings(paths: Sequence[Path]) -> Settings:
         if not isinstance(content, dict):
             raise UserError(f"{path} is no configuration: it must hold keys with values, as config.yaml does")
         lay_over(merged, content)
-    return parse(Settings, merged, " + ".join(map(str, paths)))
+    return sized(parse(Settings, merged, " + ".join(map(str, paths))))
 
 
 def lay_over(below: dict[str, Any], above: dict[str, Any]) -> None:

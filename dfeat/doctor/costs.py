@@ -101,19 +101,20 @@ def _inpaint(settings: Settings, images: int) -> Cost:
     chosen, resolution = settings.diffusion.inpaint, settings.diffusion.resolution
     one = inpaint_flops(chosen, resolution)
     rows, whole = round(total(chosen, 1, 1)), round(total(chosen, 1, 0))
-    prompts = chosen.shards * ((settings.data.train.expected_classes or 158) + 1)
+    shards = chosen.shards or 1
+    prompts = shards * ((settings.data.train.expected_classes or 158) + 1)
     pixels = resolution**2 if settings.data.drawn else IMAGE_PIXELS
     size = round(images * pixels * BYTES_PER_PIXEL[chosen.encoding])
     shallow = f", {rows - whole} of them its outermost layer" if whole < rows else ""
     how = f"{rows} U-Net passes{shallow}, one encoding and decoding; {pixels // 1000}k pixels an image as {chosen.encoding}"
     flops = images * one + prompts * TEXT
-    return Cost("inpaint", images, size, flops, settings.diffusion.model.precision, how, chosen.shards)
+    return Cost("inpaint", images, size, flops, settings.diffusion.model.precision, how, shards)
 
 
 def _latents_and_features(settings: Settings, images: Mapping[str, int]) -> list[Cost]:
     diffusion, chosen, views = settings.diffusion, settings.diffusion.features, _views(settings, images)
     side, precision = diffusion.resolution, diffusion.model.precision
-    jobs = chosen.shards * (2 + sum(len(s.levels) for s in settings.data.evaluation.values()))
+    jobs = (chosen.shards or 1) * (2 + sum(len(s.levels) for s in settings.data.evaluation.values()))
     size = views * 4 * (side // 8) ** 2 * 2
     encoding = views * diffusion_flops("encode", side)
     latents = Cost("latents", views, size, encoding, precision, "one VAE encoding a view", jobs)

@@ -3,6 +3,7 @@ import sys
 from pathlib import Path
 
 from dfeat.doctor import missing_inputs
+from dfeat.doctor.sizing import sized
 from dfeat.errors import UserError
 from dfeat import settings as dfeat_settings
 from dfeat.evaluation.sets import published_sets, sets_of, study_sets
@@ -14,7 +15,7 @@ from snakemake.exceptions import WorkflowError
 def checked(configuration):
     """The settings, or one sentence that says which key is wrong."""
     try:
-        return dfeat_settings.parse(dfeat_settings.Settings, configuration)
+        return sized(dfeat_settings.parse(dfeat_settings.Settings, configuration))
     except UserError as error:
         raise WorkflowError(str(error)) from None
 

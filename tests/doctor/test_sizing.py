@@ -1,0 +1,63 @@
+"""Shards hold 20 to 30 minutes of the configured device, and a run has no more jobs than a scheduler takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dfeat.doctor.config import read_settings
+from dfeat.doctor.costs import PEAK, estimate
+from dfeat.doctor.sizing import MOST_JOBS, sized
+from dfeat.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+PAPER = {"train": 24_095, "imagenet_val": 7_900, "dfeat": 300}
+
+
+def settings(tmp_path: Path, changes: dict, *overlays: str) -> Settings:
+    (tmp_path / "changes.yaml").write_text(yaml.safe_dump(changes))
+    return read_settings([ROOT / "config.yaml", *(ROOT / name for name in overlays), tmp_path / "changes.yaml"])
+
+
+@pytest.mark.parametrize("device", sorted(PEAK))
+def test_a_job_holds_its_device_for_20_to_30_minutes(tmp_path: Path, device: str) -> None:
+    chosen = settings(tmp_path, {"resources": {"device": device}})
+    costs = {cost.step: cost for cost in estimate(chosen, PAPER)}
+    shards = chosen.diffusion.inpaint.shards
+    assert shards
+    assert 20 <= 60 * costs["inpaint"].hours(device) / shards <= 30
+    views = chosen.diffusion.features.shards
+    assert views
+    latents = 60 * costs["latents"].hours(device) * 24_095 / costs["latents"].items / views
+    assert latents <= 30
+    assert views == 1 or latents >= 20
+
+
+def test_a_number_that_is_given_stays(tmp_path: Path) -> None:
+    given = {"diffusion": {"inpaint": {"shards": 12}}, "resources": {"device": "T4"}}
+    chosen = settings(tmp_path, given)
+    assert chosen.diffusion.inpaint.shards == 12
+    assert chosen.diffusion.features.shards == 6
+    assert sized(chosen) is chosen
+
+
+def test_a_run_has_at_most_two_thousand_jobs(tmp_path: Path) -> None:
+    dear = {
+        "resources": {"device": "T4"},
+        "diffusion": {"inpaint": {"steps": 1000}, "features": {"ensemble": 64, "blocks": ["up.3"]}},
+    }
+    diffusion = settings(tmp_path, dear).diffusion
+    assert diffusion.inpaint.shards and diffusion.features.shards
+    jobs = diffusion.inpaint.shards + 2 * 8 * diffusion.features.shards + 2 * 36
+    assert MOST_JOBS - 100 < jobs <= MOST_JOBS
+
+
+def test_the_shards_do_not_follow_what_is_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = settings(tmp_path, {}).diffusion
+    index = tmp_path / "results/paper/data/train/index.csv"
+    index.parent.mkdir(parents=True)
+    index.write_text("key\n")
+    monkeypatch.chdir(tmp_path)
+    assert settings(tmp_path, {}).diffusion == before
