@@ -1,0 +1,53 @@
+"""Profiles say how to run: as many GPU jobs as the machine takes here, no such limit on a cluster, retries everywhere."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+import yte
+
+from tests.workflow.test_snakemake import ROOT
+
+PROFILES = sorted(path.name for path in (ROOT / "profiles").iterdir())
+
+
+def profile(name: str) -> dict:
+    """A profile as Snakemake reads it: YAML, with expressions where it says so."""
+    with (ROOT / "profiles" / name / "config.yaml").open() as file:
+        return yte.process_yaml(file, require_use_yte=True)
+
+
+@pytest.mark.parametrize(
+    ("devices", "slots", "jobs"), [("a b c", "1", 3), ("a b c", "2", 6), ("", "1", os.cpu_count())]
+)
+def test_here_as_many_gpu_jobs_run_as_there_are_devices(
+    monkeypatch: pytest.MonkeyPatch, devices: str, slots: str, jobs: int
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("DFEAT_DEVICES", devices)
+    monkeypatch.setenv("DFEAT_SLOTS", slots)
+    assert profile("default")["resources"] == {"gpu": jobs}
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_every_profile_tries_again_and_keeps_nothing_broken(name: str) -> None:
+    said = profile(name)
+    assert said["retries"] == 2
+    assert said["scheduler"] == "greedy"
+    assert said["rerun-incomplete"] is True
+    assert "keep-incomplete" not in said
+    if name != "default":
+        assert "gpu" not in said.get("resources", {})  # it would throttle the whole run
+
+
+def test_every_rule_that_runs_a_gpu_verb_hands_on_its_devices_and_grows() -> None:
+    """Threads, memory and time for each rule; what a GPU rule asks for reaches its command."""
+    for file in sorted(Path(ROOT / "workflow/rules").glob("*.smk")):
+        for rule in re.split(r"^rule ", file.read_text(), flags=re.MULTILINE)[1:]:
+            name = rule.partition(":")[0]
+            assert "threads:" in rule, name
+            assert "mem_mb=grown(" in rule and "runtime=grown(" in rule, name
+            assert ("gpu=GPU" in rule) == ("--gpus {resources.gpu}" in rule), name
