@@ -25,7 +25,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("run")
     write_run(run, small_settings(note=EVIL))
     index = run / "data" / "train" / "index.csv"
-    index.parent.mkdir(parents=True)
     index.write_text("key,file,label,wnid,width,height\n")
     (index.parent / "source.json").write_text('{"images": 41, "classes": 7, "problems": 3}')
     for number, rows in enumerate((3, 2)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -34,6 +35,7 @@ class Page(HTMLParser):
         self.open: list[str] = []
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.text, self.code = "", ""
+        self.specs: list[str] = []
         self.feed(text)
         assert self.open == []
 
@@ -48,6 +50,8 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self.open and self.open[-1] in ("script", "style"):
             self.code += data
+            if self.tags[-1][1].get("type") == "application/json":
+                self.specs.append(data)
         else:
             self.text += data
 
@@ -71,6 +75,11 @@ def write_run(run: Path, settings: Settings, class_name: str = EVIL) -> None:
         for number, name in enumerate([class_name, "car", "car", "tench"])
         for method in ("Original", "Black-Out Parts", "Ours: SD Inpaint")
     ]  # fmt: skip
+    (report / "per_class.csv").write_text("label,gain\n0,1.5\n1,-2.5\n")
+    (run / "data" / "train").mkdir(parents=True)
+    (run / "data" / "train" / "classes.json").write_text(
+        json.dumps([{"wnid": "n1", "name": "zebra"}, {"wnid": "n2", "name": class_name}])
+    )
     (report / "gallery.json").write_text(json.dumps({"recipe": 1, "images": 40, "pictures": pictures}))
     model = run / "training" / "none" / "convnext" / "seed0"
     model.mkdir(parents=True)
@@ -110,7 +119,16 @@ def test_text_is_shown_literally(page: Page) -> None:
 
 
 def test_tables_curves_figures_gallery_claims_cost_and_origin_are_there(page: Page) -> None:
-    for wanted in ("Table 1", "Table 2", "Ours: SD Features", "ConvNeXt", "none_convnext_seed0", "12.5", "torch"):
+    for wanted in (
+        "Table 1",
+        "zebra",
+        "Table 2",
+        "Ours: SD Features",
+        "ConvNeXt",
+        "none_convnext_seed0",
+        "12.5",
+        "torch",
+    ):
         assert wanted in page.text
     assert "The paper's printed numbers" in page.text and "undecided at this n" in page.text
     assert "\\[" not in page.text and "**holds" not in page.text
@@ -133,6 +151,25 @@ def test_captions_are_the_ones_snakemake_shows(page: Page, run: Path, tmp_path: 
     (tmp_path / "figure2.rst").write_text("Another **caption**, ``x < 1``.")
     write_report(run, small_settings(), tmp_path / "index.html", tmp_path)
     assert "Another <strong>caption</strong>" in (tmp_path / "index.html").read_text()
+
+
+def test_a_study_of_finer_levels_is_drawn_beside_table_1(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    header = "set,level,method,backbone,metric,value,low,high,n,seeds,difference_to_none"
+    lines = [
+        f"objects,{level},none,swin,{metric},{90 - number},80,95,20,1,"
+        for number, level in enumerate(("0", "50", "area"))
+        for metric in ("top1", "top5")
+    ]
+    (copy / "report" / "object.csv").write_text("\n".join([header, *lines]) + "\n")
+    (copy / "report" / "object.md").write_text("# Objects\n\n**note**\n\nWhat is *shown*.\n\n| a |\n| --- |\n")
+    write_report(copy, small_settings(), copy / "report" / "index.html")
+    page = Page((copy / "report" / "index.html").read_text())
+    specs = [json.loads(text) for text in page.specs]
+    drawn = next(spec for spec in specs if "share of the object hidden" in spec["description"])
+    assert [(entry["loss"], entry["accuracy"]) for entry in drawn["data"]["values"]] == [(0, 90.0), (50, 89.0)]
+    assert "What is shown." in page.text
 
 
 def test_links_reach_the_files_from_another_folder(run: Path, tmp_path: Path) -> None:

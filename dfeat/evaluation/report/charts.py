@@ -39,10 +39,15 @@ class Chart:
     spec: dict[str, Any]
 
 
-def accuracy_charts(rows: Sequence[Row]) -> list[Chart]:
-    """A chart for each set with several levels and each backbone: a line and a band for each method."""
+def accuracy_charts(rows: Sequence[Row], hidden: str = "Information loss (%)") -> list[Chart]:
+    """A chart for each set with several levels and each backbone: a line and a band for each method.
+
+    `hidden` says what the levels are a share of.
+    """
     return [
-        Chart(f"{backbone_name(backbone)}, {name}", _accuracy([row for row in rows if _is(row, name, backbone)]))
+        Chart(
+            f"{backbone_name(backbone)}, {name}", _accuracy([row for row in rows if _is(row, name, backbone)], hidden)
+        )
         for name, backbone in _unique((row.set, row.backbone) for row in rows if row.metric == "top1")
     ]
 
@@ -56,7 +61,7 @@ def gain_charts(rows: Sequence[Row]) -> list[Chart]:
     ]
 
 
-def _accuracy(rows: list[Row]) -> dict[str, Any]:
+def _accuracy(rows: list[Row], hidden: str) -> dict[str, Any]:
     data = [
         {
             "method": method_name(row.method), "loss": int(row.level), "accuracy": float(row.value),
@@ -65,7 +70,7 @@ def _accuracy(rows: list[Row]) -> dict[str, Any]:
         for row in rows
     ]  # fmt: skip
     methods = [method for (method,) in _unique((row.method,) for row in rows)]
-    loss = {"field": "loss", "type": "quantitative", "title": "Information loss (%)"}
+    loss = {"field": "loss", "type": "quantitative", "title": hidden}
     y = {"field": "accuracy", "type": "quantitative", "title": "Top-1 accuracy (%)", "scale": {"zero": False}}
     dash = {
         "condition": {"test": f"datum.method === {json.dumps(method_name('none'))}", "value": [6, 4]},
@@ -75,7 +80,7 @@ def _accuracy(rows: list[Row]) -> dict[str, Any]:
     return _chart(
         data,
         methods,
-        f"Top-1 accuracy against information loss, a line for each of {', '.join(_names(methods))}.",
+        f"Top-1 accuracy against {hidden[0].lower()}{hidden[1:]}, a line for each of {', '.join(_names(methods))}.",
         [
             {
                 "mark": "area",
@@ -92,7 +97,7 @@ def _accuracy(rows: list[Row]) -> dict[str, Any]:
                 "mark": {"type": "point", "filled": True, "size": 60},
                 "encoding": {
                     "x": loss, "y": y, "opacity": _dimmed(1),
-                    "tooltip": _tooltip("accuracy", "loss", "Information loss (%)"),
+                    "tooltip": _tooltip("accuracy", "loss", hidden),
                 },
             },
         ],

@@ -23,7 +23,7 @@ from dfeat.evaluation.paper import TableName
 from dfeat.evaluation.report.cards import data_card, markdown_filters, model_card
 from dfeat.evaluation.report.charts import accuracy_charts, gain_charts
 from dfeat.evaluation.report.origin import config_text, job_costs, origin
-from dfeat.evaluation.report.tables import CsvView, csv_view, paper_table_view
+from dfeat.evaluation.report.tables import CsvView, csv_view, curve_rows, paper_table_view
 from dfeat.settings import Settings
 from dfeat.storage.atomic import write_files
 from dfeat.storage.records import read_bytes, read_json, read_text
@@ -84,7 +84,9 @@ def write_report(results: Path, settings: Settings, out: Path, captions: Path | 
         raise UserError(
             f"{folder} holds no table, figure or claims.md; make them with `dfeat table` and `dfeat figure`"
         )
-    page = _Page(folder, out.parent, captions)
+    named = results / "data" / "train" / "classes.json"
+    classes = [entry["name"] for entry in read_json(named, "index train")] if named.is_file() else []
+    page = _Page(folder, out.parent, captions, classes)
     rows = {name: read_rows(folder / f"{name}.csv") for name in TABLES if (folder / f"{name}.csv").is_file()}
     tables = [paper_table_view(name, folder / f"{name}.csv", settings.report) for name in rows]
     everything = [row for name in TABLES for row in rows.get(name, [])]
@@ -95,12 +97,17 @@ def write_report(results: Path, settings: Settings, out: Path, captions: Path | 
         note=settings.report.note,
         tables=[(table, page.links(f"{table.name}.{kind}" for kind in ("csv", "tex", "md"))) for table in tables],
         missing=[name for name in TABLES if name not in rows],
-        curves=accuracy_charts(rows.get("table1", [])),
+        curves=[
+            *accuracy_charts(rows.get("table1", [])),
+            *accuracy_charts(curve_rows(folder / "sweep.csv")),
+            *accuracy_charts(curve_rows(folder / "object.csv"), "Share of the object hidden (%)"),
+        ],
         gains=gain_charts(everything),
         figures=page.figures(),
         more=page.more_tables(),
-        claims=page.markdown("claims.md"),
+        claims=page.markdown("claims.md", "table claims"),
         efficiency=page.csv("efficiency.csv"),
+        efficiency_text=page.markdown("efficiency.md", "table efficiency"),
         gallery=read_gallery(folder / "gallery.json"),
         jobs=job_costs(results),
         origin=origin(results, settings, config),
@@ -138,6 +145,7 @@ class _Page:
     folder: Path
     home: Path
     captions: Path | None
+    classes: list[str]
 
     def figures(self) -> list[Figure]:
         """The known figures, made or not, and any other PNG."""
@@ -152,14 +160,14 @@ class _Page:
     def csv(self, name: str) -> MoreTable | None:
         return self._table(name) if (self.folder / name).is_file() else None
 
-    def markdown(self, name: str) -> Markup:
+    def markdown(self, name: str, remake: str) -> Markup:
         """A Markdown file as HTML, its first heading left out: the page has one of its own."""
         from markdown_it import MarkdownIt
 
         path = self.folder / name
         if not path.is_file():
             return Markup()
-        text = read_text(path, "table claims")
+        text = read_text(path, remake)
         body = text.split("\n", 1)[1] if text.startswith("# ") else text
         return Markup(MarkdownIt("commonmark", {"html": False}).enable("table").render(body))
 
@@ -189,7 +197,7 @@ class _Page:
         stem = name.removesuffix(".csv")
         links = self.links(f"{stem}.{kind}" for kind in ("csv", "tex", "md"))
         about = self.caption(stem) or self._about(self.folder / f"{stem}.md")
-        return MoreTable(stem, about, csv_view(self.folder / name), links)
+        return MoreTable(stem, about, csv_view(self.folder / name, self.classes), links)
 
     def _about(self, path: Path) -> Markup:
         """The first paragraph of a table's Markdown, which says what it shows; the note stands at the table already."""

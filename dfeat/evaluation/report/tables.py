@@ -6,7 +6,9 @@ What enters: CSV files. What leaves: small read-only views that a template walks
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,8 +72,11 @@ def paper_table_view(name: TableName, path: Path, settings: ReportSettings) -> P
     )
 
 
-def csv_view(path: Path) -> CsvView:
-    """Read a CSV; columns that are empty throughout and the note, which the page shows once, are left out."""
+def csv_view(path: Path, classes: Sequence[str] = ()) -> CsvView:
+    """Read a CSV; columns that are empty throughout and the note, which the page shows once, are left out.
+
+    A column `label` shows the name of the class where `classes` has one.
+    """
     try:
         reader = csv.DictReader(io.StringIO(read_text(path, "table")), strict=True)
         lines = list(reader)
@@ -79,9 +84,19 @@ def csv_view(path: Path) -> CsvView:
     except csv.Error as error:
         raise refusal(path, f"it is no CSV ({error})", "table") from None
     kept = [name for name in names if name != "note" and any(line[name] for line in lines)]
-    rows = tuple(tuple(_shown(name, line[name] or "") for name in kept) for line in lines)
+    rows = tuple(tuple(_shown(name, line[name] or "", classes) for name in kept) for line in lines)
     numeric = tuple(all(_is_number(row[place]) for row in rows if row[place]) for place in range(len(kept)))
     return CsvView(tuple(kept), numeric, rows)
+
+
+def curve_rows(path: Path) -> list[Row]:
+    """The rows of a table of curves (`sweep.csv`, `object.csv`) but for the area under them; none without the file."""
+    if not path.is_file():
+        return []
+    reader = csv.DictReader(io.StringIO(read_text(path, "table")))
+    names = {field.name for field in dataclasses.fields(Row)}
+    rows = [{name: value for name, value in line.items() if name in names} for line in reader]
+    return [Row(**{"table": path.stem, **row}) for row in rows if row.get("level", "").isdigit()]
 
 
 def _grid_view(grid: Grid) -> GridView:
@@ -98,7 +113,9 @@ def _grid_cell(cell: tuple[Row, ...]) -> GridCell:
     return GridCell(cell[0].value if cell else "", accuracies, intervals(cell), printed(cell))
 
 
-def _shown(column: str, value: str) -> str:
+def _shown(column: str, value: str, classes: Sequence[str]) -> str:
+    if column == "label" and value.isdigit() and int(value) < len(classes):
+        return classes[int(value)]
     return _NAMES[column](value) if column in _NAMES else value
 
 
