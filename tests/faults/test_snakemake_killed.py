@@ -25,7 +25,7 @@ TARGETS = (
     "results/tiny/occlusion/parts.json",
     *(f"results/tiny/data/{set_}/{file}" for set_ in SETS for file in ("index.csv", "pixels.h5")),
 )
-KILLS = 6
+KILLS = 4
 
 
 def make_tree(folder: Path, overlay: dict[str, object], workflow: Path = ROOT / "workflow") -> Path:

@@ -131,3 +131,23 @@ def test_known_pixels_of_inpainted_images_are_exactly_the_originals(run: Path, w
         known = ~parts.mask(key)
         assert (inpainted[key][known] == originals[key][known]).all()
         assert (inpainted[key] != originals[key]).any()
+
+
+def test_every_artifact_of_the_run_is_found_whole_and_a_foreign_one_named(run: Path, tmp_path: Path) -> None:
+    import shutil
+
+    from dfeat.verify import verify_run
+
+    findings = list(verify_run(run))
+    assert {finding.state for finding in findings} == {"whole"}
+    assert {finding.path.partition("/")[0] for finding in findings} >= {
+        "data", "occlusion", "diffusion", "training", "evaluation",
+    }  # fmt: skip
+    other = tmp_path / "run"
+    shutil.copytree(run, other)
+    for folder in ("", ".sha256/"):  # a model that another training made, with its own record
+        name = f"convnext/seed0/{folder}model.safetensors"
+        shutil.copyfile(run / "training/blackout" / name, other / "training/none" / name)
+    (bad,) = [finding for finding in verify_run(other) if finding.state == "bad"]
+    assert bad.path == "training/none/convnext/seed0/run.json"
+    assert "another model" in bad.why
