@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dfeat.cli import app, main
+from tests.conftest import CPU, TINY_BACKBONE, World
 
 VERBS = sorted(command.name or command.callback.__name__.replace("_", "-") for command in app.registered_commands)
 
@@ -65,16 +67,60 @@ def test_a_users_mistake_is_one_line_and_status_2(
     assert list(tmp_path.iterdir()) == []
 
 
+HEAVY = ("torch", "timm", "diffusers", "transformers", "matplotlib", "scipy", "numpy", "pydantic")
+
+
+def modules_after(*arguments: str) -> set[str]:
+    """What a process has imported when the verb has done its work."""
+    code = """
+import json, sys
+from dfeat.cli import main
+try:
+    main()
+except SystemExit as stop:
+    assert not stop.code, stop.code
+print(json.dumps(sorted(sys.modules)), file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stderr.splitlines()[-1]))
+
+
 def test_help_imports_nothing_heavy() -> None:
-    code = "import sys, dfeat.cli; print([m for m in ('torch', 'timm', 'diffusers', 'numpy', 'pydantic') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+    loaded = modules_after("--help")
+    assert not loaded & set(HEAVY)
+    assert len(loaded) < 400
+    assert sum(name.startswith("dfeat.") for name in loaded) < 20
 
 
-def test_parts_imports_no_torch_and_features_no_timm() -> None:
-    code = "import sys, {}; print([m for m in ('torch', 'timm') if m in sys.modules])"
-    for module, loaded in (("dfeat.occlusion.parts", "[]"), ("dfeat.diffusion.features", "['torch']")):
-        out = subprocess.run([sys.executable, "-c", code.format(module)], capture_output=True, text=True).stdout
-        assert out.strip() == loaded
+def test_what_computes_nothing_imports_no_torch(world: World, tmp_path: Path) -> None:
+    settings = json.dumps(world.stage("parts").model_dump(mode="json"))
+    parts = ("parts", "--index", str(world.train), "--settings", settings, "--out", str(tmp_path / "parts.json"))
+    for verb in (parts, ("plan", "--settings", "{}"), ("schema", "--out", str(tmp_path / "schema.json"))):
+        assert not modules_after(*verb) & {"torch", "timm", "diffusers", "transformers"}, verb[0]
+
+
+def test_features_import_no_timm(world: World, tmp_path: Path) -> None:
+    from dfeat.diffusion.latents import encode_view
+
+    encode_view(world.train, "clean", world.stage("latents"), tmp_path / "latents.h5", CPU, shard=(0, 5))
+    settings = json.dumps(world.stage("features").model_dump(mode="json"))
+    files = ("--latents", str(tmp_path / "latents.h5"), "--out", str(tmp_path / "features.h5"))
+    loaded = modules_after("features", *files, "--settings", settings, "--threads", "1")
+    assert "torch" in loaded
+    assert not loaded & {"timm", "matplotlib"}
+
+
+def test_evaluation_imports_no_diffusers(world: World, tmp_path: Path) -> None:
+    from dfeat.bench.evaluation import write_untrained
+    from dfeat.settings import Backbone
+
+    model = write_untrained(tmp_path / "model", Backbone(**TINY_BACKBONE), 20, image_size=64)
+    settings = json.dumps({"levels": {"dfeat": [0]}, "evaluation": {"crop_pct": 1.0, "batch_size": 32}})
+    folders = ("--model", str(model), "--data", str(world.root / "data"), "--out", str(tmp_path / "predictions"))
+    loaded = modules_after("evaluate", *folders, "--settings", settings, "--threads", "1")
+    assert (tmp_path / "predictions" / "dfeat@0.csv").is_file()
+    assert not loaded & {"diffusers", "matplotlib"}
 
 
 def test_an_unknown_verb_is_status_2() -> None:

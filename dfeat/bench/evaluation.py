@@ -35,7 +35,7 @@ def run(rounds: int = 5, backbone: str = BACKBONE, images: int = IMAGES, **_: An
     with tempfile.TemporaryDirectory(prefix="dfeat-bench-") as name:
         index = write_photographs(Path(name), images)
         cache = PixelCache(index.folder / "pixels.h5")
-        model = TrainedModel(_untrained(Path(name) / "model", backbone, len(index.classes)), CPU)
+        model = TrainedModel(write_untrained(Path(name) / "model", Backbone(name=backbone), len(index.classes)), CPU)
         crops = [evaluation_crop(cache[r.key], stage.evaluation.crop_pct, model.image_size) for r in index.records]
         ready = normalised(np.stack(crops), CPU, model.classifier.statistics)
 
@@ -57,13 +57,13 @@ def run(rounds: int = 5, backbone: str = BACKBONE, images: int = IMAGES, **_: An
     return Result([row], {"evaluated": f"{backbone}, {images} images of 224 px"})
 
 
-def _untrained(folder: Path, backbone: str, classes: int) -> Path:
+def write_untrained(folder: Path, backbone: Backbone, classes: int, image_size: int = 224) -> Path:
     """The folder of a model that was never trained, as `dfeat train` would have written it."""
     import timm
     from safetensors.torch import save
 
-    stage = TrainStage(backbone=Backbone(name=backbone), training=TrainingSettings(methods=("none",)))
-    model = Classifier(timm.create_model(backbone, pretrained=False, num_classes=0), classes)
+    stage = TrainStage(backbone=backbone, training=TrainingSettings(image_size=image_size))
+    model = Classifier(timm.create_model(backbone.name, pretrained=False, num_classes=0, **backbone.kwargs), classes)
     write_bytes(folder / "model.safetensors", save(model.state_dict()))
     digest = file_digest(folder / "model.safetensors")
     settings = stage.model_dump(mode="json")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from dfeat.bench import reading, rows
+from dfeat.bench import evaluation, reading, rows, scale, training
+from dfeat.bench.index import Run, measured
 from dfeat.bench.photographs import write_photographs
+from dfeat.errors import UserError
 
 
 def test_reading_compares_batches_of_the_same_shape_and_range(tmp_path: Path) -> None:
@@ -25,3 +28,28 @@ def test_reading_compares_batches_of_the_same_shape_and_range(tmp_path: Path) ->
 def test_rows_are_read_by_every_way() -> None:
     found = rows.run(rounds=1, count=128)
     assert [row.bound for row in found.rows] == ["at most", "at most", "at least"]
+
+
+def test_training_and_evaluation_run_the_real_loops() -> None:
+    trained = training.run(rounds=0, backbone="convnext_atto", batch=2)
+    assert 0 < trained.rows[0].ours < trained.rows[0].peer
+    assert "MB at most" in trained.notes["memory"]
+    assert [row.bound for row in evaluation.run(rounds=1, backbone="convnext_atto", images=2).rows] == ["at most"]
+
+
+def test_cost_against_size_compares_what_an_image_more_costs() -> None:
+    flat = {size: Run(0, 5 + 0.002 * size, 900 + 0.01 * size) for size in (1000, 4000, 16_000)}
+    time, memory = scale._rows("parts", flat)
+    assert (time.ours, time.peer) == pytest.approx((2, 2))
+    assert (memory.ours, memory.peer) == pytest.approx((10, 10))
+    assert time.reached and memory.reached
+    steep = flat | {16_000: Run(0, 5 + 0.003 * 16_000, 2000)}
+    assert not any(row.reached for row in scale._rows("parts", steep))
+    with pytest.raises(UserError, match="three numbers"):
+        scale.run(sizes=(4000, 1000, 16_000))
+
+
+def test_what_is_measured_of_a_process_is_its_own_memory() -> None:
+    large = np.ones(400 << 20, np.uint8)
+    assert 10 < measured("--help").megabytes < 100
+    assert large.all()
