@@ -67,7 +67,9 @@ def ablation(
     epilog='Example: dfeat figure figure2 --results results/demo --settings "$(cat settings.json)" --out results/demo/report'
 )
 def figure(
-    name: Annotated[str, typer.Argument(help="figure2, figure3, accuracy, gain, cost, part_cost, gallery or sheet")],
+    name: Annotated[
+        str, typer.Argument(help="figure2, figure3, accuracy, gain, cost, part_cost, gallery, sheet or ablation_NAME")
+    ],
     results: Annotated[Path, typer.Option(help="results/<run>")],
     settings: SettingsJson,
     out: Out,

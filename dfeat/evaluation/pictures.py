@@ -7,6 +7,7 @@ seed, one of a class, spread over the classes; nothing is picked by how it looks
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -33,7 +34,7 @@ SHOWN_LEVEL: Final = 60
 
 
 def draw_figure(name: str, results: Path, settings: Settings, out: Path) -> None:
-    """Draw a figure of a run into `out`: figure2, figure3, accuracy, gain, cost, part_cost, gallery or sheet."""
+    """Draw a figure of a run into `out`: figure2, figure3, accuracy, gain, cost, part_cost, gallery, sheet or ablation_NAME."""
     makers: dict[str, Callable[[], None]] = {
         "figure2": lambda: figures.figure2(_inpainted(results, settings), settings, out),
         "figure3": lambda: figures.figure3(*_test_images(results, settings), settings, out),
@@ -44,6 +45,8 @@ def draw_figure(name: str, results: Path, settings: Settings, out: Path) -> None
         "gallery": lambda: draw_gallery(results, settings, out),
         "sheet": lambda: draw_sheet(results, settings, out),
     }
+    for grid in settings.ablation:
+        makers[f"ablation_{grid}"] = partial(plots.ablation, grid, results / "report", settings, out)
     if name not in makers:
         raise UserError(f"no figure {name!r}; use {', '.join(makers)}")
     makers[name]()

@@ -81,13 +81,52 @@ def part_cost(report: Path, settings: Settings, out: Path) -> None:
     _heat_maps("part_cost", maps, parts, [method_name(m) for m in methods], label, settings, out)
 
 
+@styled()
+def ablation(name: str, report: Path, settings: Settings, out: Path) -> None:
+    """Accuracy over the grid of `ablation_<name>.csv`, a panel for each method and backbone.
+
+    Two settings taken apart are rows and columns, at the highest level of the set with the most levels; else points are
+    rows, and columns are sets and levels.
+    """
+    needed = ("point", "set", "level", "method", "backbone", "value")
+    table = read_table(report / f"ablation_{name}.csv", f"ablation {name}", needed)
+    keys = list(table[0])[1 : list(table[0]).index("set")]
+    label = "Top-1 accuracy (%)"
+    if len(keys) == 2:
+        levels = {
+            name: {int(row["level"]) for row in table if row["set"] == name}
+            for name in _unique(r["set"] for r in table)
+        }
+        shown = max(levels, key=lambda name: len(levels[name]))
+        level = str(max(levels[shown]))
+        table = [row for row in table if (row["set"], row["level"]) == (shown, level)]
+        label = f"Top-1 accuracy on {table[0]['set']} at {level} % loss"
+    places = [_ablation_place(row, keys) for row in table]
+    rows, columns = (_unique(place[axis] for place in places) for axis in (0, 1))
+    values = {
+        (*place, row["method"], row["backbone"]): float(row["value"]) for place, row in zip(places, table, strict=True)
+    }
+    maps = {
+        f"{method_name(m)}, {backbone_name(b)}": [[values.get((r, c, m, b)) for c in columns] for r in rows]
+        for m, b in dict.fromkeys((row["method"], row["backbone"]) for row in table)
+    }
+    _heat_maps(f"ablation_{name}", maps, rows, columns, label, settings, out, around_0=False)
+
+
+def _ablation_place(row: dict[str, str], keys: Sequence[str]) -> tuple[str, str]:
+    """Row and column of a value."""
+    shown = [f"{key.rpartition('.')[2]} {row[key]}" for key in keys]
+    return (shown[0], shown[1]) if len(keys) == 2 else (", ".join(shown), f"{row['set']} {row['level']} %")
+
+
 def _heat_maps(
     name: str, maps: dict[str, list[list[float | None]]], rows: Sequence[str], columns: Sequence[str], label: str,
-    settings: Settings, out: Path,
+    settings: Settings, out: Path, *, around_0: bool = True,
 ) -> None:  # fmt: skip
     """Matrices side by side as colours with their numbers in the cells; None is a blank cell.
 
-    Blue-green below 0, white at 0, brown above: told apart with any colour vision, and in grey by the numbers.
+    Blue-green below 0, white at 0, brown above, or cividis from the least to the most: told apart with any colour
+    vision, and in grey by the numbers.
     """
     import numpy as np
 
@@ -95,10 +134,14 @@ def _heat_maps(
         title: np.round(np.array([[np.nan if value is None else value for value in line] for line in values]), 1) + 0.0
         for title, values in maps.items()
     }
-    span = max((float(np.nanmax(np.abs(m))) for m in matrices.values() if np.isfinite(m).any()), default=1.0) or 1.0
+    finite = np.concatenate([m[np.isfinite(m)] for m in matrices.values()])
+    span = float(np.max(np.abs(finite), initial=0.0)) or 1.0
+    low, high = (
+        (-span, span) if around_0 else (float(np.min(finite, initial=100.0)), float(np.max(finite, initial=0.0)))
+    )
     figure, (axes,) = panel_grid(1, len(matrices), 0.2 * len(rows) + 0.9, sharey=True)
     for panel, (title, matrix) in zip(axes, matrices.items(), strict=True):
-        image = panel.imshow(matrix, aspect="auto", vmin=-span, vmax=span, cmap="BrBG_r")
+        image = panel.imshow(matrix, aspect="auto", vmin=low, vmax=high, cmap="BrBG_r" if around_0 else "cividis")
         colours = image.to_rgba(matrix)
         for (row, column), value in np.ndenumerate(matrix):
             if np.isfinite(value):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -75,6 +76,29 @@ def write_part_cost(folder: Path) -> None:
                     f"parts,{number},{part},{method},{backbone},20,1,80,{80 - cost},{cost},{cost - 2},{cost + 2}"
                 )
     (folder / "part_cost.csv").write_text("\n".join(lines) + "\n")
+
+
+def write_ablation_table(folder: Path, keys: dict[str, list[str]]) -> None:
+    points = list(itertools.product(*keys.values()))
+    lines = [",".join(["point", *keys, "set", "level", "method", "backbone", "metric", "value"])]
+    for number, point in enumerate(points):
+        for level in (0, 80):
+            for backbone in ("convnext", "swin"):
+                lines.append(
+                    f"{number},{','.join(point)},simulated,{level},sd_features,{backbone},top1,{60 + number - level / 2}"
+                )
+    (folder / f"ablation_{len(keys)}.csv").write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize("keys", [1, 2, 3])
+def test_grids_of_one_two_or_three_settings_are_drawn(tmp_path: Path, keys: int) -> None:
+    grid = {"diffusion.features.timestep": ["25", "261"], "blocks": ["mid", "up.1"], "training.fusion": ["concat"]}
+    write_ablation_table(tmp_path, dict(list(grid.items())[:keys]))
+    for name in ("a", "b"):
+        plots.ablation(str(keys), tmp_path, small_settings(), tmp_path / name)
+    for kind in ("png", "svg"):
+        first, second = (tmp_path / name / f"ablation_{keys}.{kind}" for name in ("a", "b"))
+        assert first.read_bytes() == second.read_bytes()
 
 
 def test_figures_of_tables_are_the_same_bytes_twice(tmp_path: Path) -> None:

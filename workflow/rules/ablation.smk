@@ -264,10 +264,38 @@ rule compare_points:
         " --out {params.folder:q} > {log:q} 2>&1"
 
 
+rule plot_points:
+    input:
+        f"{RUN}/report/ablation_{{ablation}}.csv",
+    output:
+        report(
+            f"{RUN}/report/ablation_{{ablation}}.png",
+            caption="../report/ablation.rst",
+            category="Beyond the paper",
+        ),
+        f"{RUN}/report/ablation_{{ablation}}.svg",
+    log:
+        f"{RUN}/logs/report/ablation_{{ablation}}_figure.log",
+    benchmark:
+        f"{RUN}/benchmarks/report/ablation_{{ablation}}_figure.tsv"
+    threads: 1
+    resources:
+        mem_mb=grown(2000),
+        runtime=grown(10),
+    params:
+        results=subpath(output[0], ancestor=2),
+        folder=subpath(output[0], parent=True),
+        settings=whole_settings(),
+        recipe=recipe("dfeat.evaluation.plots"),
+    shell:
+        "dfeat figure ablation_{wildcards.ablation} --results {params.results:q} --settings {params.settings:q}"
+        " --out {params.folder:q} > {log:q} 2>&1"
+
+
 for asked in SETTINGS.ablation:
 
     rule:
         name:
             f"ablation_{asked}"
         input:
-            multiext(f"{RUN}/report/ablation_{asked}", ".csv", ".md"),
+            multiext(f"{RUN}/report/ablation_{asked}", ".csv", ".md", ".png", ".svg"),
