@@ -106,3 +106,8 @@ rule calibration:
 rule per_class:
     input:
         multiext(f"{RUN}/report/per_class", ".csv", ".md"),
+
+
+rule label_preservation:
+    input:
+        multiext(f"{RUN}/report/label_preservation", ".csv", ".md"),

@@ -269,6 +269,9 @@ class TrainingSettings(Section):
     )
     crop_scale: tuple[float, float] = Field((0.35, 1.0), description="area of the random resized crop")
     flip: Share = 0.5
+    inpainted: Literal["all", "accepted"] = Field(
+        "all", description="which inpainted twins are trained on: all, or those in which None still sees the class"
+    )
     alpha: float = Field(1.0, ge=0, description="Eq. 1: weight of the loss on images")
     beta: float = Field(0.5, ge=0, description="Eq. 1: weight of the loss on masks (replace)")
     mask_image: Literal["object", "chosen"] = Field("object", description="Eq. 1: whose mask is classified")
@@ -393,6 +396,8 @@ class Settings(Section):
                 f"occlusion.patch {self.occlusion.patch} does not divide training.image_size "
                 f"{self.training.image_size}; the grid protocol needs whole patches"
             )
+        if self.training.inpainted == "accepted" and "none" not in self.training.methods:
+            raise ValueError("training.inpainted 'accepted' is judged by None; add 'none' to training.methods")
         bare = [
             name for name, one in self.data.evaluation.items() if one.kind != "partimagenet" and set(one.levels) - {0}
         ]
@@ -488,6 +493,7 @@ _READ_BY: Final[dict[str, tuple[Method, ...]]] = {
     "beta": ("replace",),
     "mask_image": ("replace",),
     "cutmix_alpha": ("cutmix",),
+    "inpainted": ("sd_inpaint",),
     "fusion": ("sd_features",),
     "twin_features": ("sd_features",),
     "originals": METHODS[1:],
@@ -511,6 +517,8 @@ def stage_settings(
     model = {"model": diffusion.model, "batch_size": diffusion.batch_size, "compile": diffusion.compile}
     if stage == "parts":
         return PartsStage(unit=occlusion.unit, share=occlusion.share)
+    if stage == "judge":
+        return settings.evaluation
     if stage == "pixels":
         return PixelsStage(short_side=settings.data.short_side, interpolation=settings.data.interpolation)
     if stage == "inpaint":

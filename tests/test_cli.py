@@ -45,7 +45,7 @@ def test_every_verb_has_help_with_an_example(verb: str, monkeypatch: pytest.Monk
         (("index", "train", "--settings", '{"rot": "x"}', "--out", "x"), "did you mean 'root'?"),
         (
             ("table", "table3", "--results", "r", "--settings", "{}", "--out", "x"),
-            "use table1, table2, efficiency, claims, sweep",
+            "use table1, table2, efficiency, claims, label_preservation",
         ),
         (("figure", "figure9", "--results", "r", "--settings", "{}", "--out", "x"), "no figure 'figure9'"),
         (("pixels", "--out", "x.h5"), "either --index or --inpainted"),

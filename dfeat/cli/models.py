@@ -28,6 +28,9 @@ def train(
     twin_features: Annotated[
         list[Path] | None, typer.Option(help="features of the occluded twins, for sd_features")
     ] = None,
+    verdicts: Annotated[
+        Path | None, typer.Option(help="verdicts.csv of `dfeat judge`, for inpainted: accepted")
+    ] = None,
     workers: Annotated[int, typer.Option(min=0, help="processes that prepare batches; changes no result")] = 0,
     threads: Threads = 4,
     gpus: Gpus = 1,
@@ -44,7 +47,7 @@ def train(
     if chosen is None:
         raise UserError(f"no method {method!r}; use one of {', '.join(METHODS)}")
     stage = parse(TrainStage, settings, "training")
-    inputs = Inputs(index, pixels, parts, inpainted, tuple(features or ()), tuple(twin_features or ()))
+    inputs = Inputs(index, pixels, parts, inpainted, tuple(features or ()), tuple(twin_features or ()), verdicts)
     team = stage.training.gpus
     device = compute_on(gpus and team, threads, f"train {out}")
     if team > 1 and not is_member():
@@ -89,3 +92,27 @@ def evaluate(
     stage = parse(EvaluateStage, settings, "evaluation")
     written = run_evaluation(model, data, shards, stage, out, device)
     typer.echo(f"{len(written)} files of predictions in {out}")
+
+
+@app.command(
+    epilog="Example: dfeat judge --model results/demo/training/none/swin/seed0 --index results/demo/data/train --pixels results/demo/data/train/pixels.h5 --parts results/demo/occlusion/parts.json --inpainted results/demo/diffusion/inpaint/train/pixels.h5 --out verdicts.csv"
+)
+def judge(
+    model: Annotated[list[Path], typer.Option(help="folder of a model of the method none, once a seed")],
+    index: IndexFolder,
+    pixels: Annotated[Path, typer.Option(help="pixel cache of the training images")],
+    parts: Annotated[Path, typer.Option(help="parts.json")],
+    inpainted: Annotated[Path, typer.Option(help="pixel cache of the inpainted images")],
+    out: Out,
+    settings: SettingsJson = "{}",
+    threads: Threads = 4,
+    gpus: Gpus = 1,
+) -> None:
+    """Ask models that never saw an inpainted image whether each still shows its class."""
+    from dfeat.devices import compute_on
+    from dfeat.evaluation.labels import judge as run_judge
+    from dfeat.settings import EvaluationSettings, parse
+
+    stage = parse(EvaluationSettings, settings, "evaluation")
+    device = compute_on(gpus, threads, f"judge {out}")
+    typer.echo(f"{run_judge(model, index, pixels, parts, inpainted, stage, out, device)} inpainted images accepted")

@@ -29,6 +29,7 @@ def table(
     from dfeat.doctor.counts import count
     from dfeat.evaluation.claims import write_claims
     from dfeat.evaluation.efficiency import write_efficiency
+    from dfeat.evaluation.labels import write_label_preservation
     from dfeat.evaluation.studies import STUDIES, write_study
     from dfeat.evaluation.tables import write_table
     from dfeat.settings import Settings, parse
@@ -41,6 +42,7 @@ def table(
         "efficiency": lambda: write_efficiency(results, chosen, count(chosen), out),
         "claims": lambda: write_claims(evaluation, chosen, out),
     }
+    makers["label_preservation"] = partial(write_label_preservation, results, chosen, out)
     makers |= {study: partial(write_study, study, results, chosen, out) for study in STUDIES}
     if name not in makers:
         raise UserError(f"no table {name!r}; use {', '.join(makers)}")

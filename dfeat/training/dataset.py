@@ -63,6 +63,8 @@ class Sources:
     inpainted: PixelCache | None = None
     features: Rows | None = None
     twin_features: Rows | None = None
+    rejected: frozenset[str] = frozenset()
+    """Images whose inpainted twin is not used; each is its own twin."""
     views: int = 1
     """Cached crops of each image that features were taken of; 1: of its evaluation crop."""
 
@@ -169,7 +171,7 @@ class TrainingBatches:
     def _occluded(self, key: str, twin: bool) -> bool:
         """Whether an item is an occluded twin; an image without parts is its own twin."""
         clean = self.method == "sd_features" and self.settings.twin_features == "clean"
-        return twin and not clean and key in self.sources.parts.rows
+        return twin and not clean and key in self.sources.parts.rows and key not in self.sources.rejected
 
     def _pictures(self, items: list[_Item]) -> NDArray[np.uint8]:
         """The items' pictures (B, S, S, 3): cropped, flipped and, where they are twins, painted as the method says."""

@@ -7,6 +7,8 @@ A checkpoint is kept after every epoch, and where SIGTERM ends the training earl
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import time
@@ -30,7 +32,7 @@ from dfeat.randomness import seed_for
 from dfeat.settings import Method, TrainingSettings, TrainStage
 from dfeat.storage.atomic import json_bytes, remove, write_files
 from dfeat.storage.provenance import bytes_digest, file_digest, settings_text, versions
-from dfeat.storage.records import refusal
+from dfeat.storage.records import read_text, refusal
 from dfeat.storage.shards import Rows, read_rows
 from dfeat.training.checkpoint import TERMINATED, State, ignore_stop, resume, save_checkpoint, told_to_stop
 from dfeat.training.dataset import Batch, Sources, TrainingBatches
@@ -54,6 +56,7 @@ class Inputs:
     inpainted: Path | None = None
     features: tuple[Path, ...] = ()
     twin_features: tuple[Path, ...] = ()
+    verdicts: Path | None = None
 
 
 def train(
@@ -111,9 +114,22 @@ def read_sources(method: Method, inputs: Inputs, settings: TrainingSettings) -> 
             raise UserError("the method sd_inpaint needs --inpainted, the cache of inpainted images")
         sources.inpainted = PixelCache(inputs.inpainted, index=digest)
         _require_keys(set(parts.rows), sources.inpainted.row_of, inputs.inpainted)
+        if settings.inpainted == "accepted":
+            sources.rejected = _read_rejected(inputs.verdicts)
     if method == "sd_features":
         _read_features(sources, inputs, digest, clean=settings.twin_features == "clean")
     return sources
+
+
+def _read_rejected(verdicts: Path | None) -> frozenset[str]:
+    """The images whose inpainted twin lost its label."""
+    if verdicts is None:
+        raise UserError("training.inpainted 'accepted' needs --verdicts, the verdicts.csv that `dfeat judge` writes")
+    try:
+        rows = csv.DictReader(io.StringIO(read_text(verdicts, "judge"), newline=""))
+        return frozenset(row["key"] for row in rows if row["accepted"] != "1")
+    except KeyError as error:
+        raise refusal(verdicts, f"it has no column {error}", "judge") from None
 
 
 def _read_features(sources: Sources, inputs: Inputs, index: str, clean: bool) -> None:

@@ -11,6 +11,7 @@ from dfeat.data.pixels import PixelCache, cache_inpainted
 from dfeat.diffusion.features import extract_features
 from dfeat.diffusion.inpaint import inpaint_shard
 from dfeat.diffusion.latents import encode_view
+from dfeat.errors import UserError
 from dfeat.evaluation.predict import evaluate
 from dfeat.evaluation.tables import write_table
 from dfeat.settings import METHODS
@@ -151,3 +152,36 @@ def test_every_artifact_of_the_run_is_found_whole_and_a_foreign_one_named(run: P
     (bad,) = [finding for finding in verify_run(other) if finding.state == "bad"]
     assert bad.path == "training/none/convnext/seed0/run.json"
     assert "another model" in bad.why
+
+
+def test_inpainted_images_are_judged_and_rejects_are_not_trained_on(run: Path, world: World, tmp_path: Path) -> None:
+    from dfeat.evaluation.labels import judge, read_verdicts, write_label_preservation
+    from dfeat.training.dataset import TrainingBatches
+    from dfeat.training.loop import read_sources
+
+    inpainted = run / "diffusion/inpaint/train/pixels.h5"
+    verdicts = run / "evaluation/labels/convnext/verdicts.csv"
+    model, pixels = run / "training/none/convnext/seed0", world.train / "pixels.h5"
+    accepted = judge(
+        [model, model], world.train, pixels, world.parts, inpainted, world.settings.evaluation, verdicts, CPU
+    )
+    rows = read_verdicts(verdicts)
+    assert len(rows) == len(PixelCache(inpainted).keys) and sum(int(row["accepted"]) for row in rows) == accepted
+    assert all((row["models"], row["accepted"]) == ("2", str(int(row["inpainted"]) // 2)) for row in rows)
+    write_label_preservation(run, world.settings, tmp_path)
+    lines = (tmp_path / "label_preservation.csv").read_text().splitlines()
+    assert lines[1].startswith(f"convnext,,all classes,{len(rows)},") and len(lines) == 2 + 20
+
+    mixed = tmp_path / "verdicts.csv"
+    text = ["key,label,models,original,blackout,inpainted,accepted"]
+    mixed.write_text(
+        "\n".join([*text, *(f"{row['key']},0,1,1,0,{n % 2},{n % 2}" for n, row in enumerate(rows))]) + "\n"
+    )
+    training = world.settings.training.model_copy(update={"inpainted": "accepted"})
+    inputs = Inputs(world.train, pixels, world.parts, inpainted, verdicts=mixed)
+    sources = read_sources("sd_inpaint", inputs, training)
+    batches = TrainingBatches("sd_inpaint", sources, training, 0, 0)
+    rejected, kept = rows[0]["key"], rows[1]["key"]
+    assert batches._cache(rejected, True) is sources.pixels and batches._cache(kept, True) is sources.inpainted
+    with pytest.raises(UserError, match="needs --verdicts"):
+        read_sources("sd_inpaint", Inputs(world.train, pixels, world.parts, inpainted), training)

@@ -83,7 +83,10 @@ def point_inputs(wildcards):
     """What a method needs beside pixels and parts, as the point has it."""
     if wildcards.method == "sd_inpaint":
         folder = place(wildcards, "inpaint")
-        return {"inpainted": f"{folder}/diffusion/inpaint/train/pixels.h5"}
+        return {
+            "inpainted": f"{folder}/diffusion/inpaint/train/pixels.h5",
+            **verdict_inputs(wildcards.backbone),
+        }
     if wildcards.method == "sd_features":
         found = {"features": features_at(wildcards, "train")}
         if at(wildcards).training.twin_features != "clean":

@@ -139,7 +139,10 @@ def shards_of(kind, view):
 def method_inputs(wildcards):
     """What a method needs beside pixels and parts."""
     if wildcards.method == "sd_inpaint":
-        return {"inpainted": f"{RUN}/diffusion/inpaint/train/pixels.h5"}
+        return {
+            "inpainted": f"{RUN}/diffusion/inpaint/train/pixels.h5",
+            **verdict_inputs(wildcards.backbone),
+        }
     if wildcards.method == "sd_features":
         clean = {"features": shards_of("features", "train")}
         if SETTINGS.training.twin_features == "clean":
@@ -148,12 +151,20 @@ def method_inputs(wildcards):
     return {}
 
 
+def verdict_inputs(backbone):
+    """Where rejected twins are left out: the verdicts that say which."""
+    if SETTINGS.training.inpainted == "all":
+        return {}
+    return {"verdicts": f"{RUN}/evaluation/labels/{backbone}/verdicts.csv"}
+
+
 def method_options(wildcards, input):
     """The same as options of `dfeat train`."""
     return options(
         input,
         {
             "inpainted": "--inpainted",
+            "verdicts": "--verdicts",
             "features": "--features",
             "twin_features": "--twin-features",
         },

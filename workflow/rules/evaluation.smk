@@ -70,3 +70,40 @@ rule evaluate_pretrained:
     shell:
         "dfeat evaluate --data {params.data:q} --settings {params.settings:q} --threads {params.threads}"
         " --gpus {resources.gpu} --out {params.folder:q} > {log:q} 2>&1"
+
+
+rule judge:
+    input:
+        models=lambda wildcards: [
+            f"{RUN}/training/none/{wildcards.backbone}/seed{seed}/model.safetensors"
+            for seed in SETTINGS.training.seeds
+        ],
+        index=f"{RUN}/data/train/index.csv",
+        pixels=f"{RUN}/data/train/pixels.h5",
+        parts=f"{RUN}/occlusion/parts.json",
+        inpainted=f"{RUN}/diffusion/inpaint/train/pixels.h5",
+    output:
+        f"{RUN}/evaluation/labels/{{backbone}}/verdicts.csv",
+    log:
+        f"{RUN}/logs/evaluation/judge_{{backbone}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/evaluation/judge_{{backbone}}.tsv"
+    threads: THREADS
+    resources:
+        gpu=GPU,
+        mem_mb=grown(SETTINGS.resources.mem_mb),
+        runtime=grown(SETTINGS.resources.runtime),
+    params:
+        models=lambda wildcards, input: [
+            word
+            for model in input.models
+            for word in ("--model", model.rpartition("/")[0])
+        ],
+        folder=subpath(input.index, parent=True),
+        settings=stage("judge"),
+        recipe=recipe("dfeat.evaluation.predict"),
+        threads=THREADS,
+    shell:
+        "dfeat judge {params.models:q} --index {params.folder:q} --pixels {input.pixels:q} --parts {input.parts:q}"
+        " --inpainted {input.inpainted:q} --settings {params.settings:q} --threads {params.threads}"
+        " --gpus {resources.gpu} --out {output:q} > {log:q} 2>&1"

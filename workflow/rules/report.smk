@@ -86,6 +86,18 @@ rule study:
         " --out {params.folder:q} > {log:q} 2>&1"
 
 
+use rule study as label_table with:
+    input:
+        [
+            f"{RUN}/evaluation/labels/{backbone}/verdicts.csv"
+            for backbone in SETTINGS.training.backbones
+        ],
+    wildcard_constraints:
+        study="label_preservation",
+    params:
+        settings=read_by_table(PUBLISHED),
+
+
 rule measure_efficiency:
     input:
         predictions(),
