@@ -14,6 +14,7 @@ include: "workflow/rules/diffusion.smk"
 include: "workflow/rules/training.smk"
 include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/points.smk"
 include: "workflow/rules/ablation.smk"
 
 

@@ -1,123 +1,4 @@
-# Grids of settings. A point shares every artifact of the run that its changed settings do not reach.
-from functools import cache
-
-from dfeat.settings import ablation_points, stage_settings
-
-POINT = f"{RUN}/ablation/{{ablation}}/{{point}}"
-
-
-wildcard_constraints:
-    ablation="|".join(SETTINGS.ablation),
-    point=r"\d+",
-
-
-@cache
-def points(name):
-    """The settings of a grid's points; sets of the paper's tables only."""
-    sets = {name: SETTINGS.data.evaluation[name] for name in PUBLISHED}
-    data = SETTINGS.data.model_copy(update={"evaluation": sets})
-    return [
-        one
-        for _, one in ablation_points(SETTINGS.model_copy(update={"data": data}), name)
-    ]
-
-
-def at(wildcards):
-    """The settings of the point that a file belongs to."""
-    return points(wildcards.ablation)[int(wildcards.point)]
-
-
-def at_stage(name, **more):
-    """A stage's part of the point's settings, as the one JSON argument that its verb takes."""
-    return lambda wildcards: settings_text(
-        stage_settings(
-            at(wildcards),
-            name,
-            *(getattr(wildcards, key) for key in more.get("read", ())),
-        )
-    )
-
-
-def differs(settings, name, *read):
-    """Whether a stage is given something else than in the run."""
-    return stage_settings(settings, name, *read) != stage_settings(
-        SETTINGS, name, *read
-    )
-
-
-def reached(settings, artifact, view="", method="", backbone=""):
-    """Whether a point's changed settings reach an artifact, by itself or by what it is made of."""
-    if artifact == "parts":
-        return differs(settings, "parts")
-    if artifact == "inpaint":
-        return differs(settings, "inpaint") or reached(settings, "parts")
-    if artifact == "latents":
-        return view == "train-occluded" and reached(settings, "parts")
-    if artifact == "features":
-        return differs(settings, "features") or reached(settings, "latents", view)
-    read = {"sd_inpaint": ["inpaint"], "sd_features": ["features"]}.get(method, [])
-    return (
-        differs(settings, "train", backbone, method)
-        or reached(settings, "parts")
-        or any(reached(settings, kind, "train") for kind in read)
-    )
-
-
-def place(wildcards, artifact, **of):
-    """The folder that a point takes an artifact from: its own, or the run's."""
-    own = f"{RUN}/ablation/{wildcards.ablation}/{wildcards.point}"
-    return own if reached(at(wildcards), artifact, **of) else RUN
-
-
-def features_at(wildcards, view):
-    """All feature shards of a view, as the point has them."""
-    folder = place(wildcards, "features", view=view)
-    count = at(wildcards).diffusion.features.shards
-    return [
-        f"{folder}/diffusion/features/{view}/{number}-of-{count}.h5"
-        for number in range(count)
-    ]
-
-
-def point_inputs(wildcards):
-    """What a method needs beside pixels and parts, as the point has it."""
-    if wildcards.method == "sd_inpaint":
-        folder = place(wildcards, "inpaint")
-        return {
-            "inpainted": f"{folder}/diffusion/inpaint/train/pixels.h5",
-            **verdict_inputs(wildcards.backbone),
-        }
-    if wildcards.method == "sd_features":
-        found = {"features": features_at(wildcards, "train")}
-        if at(wildcards).training.twin_features != "clean":
-            found["twin_features"] = features_at(wildcards, "train-occluded")
-        return found
-    return {}
-
-
-def point_test_features(wildcards):
-    """(SET@LEVEL, file) of the test-time features of a point's model."""
-    if wildcards.method != "sd_features":
-        return []
-    views = [f"{name}@{level}" for name in PUBLISHED for level in LEVELS[name]]
-    return [(view, file) for view in views for file in features_at(wildcards, view)]
-
-
-def point_predictions(wildcards):
-    """The prediction files of all points of a grid, and the folder of each point's evaluation for each model."""
-    asked = SETTINGS.ablation[wildcards.ablation]
-    training = SETTINGS.training
-    return [
-        f"{RUN}/ablation/{wildcards.ablation}/{number}/evaluation/{method}/{backbone}/seed{seed}/{name}@{level}.csv"
-        for number in range(len(points(wildcards.ablation)))
-        for method in asked.methods
-        for backbone in training.backbones
-        for seed in training.seeds
-        for name in PUBLISHED
-        for level in LEVELS[name]
-    ]
-
-
+# The ablations: the run's own rules, at the points of a grid. What each is made of is worked out in points.smk.
 use rule parts as ablation_parts with:
     output:
         f"{POINT}/occlusion/parts.json",
@@ -174,8 +55,7 @@ use rule latents as ablation_latents with:
 
 use rule features as ablation_features with:
     input:
-        lambda wildcards: place(wildcards, "latents", view=wildcards.view)
-        + f"/diffusion/latents/{wildcards.view}/{wildcards.shard}-of-{wildcards.shards}.h5",
+        point_latents,
     output:
         f"{POINT}/diffusion/features/{{view}}/{{shard}}-of-{{shards}}.h5",
     log:
@@ -209,10 +89,7 @@ use rule train as ablation_train with:
 
 use rule evaluate as ablation_evaluate with:
     input:
-        model=lambda wildcards: place(
-            wildcards, "train", method=wildcards.method, backbone=wildcards.backbone
-        )
-        + f"/training/{wildcards.method}/{wildcards.backbone}/seed{wildcards.seed}/model.safetensors",
+        model=point_model,
         classes=f"{RUN}/data/train/classes.json",
         sets=[
             f"{RUN}/data/{name}/{file}"
