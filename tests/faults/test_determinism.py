@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dfeat.settings import METHODS
+from dfeat.verify import verify_run
 from tests.conftest import World
 from tests.workflow.test_snakemake import ROOT
 
@@ -91,27 +92,34 @@ def test_shards_workers_and_order_change_no_byte_of_a_table(
     assert forwards == backwards
 
 
+SMALLER = {"methods": ["none", "sd_inpaint"], "backbones": {"swin": None}, "seeds": [0]}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "change", [{}, {"inpaint": {"shards": 3}, "features": {"shards": 2}}], ids=["again", "other shards"]
+    ("training", "diffusion", "workers"),
+    [({}, {}, 0), (SMALLER, {"inpaint": {"shards": 3}}, 2)],
+    ids=["whole, again", "smaller, other shards and workers"],
 )
-def test_the_demo_again_gives_the_same_bytes(change: dict, tmp_path: Path, tried: Tried) -> None:
+def test_the_demo_again_gives_the_same_bytes(
+    training: dict, diffusion: dict, workers: int, tmp_path: Path, tried: Tried
+) -> None:
     """The demo in miniature through Snakemake, twice; the second time with other shards, workers and jobs at once."""
     reports = []
-    for name, diffusion, workers, cores in (
-        ("first", {}, 0, 1),
-        ("second", change, 2 if change else 0, 2 if change else 1),
-    ):
+    for name, changed, workers_here, cores in (("first", {}, 0, 2), ("second", diffusion, workers, 1)):
         tree = tmp_path / name
         tree.mkdir()
         for part in ("Snakefile", "workflow", "config.yaml", "config", "profiles"):
             (tree / part).symlink_to(ROOT / part)
-        (tree / "change.json").write_text(json.dumps({"diffusion": diffusion, "resources": {"workers": workers}}))
+        overlay = {"training": training, "diffusion": changed, "resources": {"workers": workers_here}}
+        (tree / "change.json").write_text(json.dumps(overlay))
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         command = [sys.executable, "-m", "snakemake", "--cores", str(cores), "--configfile", "config.yaml", "config/demo.yaml",
-                   "config/smoke.yaml", "change.json", "--", "table1", "table2", "claims"]  # fmt: skip
+                   "config/smoke.yaml", "change.json", "--", "table1", "table2"]  # fmt: skip
         result = subprocess.run(command, cwd=tree, env=os.environ | {"PATH": path}, capture_output=True, text=True)
         assert result.returncode == 0, result.stdout + result.stderr
         reports.append(artifacts(tree / "results/smoke/report") | artifacts(tree / "results/smoke/evaluation"))
+        assert {finding.state for finding in verify_run(tree / "results/smoke")} == {"whole"}
+    assert "table1.csv" in reports[0]
     tried("the demo again", 1, "the same bytes in every table")
     assert reports[0] == reports[1]
