@@ -21,7 +21,7 @@ from dfeat.diffusion.fitting import Fitting
 from dfeat.diffusion.latents import encode
 from dfeat.diffusion.layout import find_model
 from dfeat.diffusion.models import DiffusionModel, compile_model, load_model
-from dfeat.diffusion.stream import Done, Waiting, fetched, padded, to_device
+from dfeat.diffusion.stream import Done, Waiting, fetched, gathered, padded, to_device
 from dfeat.errors import UserError
 from dfeat.progress import progress
 from dfeat.randomness import seed_for
@@ -191,16 +191,12 @@ def extract_features(latents_file: Path, settings: FeaturesStage, out: Path, dev
         rows = np.stack([row for _, row in batch])
         return (extractor.from_latents(to_device(rows, device), [key for key, _ in batch]).half(),)
 
-    features: list[NDArray[Any]] = []
     waiting = Waiting()
     pairs = zip(latents.keys, np.asarray(latents.payload), strict=True)
     fitting = Fitting(compute, settings.batch_size, f"features {out}")
-    for (batch,) in fetched(padded(waiting.of(pairs), settings.batch_size), fitting):
-        features.append(batch)
-        bar.update(len(batch))
-    bar.close()
+    batches = fetched(padded(waiting.of(pairs), settings.batch_size), fitting)
+    payload = gathered(batches, len(latents.keys), bar)
     done = Done.after(len(latents.keys), waiting)
-    payload = np.concatenate(features)[: len(latents.keys)]
     described = settings.model_dump(mode="json") | {"latents": json.loads(latents.settings)}
     shard = Shard(
         "features", RECIPE, described, model.digest, latents.keys, payload, latents.extras, model.digests, latents.index

@@ -24,7 +24,7 @@ from dfeat.data.index import Index, Record, index_digest, read_index
 from dfeat.data.pixels import evaluation_crop, resize
 from dfeat.diffusion.fitting import Fitting
 from dfeat.diffusion.models import compile_model, load_model
-from dfeat.diffusion.stream import Done, Waiting, fetched, padded, prepared, to_device
+from dfeat.diffusion.stream import Done, Waiting, fetched, gathered, padded, prepared, to_device
 from dfeat.errors import UserError
 from dfeat.occlusion.paint import black_out
 from dfeat.occlusion.parts import Parts, read_parts
@@ -68,14 +68,9 @@ def encode_view(
         return (encode(model, np.stack(images)).half(),)
 
     images = waiting.of(prepared(rows, prepare, workers, 2 * settings.batch_size))
-    latents = []
     fitting = Fitting(compute, settings.batch_size, f"latents {out}")
-    for (batch,) in fetched(padded(images, settings.batch_size), fitting):
-        latents.append(batch)
-        bar.update(len(batch))
-    bar.close()
+    payload = gathered(fetched(padded(images, settings.batch_size), fitting), len(rows), bar)
     done = Done.after(len(rows), waiting)
-    payload = np.concatenate(latents)[: len(rows)]
     described = settings.model_dump(mode="json") | {"view": view}
     keys = [row.key for row in rows]
     crops = _crops_of(rows)
@@ -160,7 +155,10 @@ def part_of(records: Sequence[Record], shard: tuple[int, int]) -> list[Record]:
     number, count = shard
     if not 0 <= number < count:
         raise UserError(f"shard {number}/{count} does not exist; shards are numbered 0 to {count - 1}")
-    return list(records[len(records) * number // count : len(records) * (number + 1) // count])
+    chosen = list(records[len(records) * number // count : len(records) * (number + 1) // count])
+    if not chosen:
+        raise UserError(f"shard {number}/{count} has no images: there are {len(records)} in all; use fewer shards")
+    return chosen
 
 
 def _records_of(index: Index, view: str, parts: Parts | None) -> list[Record]:

@@ -117,6 +117,22 @@ def fetched(
         yield behind.arrays()
 
 
+def gathered(batches: Iterable[tuple[NDArray[Any], ...]], rows: int, bar: Any) -> NDArray[Any]:
+    """The first array of each batch, end to end: `rows` rows, without what pads the last batch."""
+    payload: NDArray[Any] | None = None
+    end = 0
+    for batch in batches:
+        if payload is None:
+            payload = np.empty((rows, *batch[0].shape[1:]), batch[0].dtype)
+        part = batch[0][: rows - end]
+        payload[end : end + len(part)] = part
+        end += len(part)
+        bar.update(len(part))
+    bar.close()
+    assert payload is not None and end == rows
+    return payload
+
+
 class _Landing:
     """Tensors on their way to the host, through pinned memory where they come from a GPU."""
 

@@ -146,4 +146,6 @@ def test_bad_views_and_shards_are_named(world: World, tmp_path: Path) -> None:
         encode_view(world.train, "parts", world.stage("latents"), tmp_path / "x.h5", CPU)
     with pytest.raises(UserError, match="numbered 0 to 2"):
         part_of([], (3, 3))
+    with pytest.raises(UserError, match="has no images: there are 0 in all"):
+        part_of([], (0, 3))
     assert list(tmp_path.iterdir()) == []
