@@ -1,0 +1,101 @@
+"""What every section is made of, and how a mapping is read as one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dfeat.errors import UserError, nearest
+
+Method = Literal["none", "blackout", "replace", "cutmix", "sd_inpaint", "sd_features"]
+
+
+METHODS: tuple[Method, ...] = ("none", "blackout", "replace", "cutmix", "sd_inpaint", "sd_features")
+
+
+Precision = Literal["float32", "bfloat16", "float16"]
+
+
+Protocol = Literal["grid", "image", "random", "object"]
+
+
+Study = Literal["sweep", "object", "parts"]
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+Timestep = Annotated[int, Field(ge=0, le=999)]
+
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
+"""A name that becomes part of a path: letters, digits, '_', '-', '.', not starting with a dot."""
+
+
+class Section(BaseModel):
+    """A section of config.yaml: unknown keys are refused, values do not change after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def without_nulls(named: Any) -> Any:
+    """A mapping without the names whose value is null; anything else as it is."""
+    return {name: value for name, value in named.items() if value is not None} if isinstance(named, dict) else named
+
+
+S = TypeVar("S", bound=Section)
+
+
+def parse(model: type[S], value: Any, where: str = "config.yaml") -> S:
+    """Read `value` (a mapping, or its JSON text) as the section `model`.
+
+    Raises UserError: one sentence a fault, naming the key, the value found and what is allowed.
+    """
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{where} is not JSON ({error.msg} at character {error.pos}): {value[:80]!r}") from None
+        except (RecursionError, ValueError) as error:  # nested too deeply, or a number of thousands of digits
+            raise UserError(f"{where} cannot be read as JSON ({error}): {value[:80]!r}") from None
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise UserError("; ".join(f"{where}: {_sentence(model, fault)}" for fault in error.errors())) from None
+
+
+def safe_inside(root: str, path: str) -> bool:
+    """Whether the relative `path` stays inside `root` when joined to it (no absolute path, no '..')."""
+    parts = PurePosixPath(path.replace("\\", "/"))
+    return bool(root or path) and not parts.is_absolute() and ".." not in parts.parts
+
+
+def _sentence(model: type[BaseModel], fault: Any) -> str:
+    key = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        siblings = _keys_beside(model, fault["loc"])
+        return f"unknown key {key!r}{nearest(str(fault['loc'][-1]), siblings)} (keys there: {', '.join(siblings)})"
+    if fault["type"] == "missing":
+        return f"{key!r} is missing; give it a value"
+    message = fault["msg"].removeprefix("Value error, ")
+    if not key:
+        return message
+    return f"{key!r} is {fault['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _keys_beside(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
+    """The keys allowed in the section that holds the last key of `location`."""
+    current: Any = model
+    for part in location[:-1]:
+        fields = getattr(current, "model_fields", None)
+        if fields is None or part not in fields:
+            continue  # a name in a mapping: the section below is the mapping's value type
+        annotation = fields[part].annotation
+        if not hasattr(annotation, "model_fields"):
+            arguments = [a for a in getattr(annotation, "__args__", ()) if hasattr(a, "model_fields")]
+            annotation = arguments[0] if arguments else annotation
+        current = annotation
+    return sorted(getattr(current, "model_fields", {}))
