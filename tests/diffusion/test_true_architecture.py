@@ -77,7 +77,7 @@ def test_the_true_model_inpaints_and_gives_features(
 ) -> None:
     folder = request.getfixturevalue(name)
     source = ModelSource(path=str(folder), precision=precision)  # type: ignore[arg-type]
-    model = load_model(source, "inpaint", CPU, SIDE)
+    model = load_model(source, "inpaint", CPU)
     wanted = PARAMETERS["unet"] + (MORE_FOR_NINE if name == "nine" else 0)
     assert sum(parameter.numel() for parameter in model.unet.parameters()) == wanted
     images = rng.integers(0, 256, (1, SIDE, SIDE, 3), dtype=np.uint8)
