@@ -29,6 +29,8 @@ from numpy.typing import NDArray
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+ROUNDING = 1e-12
+"""An end of an interval nearer to 0 than this is 0: accuracies are counts over n, and n is no billion."""
 
 _BLOCK = 4_000_000
 """Image weights held at once: resamples are drawn in blocks of at most this many weights (16 MB)."""
@@ -73,7 +75,8 @@ class Resampled:
         freedom = self._degrees_of_freedom(weights, variance)
         tail = (1 - confidence) / 2
         stretch = float(stats.t.isf(tail, freedom) / stats.norm.isf(tail))
-        low, high = (estimate + stretch * (float(q) - estimate) for q in np.quantile(replicates, [tail, 1 - tail]))
+        ends = (estimate + stretch * (float(q) - estimate) for q in np.quantile(replicates, [tail, 1 - tail]))
+        low, high = (0.0 if abs(end) < ROUNDING else end for end in ends)
         return Effect(estimate, low, high, math.sqrt(variance), freedom)
 
     def interval(self, cell: tuple[int, int], confidence: float) -> tuple[float, float]:

@@ -121,6 +121,17 @@ def test_further_models_leave_the_first_ones_figures_alone() -> None:
     assert np.array_equal(all_three.replicates[:1], first.replicates)
 
 
+@pytest.mark.parametrize("wrong", [0, 7, 29])
+def test_a_lead_by_one_image_reaches_down_to_0_and_no_further(wrong: int) -> None:
+    """That image is missing from a third of the resamples; rounding must not lift the end above 0."""
+    labels = np.repeat(np.arange(20), 30)
+    correct = np.ones((2, 1, 1, 600), bool)
+    correct[1, 0, 0, wrong] = False
+    lead = resample(correct, labels, 500, draws(), [draws(1), draws(2)]).contrast({(0, 0): 1.0, (1, 0): -1.0}, 0.95)
+    assert lead.estimate > 0
+    assert lead.low == 0.0
+
+
 def test_few_seeds_that_disagree_stretch_the_interval() -> None:
     labels, rng = np.repeat(np.arange(10), 100), draws(1)
     spread = np.stack([rng.random(1000) < share for share in (0.5, 0.6, 0.7)])
