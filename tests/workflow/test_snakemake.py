@@ -100,7 +100,7 @@ def test_a_changed_choice_of_parts_runs_what_follows_it_and_no_more(made: Path) 
 
 def test_jobs_leave_a_log_and_a_benchmark(made: Path) -> None:
     run = made / "results" / "tiny"
-    assert "images inpainted" in (run / "logs/diffusion/inpaint_0-of-1.log").read_text()
+    assert "inpainted images in" in (run / "logs/diffusion/inpaint_0-of-1.log").read_text()
     assert (run / "benchmarks/diffusion/inpaint_0-of-1.tsv").read_text().startswith("s\t")
     assert not list(run.rglob("*.tmp.*"))
 
