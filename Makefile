@@ -16,7 +16,7 @@ smoke: $(VENV)/ready
 	snakemake --cores $(CORES) --resources gpu=$(CORES) $(DEMO) config/smoke.yaml
 
 test: $(VENV)/ready
-	pytest
+	pytest -n 2
 
 test-full: $(VENV)/ready
 	pytest -m "not cluster"
