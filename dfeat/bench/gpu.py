@@ -30,7 +30,8 @@ from dfeat.errors import UserError
 from dfeat.occlusion.parts import choose_all
 from dfeat.randomness import rng_for
 from dfeat.settings import Settings, TrainSet, parse, stage_settings
-from dfeat.training.loop import Inputs, train
+from dfeat.training.loop import train
+from dfeat.training.sources import Inputs
 
 IMAGES: Final = 512
 WORKERS: Final = 8

@@ -20,8 +20,9 @@ from dfeat.data.index import Index
 from dfeat.data.pixels import PixelCache
 from dfeat.occlusion.parts import Parts
 from dfeat.settings import TrainingSettings
-from dfeat.training.dataset import Sources, TrainingBatches
+from dfeat.training.dataset import TrainingBatches
 from dfeat.training.network import normalised
+from dfeat.training.sources import Sources
 
 IMAGES: Final = 128
 CPU: Final = torch.device("cpu")

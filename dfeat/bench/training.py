@@ -56,8 +56,9 @@ def train_some(backbone: str, batch: int, steps: int) -> Steps:
     from dfeat.settings import Backbone, TrainingSettings
     from dfeat.training import loop
     from dfeat.training.checkpoint import State
-    from dfeat.training.dataset import Sources, TrainingBatches
+    from dfeat.training.dataset import TrainingBatches
     from dfeat.training.network import Classifier
+    from dfeat.training.sources import Sources
     from dfeat.training.team import Team
 
     torch.set_num_threads(THREADS)

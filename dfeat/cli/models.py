@@ -39,8 +39,8 @@ def train(
     from dfeat.devices import compute_on
     from dfeat.progress import say
     from dfeat.settings import METHODS, TrainStage, parse
-    from dfeat.training.loop import Inputs
     from dfeat.training.loop import train as run_training
+    from dfeat.training.sources import Inputs
     from dfeat.training.team import is_member, launch
 
     chosen = next((known for known in METHODS if known == method), None)

@@ -30,8 +30,8 @@ from dfeat.storage.atomic import write_files
 from dfeat.storage.provenance import bytes_digest
 from dfeat.storage.records import read_bytes, read_json, refusal
 from dfeat.storage.shards import Rows, read_rows
-from dfeat.training.loop import features_identity
 from dfeat.training.network import Classifier, normalised
+from dfeat.training.sources import features_identity
 
 RECIPE: Final = 2
 HEADER: Final = ("key", "label", "top1", "top2", "top3", "top4", "top5", "p1")

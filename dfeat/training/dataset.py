@@ -24,10 +24,10 @@ from torch import Tensor
 from dfeat.data.crops import Crop, random_crop, view_key
 from dfeat.data.pixels import PixelCache
 from dfeat.occlusion.paint import black_out, cutmix_box, mask_image, partner_order, replace
-from dfeat.occlusion.parts import Parts
 from dfeat.randomness import rng_for
 from dfeat.settings import Method, TrainingSettings
 from dfeat.storage.shards import Rows
+from dfeat.training.sources import Sources
 
 
 @dataclass
@@ -49,29 +49,6 @@ class Batch:
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         return Batch(*(None if tensor is None else change(tensor) for tensor in vars(self).values()))
-
-
-@dataclass
-class Sources:
-    """What batches are made of."""
-
-    pixels: PixelCache
-    keys: list[str]
-    labels: dict[str, int]
-    wnids: list[str]
-    parts: Parts
-    inpainted: PixelCache | None = None
-    features: Rows | None = None
-    twin_features: Rows | None = None
-    rejected: frozenset[str] = frozenset()
-    """Images whose inpainted twin is not used; each is its own twin."""
-    views: int = 1
-    """Cached crops of each image that features were taken of; 1: of its evaluation crop."""
-
-    @property
-    def classes(self) -> int:
-        """How many classes there are."""
-        return len(self.wnids)
 
 
 @dataclass(frozen=True)

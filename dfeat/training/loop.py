@@ -7,56 +7,36 @@ A checkpoint is kept after every epoch, and where SIGTERM ends the training earl
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dfeat.data.crops import view_key
-from dfeat.data.index import index_digest, read_index
-from dfeat.data.pixels import PixelCache
+from dfeat.data.index import index_digest
 from dfeat.errors import UserError
-from dfeat.occlusion.parts import read_parts
 from dfeat.progress import progress, say
 from dfeat.randomness import seed_for
 from dfeat.settings import Method, TrainingSettings, TrainStage
 from dfeat.storage.atomic import json_bytes, remove, write_files
 from dfeat.storage.provenance import bytes_digest, file_digest, settings_text, versions
-from dfeat.storage.records import read_text, refusal
-from dfeat.storage.shards import Rows, read_rows
 from dfeat.training.checkpoint import TERMINATED, State, ignore_stop, resume, save_checkpoint, told_to_stop
-from dfeat.training.dataset import Batch, Sources, TrainingBatches
+from dfeat.training.dataset import Batch, TrainingBatches
 from dfeat.training.losses import eq1
 from dfeat.training.network import Classifier, build_backbone, normalised, start_from_pretrained_head
+from dfeat.training.sources import Inputs, Sources, features_identity, read_sources
 from dfeat.training.team import Team
 from dfeat.training.weights import weights_file
 
 RECIPE: Final = 3
 CHECKED_EVERY: Final = 20
 """Steps between two looks at the losses: on a GPU each look waits for the device."""
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """The files a training reads."""
-
-    index: Path
-    pixels: Path
-    parts: Path
-    inpainted: Path | None = None
-    features: tuple[Path, ...] = ()
-    twin_features: tuple[Path, ...] = ()
-    verdicts: Path | None = None
 
 
 def train(
@@ -95,81 +75,6 @@ def train(
     if not whole:
         say(f"train {out} was told to stop: saved after step {state.step}, the same command goes on from there")
         raise SystemExit(TERMINATED)
-
-
-def read_sources(method: Method, inputs: Inputs, settings: TrainingSettings) -> Sources:
-    """Open what the method needs; UserError names what is missing or does not cover the training images."""
-    index, digest = read_index(inputs.index), index_digest(inputs.index)
-    parts = read_parts(inputs.parts, index=digest)
-    sources = Sources(
-        pixels=PixelCache(inputs.pixels, index=digest),
-        keys=[record.key for record in index.records],
-        labels={record.key: record.label for record in index.records},
-        wnids=[info.wnid for info in index.classes],
-        parts=parts,
-    )
-    _require_keys(set(sources.keys), sources.pixels.row_of, inputs.pixels)
-    if method == "sd_inpaint":
-        if inputs.inpainted is None:
-            raise UserError("the method sd_inpaint needs --inpainted, the cache of inpainted images")
-        sources.inpainted = PixelCache(inputs.inpainted, index=digest)
-        _require_keys(set(parts.rows), sources.inpainted.row_of, inputs.inpainted)
-        if settings.inpainted == "accepted":
-            sources.rejected = _read_rejected(inputs.verdicts)
-    if method == "sd_features":
-        _read_features(sources, inputs, digest, clean=settings.twin_features == "clean")
-    return sources
-
-
-def _read_rejected(verdicts: Path | None) -> frozenset[str]:
-    """The images whose inpainted twin lost its label."""
-    if verdicts is None:
-        raise UserError("training.inpainted 'accepted' needs --verdicts, the verdicts.csv that `dfeat judge` writes")
-    try:
-        rows = csv.DictReader(io.StringIO(read_text(verdicts, "judge"), newline=""))
-        return frozenset(row["key"] for row in rows if row["accepted"] != "1")
-    except KeyError as error:
-        raise refusal(verdicts, f"it has no column {error}", "judge") from None
-
-
-def _read_features(sources: Sources, inputs: Inputs, index: str, clean: bool) -> None:
-    if not inputs.features or not (inputs.twin_features or clean):
-        raise UserError(
-            "the method sd_features needs --features and --twin-features, of the clean and the occluded images"
-        )
-    own = read_rows(inputs.features, "features", index=index)
-    _require_view(own, "clean", inputs.features[0])
-    sources.views = int(json.loads(own.settings)["latents"].get("views", 1))
-    _require_keys(_row_keys(sources.keys, sources.views), own.row_of, inputs.features[0])
-    sources.features = own
-    if clean:
-        return
-    twins = read_rows(inputs.twin_features, "features", index=index)
-    _require_view(twins, "parts", inputs.twin_features[0])
-    if features_identity(own) != features_identity(twins):
-        reason = f"it was made with another model or other feature settings than {inputs.features[0]}"
-        raise refusal(inputs.twin_features[0], reason, "features")
-    _require_keys(_row_keys(sources.parts.rows, sources.views), twins.row_of, inputs.twin_features[0])
-    sources.twin_features = twins
-
-
-def _row_keys(keys: Iterable[str], views: int) -> set[str]:
-    """The keys of the feature rows of images: their own, or one for each of several views."""
-    return set(keys) if views == 1 else {view_key(key, number) for key in keys for number in range(views)}
-
-
-def _require_view(rows: Rows, view: str, path: Path) -> None:
-    found = json.loads(rows.settings)["latents"]["view"]
-    if found != view:
-        raise UserError(f"{path} holds features of the view {found!r}; those of {view!r} are needed here")
-
-
-def _require_keys(wanted: set[str], present: dict[str, int], path: Path) -> None:
-    missing = sorted(wanted - present.keys())
-    if missing:
-        raise UserError(
-            f"{path} lacks {len(missing)} of {len(wanted)} images ({', '.join(missing[:3])} ...); it was made from another index, make it again"
-        )
 
 
 def _fit(
@@ -360,15 +265,3 @@ def _write_run(
     contents = {"model.safetensors": tensors, "metrics.jsonl": metrics.encode(), "run.json": json_bytes(run)}
     write_files({out / name: content for name, content in contents.items()})
     remove(out / "checkpoint.safetensors")
-
-
-def features_identity(rows: Rows | None) -> dict[str, Any] | None:
-    """What features must agree in that one classifier sees: the diffusion model, feature settings, size and crop.
-
-    Not the view: which images are occluded, and how, is what differs between them.
-    """
-    if rows is None:
-        return None
-    settings = json.loads(rows.settings)
-    seen = {name: settings["latents"][name] for name in ("resolution", "crop_pct")}
-    return {"model": rows.model, "features": settings["features"], "latents": seen}

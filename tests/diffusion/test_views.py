@@ -14,7 +14,7 @@ from dfeat.diffusion.latents import encode_view
 from dfeat.settings import FeaturesStage, LatentsStage, TrainStage
 from dfeat.storage.shards import read_shard
 from dfeat.training.dataset import TrainingBatches, cut, cut_mask
-from dfeat.training.loop import Inputs, read_sources
+from dfeat.training.sources import Inputs, read_sources
 from tests.conftest import CPU, World
 
 K = 3

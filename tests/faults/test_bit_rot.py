@@ -19,6 +19,7 @@ from dfeat.evaluation.results import load_predictions
 from dfeat.occlusion.parts import choose_all, read_parts
 from dfeat.storage.records import read_bytes, record_path
 from dfeat.storage.shards import read_shard
+from dfeat.training.sources import Inputs
 from tests.conftest import CPU, World
 from tests.evaluation.predictions import small_settings, write_predictions
 
@@ -110,7 +111,7 @@ def test_a_damaged_checkpoint_is_not_gone_on_from(
     from dfeat.training import loop
 
     stage = parse(TrainStage, stages["train"])
-    inputs = loop.Inputs(world.train, world.train / "pixels.h5", world.parts)
+    inputs = Inputs(world.train, world.train / "pixels.h5", world.parts)
     loop.train("none", inputs, stage, 0, tmp_path / "whole", CPU)
     real = loop.write_files
     monkeypatch.setattr(loop, "write_files", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))

@@ -13,6 +13,7 @@ from dfeat.evaluation.predict import evaluate
 from dfeat.settings import TrainStage, parse
 from dfeat.storage.shards import Shard, read_shard, write_shard
 from dfeat.training import loop
+from dfeat.training.sources import Inputs
 from tests.conftest import CPU, World
 
 from .conftest import Tried
@@ -67,9 +68,7 @@ def test_foreign_features_reach_no_training(
 ) -> None:
     change, told = CHANGES[what]
     foreign = other(features["train parts"], tmp_path / "foreign.h5", change)
-    inputs = loop.Inputs(
-        world.train, world.train / "pixels.h5", world.parts, None, (features["train clean"],), (foreign,)
-    )
+    inputs = Inputs(world.train, world.train / "pixels.h5", world.parts, None, (features["train clean"],), (foreign,))
     with pytest.raises(UserError, match=told) as refused:
         loop.train("sd_features", inputs, parse(TrainStage, stages["train"]), 0, tmp_path / "model", CPU)
     assert "foreign.h5" in str(refused.value)
@@ -85,7 +84,7 @@ def model(
     stage = parse(TrainStage, stages["train"])
     short = stage.model_copy(update={"training": stage.training.model_copy(update={"epochs": 1})})
     clean, twins = (features["train clean"],), (features["train parts"],)
-    loop.train("sd_features", loop.Inputs(world.train, world.train / "pixels.h5", world.parts, None, clean, twins), short, 0, out, CPU)  # fmt: skip
+    loop.train("sd_features", Inputs(world.train, world.train / "pixels.h5", world.parts, None, clean, twins), short, 0, out, CPU)  # fmt: skip
     return out
 
 

@@ -21,6 +21,7 @@ from dfeat.storage.provenance import bytes_digest
 from dfeat.storage.records import read_json
 from dfeat.storage.shards import Shard, write_shard
 from dfeat.training import loop
+from dfeat.training.sources import Inputs
 from tests.conftest import CPU, World
 
 from .conftest import Tried
@@ -85,7 +86,7 @@ def test_a_loss_that_is_not_finite_names_the_images_of_its_batch(
     wild = stage.model_copy(update={"training": stage.training.model_copy(update={"learning_rate": 1e30})})
     keys = "|".join(record.key for record in read_index(world.train).records)
     with pytest.raises(UserError, match=rf"loss of step \d+ is not finite \(16 images: ({keys}), "):
-        inputs = loop.Inputs(world.train, world.train / "pixels.h5", world.parts)
+        inputs = Inputs(world.train, world.train / "pixels.h5", world.parts)
         loop.train("none", inputs, wild, 0, tmp_path / "wild", CPU)
     assert not list((tmp_path / "wild").glob("*")) if (tmp_path / "wild").exists() else True
     tried("value that is not finite", 1, "stopped, images named, nothing written")
@@ -96,7 +97,7 @@ def test_predictions_that_are_not_finite_are_not_written(
 ) -> None:
     stage = parse(TrainStage, stages["train"])
     short = stage.model_copy(update={"training": stage.training.model_copy(update={"epochs": 1})})
-    inputs = loop.Inputs(world.train, world.train / "pixels.h5", world.parts)
+    inputs = Inputs(world.train, world.train / "pixels.h5", world.parts)
     loop.train("none", inputs, short, 0, tmp_path / "model", CPU)
     state = load_file(tmp_path / "model" / "model.safetensors")
     state["head.weight"] = torch.full_like(state["head.weight"], torch.nan)

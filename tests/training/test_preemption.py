@@ -15,6 +15,7 @@ from dfeat.settings import TrainStage
 from dfeat.storage.provenance import settings_text
 from dfeat.training import loop
 from dfeat.training.checkpoint import TERMINATED
+from dfeat.training.sources import Inputs
 from tests.conftest import CPU, TINY_BACKBONE, World
 
 
@@ -30,8 +31,8 @@ def stage(world: World, tmp_path_factory: pytest.TempPathFactory) -> TrainStage:
     return chosen.model_copy(update={"backbone": chosen.backbone.model_copy(update={"weights": str(weights)})})
 
 
-def inputs(world: World) -> loop.Inputs:
-    return loop.Inputs(world.train, world.train / "pixels.h5", world.parts)
+def inputs(world: World) -> Inputs:
+    return Inputs(world.train, world.train / "pixels.h5", world.parts)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -23,9 +23,10 @@ from dfeat.occlusion.parts import read_parts
 from dfeat.settings import METHODS, Backbone, TrainingSettings, TrainStage
 from dfeat.storage.shards import Rows
 from dfeat.training import loop
-from dfeat.training.dataset import Batch, Sources, TrainingBatches, _Item, cut, cut_mask
+from dfeat.training.dataset import Batch, TrainingBatches, _Item, cut, cut_mask
 from dfeat.training.losses import eq1
 from dfeat.training.network import FUSIONS, Classifier, build_backbone, start_from_pretrained_head
+from dfeat.training.sources import Inputs, Sources, read_sources
 from tests.conftest import CPU, TINY_BACKBONE, World
 
 
@@ -208,8 +209,8 @@ def stage(world: World, tmp_path_factory: pytest.TempPathFactory) -> TrainStage:
     return chosen.model_copy(update={"backbone": chosen.backbone.model_copy(update={"weights": str(weights)})})
 
 
-def inputs(world: World) -> loop.Inputs:
-    return loop.Inputs(world.train, world.train / "pixels.h5", world.parts)
+def inputs(world: World) -> Inputs:
+    return Inputs(world.train, world.train / "pixels.h5", world.parts)
 
 
 def test_a_resumed_training_equals_an_undisturbed_one_bit_for_bit(
@@ -255,7 +256,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(world: World, stage: TrainStage
     with pytest.raises(UserError, match="not finite") as stop:
         loop.train("none", inputs(world), wild, 0, tmp_path / "wild", CPU)
     step = int(str(stop.value).split("step ")[1].split()[0])
-    batches = TrainingBatches("none", loop.read_sources("none", inputs(world), wild.training), wild.training, 0, 0)
+    batches = TrainingBatches("none", read_sources("none", inputs(world), wild.training), wild.training, 0, 0)
     assert all(key in str(stop.value) for key in batches.keys_of(step)[:8])
     assert not (tmp_path / "wild" / "model.safetensors").exists()
 

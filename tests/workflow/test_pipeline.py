@@ -15,7 +15,8 @@ from dfeat.errors import UserError
 from dfeat.evaluation.predict import evaluate
 from dfeat.evaluation.tables import write_table
 from dfeat.settings import METHODS
-from dfeat.training.loop import Inputs, train
+from dfeat.training.loop import train
+from dfeat.training.sources import Inputs
 from tests.conftest import CPU, World
 
 
@@ -157,7 +158,7 @@ def test_every_artifact_of_the_run_is_found_whole_and_a_foreign_one_named(run: P
 def test_inpainted_images_are_judged_and_rejects_are_not_trained_on(run: Path, world: World, tmp_path: Path) -> None:
     from dfeat.evaluation.labels import judge, read_verdicts, write_label_preservation
     from dfeat.training.dataset import TrainingBatches
-    from dfeat.training.loop import read_sources
+    from dfeat.training.sources import read_sources
 
     inpainted = run / "diffusion/inpaint/train/pixels.h5"
     verdicts = run / "evaluation/labels/convnext/verdicts.csv"
