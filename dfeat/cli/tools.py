@@ -50,26 +50,32 @@ def demo_data(
 
 @app.command(epilog="Example: dfeat demo-model diffusion --index results/demo/data/train --out new-model --minutes 90")
 def demo_model(
-    part: Annotated[str, typer.Argument(help="diffusion, or a backbone of --settings")],
+    part: Annotated[str, typer.Argument(help="diffusion, decoder (of a diffusion model), or a backbone of --settings")],
     out: Out,
     index: Annotated[Path | None, typer.Option(help="the train set's index, for the diffusion model")] = None,
     settings: SettingsJson = "{}",
+    start: Annotated[Path | None, typer.Option(help="what is trained further: a model's folder, or weights")] = None,
     minutes: Annotated[float, typer.Option(min=0.01, help="training time of the diffusion model")] = 90,
+    steps: Annotated[int, typer.Option(min=1, help="training length of a decoder")] = 2500,
     epochs: Annotated[int, typer.Option(min=1, help="training length of a backbone")] = 40,
     seed: int = 0,
     threads: Threads = 2,
 ) -> None:
     """Train a model that ships with the package: the latent diffusion model, or a backbone."""
-    from dfeat.demo.models import train_backbone, train_diffusion
+    from dfeat.demo.models import train_backbone, train_decoder, train_diffusion
     from dfeat.devices import set_threads
 
     set_threads(threads)
-    if part != "diffusion":
-        train_backbone(part, settings, out, epochs, seed)
+    if part not in ("diffusion", "decoder"):
+        train_backbone(part, settings, out, epochs, seed, start)
     elif index is None:
         raise UserError("the diffusion model needs --index, the train set's index: it is trained on those images alone")
+    elif part == "diffusion":
+        train_diffusion(index, out, minutes, seed, start)
+    elif start is None:
+        raise UserError("a decoder needs --start, the folder of the diffusion model that it is trained further in")
     else:
-        train_diffusion(index, out, minutes, seed)
+        train_decoder(index, out, steps, seed, start)
 
 
 @app.command(epilog="Example: dfeat doctor --config config.yaml --config config/single-gpu.yaml")

@@ -2,7 +2,7 @@
 
 What enters: the root a user configured. What leaves: names (relative, '/' between parts, sorted) and bytes.
 Links that lead out of the root, absolute names and names with '..' are never followed; they stand in
-`Source.refused`. Junk that macOS leaves (`__MACOSX`, `._*`, `.DS_Store`) is not listed.
+`Source.refused`. Junk that macOS leaves (`__MACOSX`, `._*`, `.DS_Store`) is not listed, nor are our own digest records.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, Final, Literal
 
 from dfeat.errors import UserError
 from dfeat.settings import safe_inside
+from dfeat.storage.records import FOLDER
 
 MAX_FILE: Final = 1 << 30
 """Bytes of the largest file that is read: an annotation file has some 100 MB, an image some 0.1 MB."""
@@ -90,7 +91,7 @@ class Source:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise UserError(f"{name} in {self.root} is no plain file; it is not read")
-            _refuse_large(name, status.st_size)
+            _refuse_large(self.root, name, status.st_size)
             return file.read()
 
     def _list_zip(self) -> list[str]:
@@ -121,7 +122,7 @@ class Source:
         archive = self._open_zip()
         try:
             info = archive.getinfo(name)
-            _refuse_large(name, info.file_size)
+            _refuse_large(self.root, name, info.file_size)
             return archive.read(info)
         except KeyError:
             raise UserError(f"{name} is not in {self.root}") from None
@@ -158,7 +159,7 @@ class Source:
         if name not in self._members:
             raise UserError(f"{name} is not in {self.root}")
         offset, size = self._members[name]
-        _refuse_large(name, size)
+        _refuse_large(self.root, name, size)
         with self.root.open("rb") as file:
             file.seek(offset)
             raw = file.read(size)
@@ -184,9 +185,11 @@ def _kind(root: Path) -> Literal["folder", "zip", "tar"]:
     raise UserError(f"{root} is neither a folder nor a .zip nor a plain .tar archive; unpack it and give the folder")
 
 
-def _refuse_large(name: str, size: int) -> None:
+def _refuse_large(root: Path, name: str, size: int) -> None:
     if size > MAX_FILE:
-        raise UserError(f"{name} has {size:,} bytes, more than the {MAX_FILE:,} that are read; it is not opened")
+        raise UserError(
+            f"{name} in {root} has {size:,} bytes, more than the {MAX_FILE:,} that are read; it is not opened"
+        )
 
 
 def _leads_inside(path: Path, root: Path) -> bool:
@@ -197,7 +200,7 @@ def _leads_inside(path: Path, root: Path) -> bool:
 
 
 def _junk(name: str) -> bool:
-    return any(part in {"__MACOSX", ".DS_Store"} or part.startswith("._") for part in name.split("/"))
+    return any(part in {"__MACOSX", ".DS_Store", FOLDER} or part.startswith("._") for part in name.split("/"))
 
 
 def _encodable(name: str) -> bool:

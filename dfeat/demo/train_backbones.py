@@ -28,20 +28,29 @@ PER_CLASS = 250
 BATCH = 64
 
 
-def pretrain(backbone: Backbone, out: Path, *, epochs: int, seed: int) -> None:
-    """Train from scratch for so many epochs over 5,000 drawings; write `out` and `out`'s name + .jsonl beside it."""
+def pretrain(backbone: Backbone, out: Path, *, epochs: int, seed: int, start: Path | None = None) -> None:
+    """Train for so many epochs over 5,000 drawings of that seed; write `out` and `out`'s name + .jsonl beside it.
+
+    From scratch, or as another cycle from the weights in `start` (without a head, which begins anew), going on with
+    the log beside them.
+    """
     import timm
-    from safetensors.torch import save
+    from safetensors.torch import load_file, save
 
     torch.manual_seed(seed)
     bare = timm.create_model(backbone.name, pretrained=False, num_classes=0, **backbone.kwargs)
+    lines: list[str] = []
+    if start is not None:
+        bare.load_state_dict(load_file(start))
+        lines = start.with_suffix(".jsonl").read_text().splitlines()
+        lines.append(json.dumps({"epochs": epochs, "seed": seed, "note": "another cycle, from the weights before"}))
     model = Classifier(bare, len(WNIDS))
     images, labels = draw_set("pretraining", PER_CLASS, seed)
     held_out = draw_set("pretraining check", 20, seed)
     x, y = normalised(images, torch.device("cpu")), torch.from_numpy(labels)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05)
     generator = torch.Generator().manual_seed(seed)
-    steps, done, lines, started = epochs * len(x) // BATCH, 0, [], time.monotonic()
+    steps, done, started = epochs * len(x) // BATCH, 0, time.monotonic()
     for epoch in range(epochs):
         model.train()
         for rows in torch.randperm(len(x), generator=generator).split(BATCH):

@@ -2,7 +2,8 @@
 
 What enters: cached latents. What leaves: a shard of features (rows, D) float16, l_d of the paper: latents are
 noised to the timestep, the U-Net runs up to the last block asked for and no further, and each block's output
-is average-pooled. Noise comes per image from (seed, key), so neighbours and devices do not change it.
+is average-pooled. Noise comes per image from (seed, key), so neighbours and devices do not change it. Several noises
+or timesteps of an image are rows of the U-Net's batch like other images are.
 """
 
 from __future__ import annotations
@@ -29,6 +30,11 @@ from dfeat.settings import FeatureSettings, FeaturesStage, ModelSource
 from dfeat.storage.shards import Shard, read_shard, write_shard
 
 RECIPE: Final = 2
+BATCH: Final = 8
+"""U-Net rows computed at once where no batch size is given."""
+
+Pass = tuple[torch.Tensor, torch.Tensor, int]
+"""A row of the U-Net's batch: scaled latents (4, h, w), noise (4, h, w), timestep."""
 
 
 class FeatureExtractor:
@@ -44,13 +50,22 @@ class FeatureExtractor:
         settings: FeatureSettings,
         scaling_factor: float,
         null_prompt: torch.Tensor | None = None,
+        batch_size: int = BATCH,
+        what: str = "features",
     ) -> None:
-        """`null_prompt` (1, tokens, width), where given, spares the text encoder."""
+        """`null_prompt` (1, tokens, width), where given, spares the text encoder.
+
+        `batch_size` U-Net rows are computed at once, fewer where the device's memory runs out; `what` names the job.
+        """
         self.model = model
         self.settings = settings
         self.scaling_factor = scaling_factor
         self.blocks = [find_block(model.unet, name) for name in settings.blocks]
         self.null_prompt = model.embed([""]) if null_prompt is None else null_prompt
+        self._encoded: Fitting[NDArray[np.uint8]] = Fitting(
+            lambda rows: (encode(model, np.stack(rows)),), batch_size, what
+        )
+        self._featured = Fitting(self._pooled_blocks, batch_size, what)
 
     @classmethod
     def from_pretrained(
@@ -88,7 +103,7 @@ class FeatureExtractor:
     def __call__(self, images: NDArray[np.uint8], keys: Sequence[str] | None = None) -> torch.Tensor:
         """Features of images (B, R, R, 3) uint8; `keys` name them for their noise (default: their number)."""
         names = list(keys) if keys is not None else [str(number) for number in range(len(images))]
-        return self.from_latents(encode(self.model, images), names)
+        return self.from_latents(self._encoded(list(images))[0], names)
 
     @torch.no_grad()
     def from_latents(self, latents: torch.Tensor, keys: Sequence[str]) -> torch.Tensor:
@@ -96,22 +111,25 @@ class FeatureExtractor:
 
         D counts the channels of each block at each timestep, timestep by timestep, times pool * pool.
         """
-        model = self.model
+        model, settings = self.model, self.settings
         scaled = (latents.to(model.device, torch.float32) * self.scaling_factor).to(model.dtype)
-        members = []
-        for member in range(self.settings.ensemble):
-            seeds = [seed_for(self.settings.seed, key, f"features {member}") for key in keys]
-            noise = draw_noise(scaled.shape[1:], [torch.Generator().manual_seed(seed) for seed in seeds])
-            on_device = noise.to(scaled)
-            members.append(
-                torch.cat([self._at(timestep, scaled, on_device) for timestep in self.settings.timesteps], 1)
-            )
-        return torch.stack(members).mean(0)
+        passes: list[Pass] = []
+        for member in range(settings.ensemble):
+            seeds = [seed_for(settings.seed, key, f"features {member}") for key in keys]
+            noise = draw_noise(scaled.shape[1:], [torch.Generator().manual_seed(seed) for seed in seeds]).to(scaled)
+            for timestep in settings.timesteps:
+                passes += [(row, drawn, timestep) for row, drawn in zip(scaled, noise, strict=True)]
+        (features,) = self._featured(passes)
+        apart = features.unflatten(0, (settings.ensemble, len(settings.timesteps), len(keys)))
+        return torch.cat(list(apart.mean(0)), dim=1)
 
-    def _at(self, timestep: int, scaled: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        timesteps = torch.full((len(scaled),), timestep, device=self.model.device)
-        blocks = self.maps(self.model.scheduler.add_noise(scaled, noise, timesteps), timesteps)
-        return torch.cat([_pooled(block.float(), self.settings.pool) for block in blocks], dim=1)
+    def _pooled_blocks(self, passes: list[Pass]) -> tuple[torch.Tensor]:
+        """The blocks of some passes, pooled and side by side: (rows, D), or (rows, D, h', w')."""
+        rows, noise, steps = zip(*passes, strict=True)
+        timesteps = torch.tensor(steps, device=self.model.device)
+        noisy = self.model.scheduler.add_noise(torch.stack(rows), torch.stack(noise), timesteps)
+        blocks = self.maps(noisy, timesteps)
+        return (torch.cat([_pooled(block.float(), self.settings.pool) for block in blocks], dim=1),)
 
     def maps(self, noisy: torch.Tensor, timesteps: torch.Tensor) -> list[torch.Tensor]:
         """Outputs (B, C, h', w') of the blocks for noised, scaled latents (B, 4, h, w) at their timesteps (B,)."""
@@ -184,7 +202,10 @@ def extract_features(latents_file: Path, settings: FeaturesStage, out: Path, dev
     if latents.model != model.digest:
         raise UserError(f"{latents_file} was encoded with another model; make it again with `dfeat latents`")
     compile_model(model, settings.compile)
-    extractor = FeatureExtractor(model, settings.features, vae_scaling_factor(settings.model))
+    scaling_factor = vae_scaling_factor(settings.model)
+    extractor = FeatureExtractor(
+        model, settings.features, scaling_factor, batch_size=settings.batch_size, what=f"features {out}"
+    )
     bar = progress(len(latents.keys), "features")
 
     def compute(batch: list[tuple[str, NDArray[Any]]]) -> tuple[torch.Tensor, ...]:
@@ -193,8 +214,7 @@ def extract_features(latents_file: Path, settings: FeaturesStage, out: Path, dev
 
     waiting = Waiting()
     pairs = zip(latents.keys, np.asarray(latents.payload), strict=True)
-    fitting = Fitting(compute, settings.batch_size, f"features {out}")
-    batches = fetched(padded(waiting.of(pairs), settings.batch_size), fitting)
+    batches = fetched(padded(waiting.of(pairs), settings.batch_size), compute)
     payload = gathered(batches, len(latents.keys), bar)
     done = Done.after(len(latents.keys), waiting)
     described = settings.model_dump(mode="json") | {"latents": json.loads(latents.settings)}

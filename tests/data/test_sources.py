@@ -22,7 +22,17 @@ from .conftest import write, zipped
 
 
 def make(root: Path, kind: str) -> Path:
-    write(root, {"a/1.txt": "one", "b.txt": "two", "__MACOSX/b.txt": "junk", ".DS_Store": "junk", "a/._1.txt": "junk"})
+    write(
+        root,
+        {
+            "a/1.txt": "one",
+            "b.txt": "two",
+            "__MACOSX/b.txt": "junk",
+            ".DS_Store": "junk",
+            "a/._1.txt": "junk",
+            "a/.sha256/1.txt": "a digest record",
+        },
+    )
     if kind == "zip":
         return zipped(root, root.with_suffix(".zip"))
     if kind == "tar":

@@ -85,6 +85,26 @@ def test_an_ensemble_is_the_mean_of_its_members_and_encodes_once(
     assert not torch.equal(mean, single)
 
 
+def test_noises_and_timesteps_are_computed_in_batches_of_one_size(
+    tiny_models: dict[str, Path], rng: np.random.Generator
+) -> None:
+    """Eight noises of one image are one pass of eight rows; more rows than a batch are several, of one shape."""
+    rows: list[int] = []
+    for images, ensemble, timestep, expected in ((1, 8, 25, [8]), (3, 2, [25, 50], [8, 8]), (20, 1, 25, [8, 8, 8])):
+        extract = FeatureExtractor.from_pretrained(
+            tiny_models["four"], ensemble=ensemble, timestep=timestep, device="cpu"
+        )
+        handle = extract.model.unet.register_forward_pre_hook(lambda _m, inputs: rows.append(len(inputs[0])))
+        keys = [str(number) for number in range(images)]
+        pictures = rng.integers(0, 256, (images, 64, 64, 3), dtype=np.uint8)
+        together = extract(pictures, keys)
+        assert rows == expected
+        handle.remove()
+        apart = torch.cat([extract(pictures[i : i + 1], keys[i : i + 1]) for i in range(images)])
+        torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-5)
+        rows.clear()
+
+
 def test_stopping_early_counts_fewer_flops_than_the_full_forward(tiny_models: dict[str, Path]) -> None:
     extract = FeatureExtractor.from_pretrained(tiny_models["four"], blocks=["mid"], device="cpu")
     inputs = torch.randn(1, 4, 8, 8), torch.tensor([10]), extract.null_prompt
