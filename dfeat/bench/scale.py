@@ -23,6 +23,8 @@ from dfeat.errors import UserError
 
 SIZES: Final = (1000, 4000, 16_000)
 BAR: Final = 1.15
+WIDE: Final = {"blocks": ["mid"], "pool": 8}
+"""Feature rows of 12 KB, about as wide as the true model's at 2 x 2 (10 KB); narrow ones would drown in the libraries."""
 STEPS: Final = ("index", "parts", "latents", "features")
 
 
@@ -55,7 +57,7 @@ def _steps_at(size: int) -> dict[str, Run]:
             "latents": _run(
                 *("latents", "--index", index, "--view", "clean", "--threads", 1), {**demo, "resolution": 64}, latents
             ),
-            "features": _run("features", "--latents", latents, "--threads", 1, demo, features),
+            "features": _run("features", "--latents", latents, "--threads", 1, {**demo, "features": WIDE}, features),
         }
 
 
