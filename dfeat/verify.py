@@ -2,7 +2,9 @@
 
 What enters: `results/<run>`. What leaves: a `Finding` for each artifact. Every file is compared with its digest
 record; shards and pixel caches are opened as their readers open them; what is made from a set must be of the index
-that stands there now, models and parts likewise. Input images, logs and benchmarks are nobody's artifacts.
+that stands there now, models and parts likewise. A point of an ablation, `ablation/<name>/<point>`, has a run's
+folders as far as it differs from the run: what it lacks, and every index, is the run's own. Input images, logs and
+benchmarks are nobody's artifacts.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from dfeat.storage.provenance import file_digest
 from dfeat.storage.records import FOLDER, check_file, read_json, recorded_digests
 
 State = Literal["whole", "bad", "left over"]
-STEPS: Final = ("data", "occlusion", "diffusion", "training", "evaluation", "report")
+STEPS: Final = ("data", "occlusion", "diffusion", "training", "evaluation", "ablation", "report")
 _VERBS: Final = {
     "data": "index",
     "occlusion": "parts",
@@ -58,7 +60,8 @@ def _look_at(run: Path, path: Path) -> Finding:
 
 def _check(run: Path, path: Path) -> None:
     """Raise UserError unless the artifact is whole and belongs to the artifacts beside it."""
-    step = path.relative_to(run).parts[0]
+    home = _home(run, path)
+    step = path.relative_to(home).parts[0]
     if path.suffix == ".h5":
         _check_hdf5(run, path)
     else:
@@ -77,11 +80,19 @@ def _check(run: Path, path: Path) -> None:
         _check_model(run, path)
 
 
+def _home(run: Path, path: Path) -> Path:
+    """The folder whose steps an artifact is of: the run, or a point of one of its ablations."""
+    relative = path.relative_to(run).parts
+    return run.joinpath(*relative[:3]) if relative[0] == "ablation" and len(relative) > 4 else run
+
+
 def _check_hdf5(run: Path, path: Path) -> None:
     from dfeat.data.pixels import PixelCache
     from dfeat.storage.shards import read_shard
 
-    relative = path.relative_to(run).parts
+    relative = path.relative_to(_home(run, path)).parts
+    if len(relative) != {"data": 3, "diffusion": 4}.get(relative[0]):
+        raise UserError(f"{path} lies where no step keeps such a file; take it away")
     if path.name == "pixels.h5":
         PixelCache(path, check=True, index=_index_digest(run, "train" if relative[0] == "diffusion" else relative[1]))
     else:
@@ -96,11 +107,12 @@ def _check_model(run: Path, path: Path) -> None:
     if described.get("model") != (file_digest(weights) if weights.is_file() else None):
         raise UserError(f"{path} tells of another model than {weights}; make both again with `dfeat train`")
     inputs = described.get("inputs", {})
-    parts = run / "occlusion" / "parts.json"
-    made_from = {"index": _index_digest(run, "train"), "parts": file_digest(parts) if parts.is_file() else None}
-    for name, digest in made_from.items():
-        if digest is not None and inputs.get(name) != digest:
-            raise UserError(f"{path}: the model was trained with other {name} than the run's; make it again")
+    parts = _home(run, path) / "occlusion" / "parts.json"
+    if not parts.is_file():
+        parts = run / "occlusion" / "parts.json"
+    for name, file in (("index", run / "data" / "train" / "index.csv"), ("parts", parts)):
+        if file.is_file() and inputs.get(name) != file_digest(file):
+            raise UserError(f"{path}: the model was trained with another {file.name} than {file}; make it again")
 
 
 def _index_digest(run: Path, set_name: str) -> str | None:

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from dfeat.cli import main
-from dfeat.data.pixels import cache_index
+from dfeat.data.pixels import cache_index, cache_inpainted
+from dfeat.settings import stage_settings
 from dfeat.storage.records import record_path
 from dfeat.verify import verify_run
-from tests.conftest import World
+from tests.conftest import CPU, World, make_settings
 
 
 @pytest.fixture
@@ -23,6 +24,48 @@ def run(world: World, tmp_path: Path) -> Path:
     for step in ("data", "occlusion"):
         shutil.copytree(world.root / step, tmp_path / "run" / step)
     return tmp_path / "run"
+
+
+@pytest.fixture(scope="module")
+def points(world: World, tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`ablation/` of the run: `share/0` chose parts of its own, `weights/10` is trained on the run's."""
+    from safetensors.torch import save_file
+    from timm import create_model
+
+    from dfeat.diffusion.features import extract_features
+    from dfeat.diffusion.inpaint import inpaint_shard
+    from dfeat.diffusion.latents import encode_view
+    from dfeat.evaluation.predict import evaluate
+    from dfeat.occlusion.parts import choose_all
+    from dfeat.training.loop import train
+    from dfeat.training.sources import Inputs
+
+    root = tmp_path_factory.mktemp("points")
+    stage = world.stage("train", "convnext")
+    save_file(
+        create_model(stage.backbone.name, num_classes=0, **stage.backbone.kwargs).state_dict(),
+        root / "tiny.safetensors",
+    )
+    backbone = stage.backbone.model_copy(update={"weights": str(root / "tiny.safetensors")})
+    stage = stage.model_copy(update={"backbone": backbone})
+    share, weights = root / "ablation/share/0", root / "ablation/weights/10"
+    changed = make_settings(world.root, tiny_models["four"], occlusion={"patch": 8, "share": 0.25})
+    parts = share / "occlusion/parts.json"
+    choose_all(world.train, stage_settings(changed, "parts"), parts)
+    for point, chosen in ((share, parts), (weights, world.parts)):
+        inputs = Inputs(world.train, world.train / "pixels.h5", chosen)
+        train("blackout", inputs, stage, 0, point / "training/blackout/convnext/seed0", CPU)
+    predictions = weights / "evaluation/blackout/convnext/seed0"
+    evaluate(
+        weights / "training/blackout/convnext/seed0", world.root / "data", {}, world.stage("evaluate"), predictions, CPU
+    )
+    inpainted, view = share / "diffusion/inpaint/train", "train-occluded/0-of-1.h5"
+    inpaint_shard(world.train, parts, world.stage("inpaint"), inpainted / "0-of-1.h5", CPU)
+    cache_inpainted([inpainted / "0-of-1.h5"], world.stage("pixels"), inpainted / "pixels.h5")
+    latents = share / "diffusion/latents" / view
+    encode_view(world.train, "parts", world.stage("latents"), latents, CPU, parts)
+    extract_features(latents, world.stage("features"), share / "diffusion/features" / view, CPU)
+    return root / "ablation"
 
 
 def bad(run: Path) -> dict[str, str]:
@@ -53,6 +96,67 @@ def test_a_file_without_record_and_one_of_another_index_are_named(run: Path, wor
     found = bad(run)
     assert "no digest record" in found.pop("occlusion/parts.json")
     assert "another index" in found.pop("data/imagenet_val/pixels.h5")
+    assert not found
+
+
+def test_the_points_of_ablations_are_looked_at_like_the_run(run: Path, points: Path) -> None:
+    shutil.copytree(points, run / "ablation")
+    findings = {finding.path: finding.state for finding in verify_run(run)}
+    files = [path.relative_to(run).as_posix() for path in (run / "ablation").rglob("*") if path.is_file()]
+    assert {path for path in files if ".sha256" not in path} == {path for path in findings if "ablation" in path}
+    assert set(findings.values()) == {"whole"}
+    kinds = (
+        "share/0/occlusion/parts.json",
+        "share/0/diffusion/latents/train-occluded/0-of-1.h5",
+        "share/0/diffusion/inpaint/train/pixels.h5",
+        "weights/10/training/blackout/convnext/seed0/model.safetensors",
+        "weights/10/evaluation/blackout/convnext/seed0/imagenet_val@40.csv",
+    )
+    for name in kinds:
+        path = run / "ablation" / name
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-9] + bytes([whole[-9] ^ 4]) + whole[-8:])
+        assert "not what was written" in bad(run)[f"ablation/{name}"]
+        path.write_bytes(whole)
+
+
+def test_a_point_is_held_to_its_own_parts_and_else_to_the_runs(run: Path, points: Path) -> None:
+    shutil.copytree(points, run / "ablation")
+    for folder in ("share/0", "weights/10"):
+        shutil.rmtree(run / "ablation" / folder / "training")
+    shutil.copytree(points / "share/0/training", run / "ablation/weights/10/training")
+    shutil.copytree(points / "weights/10/training", run / "ablation/share/0/training")
+    found = bad(run)
+    model = "training/blackout/convnext/seed0/run.json"
+    assert found.keys() == {f"ablation/share/0/{model}", f"ablation/weights/10/{model}"}
+    assert f"another parts.json than {run}/ablation/share/0/occlusion" in found[f"ablation/share/0/{model}"]
+    assert f"another parts.json than {run}/occlusion" in found[f"ablation/weights/10/{model}"]
+
+
+def test_a_point_is_held_to_the_runs_index(run: Path, points: Path) -> None:
+    shutil.copytree(points, run / "ablation")
+    for folder in ("", ".sha256"):  # rightly written, of a set that has other images
+        shutil.copyfile(run / "data/dfeat" / folder / "index.csv", run / "data/train" / folder / "index.csv")
+    found = {path for path in bad(run) if path.startswith("ablation/")}
+    assert found == {
+        "ablation/share/0/occlusion/parts.json",
+        "ablation/share/0/diffusion/inpaint/train/0-of-1.h5",
+        "ablation/share/0/diffusion/inpaint/train/pixels.h5",
+        "ablation/share/0/diffusion/latents/train-occluded/0-of-1.h5",
+        "ablation/share/0/diffusion/features/train-occluded/0-of-1.h5",
+        "ablation/share/0/training/blackout/convnext/seed0/run.json",
+        "ablation/weights/10/training/blackout/convnext/seed0/run.json",
+    }
+
+
+def test_what_lies_where_no_step_writes_is_named(run: Path) -> None:
+    for name in ("ablation/share/left.h5", "diffusion/left.h5", "ablation/note.txt"):
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_bytes(b"nobody's")
+    found = bad(run)
+    assert "lies where no step keeps" in found.pop("ablation/share/left.h5")
+    assert "lies where no step keeps" in found.pop("diffusion/left.h5")
+    assert "no digest record" in found.pop("ablation/note.txt")
     assert not found
 
 

@@ -81,7 +81,8 @@ class Scene:
 def scenes(small: bool = False) -> Scene:
     """Drawings with the larger half of their parts hidden, or with the smallest part alone."""
     from dfeat.data.classes import class_infos
-    from dfeat.demo.drawing import SIZE, WNIDS, polygon_mask
+    from dfeat.demo.canvas import SIZE, polygon_mask
+    from dfeat.demo.dresses import WNIDS
     from dfeat.demo.worlds import draw_one
     from dfeat.occlusion.paint import black_out
     from dfeat.occlusion.parts import choose_parts

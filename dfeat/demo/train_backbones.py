@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dfeat.demo.drawing import SIZE, WNIDS
+from dfeat.demo.canvas import SIZE
+from dfeat.demo.dresses import WNIDS
 from dfeat.demo.worlds import draw_set
 from dfeat.occlusion.patches import drop_grid
 from dfeat.settings import Backbone

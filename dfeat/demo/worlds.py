@@ -16,7 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dfeat.demo.drawing import SIZE, SUPER_CATEGORIES, WNIDS, Drawing, draw, draw_occluder, polygon_mask
+from dfeat.demo.canvas import SIZE, polygon_mask
+from dfeat.demo.drawing import Drawing, draw
+from dfeat.demo.dresses import SUPER_CATEGORIES, WNIDS
+from dfeat.demo.occluders import draw_occluder
 from dfeat.randomness import rng_for
 from dfeat.storage.atomic import write_bytes, write_json, write_text
 

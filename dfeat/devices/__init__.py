@@ -12,6 +12,7 @@ import os
 from typing import TYPE_CHECKING
 
 from dfeat.devices.driver import machine_devices
+from dfeat.devices.energy import meter
 from dfeat.devices.leases import jobs_at_once, lease, occupancy
 from dfeat.progress import say
 
@@ -23,6 +24,8 @@ __all__ = ["compute_on", "jobs_at_once", "machine_devices", "occupancy", "pick_d
 
 def compute_on(gpus: int, threads: int, job: str) -> torch.device:
     """Take the devices of a job, fix torch's threads, and say where it computes. Call it before CUDA starts.
+
+    What the devices consume from here on is said when the process ends, where they tell (`devices.energy`).
 
     With `gpus` 0, or where there is no device, that is the CPU. A process that a leaseholder started to compute beside
     others (LOCAL_RANK says which it is) takes nothing: one of its parent's devices is its own.
@@ -38,6 +41,7 @@ def compute_on(gpus: int, threads: int, job: str) -> torch.device:
     device = pick_device() if gpus else torch.device("cpu")
     names = ", ".join(f"{device.uuid} ({device.name})" for device in devices)
     if device.type == "cuda":
+        meter(devices)
         say(f"{job} computes on {names or 'the first CUDA device; the driver lists none, so none was leased'}")
     elif names:
         say(f"{job} has {names}, which torch cannot use: it computes on the CPU")

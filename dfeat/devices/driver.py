@@ -7,6 +7,10 @@ import re
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
+
+PRETENDED: Final = "pretended"
+"""What devices of DFEAT_DEVICES are called."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,7 @@ def machine_devices() -> list[Device]:
     """The devices of this machine in the driver's order, from the driver's own tool; CUDA is not started."""
     pretended = os.environ.get("DFEAT_DEVICES")
     if pretended is not None:
-        return [Device(name, "pretended") for name in re.split(r"[,\s]+", pretended) if name]
+        return [Device(name, PRETENDED) for name in re.split(r"[,\s]+", pretended) if name]
     try:
         seen = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError):

@@ -33,6 +33,8 @@ SCHEDULERS: Final = {
     "_CONDOR_JOB_AD": "HTCondor",
 }
 """A variable that a scheduler sets in its jobs, and the scheduler."""
+PARTS: Final = ("SLURM_SHARDS_ON_NODE", "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE")
+"""What SLURM sets in a job that it assigned a part of a device: a shard, or a share of MPS."""
 
 _held: dict[Path, int] = {}
 """Locks of this process and their descriptors, which stay open until it ends."""
@@ -86,6 +88,11 @@ def occupancy() -> list[tuple[Device, int, str | None]]:
 def jobs_at_once() -> int:
     """How many GPU jobs this machine takes at once: its devices times their slots, or its cores where it has none."""
     return len(visible_devices()) * _slots() or os.cpu_count() or 1
+
+
+def shared() -> bool:
+    """Whether other jobs may compute on this job's devices as well, by slots or by the scheduler's leave."""
+    return _slots() > 1 or any(variable in os.environ for variable in PARTS)
 
 
 def _assigned(count: int) -> list[Device] | None:

@@ -6,7 +6,7 @@ What enters: a run's folder (benchmark files, logs, artifacts, predictions) and 
 - seconds: wall time of the jobs, from Snakemake's benchmark files (an interrupted job counts its last attempt);
 - flops: floating-point operations by `doctor.counts`;
 - bytes: what is kept on disk;
-- joules: of the devices, where they tell; from the jobs' logs.
+- joules: of the devices, where they tell; from the jobs' logs (of the last attempt as well, which begins its log anew).
 
 `prepare` and `train` are per training image, `test` per test view (an image at a level); trainings are means over
 seeds. `extra` is what preparing and training cost beyond None, and `per_point` that for each percentage point of
@@ -41,7 +41,10 @@ PREPARED: Final = {
     ),
 }
 """For a method that prepares artifacts: its jobs in the diffusion step, by how their names begin, and their folders."""
-ENERGY: Final = re.compile(r"^energy: ([0-9.]+) J", re.MULTILINE)
+DEVICELESS: Final = ("inpainted_pixels",)
+"""Jobs among these that take no device, and so none of its joules."""
+ENERGY: Final = re.compile(r"^(?:dfeat: )?energy: ([0-9.]+) J\b", re.MULTILINE)
+"""The line of `devices.energy` in a job's log."""
 
 
 class Flops(Protocol):
@@ -111,8 +114,10 @@ class _Run:
         return float(found[-1]) if found else None
 
     def of_jobs(self, quantity: str, step: str, *beginnings: str) -> float | None:
-        """Seconds or joules of a step's jobs."""
-        return self.measured(step, beginnings, self.seconds if quantity == "seconds" else self.joules)
+        """Seconds of a step's jobs, or joules of those that take a device."""
+        if quantity == "seconds":
+            return self.measured(step, beginnings, self.seconds)
+        return self.measured(step, [start for start in beginnings if start not in DEVICELESS], self.joules)
 
 
 def write_efficiency(results: Path, settings: Settings, flops: Flops, out: Path) -> None:

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dfeat.demo.drawing import CLASSES, SIZE, WNIDS, draw, draw_occluder, polygon_mask
+from dfeat.demo.canvas import SIZE, polygon_mask
+from dfeat.demo.drawing import draw
+from dfeat.demo.dresses import CLASSES, WNIDS
+from dfeat.demo.occluders import draw_occluder
 from dfeat.demo.worlds import PART_NAMES, draw_occluded, draw_one, write_demo_data
 
 

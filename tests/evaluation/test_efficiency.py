@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def job(run: Path, step: str, name: str, seconds: float, joules: float | None = 
     """The benchmark file and the log of a job."""
     for folder, text in (
         ("benchmarks", f"s\th:m:s\tmax_rss\n{seconds}\t0:00:01\t9\n"),
-        ("logs", "done\n" if joules is None else f"energy: {joules} J (a device)\ndone\n"),
+        ("logs", "done\n" if joules is None else f"dfeat: x computes on GPU-a\ndfeat: energy: {joules} J of GPU-a\n"),
     ):
         path = run / folder / step / f"{name}.{'tsv' if folder == 'benchmarks' else 'log'}"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,7 +85,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 model.write_bytes(bytes(500))
     job(run, "diffusion", "inpaint_0-of-2", 60, 600)
     job(run, "diffusion", "inpaint_1-of-2", 40, 400)
-    job(run, "diffusion", "inpainted_pixels", 10)  # on no device, so its energy is not known
+    job(run, "diffusion", "inpainted_pixels", 10)  # takes no device, so none of its joules
     shard(run, "inpaint/train", 4000)
     for view in ("train", "train-occluded", "simulated@0", "simulated@40", "simulated@80", "real@0"):
         job(run, "diffusion", f"latents_{view}_0-of-1", 3, 30)
@@ -131,7 +132,7 @@ def test_flops_bytes_and_joules(run: Path) -> None:
     assert rows["sd_features", "swin", "bytes"]["test"] == 4 * 1000 / (4 * TEST_IMAGES)
     assert rows["none", "swin", "bytes"]["train"] == 500 / IMAGES
     assert rows["sd_features", "swin", "joules"]["prepare"] == pytest.approx(100 / IMAGES)
-    assert "prepare" not in rows["sd_inpaint", "swin", "joules"]  # one of its jobs told nothing
+    assert rows["sd_inpaint", "swin", "joules"]["prepare"] == pytest.approx((600 + 400) / IMAGES)
 
 
 def test_the_price_of_a_point_is_the_extra_over_the_gain(run: Path) -> None:
@@ -156,6 +157,23 @@ def test_what_was_not_measured_is_left_empty(run: Path, tmp_path: Path) -> None:
     write_efficiency(tmp_path, settings, Fixed({"convnext": 1.0, "swin": 1.0}), tmp_path / "report")
     assert {key[2] for key in rows_of(tmp_path)} == {"flops"}
     assert "Not measured" in (tmp_path / "report" / "efficiency.md").read_text()
+
+
+def test_joules_of_which_a_part_is_not_known_are_left_empty_and_the_last_line_of_a_log_counts(
+    run: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    logs = tmp_path / "run" / "logs"
+    (logs / "diffusion/inpaint_1-of-2.log").write_text("dfeat: x computes on the CPU\n")
+    with (logs / "diffusion/latents_train_0-of-1.log").open("a") as log:
+        log.write("no energy: 9 J\ndfeat: energy: 1030.000 J of GPU-a, GPU-b\n")
+    write_efficiency(
+        tmp_path / "run", settings_of(*METHODS), Fixed({"convnext": 1.0, "swin": 1.0}), tmp_path / "report"
+    )
+    rows = rows_of(tmp_path)
+    assert "prepare" not in rows["sd_inpaint", "swin", "joules"] and "extra" not in rows["sd_inpaint", "swin", "joules"]
+    assert rows["sd_inpaint", "swin", "joules"]["train"] == pytest.approx(1000 / IMAGES)
+    assert rows["sd_features", "swin", "joules"]["prepare"] == pytest.approx(1100 / IMAGES)
 
 
 def test_the_claim_on_cost_is_read_off_it(run: Path, tmp_path: Path) -> None:
