@@ -27,6 +27,8 @@ from dfeat.training.network import Classifier, normalised
 
 PER_CLASS = 250
 BATCH = 64
+MOST_BOXES, MOST_ERASED = 24, 0.6
+"""Random erasing: boxes in an image, and the share of it that they cover together where they do not overlap."""
 
 
 def pretrain(backbone: Backbone, out: Path, *, epochs: int, seed: int, start: Path | None = None) -> None:
@@ -80,7 +82,7 @@ def _step(model: Classifier, optimizer: torch.optim.Optimizer, images: Tensor, t
 
 
 def _augmented(images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Shift and flip; then CutMix on half of the batches, random erasing of one or two boxes on the rest."""
+    """Shift and flip; then CutMix on two of five batches, random erasing of up to 60 % in 1 to 24 boxes on the rest."""
     if torch.rand((), generator=generator) < 0.5:
         images = images.flip(3)
     top, left = torch.randint(13, (2,), generator=generator).tolist()
@@ -94,8 +96,10 @@ def _augmented(images: Tensor, labels: Tensor, generator: torch.Generator) -> tu
         kept = 1 - (b - a) * (d - c) / SIZE**2
         return mixed.contiguous(memory_format=torch.channels_last), kept * targets + (1 - kept) * targets[partner]
     for image in images:
-        for _ in range(int(torch.randint(0, 5, (), generator=generator))):
-            a, b, c, d = _box(float(torch.rand((), generator=generator)) * 0.18 + 0.02, generator)
+        count = int(torch.randint(1, MOST_BOXES + 1, (), generator=generator))
+        share = float(torch.rand((), generator=generator)) * MOST_ERASED / count
+        for _ in range(count):
+            a, b, c, d = _box(share, generator)
             image[:, a:b, c:d] = torch.randn((), generator=generator)
     return images.contiguous(memory_format=torch.channels_last), targets
 
