@@ -21,7 +21,7 @@ from dfeat.doctor.operations import (
     known_backbone,
     until_flops,
 )
-from dfeat.settings import Backbone, FeatureSettings, InpaintSettings, Settings
+from dfeat.settings import Backbone, FeatureSettings, InpaintSettings, Method, Settings
 from dfeat.training.weights import weights_path
 
 BACKBONE_BYTES: Final = 355_000_000
@@ -53,7 +53,12 @@ class Cost:
 
     def hours(self, device: str) -> float:
         """Estimated hours on one device of that name."""
-        return self.flops / (EFFICIENCY * PEAK[device][self.precision]) / 3600
+        return hours(self.flops, device, self.precision)
+
+
+def hours(flops: float, device: str, precision: str) -> float:
+    """Estimated hours of so many FLOPs on one device of that name."""
+    return flops / (EFFICIENCY * PEAK[device][precision]) / 3600
 
 
 def estimate(settings: Settings, images: Mapping[str, int]) -> list[Cost]:
@@ -125,12 +130,17 @@ def _latents_and_features(settings: Settings, images: Mapping[str, int]) -> list
     return [latents, Cost("features", views, views * width * 2, flops, precision, how, jobs)]
 
 
+def training_flops(settings: Settings, images: int, backbone: Backbone, method: Method) -> float:
+    """FLOPs of training one model on so many originals and as many twins; replace shows the network the masks too."""
+    training, passes = settings.training, 2 if method == "replace" else 1
+    return 2 * images * training.epochs * passes * backbone_flops(backbone.name, training.image_size, training=True)
+
+
 def _training(settings: Settings, images: int) -> Cost:
     training, seeds = settings.training, len(settings.training.seeds)
-    passes = sum(2 if method == "replace" else 1 for method in training.methods)
     models = len(training.methods) * len(training.backbones) * seeds
-    one = sum(backbone_flops(b.name, training.image_size, training=True) for b in training.backbones.values())
-    flops = 2 * images * training.epochs * passes * seeds * one
+    pairs = [(backbone, method) for backbone in training.backbones.values() for method in training.methods]
+    flops = seeds * sum(training_flops(settings, images, *pair) for pair in pairs)
     size = sum(map(_weights_bytes, training.backbones.values())) * len(training.methods) * seeds
     how = f"{training.epochs} epochs of originals and twins; replace also sees masks{_taken_for(settings)}"
     return Cost("training", models, size, flops, training.precision, how, models)

@@ -1,4 +1,4 @@
-"""How many shards a run is split into, so that a job holds 20 to 30 minutes on its device.
+"""How many shards a run is split into, so that a job holds 20 to 30 minutes on its device, and how long a training may take.
 
 What enters: settings in which `diffusion.inpaint.shards` or `diffusion.features.shards` is null. What leaves: the same
 with numbers there, from the cost model and `resources.device`, for the number of images that the settings state: not
@@ -7,16 +7,19 @@ for those found on disk, or an image more would make every shard anew.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Final
 
-from dfeat.doctor.costs import estimate
-from dfeat.settings import Settings
+from dfeat.doctor.costs import estimate, hours, is_small, training_flops
+from dfeat.settings import Method, Settings
 
 MINUTES: Final = 25
 """What a job should take: long beside its start of half a minute, short beside what a crash may cost."""
 MOST_JOBS: Final = 2000
 """Of a whole run: a dry run of these takes Snakemake seconds, and a scheduler takes them."""
+SLACK: Final = 1.5
+"""Time that a training is given, over the time it is estimated to take."""
 UNSTATED: Final = 10_000
 """Images that a set is taken to have where `expected_images` is null."""
 
@@ -41,6 +44,19 @@ def sized(settings: Settings) -> Settings:
         }
     )
     return settings.model_copy(update={"diffusion": filled})
+
+
+def training_minutes(settings: Settings, backbone: str, method: Method) -> int:
+    """Minutes to ask a scheduler for to train one model: `SLACK` times the estimate on `resources.device`.
+
+    Never less than eight times `resources.runtime`, which is all there is to go by for models of unknown size.
+    """
+    least = 8 * settings.resources.runtime
+    if is_small(settings):
+        return least
+    training, device = settings.training, settings.resources.device
+    flops = training_flops(settings, _stated(settings)["train"], training.backbones[backbone], method)
+    return max(least, math.ceil(SLACK * 60 * hours(flops, device, training.precision) / training.gpus))
 
 
 def _wanted(settings: Settings, images: Mapping[str, int], rows: int) -> tuple[int, int]:

@@ -9,7 +9,7 @@ import yaml
 
 from dfeat.doctor.config import read_settings
 from dfeat.doctor.costs import PEAK, estimate
-from dfeat.doctor.sizing import MOST_JOBS, sized
+from dfeat.doctor.sizing import MOST_JOBS, sized, training_minutes
 from dfeat.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -61,3 +61,27 @@ def test_the_shards_do_not_follow_what_is_on_disk(tmp_path: Path, monkeypatch: p
     index.write_text("key\n")
     monkeypatch.chdir(tmp_path)
     assert settings(tmp_path, {}).diffusion == before
+
+
+def test_a_training_is_given_more_time_than_it_is_estimated_to_take(tmp_path: Path) -> None:
+    """Replace Parts shows the network each image's mask as well; several devices share the work."""
+    chosen = settings(tmp_path, {"resources": {"device": "T4"}})
+    cost = next(cost for cost in estimate(chosen, PAPER) if cost.step == "training")
+    given = sum(
+        training_minutes(chosen, backbone, method)
+        for backbone in chosen.training.backbones
+        for method in chosen.training.methods
+    )
+    seeds = len(chosen.training.seeds)
+    assert 1.4 < given * seeds / (60 * cost.hours("T4")) < 1.6
+    assert training_minutes(chosen, "swin", "replace") == pytest.approx(
+        2 * training_minutes(chosen, "swin", "none"), abs=2
+    )
+    shared = settings(tmp_path, {"resources": {"device": "T4", "runtime": 10}, "training": {"gpus": 4}})
+    assert training_minutes(shared, "swin", "none") == pytest.approx(
+        training_minutes(chosen, "swin", "none") / 4, abs=1
+    )
+
+
+def test_a_training_of_unknown_size_is_given_what_the_settings_say(tmp_path: Path) -> None:
+    assert training_minutes(settings(tmp_path, {}, "config/demo.yaml"), "swin", "none") == 8 * 30

@@ -3,7 +3,7 @@ import sys
 from pathlib import Path
 
 from dfeat.doctor import missing_inputs
-from dfeat.doctor.sizing import sized
+from dfeat.doctor.sizing import sized, training_minutes
 from dfeat.errors import UserError
 from dfeat import settings as dfeat_settings
 from dfeat.evaluation.sets import published_sets, sets_of, study_sets

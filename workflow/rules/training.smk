@@ -19,7 +19,8 @@ rule train:
     resources:
         gpu=GPU * SETTINGS.training.gpus,
         mem_mb=grown(SETTINGS.resources.mem_mb),
-        runtime=grown(8 * SETTINGS.resources.runtime),
+        runtime=lambda wildcards, attempt: attempt
+        * training_minutes(SETTINGS, wildcards.backbone, wildcards.method),
     params:
         data=subpath(input.index, parent=True),
         folder=subpath(output[0], parent=True),
