@@ -1,4 +1,5 @@
 """Random resized crops: drawn by seed, named by shares of the image, so that one crop can be cut of any size of it.
+And the keys of rows where a set has several of an image: crops, or inpainted copies.
 
 What enters: an image's size and a generator. What leaves: a `Crop`, which the trainer cuts of the cached pixels and
 of the masks, and the diffusion step of the original, so that both see the same part of the object.
@@ -36,8 +37,18 @@ def random_crop(height: int, width: int, scale: tuple[float, float], flip: float
 
 
 def view_key(key: str, number: int) -> str:
-    """The row key of an image's crop `number` where a set has several views."""
+    """The row key of an image's crop or inpainted copy `number` where a set has several."""
     return f"{key}#{number}"
+
+
+def view_keys(key: str, count: int) -> list[str]:
+    """The row keys of an image in a set with `count` rows of each: its own, or that of each view."""
+    return [key] if count == 1 else [view_key(key, number) for number in range(count)]
+
+
+def image_key(row_key: str) -> str:
+    """The key of the image that a row is a view of; the inverse of `view_key`."""
+    return row_key.rpartition("#")[0]
 
 
 def _span(low: float, high: float, length: int) -> slice:

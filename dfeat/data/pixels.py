@@ -27,7 +27,7 @@ from dfeat.settings import PixelsStage
 from dfeat.storage.atomic import reserve, staged
 from dfeat.storage.provenance import settings_text
 from dfeat.storage.records import recorded_digests
-from dfeat.storage.shards import SCHEMA, open_shard, read_shard
+from dfeat.storage.shards import SCHEMA, Shard, open_shard, read_shard
 
 RECIPE: Final = 2
 Pixels = NDArray[np.uint8]
@@ -75,19 +75,35 @@ def cache_index(index_folder: Path, settings: PixelsStage, out: Path) -> int:
     shapes = [resized_shape(r.height, r.width, settings.short_side) for r in index.records]
     images = (index.load(record) for record in index.records)
     keys = [record.key for record in index.records]
-    _write(out, keys, shapes, images, settings, "", index_digest(index_folder))
+    _write(out, keys, shapes, images, settings.model_dump(mode="json"), "", index_digest(index_folder))
     return len(index.records)
 
 
 def cache_inpainted(shards: list[Path], settings: PixelsStage, out: Path) -> int:
-    """Decode the images of inpaint shards into the cache `out`; returns their number."""
+    """Decode the images of inpaint shards into the cache `out`; returns their number.
+
+    Where the shards hold several copies of each image, so does the cache, and it says so. UserError where they disagree.
+    """
     content = [read_shard(path, "inpaint") for path in shards]
+    copies = [copies_in(shard) for shard in content]
+    odd = next((path for path, count in zip(shards, copies, strict=True) if count != copies[0]), None)
+    if odd is not None:
+        raise UserError(
+            f"{odd} has another number of copies of each image (diffusion.inpaint.copies) than {shards[0]}, which has "
+            f"{copies[0]}; make the shards again with one value, by `dfeat inpaint`"
+        )
     rows = sorted((key, encoded) for shard in content for key, encoded in zip(shard.keys, shard.payload, strict=True))
     sizes = [Image.open(io.BytesIO(encoded)).size for _, encoded in rows]
     shapes = [resized_shape(height, width, settings.short_side) for width, height in sizes]
     images = (np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB")) for _, encoded in rows)
-    _write(out, [key for key, _ in rows], shapes, images, settings, content[0].model, content[0].index)
+    described = settings.model_dump(mode="json") | ({"copies": copies[0]} if copies[0] > 1 else {})
+    _write(out, [key for key, _ in rows], shapes, images, described, content[0].model, content[0].index)
     return len(rows)
+
+
+def copies_in(shard: Shard) -> int:
+    """How many copies of each image an inpaint shard has."""
+    return int(json.loads(shard.settings)["inpaint"].get("copies", 1))
 
 
 def _write(
@@ -95,7 +111,7 @@ def _write(
     keys: list[str],
     shapes: list[tuple[int, int]],
     images: Iterable[Pixels],
-    settings: PixelsStage,
+    described: dict[str, Any],
     model: str,
     index: str,
 ) -> None:
@@ -118,7 +134,7 @@ def _write(
         digest, position = hashlib.sha256(), 0
         bar = progress(len(keys), "pixels")
         for image, (height, width) in zip(images, shapes, strict=True):
-            row = np.ascontiguousarray(resize(image, height, width, settings.interpolation)).reshape(-1)
+            row = np.ascontiguousarray(resize(image, height, width, described["interpolation"])).reshape(-1)
             pixels[position : position + row.size] = row
             digest.update(row.data)
             position += row.size
@@ -128,7 +144,7 @@ def _write(
             schema=SCHEMA,
             kind="pixels",
             recipe=RECIPE,
-            settings=settings_text(settings),
+            settings=settings_text(described),
             model=model,
             rows=len(keys),
             sha256=digest.hexdigest(),
@@ -151,7 +167,8 @@ class PixelCache:
             self._start = file["offset"][:]
             self._length = file["pixels"].shape[0]
             self._at = file["pixels"].id.get_offset()
-            self.short_side = int(json.loads(file.attrs["settings"])["short_side"])
+            settings = json.loads(file.attrs["settings"])
+            self.short_side, self.copies = int(settings["short_side"]), int(settings.get("copies", 1))
             self.index = str(file.attrs.get("index", ""))
             wanted = str(file.attrs["sha256"])
         self.row_of = {key: row for row, key in enumerate(self.keys)}
@@ -167,11 +184,6 @@ class PixelCache:
         height, width = self._shape[row]
         start = self._start[row]
         return self._pixels()[start : start + int(height) * int(width) * 3].reshape(height, width, 3)
-
-    def shape_of(self, key: str) -> tuple[int, int]:
-        """(height, width) of the image of that key."""
-        height, width = self._shape[self.row_of[key]]
-        return int(height), int(width)
 
     def _pixels(self) -> Any:
         if self._map is None:

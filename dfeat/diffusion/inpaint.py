@@ -1,7 +1,8 @@
 """Input augmentation: the chosen parts filled in by a frozen diffusion model (Sec. 3, "Input Augmentation").
 
 What enters: the training index and its chosen parts. What leaves: a shard of images, losslessly encoded, at
-their own size: inside the chosen parts what the model made up, outside the original pixels, exactly.
+their own size: inside the chosen parts what the model made up, outside the original pixels, exactly. With `copies` K > 1
+an image has K rows, each from a seed of its own.
 
 The image that goes in is already occluded: the 4-channel path encodes what it is given, and hidden pixels
 would leak at the borders of the mask. The procedure is that of diffusers' StableDiffusionInpaintPipeline at
@@ -14,7 +15,6 @@ from __future__ import annotations
 import io
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -27,6 +27,7 @@ from PIL import Image
 from dfeat.data.classes import lemmas
 from dfeat.data.index import ClassInfo, Record, index_digest, read_index
 from dfeat.data.pixels import resize
+from dfeat.diffusion.canvas import Canvas, Copy, copies_of
 from dfeat.diffusion.crops import Square, around, sides
 from dfeat.diffusion.denoise import Denoiser
 from dfeat.diffusion.features import draw_noise
@@ -36,10 +37,8 @@ from dfeat.diffusion.models import DiffusionModel, compile_model, load_model
 from dfeat.diffusion.schedule import passes
 from dfeat.diffusion.stream import Done, Waiting, fetched, padded, prepared, to_device
 from dfeat.errors import UserError
-from dfeat.occlusion.paint import black_out, replace
 from dfeat.occlusion.parts import Parts, read_parts
 from dfeat.progress import progress
-from dfeat.randomness import seed_for
 from dfeat.settings import InpaintSettings, InpaintStage, ModelSource
 from dfeat.storage.shards import Shard, write_shard
 
@@ -187,42 +186,6 @@ def _solver(scheduler: Any, name: str) -> Any:
     return scheduler
 
 
-def paste_known(
-    inpainted: NDArray[np.uint8], original: NDArray[np.uint8], mask: NDArray[np.bool_]
-) -> NDArray[np.uint8]:
-    """The inpainted square back at the original's size, with every known pixel the original's.
-
-    `inpainted` (R, R, 3), `original` (H, W, 3), `mask` (H, W) True where hidden.
-    """
-    height, width = mask.shape
-    return replace(original, mask, resize(inpainted, height, width))
-
-
-@dataclass
-class _Row:
-    """An image on its way: at its own size, and the square of it that is inpainted."""
-
-    record: Record
-    original: NDArray[np.uint8]
-    mask: NDArray[np.bool_]
-    square: Square
-    resolution: int
-
-    def to_fill(self) -> NDArray[np.uint8]:
-        """(side, side, 4) uint8: the square with hidden pixels black, and the mask as 0 and 255."""
-        side = self.resolution
-        shown = resize(black_out(self.original, self.mask), side, side)
-        hidden = resize(self.mask, side, side)
-        whole = np.concatenate([black_out(shown, hidden), (hidden * np.uint8(255))[..., None]], axis=-1)
-        return np.ascontiguousarray(whole[self.square.where])
-
-    def finished(self, filled: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The image at its own size, the filled square in it, known pixels its own."""
-        whole = np.zeros((self.resolution, self.resolution, 3), np.uint8)
-        whole[self.square.where] = filled
-        return paste_known(whole, self.original, self.mask)
-
-
 def inpaint_shard(
     index_folder: Path,
     parts_file: Path,
@@ -232,35 +195,40 @@ def inpaint_shard(
     shard: tuple[int, int] = (0, 1),
     workers: int = 0,
 ) -> Done:
-    """Inpaint shard (i, n) of the training images that have parts, `workers` threads preparing them."""
+    """Inpaint shard (i, n) of the training images that have parts, `workers` threads preparing them.
+
+    A row is an image, or with `settings.inpaint.copies` K > 1 one of its copies, `view_key(key, 0)` to K - 1.
+    """
     index, digest = read_index(index_folder), index_digest(index_folder)
     parts = read_parts(parts_file, index=digest)
     records = part_of([record for record in index.records if record.key in parts.rows], shard)
     inpainter = Inpainter(load_model(settings.model, "inpaint", device, settings.resolution), settings.inpaint)
+    copies = [copy for record in records for copy in copies_of(record, settings.inpaint)]
     names = _class_names(index.classes, settings.inpaint.class_name)
     compile_model(inpainter.model, settings.compile)
     squares = _squares(records, parts, settings, inpainter.model)
-    waiting, bar = Waiting(), progress(len(records), "inpaint")
+    waiting, bar = Waiting(), progress(len(copies), "inpaint")
 
-    def prepare(record: Record) -> tuple[_Row, NDArray[np.uint8]]:
-        row = _Row(record, index.load(record), parts.mask(record.key), squares[record.key], settings.resolution)
+    def prepare(copy: Copy) -> tuple[Canvas, NDArray[np.uint8]]:
+        key = copy.record.key
+        row = Canvas(copy, index.load(copy.record), parts.mask(key), squares[key], settings.resolution)
         return row, row.to_fill()
 
-    def filled() -> Iterator[tuple[_Row, NDArray[np.uint8]]]:
+    def filled() -> Iterator[tuple[Canvas, NDArray[np.uint8]]]:
         for side in sorted({square.side for square in squares.values()}):
-            alike = [record for record in records if squares[record.key].side == side]
+            alike = [copy for copy in copies if squares[copy.record.key].side == side]
             rows = prepared(alike, prepare, workers, 2 * settings.batch_size)
             yield from _fill_all(inpainter, waiting.of(rows), settings, names, bar)
 
-    def encode(item: tuple[_Row, NDArray[np.uint8]]) -> tuple[str, bytes]:
+    def encode(item: tuple[Canvas, NDArray[np.uint8]]) -> tuple[str, bytes]:
         row, square = item
-        return row.record.key, _encoded(row.finished(square), settings.inpaint.encoding)
+        return row.copy.key, _encoded(row.finished(square), settings.inpaint.encoding)
 
     encoded = dict(prepared(filled(), encode, workers, 2 * settings.batch_size))
     bar.close()
-    done = Done.after(len(records), waiting)
-    keys = [record.key for record in records]
-    extras = {"seed": np.array([_seed(settings, key) for key in keys], np.int64)}
+    done = Done.after(len(copies), waiting)
+    keys = [copy.key for copy in copies]
+    extras = {"seed": np.array([copy.seed for copy in copies], np.int64)}
     model, payload = inpainter.model, [encoded[key] for key in keys]
     write_shard(out, Shard("inpaint", RECIPE, settings, model.digest, keys, payload, extras, model.digests, digest))
     return done
@@ -280,37 +248,33 @@ def _squares(
 
 def _fill_all(
     inpainter: Inpainter,
-    rows: Iterator[tuple[_Row, NDArray[np.uint8]]],
+    rows: Iterator[tuple[Canvas, NDArray[np.uint8]]],
     settings: InpaintStage,
     names: Sequence[str],
     bar: Any,
-) -> Iterator[tuple[_Row, NDArray[np.uint8]]]:
+) -> Iterator[tuple[Canvas, NDArray[np.uint8]]]:
     """Rows of one side with their filled squares, in batches of one shape."""
-    held: deque[list[_Row]] = deque()
+    held: deque[list[Canvas]] = deque()
 
-    def compute(batch: list[tuple[_Row, NDArray[np.uint8]]]) -> tuple[torch.Tensor, ...]:
+    def compute(batch: list[tuple[Canvas, NDArray[np.uint8]]]) -> tuple[torch.Tensor, ...]:
         here = [row for row, _ in batch]
         squares = np.stack([square for _, square in batch])
-        prompts = [settings.inpaint.prompt.replace("<object_class>", names[row.record.label]) for row in here]
-        seeds = [_seed(settings, row.record.key) for row in here]
+        prompts = [settings.inpaint.prompt.replace("<object_class>", names[row.copy.record.label]) for row in here]
+        seeds = [row.copy.seed for row in here]
         return inpainter.fill(squares[..., :3], squares[..., 3] > 0, prompts, seeds)
 
     fitting = Fitting(compute, settings.batch_size, "inpaint")
 
-    def remembered(batch: list[tuple[_Row, NDArray[np.uint8]]]) -> tuple[torch.Tensor, ...]:
+    def remembered(batch: list[tuple[Canvas, NDArray[np.uint8]]]) -> tuple[torch.Tensor, ...]:
         held.append([row for row, _ in batch])
         return fitting(batch)
 
     for filled, finite in fetched(padded(rows, settings.batch_size), remembered):
         here = held.popleft()
-        inpainter.check_finite(finite, [row.record.key for row in here])
-        count = len({row.record.key for row in here})
+        inpainter.check_finite(finite, [row.copy.key for row in here])
+        count = len({row.copy.key for row in here})
         bar.update(count)
         yield from zip(here[:count], filled[:count], strict=True)
-
-
-def _seed(settings: InpaintStage, key: str) -> int:
-    return seed_for(settings.inpaint.seed, key, "inpaint")
 
 
 def _class_names(classes: Sequence[ClassInfo], which: str) -> list[str]:

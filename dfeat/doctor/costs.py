@@ -66,7 +66,7 @@ def estimate(settings: Settings, images: Mapping[str, int]) -> list[Cost]:
     methods = settings.training.methods
     costs = [_pixels(settings, images)]
     if "sd_inpaint" in methods:
-        costs.append(_inpaint(settings, images["train"]))
+        costs.append(_inpaint(settings, settings.diffusion.inpaint.copies * images["train"]))
     if "sd_features" in methods:
         costs += _latents_and_features(settings, images)
     return [*costs, _training(settings, images["train"]), _evaluation(settings, images)]
@@ -85,7 +85,7 @@ def _views(settings: Settings, images: Mapping[str, int]) -> int:
 
 
 def _pixels(settings: Settings, images: Mapping[str, int]) -> Cost:
-    inpainted = images["train"] if "sd_inpaint" in settings.training.methods else 0
+    inpainted = settings.diffusion.inpaint.copies * images["train"] if "sd_inpaint" in settings.training.methods else 0
     count, side = sum(images.values()) + inpainted, settings.data.short_side
     how = f"3 bytes a pixel, short side {side}, aspect 4:3"
     return Cost("pixels", count, round(count * 4 * side * side), 0.0, "float32", how)
@@ -103,6 +103,7 @@ def feature_flops(chosen: FeatureSettings, resolution: int) -> float:
 
 
 def _inpaint(settings: Settings, images: int) -> Cost:
+    """The cost of so many inpainted images, all copies of an image counted."""
     chosen, resolution = settings.diffusion.inpaint, settings.diffusion.resolution
     one = inpaint_flops(chosen, resolution)
     rows, whole = round(total(chosen, 1, 1)), round(total(chosen, 1, 0))
@@ -112,6 +113,7 @@ def _inpaint(settings: Settings, images: int) -> Cost:
     size = round(images * pixels * BYTES_PER_PIXEL[chosen.encoding])
     shallow = f", {rows - whole} of them its outermost layer" if whole < rows else ""
     how = f"{rows} U-Net passes{shallow}, one encoding and decoding; {pixels // 1000}k pixels an image as {chosen.encoding}"
+    how = f"{chosen.copies} copies an image, each of {how}" if chosen.copies > 1 else how
     flops = images * one + prompts * TEXT
     return Cost("inpaint", images, size, flops, settings.diffusion.model.precision, how, shards)
 

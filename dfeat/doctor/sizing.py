@@ -59,6 +59,20 @@ def training_minutes(settings: Settings, backbone: str, method: Method) -> int:
     return max(least, math.ceil(SLACK * 60 * hours(flops, device, training.precision) / training.gpus))
 
 
+def sized_point(point: Settings, stated: Settings, run: Settings) -> Settings:
+    """A point of an ablation (from `run`, the sized settings of `stated`) with inpaint shards for its own cost.
+
+    Where `stated` has null and the point inpaints otherwise than the run, as with more copies. Features stay in as many
+    shards as the run's, since a point's features start from the run's latents, shard by shard.
+    """
+    inpaint = point.diffusion.inpaint
+    if stated.diffusion.inpaint.shards or inpaint == run.diffusion.inpaint:
+        return point
+    open_again = inpaint.model_copy(update={"shards": None})
+    diffusion = point.diffusion.model_copy(update={"inpaint": open_again})
+    return sized(point.model_copy(update={"diffusion": diffusion}))
+
+
 def _wanted(settings: Settings, images: Mapping[str, int], rows: int) -> tuple[int, int]:
     """Shards of inpainting, and of each view's latents and features, for jobs of `MINUTES` in the largest view."""
     minutes = {cost.step: 60 * cost.hours(settings.resources.device) for cost in estimate(settings, images)}

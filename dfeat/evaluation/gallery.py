@@ -6,7 +6,7 @@ What enters: the pixel caches of the training set and of its inpainted images, a
 
 The measure is the peak signal-to-noise ratio over the hidden pixels alone, PSNR = 10 log10(255^2 / MSE) in dB, of the
 inpainted image against the original. It says how near the fill is to what was there; a plausible fill that differs
-scores low, and one that the eye finds odd may score high.
+scores low, and one that the eye finds odd may score high. Of several inpainted copies of an image the first is looked at.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dfeat.data.crops import view_keys
 from dfeat.data.index import Index, Record, read_index
 from dfeat.data.pixels import PixelCache
 from dfeat.errors import UserError
@@ -60,6 +61,10 @@ class Sources:
         height, width = self.originals[key].shape[:2]
         picture = Image.fromarray(self.parts.mask(key).astype(np.uint8) * 255)
         return np.asarray(picture.resize((width, height), Image.Resampling.NEAREST)) > 127
+
+    def filled(self, key: str) -> Pixels:
+        """The inpainted picture of an image; of several copies the first, which is the one it has without others."""
+        return self.inpainted[view_keys(key, self.inpainted.copies)[0]]
 
     def class_name(self, record: Record) -> str:
         """The name of the record's class."""
@@ -102,7 +107,7 @@ def _sources(results: Path, settings: Settings) -> Sources:
 
 
 def _score(sources: Sources, key: str) -> float:
-    return psnr(sources.originals[key], sources.inpainted[key], sources.mask(key))
+    return psnr(sources.originals[key], sources.filled(key), sources.mask(key))
 
 
 def _draw_extremes(
@@ -117,7 +122,7 @@ def _draw_extremes(
         keys = [record.key for record in chosen]
         rows.append([sources.originals[key] for key in keys])
         rows.append([black_out(sources.originals[key], sources.mask(key)) for key in keys])
-        rows.append([sources.inpainted[key] for key in keys])
+        rows.append([sources.filled(key) for key in keys])
         titles += [[f"{scores[r.key]:.1f} dB, {sources.class_name(r)}" for r in chosen], [], []]
     labels = [f"{which}: {row}" for which in ("Best", "Worst") for row in ("original", "occluded", "inpainted")]
     picture_grid("gallery", labels, rows, titles, settings, out)
@@ -151,7 +156,7 @@ def _thumbnails(sources: Sources, record: Record, score: float, settings: Settin
         resized = np.asarray(partner.resize((original.shape[1], original.shape[0]), Image.Resampling.BICUBIC))
         shown[method_name("replace")] = replace(original, mask, resized)
     if "sd_inpaint" in settings.training.methods:
-        shown[method_name("sd_inpaint")] = sources.inpainted[key]
+        shown[method_name("sd_inpaint")] = sources.filled(key)
     for method, picture in shown.items():
         rated = method == method_name("sd_inpaint") and math.isfinite(score)
         yield {

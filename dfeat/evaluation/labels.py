@@ -1,9 +1,11 @@
 """Whether inpainted images keep their label: what a model that was never shown one still sees in them.
 
 What enters: the trained None models of a backbone, the training images, their occluded twins and the inpainted ones.
-What leaves: `verdicts.csv`, a row for each image with parts: how many of the models (seeds) give it its own class as it is,
+What leaves: `verdicts.csv`, a row for each inpainted image: how many of the models (seeds) give it its own class as it is,
 with the chosen parts black, and inpainted; accepted is what the majority does for the inpainted one. And from it
 `label_preservation.csv` and `.md`: acceptance by class, with the exact binomial interval (Clopper and Pearson 1934).
+Several copies of an image (`diffusion.inpaint.copies`) are judged each; they are alike, so the interval is that of as
+many images as there are, not of as many copies (Korn and Graubard 1998, at the greatest design effect).
 
 None was trained on the originals, so its rate on them is no accuracy; it is there as the ceiling, and the black one
 as the floor that inpainting has to rise above.
@@ -21,6 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dfeat.data.crops import image_key, view_keys
 from dfeat.data.index import index_digest, read_index
 from dfeat.data.pixels import PixelCache, evaluation_crop
 from dfeat.data.records import table_text
@@ -59,31 +62,33 @@ def judge(
             "inpainted images are judged by models without diffusion features; give those of the method none"
         )
     records = [record for record in index.records if record.key in parts.rows]
-    right = np.zeros((len(records), len(VIEWS)), np.int64)
+    right = np.zeros((len(records), 2 + filled.copies), np.int64)
     size, side = settings.batch_size, loaded[0].image_size
 
     def views(key: str) -> Iterator[NDArray[np.uint8]]:
         image = originals[key]
         hidden = evaluation_crop(parts.mask(key), settings.crop_pct, side)
         crop = evaluation_crop(image, settings.crop_pct, side)
-        yield from (crop, black_out(crop, hidden), evaluation_crop(filled[key], settings.crop_pct, side))
+        yield from (crop, black_out(crop, hidden))
+        for copy in view_keys(key, filled.copies):
+            yield evaluation_crop(filled[copy], settings.crop_pct, side)
 
     for start in range(0, len(records), size):
         batch = records[start : start + size]
         labels = np.array([record.label for record in batch])
         pictures = np.stack([np.stack(list(views(record.key))) for record in batch])
         padded = np.pad(pictures, [(0, size - len(batch))] + [(0, 0)] * 4, mode="edge")
-        for view in range(len(VIEWS)):
+        for view in range(right.shape[1]):
             for model in loaded:
                 best, _ = model.top5(np.ascontiguousarray(padded[:, view]), None)
                 right[start : start + len(batch), view] += best[: len(batch), 0] == labels
-    accepted = right[:, VIEWS.index("inpainted")] * 2 > len(loaded)
     rows = [
-        (record.key, record.label, len(loaded), *counts.tolist(), int(keep))
-        for record, counts, keep in zip(records, right, accepted, strict=True)
+        (copy, record.label, len(loaded), original, blackout, count, int(count * 2 > len(loaded)))
+        for record, (original, blackout, *counts) in zip(records, right.tolist(), strict=True)
+        for copy, count in zip(view_keys(record.key, filled.copies), counts, strict=True)
     ]
     write_text(out, table_text(COLUMNS, rows))
-    return int(accepted.sum())
+    return sum(row[-1] for row in rows)
 
 
 def read_verdicts(path: Path) -> list[dict[str, str]]:
@@ -96,12 +101,14 @@ def read_verdicts(path: Path) -> list[dict[str, str]]:
 
 def write_label_preservation(results: Path, settings: Settings, out: Path) -> None:
     """Write `label_preservation.csv` and `.md` from the verdicts of every backbone."""
-    classes = read_index(results / "data" / "train").classes
+    index = read_index(results / "data" / "train")
+    classes, keys = index.classes, {record.key for record in index.records}
     table: list[dict[str, str]] = []
     for backbone in settings.training.backbones:
         verdicts = read_verdicts(results / "evaluation" / "labels" / backbone / "verdicts.csv")
         by_label: dict[int, list[dict[str, str]]] = {}
         for row in verdicts:
+            row["image"] = row["key"] if row["key"] in keys else image_key(row["key"])
             by_label.setdefault(int(row["label"]), []).append(row)
         table.append(_rates(backbone, "", "all classes", verdicts))
         table += [_rates(backbone, classes[c].wnid, classes[c].name, by_label[c]) for c in sorted(by_label)]
@@ -111,16 +118,25 @@ def write_label_preservation(results: Path, settings: Settings, out: Path) -> No
 
 
 def _rates(backbone: str, wnid: str, name: str, rows: list[dict[str, str]]) -> dict[str, str]:
-    from scipy.stats import binomtest
-
-    accepted, count = sum(int(row["accepted"]) for row in rows), len(rows)
-    interval = binomtest(accepted, count).proportion_ci(0.95, "exact")
-    seen = {view: sum(int(row[view]) / int(row["models"]) for row in rows) / count for view in VIEWS}
+    images = len({row["image"] for row in rows})
+    accepted = sum(int(row["accepted"]) for row in rows) / len(rows)
+    low, high = exact_interval(accepted * images, images)
+    seen = {view: sum(int(row[view]) / int(row["models"]) for row in rows) / len(rows) for view in VIEWS}
     return {
-        "backbone": backbone, "wnid": wnid, "class": name, "n": str(count),
-        **{view: percent(rate) for view, rate in seen.items()}, "accepted": percent(accepted / count),
-        "low": percent(float(interval.low)), "high": percent(float(interval.high)),
+        "backbone": backbone, "wnid": wnid, "class": name, "n": str(images),
+        **{view: percent(rate) for view, rate in seen.items()}, "accepted": percent(accepted),
+        "low": percent(low), "high": percent(high),
     }  # fmt: skip
+
+
+def exact_interval(successes: float, n: int) -> tuple[float, float]:
+    """The exact 95 % interval of a share (Clopper and Pearson 1934). `successes` of `n` may be a fraction: a mean
+    over copies of each of n images."""
+    from scipy.stats import beta
+
+    low = float(beta.ppf(0.025, successes, n - successes + 1)) if successes > 0 else 0.0
+    high = float(beta.ppf(0.975, successes + 1, n - successes)) if successes < n else 1.0
+    return low, high
 
 
 def _markdown(table: list[dict[str, str]], settings: Settings) -> list[str]:

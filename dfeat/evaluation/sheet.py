@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dfeat.data.crops import view_keys
 from dfeat.data.index import read_index
+from dfeat.data.pixels import copies_in
 from dfeat.errors import UserError
 from dfeat.evaluation.figures import picture_grid
 from dfeat.occlusion.paint import black_out
@@ -50,13 +52,17 @@ def draw_sheet(results: Path, settings: Settings, out: Path) -> None:
 
 
 def read_inpainted(results: Path, keys: set[str]) -> dict[str, Pixels]:
-    """The inpainted training images of those keys, (H, W, 3) each at its own size. UserError where one is missing."""
+    """The inpainted training images of those keys, (H, W, 3) each at its own size; of several copies the first.
+
+    UserError where one is missing.
+    """
     folder = results / "diffusion" / "inpaint" / "train"
     found: dict[str, Pixels] = {}
     for path in sorted(folder.glob("*-of-*.h5")):
         shard = read_shard(path, "inpaint")
-        for key, encoded in zip(shard.keys, shard.payload, strict=True):
-            if key in keys:
+        images, copies = dict(zip(shard.keys, shard.payload, strict=True)), copies_in(shard)
+        for key in keys:
+            if encoded := images.get(view_keys(key, copies)[0]):
                 found[key] = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
     if missing := sorted(keys - found.keys()):
         raise UserError(f"{folder} lacks {len(missing)} images ({missing[0]}, ...); make them with `dfeat inpaint`")

@@ -31,6 +31,9 @@ class InpaintSettings(Section):
         1, ge=1, description="every N-th U-Net pass is whole, the others use its deep features again (DeepCache)"
     )
     crop: bool = Field(False, description="inpaint only the square around the mask, at the same scale")
+    copies: int = Field(
+        1, ge=1, le=64, description="inpaintings of each image from as many seeds; a training draws one each epoch"
+    )
     encoding: Literal["png", "webp"] = Field("png", description="how images are stored; both lossless")
     shards: int | None = Field(
         None,

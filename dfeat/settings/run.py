@@ -59,6 +59,7 @@ def _ablations() -> dict[str, Ablation]:
             methods=("replace",), grid={"training.alpha": (0.5, 1.0), "training.beta": (0.0, 0.5, 1.0)}
         ),
         "share": Ablation(methods=("blackout", "sd_inpaint"), grid={"occlusion.share": (0.25, 0.5, 0.75, 1.0)}),
+        "copies": Ablation(methods=("sd_inpaint",), grid={"diffusion.inpaint.copies": (1, 2, 4)}),
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, field_serializer
 
 from dfeat.settings.base import METHODS, Method, Name, Section, Share, Study
 from dfeat.settings.data import OcclusionSettings
@@ -35,6 +35,12 @@ class InpaintStage(Section):
     batch_size: int = 8
     compile: bool = False
     inpaint: InpaintSettings = InpaintSettings()
+
+    @field_serializer("inpaint", mode="wrap")
+    def _without_an_only_copy(self, inpaint: InpaintSettings, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """One copy goes without saying, so that what was made before there could be more is still what is asked for."""
+        plain: dict[str, Any] = written(inpaint)
+        return {key: value for key, value in plain.items() if key != "copies" or value > 1}
 
 
 class LatentsStage(Section):

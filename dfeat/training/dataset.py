@@ -6,7 +6,8 @@ workers, order and resumption change nothing.
 
 Every method trains on 2N items an epoch, so all take the same number of optimiser steps: N originals and their
 N twins. The twin is the black-out, replaced, CutMix or inpainted image; for None it is the original again; for
-SD Features it is the black-out image with features of its own. An image without parts is its own twin. Without
+SD Features it is the black-out image with features of its own. An image without parts is its own twin. Where an image
+has several inpainted copies, each epoch draws one of them as its twin. Without
 originals (`training.originals: false`) the twins are taken twice, in other crops.
 """
 
@@ -21,8 +22,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dfeat.data.crops import Crop, random_crop, view_key
-from dfeat.data.pixels import PixelCache
+from dfeat.data.crops import Crop, random_crop, view_key, view_keys
 from dfeat.occlusion.paint import black_out, cutmix_box, mask_image, partner_order, replace
 from dfeat.randomness import rng_for
 from dfeat.settings import Method, TrainingSettings
@@ -60,6 +60,8 @@ class _Item:
     crop: Crop
     feature: int | None = None
     """The row of its diffusion features, where the method has them."""
+    copy: str | None = None
+    """The key of the inpainted image that stands for it, where it is an inpainted twin."""
 
 
 class TrainingBatches:
@@ -132,30 +134,43 @@ class TrainingBatches:
             row = rows.row_of[view_key(key, int(rng.integers(self.sources.views)))]
             left, top, right, bottom = rows.extras["box"][row].tolist()
             return _Item(key, twin, Crop((left, top, right, bottom), bool(rows.extras["flip"][row])), row)
-        height, width = self._cache(key, twin).shape_of(key)
+        inpainted = self.method == "sd_inpaint" and self._occluded(key, twin)
+        copy = self._drawn_copy(key, second, epoch) if inpainted else None
+        height, width = self._cached(key, copy).shape[:2]
         crop = random_crop(height, width, self.settings.crop_scale, self.settings.flip, rng)
-        return _Item(key, twin, crop, None if rows is None else rows.row_of[key])
+        return _Item(key, twin, crop, None if rows is None else rows.row_of[key], copy)
+
+    def _drawn_copy(self, key: str, second: int, epoch: int) -> str:
+        """The inpainted image that an item is in an epoch, drawn apart from the crop: any number of copies has the same."""
+        kept = self._kept_copies(key)
+        return kept[int(rng_for(self.seed, f"{key} {second} {epoch}", "copy").integers(len(kept)))]
+
+    def _kept_copies(self, key: str) -> list[str]:
+        """The inpainted images that may stand for an image: all its copies, but for those that were rejected."""
+        return [copy for copy in view_keys(key, self.sources.copies) if copy not in self.sources.rejected]
 
     def _rows(self, key: str, twin: bool) -> Rows | None:
         """Where the diffusion features of an item are: those of an occluded twin are of the occluded image."""
         return self.sources.twin_features if self._occluded(key, twin) else self.sources.features
 
-    def _cache(self, key: str, twin: bool) -> PixelCache:
-        """Where the pixels of an item are: those of an inpainted twin are in a cache of their own."""
-        chosen = self.sources.inpainted if self.method == "sd_inpaint" and self._occluded(key, twin) else None
-        return chosen or self.sources.pixels
+    def _cached(self, key: str, copy: str | None) -> NDArray[np.uint8]:
+        """The cached pixels (H, W, 3) of an image, or of an inpainted one, which is in a cache of its own."""
+        if copy is None:
+            return self.sources.pixels[key]
+        assert self.sources.inpainted is not None
+        return self.sources.inpainted[copy]
 
     def _occluded(self, key: str, twin: bool) -> bool:
-        """Whether an item is an occluded twin; an image without parts is its own twin."""
+        """Whether an item is an occluded twin; an image without parts, or with rejected fills alone, is its own twin."""
         clean = self.method == "sd_features" and self.settings.twin_features == "clean"
-        return twin and not clean and key in self.sources.parts.rows and key not in self.sources.rejected
+        return twin and not clean and key in self.sources.parts.rows and bool(self._kept_copies(key))
 
     def _pictures(self, items: list[_Item]) -> NDArray[np.uint8]:
         """The items' pictures (B, S, S, 3): cropped, flipped and, where they are twins, painted as the method says."""
         size = self.settings.image_size
         images = np.empty((len(items), size, size, 3), np.uint8)
         for row, item in enumerate(items):
-            images[row] = cut(self._cache(item.key, item.twin)[item.key], item.crop, size)
+            images[row] = cut(self._cached(item.key, item.copy), item.crop, size)
         painted = [row for row, item in enumerate(items) if self._occluded(item.key, item.twin)]
         if not painted or self.method not in ("blackout", "replace", "sd_features"):
             return images

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dfeat.data.crops import view_key
+from dfeat.data.crops import view_keys
 from dfeat.data.index import index_digest, read_index
 from dfeat.data.pixels import PixelCache
 from dfeat.errors import UserError
@@ -49,7 +49,7 @@ class Sources:
     features: Rows | None = None
     twin_features: Rows | None = None
     rejected: frozenset[str] = frozenset()
-    """Images whose inpainted twin is not used; each is its own twin."""
+    """Inpainted images (row keys of `inpainted`) that are not used; an image without any other is its own twin."""
     views: int = 1
     """Cached crops of each image that features were taken of; 1: of its evaluation crop."""
 
@@ -57,6 +57,11 @@ class Sources:
     def classes(self) -> int:
         """How many classes there are."""
         return len(self.wnids)
+
+    @property
+    def copies(self) -> int:
+        """Inpainted copies of each image, of which a twin is one."""
+        return self.inpainted.copies if self.inpainted else 1
 
 
 def read_sources(method: Method, inputs: Inputs, settings: TrainingSettings) -> Sources:
@@ -75,23 +80,27 @@ def read_sources(method: Method, inputs: Inputs, settings: TrainingSettings) -> 
         if inputs.inpainted is None:
             raise UserError("the method sd_inpaint needs --inpainted, the cache of inpainted images")
         sources.inpainted = PixelCache(inputs.inpainted, index=digest)
-        _require_keys(set(parts.rows), sources.inpainted.row_of, inputs.inpainted)
+        wanted = _row_keys(parts.rows, sources.copies)
+        _require_keys(wanted, sources.inpainted.row_of, inputs.inpainted)
         if settings.inpainted == "accepted":
-            sources.rejected = _read_rejected(inputs.verdicts)
+            sources.rejected = _read_rejected(inputs.verdicts, wanted)
     if method == "sd_features":
         _read_features(sources, inputs, digest, clean=settings.twin_features == "clean")
     return sources
 
 
-def _read_rejected(verdicts: Path | None) -> frozenset[str]:
-    """The images whose inpainted twin lost its label."""
+def _read_rejected(verdicts: Path | None, judged: set[str]) -> frozenset[str]:
+    """The inpainted images that lost their label. UserError where one of `judged` has no verdict."""
     if verdicts is None:
         raise UserError("training.inpainted 'accepted' needs --verdicts, the verdicts.csv that `dfeat judge` writes")
     try:
         rows = csv.DictReader(io.StringIO(read_text(verdicts, "judge"), newline=""))
-        return frozenset(row["key"] for row in rows if row["accepted"] != "1")
+        accepted = {row["key"]: row["accepted"] == "1" for row in rows}
     except KeyError as error:
         raise refusal(verdicts, f"it has no column {error}", "judge") from None
+    if missing := sorted(judged - accepted.keys()):
+        raise refusal(verdicts, f"it has no verdict on {len(missing)} inpainted images ({missing[0]}, ...)", "judge")
+    return frozenset(key for key, kept in accepted.items() if not kept)
 
 
 def _read_features(sources: Sources, inputs: Inputs, index: str, clean: bool) -> None:
@@ -116,8 +125,8 @@ def _read_features(sources: Sources, inputs: Inputs, index: str, clean: bool) ->
 
 
 def _row_keys(keys: Iterable[str], views: int) -> set[str]:
-    """The keys of the feature rows of images: their own, or one for each of several views."""
-    return set(keys) if views == 1 else {view_key(key, number) for key in keys for number in range(views)}
+    """The keys of the rows of images: their own, or one for each of several views or copies."""
+    return {row_key for key in keys for row_key in view_keys(key, views)}
 
 
 def _require_view(rows: Rows, view: str, path: Path) -> None:

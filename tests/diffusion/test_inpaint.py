@@ -11,7 +11,8 @@ from PIL import Image
 
 from dfeat.data.classes import class_infos
 from dfeat.diffusion import Inpainter
-from dfeat.diffusion.inpaint import _class_names, inpaint_shard, paste_known
+from dfeat.diffusion.canvas import paste_known
+from dfeat.diffusion.inpaint import _class_names, inpaint_shard
 from dfeat.errors import UserError
 from dfeat.settings import InpaintSettings
 from dfeat.storage.shards import read_shard

@@ -104,6 +104,20 @@ def test_savings_are_those_of_the_settings_and_none_is_left_in_the_fast_run(tmp_
     assert fast.savings == []
 
 
+def test_copies_are_planned_as_so_many_images(tmp_path: Path) -> None:
+    (tmp_path / "four.yaml").write_text("diffusion: {inpaint: {copies: 4}}\n")
+    files = [REPOSITORY / "config.yaml"], [REPOSITORY / "config.yaml", tmp_path / "four.yaml"]
+    plans = [make_plan(read_settings(paths), PAPER, "A100") for paths in files]
+    one, four = ({cost.step: cost for cost in plan.costs} for plan in plans)
+    assert four["inpaint"].items == 4 * one["inpaint"].items
+    assert four["inpaint"].bytes == pytest.approx(4 * one["inpaint"].bytes, abs=4)
+    assert four["inpaint"].flops == pytest.approx(4 * one["inpaint"].flops, rel=1e-3)
+    assert four["inpaint"].jobs == pytest.approx(4 * one["inpaint"].jobs, abs=3)
+    assert four["pixels"].items - one["pixels"].items == 3 * PAPER["train"]
+    assert four["training"] == one["training"] and four["features"] == one["features"]
+    assert "4 copies an image" in as_text(plans[1]) and "copies" not in as_text(plans[0])
+
+
 def test_what_cannot_be_planned_is_a_sentence() -> None:
     settings = read_settings([REPOSITORY / "config.yaml"])
     with pytest.raises(UserError, match="did you mean 'A100'"):

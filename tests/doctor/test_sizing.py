@@ -9,8 +9,8 @@ import yaml
 
 from dfeat.doctor.config import read_settings
 from dfeat.doctor.costs import PEAK, estimate
-from dfeat.doctor.sizing import MOST_JOBS, sized, training_minutes
-from dfeat.settings import Settings
+from dfeat.doctor.sizing import MOST_JOBS, sized, sized_point, training_minutes
+from dfeat.settings import Settings, ablation_points
 
 ROOT = Path(__file__).parents[2]
 PAPER = {"train": 24_095, "imagenet_val": 7_900, "dfeat": 300}
@@ -85,3 +85,17 @@ def test_a_training_is_given_more_time_than_it_is_estimated_to_take(tmp_path: Pa
 
 def test_a_training_of_unknown_size_is_given_what_the_settings_say(tmp_path: Path) -> None:
     assert training_minutes(settings(tmp_path, {}, "config/demo.yaml"), "swin", "none") == 8 * 30
+
+
+def test_a_point_with_more_copies_has_more_jobs_of_the_same_length_and_other_points_the_runs(tmp_path: Path) -> None:
+    stated = Settings()
+    run = sized(stated)
+    shards = [sized_point(point, stated, run).diffusion.inpaint.shards for _, point in ablation_points(run, "copies")]
+    once = run.diffusion.inpaint.shards
+    assert once and shards == pytest.approx([once, 2 * once, 4 * once], abs=3)
+    for name in ("timestep", "share"):
+        for _, point in ablation_points(run, name):
+            assert sized_point(point, stated, run) is point
+    given = settings(tmp_path, {"diffusion": {"inpaint": {"shards": 12}}})
+    for _, point in ablation_points(given, "copies"):
+        assert sized_point(point, given, given).diffusion.inpaint.shards == 12

@@ -52,8 +52,8 @@ def test_a_point_that_cannot_be_is_refused_with_a_sentence(settings: Settings) -
 
 def test_the_default_grids_are_all_possible() -> None:
     settings = Settings()
-    assert set(settings.ablation) == {"timestep", "fusion", "weights", "share"}
-    assert [len(ablation_points(settings, name)) for name in settings.ablation] == [8, 4, 6, 4]
+    assert set(settings.ablation) == {"timestep", "fusion", "weights", "share", "copies"}
+    assert [len(ablation_points(settings, name)) for name in settings.ablation] == [8, 4, 6, 4, 3]
 
 
 def test_points_are_compared_with_the_first_on_the_same_images(settings: Settings, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from dfeat.data.records import INDEX_COLUMNS, table_text
 from dfeat.doctor.counts import count
 from dfeat.errors import UserError
 from dfeat.evaluation.claims import write_claims
-from dfeat.evaluation.efficiency import write_efficiency
+from dfeat.evaluation.efficiency import efficiency_rows, write_efficiency
 from dfeat.settings import Settings, parse
 
 from .predictions import small_settings, write_predictions
@@ -117,6 +117,14 @@ def test_seconds_are_those_of_the_benchmark_files(run: Path) -> None:
     assert features["test"] == pytest.approx((8 + 4 * 5) / (4 * TEST_IMAGES))
     assert inpaint["extra"] == pytest.approx(110 / IMAGES)
     assert rows["none", "swin", "seconds"].keys() == {"prepare", "train", "test"}
+
+
+def test_every_copy_of_an_image_is_counted(run: Path) -> None:
+    plain = settings_of(*METHODS).model_dump(mode="json")
+    plain["diffusion"]["inpaint"]["copies"] = 3
+    rows = efficiency_rows(run, parse(Settings, plain), Fixed({"convnext": 10.0, "swin": 20.0}))
+    flops = {(row.method, row.backbone): row.prepare for row in rows if row.quantity == "flops"}
+    assert flops["sd_inpaint", "swin"] == 3 * 900 and flops["sd_features", "swin"] == 200
 
 
 def test_flops_bytes_and_joules(run: Path) -> None:

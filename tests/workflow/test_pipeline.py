@@ -183,6 +183,6 @@ def test_inpainted_images_are_judged_and_rejects_are_not_trained_on(run: Path, w
     sources = read_sources("sd_inpaint", inputs, training)
     batches = TrainingBatches("sd_inpaint", sources, training, 0, 0)
     rejected, kept = rows[0]["key"], rows[1]["key"]
-    assert batches._cache(rejected, True) is sources.pixels and batches._cache(kept, True) is sources.inpainted
+    assert [batches._item(key, 1, 0).copy for key in (rejected, kept)] == [None, kept]
     with pytest.raises(UserError, match="needs --verdicts"):
         read_sources("sd_inpaint", Inputs(world.train, pixels, world.parts, inpainted), training)

@@ -46,9 +46,9 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def dry_run(tree: Path, *overlays: str) -> subprocess.CompletedProcess[str]:
+def dry_run(tree: Path, *overlays: str, target: str = "all") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "snakemake", "-n", "--cores", "8", "--resources", "gpu=4", "--configfile"]
-    command += ["config.yaml", "model.yaml", *overlays]
+    command += ["config.yaml", "model.yaml", *overlays, "--", target]
     environment = os.environ | {"XDG_CACHE_HOME": str(tree / "cache")}
     return subprocess.run(command, cwd=tree, capture_output=True, text=True, env=environment)
 
@@ -67,6 +67,25 @@ def test_every_rule_has_as_many_jobs_as_documented(tree: Path) -> None:
     assert planned.pop("total", 0) == sum(documented().values()), result.stdout + result.stderr
     planned.pop("all")
     assert planned == {rule: count for rule, count in documented().items() if rule != "all"}
+
+
+def test_the_ablation_of_copies_inpaints_anew_where_there_are_more_and_trains_one_method(tree: Path) -> None:
+    planned = jobs(dry_run(tree, target="ablation_copies"))
+    once, models = documented()["inpaint"], 2 * 3  # backbones, seeds
+    assert planned["inpaint"] == once  # of the first point, which is the run's
+    assert planned["ablation_inpaint"] == pytest.approx((2 + 4) * once, abs=4)
+    assert (planned["inpainted_pixels"], planned["ablation_inpainted_pixels"]) == (1, 2)
+    assert (planned["train"], planned["ablation_train"]) == (models, 2 * models)
+    assert planned["ablation_evaluate"] == 3 * models
+    assert planned["parts"] == planned["compare_points"] == planned["plot_points"] == 1
+    assert not {"latents", "features", "judge", "ablation_judge", "ablation_parts"} & planned.keys()
+
+
+def test_points_that_inpaint_anew_judge_their_own_images(tree: Path) -> None:
+    (tree / "accepted.yaml").write_text("training: {inpainted: accepted}\n")
+    planned = jobs(dry_run(tree, "accepted.yaml", target="ablation_copies"))
+    assert (planned["judge"], planned["ablation_judge"]) == (2, 2 * 2)  # backbones; points with more copies
+    assert planned["train"] == 2 * 2 * 3  # None, which judges, and SD Inpaint
 
 
 def test_clean_features_need_none_of_occluded_training_images(tree: Path) -> None:

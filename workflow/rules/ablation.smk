@@ -87,6 +87,21 @@ use rule train as ablation_train with:
         settings=at_stage("train", read=("backbone", "method")),
 
 
+use rule judge as ablation_judge with:
+    input:
+        models=judges_at,
+        index=f"{RUN}/data/train/index.csv",
+        pixels=f"{RUN}/data/train/pixels.h5",
+        parts=lambda wildcards: f"{place(wildcards, 'parts')}/occlusion/parts.json",
+        inpainted=inpainted_at,
+    output:
+        f"{POINT}/evaluation/labels/{{backbone}}/verdicts.csv",
+    log:
+        f"{RUN}/logs/ablation/{{ablation}}/{{point}}/judge_{{backbone}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/ablation/{{ablation}}/{{point}}/judge_{{backbone}}.tsv"
+
+
 use rule evaluate as ablation_evaluate with:
     input:
         model=point_model,

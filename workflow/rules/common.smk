@@ -15,7 +15,7 @@ from snakemake.exceptions import WorkflowError
 def checked(configuration):
     """The settings, or one sentence that says which key is wrong."""
     try:
-        return sized(dfeat_settings.parse(dfeat_settings.Settings, configuration))
+        return dfeat_settings.parse(dfeat_settings.Settings, configuration)
     except UserError as error:
         raise WorkflowError(str(error)) from None
 
@@ -39,7 +39,8 @@ def stop_where_inputs_are_missing(settings):
         sys.exit(2)
 
 
-SETTINGS = checked(config)
+STATED = checked(config)
+SETTINGS = sized(STATED)
 stop_where_inputs_are_missing(SETTINGS)
 RUN = f"results/{SETTINGS.run}"
 LEVELS = {name: chosen.levels for name, chosen in SETTINGS.data.evaluation.items()}

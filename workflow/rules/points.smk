@@ -1,6 +1,7 @@
 # Grids of settings. A point shares every artifact of the run that its changed settings do not reach.
 from functools import cache
 
+from dfeat.doctor.sizing import sized_point
 from dfeat.settings import ablation_points, stage_settings
 
 POINT = f"{RUN}/ablation/{{ablation}}/{{point}}"
@@ -17,7 +18,7 @@ def points(name):
     sets = {name: SETTINGS.data.evaluation[name] for name in PUBLISHED}
     data = SETTINGS.data.model_copy(update={"evaluation": sets})
     return [
-        one
+        sized_point(one, STATED, SETTINGS)
         for _, one in ablation_points(SETTINGS.model_copy(update={"data": data}), name)
     ]
 
@@ -51,6 +52,10 @@ def reached(settings, artifact, view="", method="", backbone=""):
         return differs(settings, "parts")
     if artifact == "inpaint":
         return differs(settings, "inpaint") or reached(settings, "parts")
+    if artifact == "verdicts":
+        return reached(settings, "inpaint") or reached(
+            settings, "train", method="none", backbone=backbone
+        )
     if artifact == "latents":
         return view == "train-occluded" and reached(settings, "parts")
     if artifact == "features":
@@ -79,14 +84,30 @@ def features_at(wildcards, view):
     ]
 
 
+def inpainted_at(wildcards):
+    """The cache of inpainted images, as the point has it."""
+    return f"{place(wildcards, 'inpaint')}/diffusion/inpaint/train/pixels.h5"
+
+
+def judges_at(wildcards):
+    """The None models of a backbone that judge the point's inpainted images."""
+    folder = place(wildcards, "train", method="none", backbone=wildcards.backbone)
+    return [
+        f"{folder}/training/none/{wildcards.backbone}/seed{seed}/model.safetensors"
+        for seed in SETTINGS.training.seeds
+    ]
+
+
 def point_inputs(wildcards):
     """What a method needs beside pixels and parts, as the point has it."""
     if wildcards.method == "sd_inpaint":
-        folder = place(wildcards, "inpaint")
-        return {
-            "inpainted": f"{folder}/diffusion/inpaint/train/pixels.h5",
-            **verdict_inputs(wildcards.backbone),
-        }
+        found = {"inpainted": inpainted_at(wildcards)}
+        if at(wildcards).training.inpainted == "accepted":
+            folder = place(wildcards, "verdicts", backbone=wildcards.backbone)
+            found["verdicts"] = (
+                f"{folder}/evaluation/labels/{wildcards.backbone}/verdicts.csv"
+            )
+        return found
     if wildcards.method == "sd_features":
         found = {"features": features_at(wildcards, "train")}
         if at(wildcards).training.twin_features != "clean":

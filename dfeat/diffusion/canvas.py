@@ -1,0 +1,72 @@
+"""An image on its way through inpainting: from its own size to the square that is filled, and back.
+
+What enters: a training image with its chosen parts. What leaves: the square the model is given, and the finished
+image at its own size, every known pixel the original's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dfeat.data.crops import view_keys
+from dfeat.data.index import Record
+from dfeat.data.pixels import resize
+from dfeat.diffusion.crops import Square
+from dfeat.occlusion.paint import black_out, replace
+from dfeat.randomness import seed_for
+from dfeat.settings import InpaintSettings
+
+
+@dataclass(frozen=True)
+class Copy:
+    """One inpainting of an image: the key of its row, and the seed it starts from."""
+
+    record: Record
+    key: str
+    seed: int
+
+
+def copies_of(record: Record, settings: InpaintSettings) -> list[Copy]:
+    """The inpaintings of an image, each from a seed of its own; the first is what it would be as the only one."""
+    keys = view_keys(record.key, settings.copies)
+    named = [record.key, *keys[1:]]
+    return [Copy(record, key, seed_for(settings.seed, name, "inpaint")) for key, name in zip(keys, named, strict=True)]
+
+
+def paste_known(
+    inpainted: NDArray[np.uint8], original: NDArray[np.uint8], mask: NDArray[np.bool_]
+) -> NDArray[np.uint8]:
+    """The inpainted square back at the original's size, with every known pixel the original's.
+
+    `inpainted` (R, R, 3), `original` (H, W, 3), `mask` (H, W) True where hidden.
+    """
+    height, width = mask.shape
+    return replace(original, mask, resize(inpainted, height, width))
+
+
+@dataclass
+class Canvas:
+    """An image at its own size, and the square of it that is inpainted."""
+
+    copy: Copy
+    original: NDArray[np.uint8]
+    mask: NDArray[np.bool_]
+    square: Square
+    resolution: int
+
+    def to_fill(self) -> NDArray[np.uint8]:
+        """(side, side, 4) uint8: the square with hidden pixels black, and the mask as 0 and 255."""
+        side = self.resolution
+        shown = resize(black_out(self.original, self.mask), side, side)
+        hidden = resize(self.mask, side, side)
+        whole = np.concatenate([black_out(shown, hidden), (hidden * np.uint8(255))[..., None]], axis=-1)
+        return np.ascontiguousarray(whole[self.square.where])
+
+    def finished(self, filled: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The image at its own size, the filled square in it, known pixels its own."""
+        whole = np.zeros((self.resolution, self.resolution, 3), np.uint8)
+        whole[self.square.where] = filled
+        return paste_known(whole, self.original, self.mask)
