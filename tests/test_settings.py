@@ -117,3 +117,12 @@ def test_a_method_is_not_handed_what_only_others_read() -> None:
         if stage_settings(before, "train", "swin", method) != stage_settings(after, "train", "swin", method)
     }
     assert changed == {"replace"}
+
+
+def test_another_model_may_inpaint_and_features_stay_those_of_the_first() -> None:
+    both = parse(Settings, {"diffusion": {"model": {"path": "a"}}})
+    apart = parse(Settings, {"diffusion": {"model": {"path": "a"}, "inpaint_model": {"path": "b"}}})
+    assert stage_settings(both, "inpaint").model.path == "a"  # type: ignore[attr-defined]
+    assert stage_settings(apart, "inpaint").model.path == "b"  # type: ignore[attr-defined]
+    for stage in ("latents", "features"):
+        assert settings_text(stage_settings(apart, stage)) == settings_text(stage_settings(both, stage))

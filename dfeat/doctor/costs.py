@@ -75,7 +75,7 @@ def estimate(settings: Settings, images: Mapping[str, int]) -> list[Cost]:
 def is_small(settings: Settings) -> bool:
     """Whether the run uses models that are not of the sizes assumed here, as the built-in ones are."""
     sized = [backbone.kwargs for backbone in settings.training.backbones.values()]
-    return settings.diffusion.model.path == "demo" or any(sized)
+    return "demo" in (settings.diffusion.model.path, settings.diffusion.inpainting_model.path) or any(sized)
 
 
 def _views(settings: Settings, images: Mapping[str, int]) -> int:
@@ -115,7 +115,7 @@ def _inpaint(settings: Settings, images: int) -> Cost:
     how = f"{rows} U-Net passes{shallow}, one encoding and decoding; {pixels // 1000}k pixels an image as {chosen.encoding}"
     how = f"{chosen.copies} copies an image, each of {how}" if chosen.copies > 1 else how
     flops = images * one + prompts * TEXT
-    return Cost("inpaint", images, size, flops, settings.diffusion.model.precision, how, shards)
+    return Cost("inpaint", images, size, flops, settings.diffusion.inpainting_model.precision, how, shards)
 
 
 def _latents_and_features(settings: Settings, images: Mapping[str, int]) -> list[Cost]:

@@ -73,15 +73,20 @@ def _counted(settings: Settings) -> Counts:
     from dfeat.diffusion.models import load_model
 
     diffusion, size = settings.diffusion, settings.training.image_size
-    source = diffusion.model.model_copy(update={"precision": "float32"})
-    model = load_model(source, "inpaint", torch.device("cpu"), diffusion.resolution)
+    model, painter = (
+        load_model(
+            source.model_copy(update={"precision": "float32"}), "inpaint", torch.device("cpu"), diffusion.resolution
+        )
+        for source in (diffusion.model, diffusion.inpainting_model)
+    )
     side = diffusion.resolution
     image = torch.zeros(1, 3, side, side)
     with torch.no_grad():
-        cells = model.vae.encode(image)
-        latent = cells.latents if hasattr(cells, "latents") else cells.latent_dist.mode()
-        prompt = model.embed([""])
-    noisy = torch.zeros(1, model.unet.config.in_channels, *latent.shape[2:])
+        encoded = model.vae.encode(image)
+        latent = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
+        prompts = [part.embed([""]) for part in (model, painter)]
+    cells = latent.shape[2:]
+    noisy, masked = (torch.zeros(1, part.unet.config.in_channels, *cells) for part in (model, painter))
     timestep = torch.zeros(1, dtype=torch.long)
     blocks = [find_block(model.unet, name) for name in diffusion.features.blocks]
     forward = {}
@@ -89,13 +94,13 @@ def _counted(settings: Settings) -> Counts:
         network = timm.create_model(backbone.name, pretrained=False, num_classes=0, **backbone.kwargs).eval()
         forward[name] = _flops(partial(network, torch.zeros(1, 3, size, size)))
     with torch.no_grad():
-        deep = forward_keeping(model.unet, noisy, timestep, prompt)[1]
+        deep = forward_keeping(painter.unet, masked, timestep, prompts[1])[1]
     return Counts(
         _flops(lambda: model.vae.encode(image)),
-        _flops(lambda: model.vae.decode(latent)),
-        _flops(lambda: model.unet(noisy, timestep, encoder_hidden_states=prompt)),
-        _flops(lambda: forward_shallow(model.unet, noisy, timestep, prompt, deep)),
-        _flops(lambda: forward_until(model.unet, blocks, noisy, timestep, prompt)),
+        _flops(lambda: painter.vae.decode(latent)),
+        _flops(lambda: painter.unet(masked, timestep, encoder_hidden_states=prompts[1])),
+        _flops(lambda: forward_shallow(painter.unet, masked, timestep, prompts[1], deep)),
+        _flops(lambda: forward_until(model.unet, blocks, noisy, timestep, prompts[0])),
         forward,
     )
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from dfeat.diffusion.layout import COMPONENTS, check_pairing, combined, local_files
 from dfeat.errors import UserError
-from dfeat.settings import Settings
+from dfeat.settings import ModelSource, Settings
 from dfeat.storage.provenance import file_digest
 from dfeat.training.weights import weights_path
 
@@ -32,16 +32,22 @@ def look_at_weights(settings: Settings, digest: bool) -> list[WeightsReport]:
 
 
 def _diffusion_weights(settings: Settings, digest: bool) -> list[WeightsReport]:
-    """The diffusion model, where a method of the run uses it."""
-    if not {"sd_inpaint", "sd_features"} & set(settings.training.methods):
-        return []
-    source = settings.diffusion.model
+    """The diffusion models that the run's methods use: one for both uses, or one for each."""
+    used = {"sd_features": settings.diffusion.model, "sd_inpaint": settings.diffusion.inpainting_model}
+    sources: list[ModelSource] = []
+    for method, source in used.items():
+        if method in settings.training.methods and source not in sources:
+            sources.append(source)
+    return [_diffusion_report(settings, source, digest) for source in sources]
+
+
+def _diffusion_report(settings: Settings, source: ModelSource, digest: bool) -> WeightsReport:
     report = WeightsReport("diffusion", source.path)
     try:
         files = local_files(source)
         if files is None:
             report.source = f"{source.path} at {source.revision}, fetched from the Hub on first use"
-            return [report]
+            return report
         fault = files.missing(COMPONENTS["inpaint"])
         if fault:
             raise UserError(fault)
@@ -53,7 +59,7 @@ def _diffusion_weights(settings: Settings, digest: bool) -> list[WeightsReport]:
         others = [method for method in settings.training.methods if not method.startswith("sd_")]
         way = f"; to go on without it set training.methods to [{', '.join(others)}]" if others else ""
         report.faults.append(f"{error}{way}")
-    return [report]
+    return report
 
 
 def _backbone_weights(settings: Settings, digest: bool) -> list[WeightsReport]:

@@ -99,6 +99,9 @@ class DiffusionSettings(Section):
     """The frozen diffusion model and its two uses."""
 
     model: ModelSource = ModelSource()
+    inpaint_model: ModelSource | None = Field(
+        None, description="another model that inpaints, e.g. one of 9 channels; null: `model` serves both uses"
+    )
     resolution: int = Field(512, ge=16, le=2048, description="side of the square the model works on; a multiple of 8")
     batch_size: int = Field(
         8, ge=1, description="images in a forward pass; the last is padded. On a CPU a multiple of resources.threads"
@@ -109,3 +112,8 @@ class DiffusionSettings(Section):
     )
     inpaint: InpaintSettings = InpaintSettings()
     features: FeatureSettings = FeatureSettings()
+
+    @property
+    def inpainting_model(self) -> ModelSource:
+        """The model that inpaints; `model` is the one that features are taken of."""
+        return self.inpaint_model or self.model

@@ -127,6 +127,7 @@ def stage_settings(
     if stage == "pixels":
         return PixelsStage(short_side=settings.data.short_side, interpolation=settings.data.interpolation)
     if stage == "inpaint":
+        model["model"] = diffusion.inpainting_model
         return InpaintStage(**model, resolution=diffusion.resolution, inpaint=diffusion.inpaint)
     if stage in ("latents", "test_latents"):
         return LatentsStage(

@@ -122,6 +122,18 @@ def test_a_diffusion_model_that_no_method_uses_is_not_asked_for(settings: Settin
     assert missing_inputs(changed(settings, **plain)) == []
 
 
+def test_each_use_has_its_own_diffusion_model_looked_at(settings: Settings, tmp_path: Path) -> None:
+    elsewhere = {"inpaint_model": {"path": str(tmp_path / "nowhere")}}
+    found = examine(changed(settings, diffusion=elsewhere)).weights
+    assert [report.source for report in found if report.name == "diffusion"] == [
+        settings.diffusion.model.path,
+        str(tmp_path / "nowhere"),
+    ]
+    assert any("no local folder" in fault for report in found for fault in report.faults)
+    alone = examine(changed(settings, diffusion=elsewhere, training={"methods": ["none", "sd_features"]})).weights
+    assert [report.source for report in alone if report.name == "diffusion"] == [settings.diffusion.model.path]
+
+
 def test_a_full_disk_is_a_fault(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dfeat.doctor, "free_bytes", lambda path: 1000)
     assert "0.0 GB are free there; make room" in only(examine(settings).faults)

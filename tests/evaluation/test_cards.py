@@ -67,3 +67,16 @@ def test_the_licence_of_a_diffusion_model_is_what_its_own_card_states(tmp_path: 
     assert model_licence(ModelSource(path="demo")).startswith("Apache-2.0")
     assert model_licence(Settings().diffusion.model).startswith("CreativeML Open RAIL++-M")
     assert "not known" in model_licence(ModelSource(path=str(tmp_path / "elsewhere")))
+
+
+def test_two_diffusion_models_are_told_apart(tmp_path: Path) -> None:
+    settings = small_settings()
+    apart = settings.diffusion.model_copy(update={"inpaint_model": ModelSource(path="weights/painter")})
+    settings = settings.model_copy(update={"diffusion": apart})
+    write_run(tmp_path, settings)
+    write_report(tmp_path, settings, tmp_path / "report" / "index.html")
+    data, model = ((tmp_path / "report" / name).read_text() for name in ("data_card.md", "model_card.md"))
+    assert "Diffusion model of the inpainted images: weights/painter" in data
+    assert "Diffusion model of the features: " in data
+    assert "Diffusion model (SD Inpaint): not known" in model
+    assert "Diffusion model (SD Features): " in model

@@ -81,7 +81,7 @@ def data_card(environment: Any, results: Path, settings: Settings) -> str:
             sets=[_source_set(results, name, settings) for name in ("train", *settings.data.evaluation)],
             hidden=_hidden(results / "occlusion" / "parts.json"),
             generated=list(_generated(results / "diffusion")),
-            model_licence=model_licence(settings.diffusion.model),
+            diffusion_models=_diffusion_models(settings),
         )
     )
 
@@ -95,9 +95,17 @@ def model_card(environment: Any, results: Path, settings: Settings, rows: list[R
             models=list(_models(results / "training")),
             accuracies=[_accuracy(row) for row in rows if row.metric == "top1"],
             drawn=settings.data.drawn is not None,
-            model_licence=model_licence(settings.diffusion.model),
+            diffusion_models=_diffusion_models(settings),
         )
     )
+
+
+def _diffusion_models(settings: Settings) -> list[tuple[ModelSource, str]]:
+    """The run's diffusion models, one or two, with their licences."""
+    sources = [settings.diffusion.model]
+    if settings.diffusion.inpainting_model not in sources:
+        sources.append(settings.diffusion.inpainting_model)
+    return [(source, model_licence(source)) for source in sources]
 
 
 def model_licence(source: ModelSource) -> str:

@@ -73,14 +73,16 @@ def job_costs(results: Path) -> CsvView:
     return _view(("step", "job", "wall seconds", "CPU seconds", "peak memory (MB)"), _jobs(results / "benchmarks"))
 
 
-def diffusion_model(results: Path) -> str:
-    """The digest of the diffusion model that made the run's shards; empty where there is none."""
+def diffusion_models(results: Path) -> dict[str, list[str]]:
+    """The digests of the diffusion models that made the run's shards, each with the kinds of shards it made."""
     from dfeat.storage.shards import open_shard
 
-    for path in sorted((results / "diffusion").glob("*/*/*-of-*.h5")):
-        with open_shard(path, path.parts[-3]) as file:
-            return str(file.attrs["model"])
-    return ""
+    models: dict[str, list[str]] = {}
+    for folder in sorted(path for path in (results / "diffusion").glob("*") if path.is_dir()):
+        for path in sorted(folder.glob("*/*-of-*.h5"))[:1]:
+            with open_shard(path, folder.name) as file:
+                models.setdefault(str(file.attrs["model"]), []).append(folder.name)
+    return models
 
 
 def _digests(results: Path) -> Iterator[tuple[str, ...]]:
@@ -88,9 +90,8 @@ def _digests(results: Path) -> Iterator[tuple[str, ...]]:
     for pattern, verb in verbs.items():
         for path in sorted(results.glob(pattern)):
             yield str(path.relative_to(results)), file_digest(path), verb
-    digest = diffusion_model(results)
-    if digest:
-        yield "diffusion model (all its files)", digest, "read by dfeat inpaint, latents and features"
+    for digest, kinds in diffusion_models(results).items():
+        yield "diffusion model (all its files)", digest, f"read by dfeat {', '.join(kinds)}"
 
 
 def _models(results: Path) -> Iterator[tuple[str, ...]]:
