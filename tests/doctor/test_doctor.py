@@ -129,7 +129,7 @@ def test_each_use_has_its_own_diffusion_model_looked_at(settings: Settings, tmp_
         settings.diffusion.model.path,
         str(tmp_path / "nowhere"),
     ]
-    assert any("no local folder" in fault for report in found for fault in report.faults)
+    assert any("is no file or folder" in fault for report in found for fault in report.faults)
     alone = examine(changed(settings, diffusion=elsewhere, training={"methods": ["none", "sd_features"]})).weights
     assert [report.source for report in alone if report.name == "diffusion"] == [settings.diffusion.model.path]
 
