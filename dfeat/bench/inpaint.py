@@ -22,12 +22,21 @@ from dfeat.diffusion.inpaint import Inpainter
 from dfeat.settings import Backbone, InpaintSettings
 
 PAPER = InpaintSettings()
+FAST: dict[str, Any] = {
+    "scheduler": "dpmsolver++",
+    "steps": 25,
+    "cache_interval": 3,
+    "guidance_interval": (0, 0.8),
+    "crop": True,
+}
+"""What config/fast.yaml sets."""
 CHOICES: dict[str, dict[str, Any]] = {
     "another seed": {},
     "guidance on half of the steps": {"guidance_interval": (0, 0.5)},
     "deep features of 3 passes": {"cache_interval": 3},
     "DPM-Solver++ 25": {"scheduler": "dpmsolver++", "steps": 25},
     "DPM-Solver++ 25, deep features of 3": {"scheduler": "dpmsolver++", "steps": 25, "cache_interval": 3},
+    "config/fast.yaml": FAST,
 }
 SMALL: dict[str, dict[str, Any]] = {"one small part, another seed": {}, "one small part, crop": {"crop": True}}
 """Tried where the smallest part alone is hidden. A crop draws other noise, so it is like another seed at best."""

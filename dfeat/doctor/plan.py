@@ -16,12 +16,13 @@ from dfeat.doctor.costs import EFFICIENCY, PEAK, Cost, estimate, is_small
 from dfeat.errors import UserError, nearest
 from dfeat.settings import Settings, parse
 
+_SOLVER: Final = {"scheduler": "dpmsolver++", "steps": 25}
+_REUSE: Final = _SOLVER | {"cache_interval": 3}
+_PARTLY_GUIDED: Final = _REUSE | {"guidance_interval": [0, 0.8]}
 FASTER: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
-    ("diffusion.inpaint: dpmsolver++, 25 steps", {"diffusion": {"inpaint": {"scheduler": "dpmsolver++", "steps": 25}}}),
-    (
-        "the same and cache_interval: 3",
-        {"diffusion": {"inpaint": {"scheduler": "dpmsolver++", "steps": 25, "cache_interval": 3}}},
-    ),
+    ("diffusion.inpaint: dpmsolver++, 25 steps", {"diffusion": {"inpaint": _SOLVER}}),
+    ("the same and cache_interval: 3", {"diffusion": {"inpaint": _REUSE}}),
+    ("the same and guidance_interval: [0, 0.8]", {"diffusion": {"inpaint": _PARTLY_GUIDED}}),
     ("diffusion.model.precision: {half}", {"diffusion": {"model": {"precision": "{half}"}}}),
     ("training.precision: bfloat16", {"training": {"precision": "bfloat16"}}),
 )

@@ -179,7 +179,8 @@ def _row(run: _Run, method: str, backbone: str, quantity: str) -> Row:
 def _flops_row(run: _Run, method: str, backbone: str) -> Row:
     settings, flops = run.settings, run.flops
     feature = flops.feature(settings) if method == "sd_features" else 0.0
-    prepare = 2 * feature  # of the image and of its twin
+    twins = 2 if settings.training.twin_features == "occluded" else 1  # of the image, and of its twin
+    prepare = settings.diffusion.views * twins * feature
     if method == "sd_inpaint":
         prepare = settings.diffusion.inpaint.copies * flops.inpaint(settings)
     train, test = flops.training(settings, method, backbone), flops.forward[backbone] + feature

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import yaml
 
-from dfeat.bench.inpaint import PAPER, cost, difference, scenes
+from dfeat.bench.inpaint import FAST, PAPER, cost, difference, scenes
+from dfeat.settings import InpaintSettings
 
 
 def test_a_picture_is_no_distance_from_itself_and_noise_is_far(rng: np.random.Generator) -> None:
@@ -14,6 +18,11 @@ def test_a_picture_is_no_distance_from_itself_and_noise_is_far(rng: np.random.Ge
     assert difference(scene.images, scene.images, scene.masks).startswith("0.0 of 255 apart inside the mask (equal)")
     noise = rng.integers(0, 256, scene.images.shape, dtype=np.uint8)
     assert "PSNR" in difference(noise, scene.images, scene.masks)
+
+
+def test_the_fast_choice_is_that_of_the_overlay() -> None:
+    overlay = yaml.safe_load((Path(__file__).parents[2] / "config/fast.yaml").read_text())["diffusion"]["inpaint"]
+    assert InpaintSettings(**FAST) == InpaintSettings(**overlay)
 
 
 def test_the_smallest_part_hides_less_than_the_larger_half() -> None:
