@@ -3,7 +3,8 @@
 What enters: cached latents. What leaves: a shard of features (rows, D) float16, l_d of the paper: latents are
 noised to the timestep, the U-Net runs up to the last block asked for and no further, and each block's output
 is average-pooled. Noise comes per image from (seed, key), so neighbours and devices do not change it. Several noises
-or timesteps of an image are rows of the U-Net's batch like other images are.
+or timesteps of an image are rows of the U-Net's batch like other images are; what they give is held for as many images
+as a batch has rows, and no longer.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from dfeat.diffusion.fitting import Fitting
+from dfeat.diffusion.fitting import Fitting, in_parts
 from dfeat.diffusion.latents import encode
 from dfeat.diffusion.layout import find_model
 from dfeat.diffusion.models import DiffusionModel, compile_model, load_model
@@ -31,8 +32,10 @@ from dfeat.storage.shards import Shard, read_shard, write_shard
 
 RECIPE: Final = 2
 BATCH: Final = 8
-"""U-Net rows computed at once where no batch size is given."""
+"""Images, and U-Net rows, computed at once where no batch size is given."""
 
+Row = tuple[torch.Tensor, str]
+"""An image: unscaled latents (4, h, w), key."""
 Pass = tuple[torch.Tensor, torch.Tensor, int]
 """A row of the U-Net's batch: scaled latents (4, h, w), noise (4, h, w), timestep."""
 
@@ -55,7 +58,8 @@ class FeatureExtractor:
     ) -> None:
         """`null_prompt` (1, tokens, width), where given, spares the text encoder.
 
-        `batch_size` U-Net rows are computed at once, fewer where the device's memory runs out; `what` names the job.
+        `batch_size` images are held and as many U-Net rows computed at once, fewer where the device's memory runs
+        out; `what` names the job.
         """
         self.model = model
         self.settings = settings
@@ -65,7 +69,8 @@ class FeatureExtractor:
         self._encoded: Fitting[NDArray[np.uint8]] = Fitting(
             lambda rows: (encode(model, np.stack(rows)),), batch_size, what
         )
-        self._featured = Fitting(self._pooled_blocks, batch_size, what)
+        passes = settings.ensemble * len(settings.timesteps)
+        self._featured: Fitting[Row] = Fitting(self._means, batch_size, what, passes)
 
     @classmethod
     def from_pretrained(
@@ -111,24 +116,37 @@ class FeatureExtractor:
 
         D counts the channels of each block at each timestep, timestep by timestep, times pool * pool.
         """
-        model, settings = self.model, self.settings
-        scaled = (latents.to(model.device, torch.float32) * self.scaling_factor).to(model.dtype)
+        return self._featured(list(zip(latents, keys, strict=True)))[0]
+
+    def _means(self, rows: list[Row]) -> tuple[torch.Tensor]:
+        """The features of some images: the mean over the ensemble, timesteps side by side."""
+        settings, device = self.settings, self.model.device
+        latents, keys = torch.stack([row for row, _ in rows]), [key for _, key in rows]
+        scaled = (latents.to(device, torch.float32) * self.scaling_factor).to(self.model.dtype)
         passes: list[Pass] = []
         for member in range(settings.ensemble):
             seeds = [seed_for(settings.seed, key, f"features {member}") for key in keys]
-            noise = draw_noise(scaled.shape[1:], [torch.Generator().manual_seed(seed) for seed in seeds]).to(scaled)
+            drawn = draw_noise(scaled.shape[1:], [torch.Generator().manual_seed(seed) for seed in seeds])
+            noise = to_device(drawn.numpy(), device).to(scaled.dtype)
             for timestep in settings.timesteps:
-                passes += [(row, drawn, timestep) for row, drawn in zip(scaled, noise, strict=True)]
-        (features,) = self._featured(passes)
+                passes += zip(scaled, noise, [timestep] * len(keys), strict=True)
+        (features,) = in_parts(self._pooled_blocks, passes, self._featured.size)
         apart = features.unflatten(0, (settings.ensemble, len(settings.timesteps), len(keys)))
-        return torch.cat(list(apart.mean(0)), dim=1)
+        return (torch.cat(list(apart.mean(0)), dim=1),)
 
     def _pooled_blocks(self, passes: list[Pass]) -> tuple[torch.Tensor]:
         """The blocks of some passes, pooled and side by side: (rows, D), or (rows, D, h', w')."""
         rows, noise, steps = zip(*passes, strict=True)
-        timesteps = torch.tensor(steps, device=self.model.device)
+        timesteps = to_device(np.array(steps, np.int64), self.model.device)
         noisy = self.model.scheduler.add_noise(torch.stack(rows), torch.stack(noise), timesteps)
         blocks = self.maps(noisy, timesteps)
+        sizes = [tuple(block.shape[2:]) for block in blocks]
+        if self.settings.pool == 0 and len(set(sizes)) > 1:
+            found = ", ".join(f"{name} {h}x{w}" for name, (h, w) in zip(self.settings.blocks, sizes, strict=True))
+            raise UserError(
+                f"features.pool is 0, which keeps whole maps, and those of the blocks differ in size ({found}); "
+                "name blocks of one size, or let pool be 1 or more"
+            )
         return (torch.cat([_pooled(block.float(), self.settings.pool) for block in blocks], dim=1),)
 
     def maps(self, noisy: torch.Tensor, timesteps: torch.Tensor) -> list[torch.Tensor]:
