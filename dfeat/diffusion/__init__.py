@@ -1,6 +1,6 @@
 """A frozen Stable Diffusion and its two uses: `Inpainter` and `FeatureExtractor`, also as a library.
 
-from dfeat.diffusion import FeatureExtractor, Inpainter
+from dfeat.diffusion import FeatureExtractor, Inpainter, paste_known
 """
 
 from __future__ import annotations
@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dfeat.diffusion.features import FeatureExtractor
-    from dfeat.diffusion.inpaint import Inpainter
+    from dfeat.diffusion.inpaint import Inpainter, paste_known
 
-__all__ = ["FeatureExtractor", "Inpainter"]
+__all__ = ["FeatureExtractor", "Inpainter", "paste_known"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import torch and diffusers only when one of the two classes is asked for."""
+    """Import torch and diffusers only when one of these is asked for."""
     if name == "FeatureExtractor":
         from dfeat.diffusion.features import FeatureExtractor
 
         return FeatureExtractor
-    if name == "Inpainter":
-        from dfeat.diffusion.inpaint import Inpainter
+    if name in {"Inpainter", "paste_known"}:
+        from dfeat.diffusion import inpaint
 
-        return Inpainter
+        return getattr(inpaint, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

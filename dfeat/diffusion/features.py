@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from dfeat.diffusion.fitting import Fitting, in_parts
+from dfeat.diffusion.inputs import checked_batch_size, checked_images, one_each
 from dfeat.diffusion.latents import encode
 from dfeat.diffusion.layout import find_model
 from dfeat.diffusion.models import DiffusionModel, compile_model, load_model
@@ -44,7 +45,7 @@ class FeatureExtractor:
     """Diffusion features of images or of their latents, from any diffusers model of the SD family.
 
     >>> extract = FeatureExtractor.from_pretrained("path/to/model", blocks=["mid"], timestep=25)  # doctest: +SKIP
-    >>> extract(images)  # images (B, R, R, 3) uint8 -> (B, D) float32                            # doctest: +SKIP
+    >>> extract(images)  # images (B, H, W, 3) uint8 -> (B, D) float32                            # doctest: +SKIP
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class FeatureExtractor:
         self.scaling_factor = scaling_factor
         self.blocks = [find_block(model.unet, name) for name in settings.blocks]
         self.null_prompt = model.embed([""]) if null_prompt is None else null_prompt
+        checked_batch_size(batch_size)
         self._encoded: Fitting[NDArray[np.uint8]] = Fitting(
             lambda rows: (encode(model, np.stack(rows)),), batch_size, what
         )
@@ -85,6 +87,7 @@ class FeatureExtractor:
         precision: str = "float32",
         revision: str | None = None,
         device: torch.device | str | None = None,
+        batch_size: int = BATCH,
     ) -> Self:
         """Load the model from a folder or Hub id; it can then be called on images."""
         from dfeat.devices import pick_device
@@ -103,11 +106,17 @@ class FeatureExtractor:
             "features",
         )
         model = load_model(source, "inpaint", torch.device(device) if device else pick_device())
-        return cls(model, settings, model.scaling_factor)
+        return cls(model, settings, model.scaling_factor, batch_size=batch_size)
 
     def __call__(self, images: NDArray[np.uint8], keys: Sequence[str] | None = None) -> torch.Tensor:
-        """Features of images (B, R, R, 3) uint8; `keys` name them for their noise (default: their number)."""
-        names = list(keys) if keys is not None else [str(number) for number in range(len(images))]
+        """Features of images (B, H, W, 3) uint8; `keys` name them for their noise (default: their number).
+
+        H and W are multiples of the model's `side_multiple`. Raises UserError for other images and another number of
+        keys.
+        """
+        images = checked_images(images, self.model)
+        names = [str(number) for number in range(len(images))] if keys is None else keys
+        one_each(names, len(images), "keys")
         return self.from_latents(self._encoded(list(images))[0], names)
 
     @torch.no_grad()
@@ -115,8 +124,10 @@ class FeatureExtractor:
         """Features of unscaled latents (B, 4, h, w): float32 (B, D), or (B, D, h', w') where pool is 0.
 
         D counts the channels of each block at each timestep, timestep by timestep, times pool * pool.
+        Raises UserError where there are not as many keys as latents.
         """
-        return self._featured(list(zip(latents, keys, strict=True)))[0]
+        names = [str(key) for key in one_each(keys, len(latents), "keys")]
+        return self._featured(list(zip(latents, names, strict=True)))[0]
 
     def _means(self, rows: list[Row]) -> tuple[torch.Tensor]:
         """The features of some images: the mean over the ensemble, timesteps side by side."""
