@@ -62,8 +62,8 @@ def train(
     device = compute_on(gpus and team, threads, f"train {out}")
     if team > 1 and not is_member():
         raise typer.Exit(launch(team, sys.argv[1:]))
-    run_training(chosen, inputs, stage, seed, out, device, workers)
-    say(f"model written to {out}")
+    done = run_training(chosen, inputs, stage, seed, out, device, workers)
+    say(f"model written to {out}: {done}")
 
 
 @app.command(
