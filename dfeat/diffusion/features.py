@@ -115,8 +115,7 @@ class FeatureExtractor:
         keys.
         """
         images = checked_images(images, self.model)
-        names = [str(number) for number in range(len(images))] if keys is None else keys
-        one_each(names, len(images), "keys")
+        names = one_each(range(len(images)) if keys is None else keys, len(images), "keys")
         return self.from_latents(self._encoded(list(images))[0], names)
 
     @torch.no_grad()

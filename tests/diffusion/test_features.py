@@ -115,9 +115,12 @@ def test_what_an_ensemble_gives_is_held_for_one_batch_of_images(
     monkeypatch.setattr(features, "draw_noise", lambda shape, seeds: drawn.append(len(seeds)) or real(shape, seeds))
     extract = FeatureExtractor.from_pretrained(tiny_models["four"], ensemble=3, pool=0, device="cpu")
     extract.model.unet.register_forward_pre_hook(lambda *_: before_pass.append(sum(drawn)))
-    maps = extract(np.concatenate([pictures(rng)] * 6), [str(number) for number in range(18)])
+    images, keys = np.concatenate([pictures(rng)] * 6), [str(number) for number in range(18)]
+    maps = extract(images, keys)
     assert maps.shape == (18, 32, 4, 4)
     assert before_pass == [24] * 3 + [48] * 3 + [72] * 3
+    order = rng.permutation(18)
+    assert torch.equal(extract(images[order], [keys[i] for i in order]), maps[order])
 
 
 def test_whole_maps_of_blocks_of_other_sizes_are_refused(tiny_models: dict[str, Path]) -> None:
