@@ -86,6 +86,60 @@ print(json.dumps(sorted(sys.modules)), file=sys.stderr)
     return set(json.loads(done.stderr.splitlines()[-1]))
 
 
+GPU_VERBS = {
+    "inpaint": ("--index", "nowhere", "--parts", "p.json", "--out", "x.h5"),
+    "latents": ("--index", "there", "--view", "parts", "--parts", "nowhere/parts.json", "--out", "x.h5"),
+    "features": ("--latents", "nowhere.h5", "--out", "x.h5"),
+    "train": (
+        "--method", "sd_inpaint", "--seed", "0", "--index", "there", "--pixels", "there/index.csv", "--parts",
+        "there/index.csv", "--inpainted", "nowhere.h5", "--out", "x",
+    ),
+    "evaluate": ("--model", "there", "--data", "nowhere", "--out", "x"),
+    "judge": (
+        "--model", "nowhere", "--index", "there", "--pixels", "there/index.csv", "--parts", "there/index.csv",
+        "--inpainted", "there/index.csv", "--out", "x",
+    ),
+}  # fmt: skip
+"""Each verb that computes on a device, with a path that leads nowhere; `there` is a folder with an index and a model."""
+
+
+@pytest.mark.parametrize("verb", GPU_VERBS)
+@pytest.mark.parametrize("fault", ["path", "settings"])
+def test_inputs_and_settings_are_looked_at_before_a_device_is_taken(
+    verb: str, fault: str, monkeypatch: pytest.MonkeyPatch, capsys, tmp_path: Path
+) -> None:
+    from dfeat.devices import leases
+
+    (tmp_path / "there").mkdir()
+    for name in ("index.csv", "run.json"):
+        (tmp_path / "there" / name).touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DFEAT_DEVICES", "GPU-a")
+    monkeypatch.setenv("DFEAT_LEASES", str(tmp_path / "leases"))
+    needed = {"train": '{"backbone": {"name": "resnet18"}}', "evaluate": '{"levels": {"dfeat": [0]}}'}
+    settings = needed.get(verb, "{}") if fault == "path" else '{"modl": 1}'
+    assert run(monkeypatch, verb, *GPU_VERBS[verb], "--settings", settings) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert ("nowhere" in error and "make it with `dfeat" in error) if fault == "path" else "modl" in error
+    assert not leases._taken and not (tmp_path / "leases").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"there"}
+
+
+def test_an_input_that_is_not_there_imports_no_torch(tmp_path: Path) -> None:
+    code = """
+import sys
+from dfeat.cli import main
+try:
+    main()
+except SystemExit as stop:
+    assert stop.code == 2 and "torch" not in sys.modules
+"""
+    arguments = ("inpaint", "--index", "nowhere", "--parts", "p.json", "--settings", "{}", "--out", str(tmp_path / "x"))
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_help_imports_nothing_heavy() -> None:
     loaded = modules_after("--help")
     assert not loaded & set(HEAVY)

@@ -21,3 +21,5 @@ def test_the_library_example_runs(rng: np.random.Generator) -> None:
     assert features.shape[0] == 2 and features.ndim == 2
     assert filled.shape == images.shape and filled.dtype == np.uint8
     assert not (filled[masks] == 0).all()
+    exact = np.stack(names["exact"])
+    assert (exact[~masks] == images[~masks]).all() and (exact[masks] == filled[masks]).all()

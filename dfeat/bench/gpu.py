@@ -107,18 +107,21 @@ def _trained(
 ) -> dict[str, float]:
     """A training's images a second: what two more epochs cost, so that loading and warming up do not count."""
     inputs = Inputs(index, index / "pixels.h5", parts)
-    seconds = []
-    for epochs in (1, 3):
-        longer = settings.training.model_copy(update={"epochs": epochs})
-        chosen = settings.model_copy(update={"training": longer})
-        out = root / f"training-{epochs}"
-        stage = stage_settings(chosen, "train", "convnext", "blackout")
-        train("blackout", inputs, stage, 0, out, device, workers)  # type: ignore[arg-type]
-        seconds.append(json.loads((out / "run.json").read_text())["seconds"])
-    rows = 2 * 2 * len(json.loads(parts.read_text())["images"])
+    short, long = (
+        train("blackout", inputs, _stage_of(settings, epochs), 0, root / f"training-{epochs}", device, workers)
+        for epochs in (1, 3)
+    )
+    seconds = max(long.seconds - short.seconds, 1e-9)
+    waited = (long.seconds * long.waited - short.seconds * short.waited) / seconds
     name = settings.training.backbones["convnext"].name
     flops = backbone_flops(name, settings.training.image_size, training=True)
-    return {"rate": rows / max(seconds[1] - seconds[0], 1e-9), "flops": flops}
+    return {"rate": (long.rows - short.rows) / seconds, "flops": flops, "waited": min(max(waited, 0.0), 1.0)}
+
+
+def _stage_of(settings: Settings, epochs: int) -> Any:
+    """A training's settings for so many epochs."""
+    longer = settings.training.model_copy(update={"epochs": epochs})
+    return stage_settings(settings.model_copy(update={"training": longer}), "train", "convnext", "blackout")
 
 
 def described(line: dict[str, float], device: str) -> str:
@@ -127,7 +130,7 @@ def described(line: dict[str, float], device: str) -> str:
     text = f"{line['rate']:.1f} images/s, {work / 1e12:.1f} TFLOP/s"
     peak = next((peaks["bfloat16"] for name, peaks in PEAK.items() if name in device), None)
     text += f", {100 * work / peak:.0f} % of the bfloat16 peak" if peak else ""
-    return text + (f", waited {100 * line['waited']:.1f} % of the time for images" if "waited" in line else "")
+    return f"{text}, waited {100 * line['waited']:.1f} % of the time for images"
 
 
 def write_photographs_with_parts(root: Path, count: int) -> None:

@@ -117,9 +117,8 @@ def filled(
     model: Any, settings: InpaintSettings, scene: Scene, seeds: list[int]
 ) -> tuple[NDArray[np.uint8], list[float]]:
     """The pictures with known pixels exact, and the share of the side that was inpainted of each."""
-    inpaint, side = Inpainter(model, settings), scene.images.shape[1]
-    multiple = model.latent_factor * 2 ** (len(model.unet.config.block_out_channels) - 1)
-    allowed = sides(side, multiple) if settings.crop else [side]
+    inpaint, side = Inpainter(model, settings, len(scene.images)), scene.images.shape[1]
+    allowed = sides(side, model.side_multiple) if settings.crop else [side]
     squares = [around(mask, allowed) for mask in scene.masks]
     result = scene.images.copy()
     for size in allowed:

@@ -53,6 +53,7 @@ def train_some(backbone: str, batch: int, steps: int) -> Steps:
 
     from dfeat.bench.photographs import write_photographs
     from dfeat.data.pixels import PixelCache
+    from dfeat.diffusion.stream import Waiting
     from dfeat.settings import Backbone, TrainingSettings
     from dfeat.training import loop
     from dfeat.training.checkpoint import State
@@ -84,7 +85,7 @@ def train_some(backbone: str, batch: int, steps: int) -> Steps:
         optimizer.register_step_post_hook(lambda *_: ended.append(time.thread_time()))
         batches = TrainingBatches("blackout", sources, settings, 0, 0)
         cpu = torch.device("cpu")
-        loop._fit(model, optimizer, batches, 0, State(), cpu, 0, lambda: None, lambda: False, Team())
+        loop._fit(model, optimizer, batches, 0, State(), cpu, 0, lambda: None, lambda: False, Team(), Waiting())
     inside = [end - start for start, end in zip(started[1:], ended[1:], strict=True)]
     outside = [start - end for end, start in zip(ended[1:], started[2:], strict=False)]
     return Steps(inside, outside, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -32,3 +33,18 @@ def shard_of(text: str) -> tuple[int, int]:
     if not (number.isdigit() and count.isdigit()):
         raise UserError(f"--shard {text!r} is not i/n, e.g. 0/12")
     return int(number), int(count)
+
+
+def check_inputs(**made_by: Iterable[Path | None]) -> None:
+    """Refuse inputs that are not there, before torch is imported and a device is taken.
+
+    Each verb that makes some of them, with their paths; None is an option that was left out.
+    """
+    from dfeat.storage.records import cannot_read
+
+    for verb, paths in made_by.items():
+        for path in filter(None, paths):
+            try:
+                path.stat()
+            except OSError as error:
+                raise cannot_read(path, verb, error) from None

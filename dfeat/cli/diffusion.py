@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from dfeat.cli.common import Gpus, IndexFolder, Out, SettingsJson, ShardOf, Threads, Workers, app, shard_of
+from dfeat.cli.common import (
+    Gpus,
+    IndexFolder,
+    Out,
+    SettingsJson,
+    ShardOf,
+    Threads,
+    Workers,
+    app,
+    check_inputs,
+    shard_of,
+)
 
 
 @app.command(
@@ -24,11 +35,14 @@ def inpaint(
     workers: Workers = 0,
 ) -> None:
     """Fill the chosen parts with the diffusion model, one shard of the training images."""
-    from dfeat.devices import compute_on
-    from dfeat.diffusion.inpaint import inpaint_shard
     from dfeat.settings import InpaintStage, parse
 
     stage, rows = parse(InpaintStage, settings, "diffusion"), shard_of(shard)
+    check_inputs(index=[index / "index.csv"], parts=[parts])
+
+    from dfeat.devices import compute_on
+    from dfeat.diffusion.inpaint import inpaint_shard
+
     device = compute_on(gpus, threads, f"inpaint {out}")
     typer.echo(f"inpainted images in {out}: {inpaint_shard(index, parts, stage, out, device, rows, workers)}")
 
@@ -48,11 +62,14 @@ def latents(
     workers: Workers = 0,
 ) -> None:
     """Encode a view of each image once with the VAE; features of any setting start from it."""
-    from dfeat.devices import compute_on
-    from dfeat.diffusion.latents import encode_view
     from dfeat.settings import LatentsStage, parse
 
     stage, rows = parse(LatentsStage, settings, "diffusion"), shard_of(shard)
+    check_inputs(index=[index / "index.csv"], parts=[parts])
+
+    from dfeat.devices import compute_on
+    from dfeat.diffusion.latents import encode_view
+
     device = compute_on(gpus, threads, f"latents {out}")
     typer.echo(f"latents in {out}: {encode_view(index, view, stage, out, device, parts, rows, workers)}")
 
@@ -68,10 +85,13 @@ def features(
     gpus: Gpus = 1,
 ) -> None:
     """Extract intermediate U-Net features with the null prompt from cached latents."""
-    from dfeat.devices import compute_on
-    from dfeat.diffusion.features import extract_features
     from dfeat.settings import FeaturesStage, parse
 
     stage = parse(FeaturesStage, settings, "diffusion")
+    check_inputs(latents=[latents])
+
+    from dfeat.devices import compute_on
+    from dfeat.diffusion.features import extract_features
+
     device = compute_on(gpus, threads, f"features {out}")
     typer.echo(f"features in {out}: {extract_features(latents, stage, out, device)}")

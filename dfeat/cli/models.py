@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dfeat.cli.common import Gpus, IndexFolder, Out, SettingsJson, Threads, app
+from dfeat.cli.common import Gpus, IndexFolder, Out, SettingsJson, Threads, app, check_inputs
 from dfeat.errors import UserError
 
 
@@ -36,24 +36,34 @@ def train(
     gpus: Gpus = 1,
 ) -> None:
     """Fine-tune one backbone by one method with one seed."""
-    from dfeat.devices import compute_on
-    from dfeat.progress import say
     from dfeat.settings import METHODS, TrainStage, parse
-    from dfeat.training.loop import train as run_training
-    from dfeat.training.sources import Inputs
-    from dfeat.training.team import is_member, launch
 
     chosen = next((known for known in METHODS if known == method), None)
     if chosen is None:
         raise UserError(f"no method {method!r}; use one of {', '.join(METHODS)}")
     stage = parse(TrainStage, settings, "training")
-    inputs = Inputs(index, pixels, parts, inpainted, tuple(features or ()), tuple(twin_features or ()), verdicts)
+    own, twins = tuple(features or ()), tuple(twin_features or ())
+    check_inputs(
+        index=[index / "index.csv"],
+        parts=[parts],
+        pixels=[pixels, inpainted],
+        features=[*own, *twins],
+        judge=[verdicts],
+    )
+
+    from dfeat.devices import compute_on
+    from dfeat.progress import say
+    from dfeat.training.loop import train as run_training
+    from dfeat.training.sources import Inputs
+    from dfeat.training.team import is_member, launch
+
+    inputs = Inputs(index, pixels, parts, inpainted, own, twins, verdicts)
     team = stage.training.gpus
     device = compute_on(gpus and team, threads, f"train {out}")
     if team > 1 and not is_member():
         raise typer.Exit(launch(team, sys.argv[1:]))
-    run_training(chosen, inputs, stage, seed, out, device, workers)
-    say(f"model written to {out}")
+    done = run_training(chosen, inputs, stage, seed, out, device, workers)
+    say(f"model written to {out}: {done}")
 
 
 @app.command(
@@ -73,24 +83,32 @@ def evaluate(
     gpus: Gpus = 1,
 ) -> None:
     """Predict every image of every set at each of its levels of occlusion."""
-    from dfeat.devices import compute_on
-    from dfeat.evaluation.predict import evaluate as run_evaluation
-    from dfeat.evaluation.predict import evaluate_pretrained
     from dfeat.settings import EvaluateStage, PretrainedStage, parse
 
-    device = compute_on(gpus, threads, f"evaluate {out}")
-    if model is None:
-        written = evaluate_pretrained(data, parse(PretrainedStage, settings, "evaluation"), out, device)
-        typer.echo(f"{len(written)} files of predictions in {out}")
-        return
     shards: dict[str, list[Path]] = {}
     for item in features or []:
         view, _, path = item.partition("=")
         if not view.rpartition("@")[2].isdigit() or not path:
             raise UserError(f"--features {item!r} is not SET@LEVEL=FILE, e.g. imagenet_val@40=features.h5")
         shards.setdefault(view, []).append(Path(path))
-    stage = parse(EvaluateStage, settings, "evaluation")
-    written = run_evaluation(model, data, shards, stage, out, device)
+    stage = parse(EvaluateStage if model else PretrainedStage, settings, "evaluation")
+    check_inputs(
+        train=[model and model / "run.json"],
+        index=[data / name / "index.csv" for name in stage.levels],
+        pixels=[data / name / "pixels.h5" for name in stage.levels],
+        features=[path for paths in shards.values() for path in paths],
+    )
+
+    from dfeat.devices import compute_on
+    from dfeat.evaluation.predict import evaluate as run_evaluation
+    from dfeat.evaluation.predict import evaluate_pretrained
+
+    device = compute_on(gpus, threads, f"evaluate {out}")
+    if model:
+        written = run_evaluation(model, data, shards, stage, out, device)
+    else:
+        assert isinstance(stage, PretrainedStage)
+        written = evaluate_pretrained(data, stage, out, device)
     typer.echo(f"{len(written)} files of predictions in {out}")
 
 
@@ -109,10 +127,18 @@ def judge(
     gpus: Gpus = 1,
 ) -> None:
     """Ask models that never saw an inpainted image whether each still shows its class."""
-    from dfeat.devices import compute_on
-    from dfeat.evaluation.labels import judge as run_judge
     from dfeat.settings import EvaluationSettings, parse
 
     stage = parse(EvaluationSettings, settings, "evaluation")
+    check_inputs(
+        train=[folder / "run.json" for folder in model],
+        index=[index / "index.csv"],
+        pixels=[pixels, inpainted],
+        parts=[parts],
+    )
+
+    from dfeat.devices import compute_on
+    from dfeat.evaluation.labels import judge as run_judge
+
     device = compute_on(gpus, threads, f"judge {out}")
     typer.echo(f"{run_judge(model, index, pixels, parts, inpainted, stage, out, device)} inpainted images accepted")

@@ -1,6 +1,6 @@
 """A frozen Stable Diffusion and its two uses: `Inpainter` and `FeatureExtractor`, also as a library.
 
-from dfeat.diffusion import FeatureExtractor, Inpainter
+from dfeat.diffusion import FeatureExtractor, Inpainter, paste_known
 """
 
 from __future__ import annotations
@@ -8,14 +8,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dfeat.diffusion.canvas import paste_known
     from dfeat.diffusion.features import FeatureExtractor
     from dfeat.diffusion.inpaint import Inpainter
 
-__all__ = ["FeatureExtractor", "Inpainter"]
+__all__ = ["FeatureExtractor", "Inpainter", "paste_known"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import torch and diffusers only when one of the two classes is asked for."""
+    """Import torch and diffusers only when one of these is asked for."""
     if name == "FeatureExtractor":
         from dfeat.diffusion.features import FeatureExtractor
 
@@ -24,4 +25,8 @@ def __getattr__(name: str) -> Any:
         from dfeat.diffusion.inpaint import Inpainter
 
         return Inpainter
+    if name == "paste_known":
+        from dfeat.diffusion.canvas import paste_known
+
+        return paste_known
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,6 +15,7 @@ from dfeat.data.crops import view_keys
 from dfeat.data.index import Record
 from dfeat.data.pixels import resize
 from dfeat.diffusion.crops import Square
+from dfeat.errors import UserError
 from dfeat.occlusion.paint import black_out, replace
 from dfeat.randomness import seed_for
 from dfeat.settings import InpaintSettings
@@ -41,8 +42,15 @@ def paste_known(
 ) -> NDArray[np.uint8]:
     """The inpainted square back at the original's size, with every known pixel the original's.
 
-    `inpainted` (R, R, 3), `original` (H, W, 3), `mask` (H, W) True where hidden.
+    One image: `inpainted` (h, w, 3), `original` (H, W, 3), `mask` (H, W) bool, True where hidden. Raises UserError
+    for other shapes, such as those of a batch.
     """
+    shapes = inpainted.shape, original.shape, mask.shape
+    if mask.ndim != 2 or mask.dtype != np.bool_ or original.shape != (*mask.shape, 3) or inpainted.ndim != 3:
+        raise UserError(
+            f"paste_known takes one image at a time, (h, w, 3), (H, W, 3) and a bool mask (H, W); it was given "
+            f"{', '.join(map(str, shapes))} and a mask of {mask.dtype}. For a batch call it for each row"
+        )
     height, width = mask.shape
     return replace(original, mask, resize(inpainted, height, width))
 

@@ -3,7 +3,8 @@
 What enters: cached latents. What leaves: a shard of features (rows, D) float16, l_d of the paper: latents are
 noised to the timestep, the U-Net runs up to the last block asked for and no further, and each block's output
 is average-pooled. Noise comes per image from (seed, key), so neighbours and devices do not change it. Several noises
-or timesteps of an image are rows of the U-Net's batch like other images are.
+or timesteps of an image are rows of the U-Net's batch like other images are; what they give is held for as many images
+as a batch has rows, and no longer.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from dfeat.diffusion.fitting import Fitting
+from dfeat.diffusion.fitting import Fitting, in_parts
+from dfeat.diffusion.inputs import checked_batch_size, checked_images, one_each
 from dfeat.diffusion.latents import encode
 from dfeat.diffusion.layout import find_model
 from dfeat.diffusion.models import DiffusionModel, compile_model, load_model
@@ -31,8 +33,10 @@ from dfeat.storage.shards import Shard, read_shard, write_shard
 
 RECIPE: Final = 2
 BATCH: Final = 8
-"""U-Net rows computed at once where no batch size is given."""
+"""Images, and U-Net rows, computed at once where no batch size is given."""
 
+Row = tuple[torch.Tensor, str]
+"""An image: unscaled latents (4, h, w), key."""
 Pass = tuple[torch.Tensor, torch.Tensor, int]
 """A row of the U-Net's batch: scaled latents (4, h, w), noise (4, h, w), timestep."""
 
@@ -41,7 +45,7 @@ class FeatureExtractor:
     """Diffusion features of images or of their latents, from any diffusers model of the SD family.
 
     >>> extract = FeatureExtractor.from_pretrained("path/to/model", blocks=["mid"], timestep=25)  # doctest: +SKIP
-    >>> extract(images)  # images (B, R, R, 3) uint8 -> (B, D) float32                            # doctest: +SKIP
+    >>> extract(images)  # images (B, H, W, 3) uint8 -> (B, D) float32                            # doctest: +SKIP
     """
 
     def __init__(
@@ -55,17 +59,20 @@ class FeatureExtractor:
     ) -> None:
         """`null_prompt` (1, tokens, width), where given, spares the text encoder.
 
-        `batch_size` U-Net rows are computed at once, fewer where the device's memory runs out; `what` names the job.
+        `batch_size` images are held and as many U-Net rows computed at once, fewer where the device's memory runs
+        out; `what` names the job.
         """
         self.model = model
         self.settings = settings
         self.scaling_factor = scaling_factor
         self.blocks = [find_block(model.unet, name) for name in settings.blocks]
         self.null_prompt = model.embed([""]) if null_prompt is None else null_prompt
+        checked_batch_size(batch_size)
         self._encoded: Fitting[NDArray[np.uint8]] = Fitting(
             lambda rows: (encode(model, np.stack(rows)),), batch_size, what
         )
-        self._featured = Fitting(self._pooled_blocks, batch_size, what)
+        passes = settings.ensemble * len(settings.timesteps)
+        self._featured: Fitting[Row] = Fitting(self._means, batch_size, what, passes)
 
     @classmethod
     def from_pretrained(
@@ -80,6 +87,7 @@ class FeatureExtractor:
         precision: str = "float32",
         revision: str | None = None,
         device: torch.device | str | None = None,
+        batch_size: int = BATCH,
     ) -> Self:
         """Load the model from a folder or Hub id; it can then be called on images."""
         from dfeat.devices import pick_device
@@ -98,11 +106,16 @@ class FeatureExtractor:
             "features",
         )
         model = load_model(source, "inpaint", torch.device(device) if device else pick_device())
-        return cls(model, settings, model.scaling_factor)
+        return cls(model, settings, model.scaling_factor, batch_size=batch_size)
 
     def __call__(self, images: NDArray[np.uint8], keys: Sequence[str] | None = None) -> torch.Tensor:
-        """Features of images (B, R, R, 3) uint8; `keys` name them for their noise (default: their number)."""
-        names = list(keys) if keys is not None else [str(number) for number in range(len(images))]
+        """Features of images (B, H, W, 3) uint8; `keys` name them for their noise (default: their number).
+
+        H and W are multiples of the model's `side_multiple`. Raises UserError for other images and another number of
+        keys.
+        """
+        images = checked_images(images, self.model)
+        names = one_each(range(len(images)) if keys is None else keys, len(images), "keys")
         return self.from_latents(self._encoded(list(images))[0], names)
 
     @torch.no_grad()
@@ -110,25 +123,40 @@ class FeatureExtractor:
         """Features of unscaled latents (B, 4, h, w): float32 (B, D), or (B, D, h', w') where pool is 0.
 
         D counts the channels of each block at each timestep, timestep by timestep, times pool * pool.
+        Raises UserError where there are not as many keys as latents.
         """
-        model, settings = self.model, self.settings
-        scaled = (latents.to(model.device, torch.float32) * self.scaling_factor).to(model.dtype)
+        names = [str(key) for key in one_each(keys, len(latents), "keys")]
+        return self._featured(list(zip(latents, names, strict=True)))[0]
+
+    def _means(self, rows: list[Row]) -> tuple[torch.Tensor]:
+        """The features of some images: the mean over the ensemble, timesteps side by side."""
+        settings, device = self.settings, self.model.device
+        latents, keys = torch.stack([row for row, _ in rows]), [key for _, key in rows]
+        scaled = (latents.to(device, torch.float32) * self.scaling_factor).to(self.model.dtype)
         passes: list[Pass] = []
         for member in range(settings.ensemble):
             seeds = [seed_for(settings.seed, key, f"features {member}") for key in keys]
-            noise = draw_noise(scaled.shape[1:], [torch.Generator().manual_seed(seed) for seed in seeds]).to(scaled)
+            drawn = draw_noise(scaled.shape[1:], [torch.Generator().manual_seed(seed) for seed in seeds])
+            noise = to_device(drawn.numpy(), device).to(scaled.dtype)
             for timestep in settings.timesteps:
-                passes += [(row, drawn, timestep) for row, drawn in zip(scaled, noise, strict=True)]
-        (features,) = self._featured(passes)
+                passes += zip(scaled, noise, [timestep] * len(keys), strict=True)
+        (features,) = in_parts(self._pooled_blocks, passes, self._featured.size)
         apart = features.unflatten(0, (settings.ensemble, len(settings.timesteps), len(keys)))
-        return torch.cat(list(apart.mean(0)), dim=1)
+        return (torch.cat(list(apart.mean(0)), dim=1),)
 
     def _pooled_blocks(self, passes: list[Pass]) -> tuple[torch.Tensor]:
         """The blocks of some passes, pooled and side by side: (rows, D), or (rows, D, h', w')."""
         rows, noise, steps = zip(*passes, strict=True)
-        timesteps = torch.tensor(steps, device=self.model.device)
+        timesteps = to_device(np.array(steps, np.int64), self.model.device)
         noisy = self.model.scheduler.add_noise(torch.stack(rows), torch.stack(noise), timesteps)
         blocks = self.maps(noisy, timesteps)
+        sizes = [tuple(block.shape[2:]) for block in blocks]
+        if self.settings.pool == 0 and len(set(sizes)) > 1:
+            found = ", ".join(f"{name} {h}x{w}" for name, (h, w) in zip(self.settings.blocks, sizes, strict=True))
+            raise UserError(
+                f"features.pool is 0, which keeps whole maps, and those of the blocks differ in size ({found}); "
+                "name blocks of one size, or let pool be 1 or more"
+            )
         return (torch.cat([_pooled(block.float(), self.settings.pool) for block in blocks], dim=1),)
 
     def maps(self, noisy: torch.Tensor, timesteps: torch.Tensor) -> list[torch.Tensor]:

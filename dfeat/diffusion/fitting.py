@@ -21,17 +21,18 @@ Tensors = tuple[torch.Tensor, ...]
 class Fitting(Generic[Row]):
     """`compute` of batches, in parts of `size` rows; `size` is halved where the device's memory runs out.
 
-    `compute` takes a list of rows and returns tensors of as many rows. `what` names the job in what is said.
+    `compute` takes a list of rows and returns tensors of as many rows. `what` names the job in what is said. Where a row
+    is `passes` rows of a network, `compute` takes these `size` at a time itself.
     """
 
-    def __init__(self, compute: Callable[[list[Row]], Tensors], size: int, what: str) -> None:
-        self.compute, self.size, self.what = compute, size, what
+    def __init__(self, compute: Callable[[list[Row]], Tensors], size: int, what: str, passes: int = 1) -> None:
+        self.compute, self.size, self.what, self.passes = compute, size, what, passes
 
     def __call__(self, batch: Sequence[Row]) -> Tensors:
         """The tensors of a batch. Raises UserError where not even one row fits."""
         while True:
             try:
-                return self._in_parts(list(batch))
+                return in_parts(self.compute, list(batch), self.size)
             except RuntimeError as error:
                 if not _memory_ran_out(error):
                     raise
@@ -40,16 +41,18 @@ class Fitting(Generic[Row]):
                     f"{self.what}: not even one image at a time fits the device's memory; use diffusion.model.precision "
                     "bfloat16 or float16, a smaller diffusion.resolution, or a device with more memory"
                 )
-            self.size = max(1, min(self.size, len(batch)) // 2)
+            self.size = max(1, min(self.size, len(batch) * self.passes) // 2)
             torch.cuda.empty_cache()
             say(f"{self.what}: the batch does not fit the device's memory; from here on {self.size} images at a time")
 
-    def _in_parts(self, batch: list[Row]) -> Tensors:
-        if self.size >= len(batch):
-            return self.compute(batch)
-        filled = batch + batch[-1:] * (-len(batch) % self.size)  # one shape for all parts
-        parts = [self.compute(filled[start : start + self.size]) for start in range(0, len(filled), self.size)]
-        return tuple(torch.cat(tensors)[: len(batch)] for tensors in zip(*parts, strict=True))
+
+def in_parts(compute: Callable[[list[Row]], Tensors], batch: list[Row], size: int) -> Tensors:
+    """`compute` of a batch, `size` rows at a time where it has more; the last part is filled up with the last row."""
+    if size >= len(batch):
+        return compute(batch)
+    filled = batch + batch[-1:] * (-len(batch) % size)  # one shape for all parts
+    parts = [compute(filled[start : start + size]) for start in range(0, len(filled), size)]
+    return tuple(torch.cat(tensors)[: len(batch)] for tensors in zip(*parts, strict=True))
 
 
 def _memory_ran_out(error: RuntimeError) -> bool:

@@ -30,8 +30,16 @@ from dfeat.data.pixels import resize
 from dfeat.diffusion.canvas import Canvas, Copy, copies_of
 from dfeat.diffusion.crops import Square, around, sides
 from dfeat.diffusion.denoise import Denoiser
-from dfeat.diffusion.features import draw_noise
+from dfeat.diffusion.features import BATCH, draw_noise
 from dfeat.diffusion.fitting import Fitting
+from dfeat.diffusion.inputs import (
+    checked_batch_size,
+    checked_images,
+    checked_masks,
+    checked_prompts,
+    checked_seeds,
+    one_each,
+)
 from dfeat.diffusion.latents import part_of, to_model_range
 from dfeat.diffusion.models import DiffusionModel, compile_model, load_model
 from dfeat.diffusion.schedule import passes
@@ -44,19 +52,24 @@ from dfeat.storage.shards import Shard, write_shard
 
 RECIPE: Final = 2
 
+_Given = tuple[NDArray[np.uint8], NDArray[np.bool_], str, int]
+"""What the library is given of an image: pixels (H, W, 3), mask (H, W), prompt, seed."""
+
 
 class Inpainter:
     """Batched inpainting with any diffusers model of the SD family, 4 or 9 input channels.
 
     >>> inpaint = Inpainter.from_pretrained("path/to/model", steps=25)             # doctest: +SKIP
-    >>> inpaint(images, masks, prompts)  # (B, R, R, 3) uint8, (B, R, R) bool, B   # doctest: +SKIP
+    >>> inpaint(images, masks, prompts)  # (B, H, W, 3) uint8, (B, H, W) bool, B   # doctest: +SKIP
     """
 
-    def __init__(self, model: DiffusionModel, settings: InpaintSettings) -> None:
+    def __init__(self, model: DiffusionModel, settings: InpaintSettings, batch_size: int = BATCH) -> None:
+        """Called on more than `batch_size` images it computes so many at once, fewer where memory runs out."""
         self.model = model
         self.settings = settings
         self.scheduler = _solver(model.scheduler, settings.scheduler)
         self._embeddings: dict[str, torch.Tensor] = {}
+        self._filled: Fitting[_Given] = Fitting(self._on_host, checked_batch_size(batch_size), "inpaint")
 
     @classmethod
     def from_pretrained(
@@ -66,6 +79,7 @@ class Inpainter:
         precision: str = "float32",
         revision: str | None = None,
         device: torch.device | str | None = None,
+        batch_size: int = BATCH,
         **settings: Any,
     ) -> Self:
         """Load the model from a folder or Hub id; `settings` are those of config.yaml's diffusion.inpaint."""
@@ -74,7 +88,8 @@ class Inpainter:
 
         source = parse(ModelSource, {"path": str(path), "precision": precision, "revision": revision}, "model")
         chosen = parse(InpaintSettings, settings, "inpaint")
-        return cls(load_model(source, "inpaint", torch.device(device) if device else pick_device()), chosen)
+        model = load_model(source, "inpaint", torch.device(device) if device else pick_device())
+        return cls(model, chosen, batch_size)
 
     def __call__(
         self,
@@ -84,21 +99,31 @@ class Inpainter:
         seeds: Sequence[int] | None = None,
         names: Sequence[str] | None = None,
     ) -> NDArray[np.uint8]:
-        """Fill the masked pixels of images (B, R, R, 3) uint8, masks (B, R, R) True where hidden.
+        """Fill the masked pixels of images (B, H, W, 3) uint8, masks (B, H, W) True where hidden.
 
-        Returns (B, R, R, 3) uint8 as the decoder gives it: known pixels are close, not exact; `paste_known`
-        makes them exact. `seeds` give each image its own generator (default: 0, 1, ...), so a row does not
-        depend on its neighbours. Raises UserError, with the `names` of the images, for values that are not finite.
+        Returns (B, H, W, 3) uint8 as the decoder gives it: known pixels are close, not exact; `paste_known`
+        makes them exact. H and W are multiples of the model's `side_multiple`. `seeds` give each image its own
+        generator (default: 0, 1, ...), so a row does not depend on its neighbours. Raises UserError for arguments
+        that do not fit each other or the model, and, with the `names` of the images, for values that are not finite.
         """
-        filled, finite = self.fill(images, masks, prompts, list(seeds or range(len(images))))
-        self.check_finite(finite.cpu().numpy(), names or [f"row {row}" for row in range(len(images))])
-        return filled.cpu().numpy()
+        images = checked_images(images, self.model)
+        count = len(images)
+        columns = checked_masks(masks, images), checked_prompts(prompts, count), checked_seeds(seeds, count)
+        called = [f"row {row}" for row in range(count)] if names is None else one_each(names, count, "names")
+        filled, finite = self._filled(list(zip(images, *columns, strict=True)))
+        self.check_finite(finite.numpy(), called)
+        return filled.numpy()
+
+    def _on_host(self, rows: list[_Given]) -> tuple[torch.Tensor, ...]:
+        """`fill` of some rows, fetched: a large array stays on the host, one batch of it on the device."""
+        images, masks, prompts, seeds = zip(*rows, strict=True)
+        return tuple(tensor.cpu() for tensor in self.fill(np.stack(images), np.stack(masks), prompts, seeds))
 
     @torch.no_grad()
     def fill(
         self, images: NDArray[np.uint8], masks: NDArray[np.bool_], prompts: Sequence[str], seeds: Sequence[int]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The same on the device: images (B, R, R, 3) uint8, and whether each is finite (B,) bool."""
+        """The same on the device, in one batch: images (B, H, W, 3) uint8, and whether each is finite (B,) bool."""
         model = self.model
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         pixels = to_model_range(images, model)
@@ -241,8 +266,7 @@ def _squares(
     side = settings.resolution
     if not settings.inpaint.crop:
         return {record.key: Square(0, 0, side) for record in records}
-    multiple = model.latent_factor * 2 ** (len(model.unet.config.block_out_channels) - 1)
-    allowed = sides(side, multiple)
+    allowed = sides(side, model.side_multiple)
     return {record.key: around(resize(parts.mask(record.key), side, side), allowed) for record in records}
 
 

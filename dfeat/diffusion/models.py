@@ -47,6 +47,11 @@ class DiffusionModel:
         """Pixels to a latent cell, in height and in width."""
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
+    @property
+    def side_multiple(self) -> int:
+        """Heights and widths in pixels that all levels of VAE and U-Net halve evenly are multiples of this."""
+        return self.latent_factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
+
     @torch.no_grad()
     def embed(self, prompts: list[str]) -> torch.Tensor:
         """Text embeddings (prompts, tokens, width); the empty string is the null prompt."""

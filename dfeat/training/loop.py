@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from dfeat.data.index import index_digest
+from dfeat.diffusion.stream import Done, Waiting
 from dfeat.errors import UserError
 from dfeat.progress import progress, say
 from dfeat.randomness import seed_for
@@ -41,8 +42,10 @@ CHECKED_EVERY: Final = 20
 
 def train(
     method: Method, inputs: Inputs, stage: TrainStage, seed: int, out: Path, device: torch.device, workers: int = 0
-) -> None:
+) -> Done:
     """Train one model and write its folder. A training that was interrupted goes on from its checkpoint.
+
+    Returns how many rows its steps took in this process, in which time, and how much of it they waited for.
 
     SIGTERM makes it save where it is and raise SystemExit(TERMINATED). In a process that `team.launch` started it
     computes its part of each batch, and the first process alone writes.
@@ -50,9 +53,8 @@ def train(
     started = time.monotonic()
     settings, team = stage.training, Team.join(device)
     sources = read_sources(method, inputs, settings)
-    batches = TrainingBatches(
-        method, sources, settings, seed, stage.partner_seed, part=team.part_of(settings.batch_size)
-    )
+    part = team.part_of(settings.batch_size)
+    batches = TrainingBatches(method, sources, settings, seed, stage.partner_seed, part=part)
     torch.manual_seed(seed_for(seed, method, "initial weights"))
     feature_width = int(sources.features.payload.shape[1]) if sources.features else 0
     model = Classifier(build_backbone(stage.backbone), sources.classes, feature_width, settings.fusion)
@@ -67,14 +69,17 @@ def train(
         if team.leads:
             save_checkpoint(out, identity, model, optimizer, state)
 
+    waiting, begun = Waiting(), state.step
     with told_to_stop() as stop:
-        whole = _fit(model, optimizer, batches, seed, state, device, workers, checkpoint, stop, team)
+        whole = _fit(model, optimizer, batches, seed, state, device, workers, checkpoint, stop, team, waiting)
+    done = Done.after((state.step - begun) * (part.stop - part.start), waiting)
     if whole and team.leads:
         _write_run(out, method, stage, seed, inputs, sources, feature_width, model, state, time.monotonic() - started)
     team.leave()
     if not whole:
         say(f"train {out} was told to stop: saved after step {state.step}, the same command goes on from there")
         raise SystemExit(TERMINATED)
+    return done
 
 
 def _fit(
@@ -88,8 +93,12 @@ def _fit(
     checkpoint: Callable[[], None],
     stop: Callable[[], bool],
     team: Team,
+    waiting: Waiting,
 ) -> bool:
-    """Take the steps that are left; False where `stop` said to leave before the last of them."""
+    """Take the steps that are left; False where `stop` said to leave before the last of them.
+
+    `waiting` counts the time until the loader hands over each batch.
+    """
     settings = batches.settings
     loader = torch.utils.data.DataLoader(
         batches,
@@ -106,7 +115,7 @@ def _fit(
     network = team.wrapped(model)
     bar = progress(len(batches), f"{batches.method}")
     seen = _Seen(batches, state)
-    for batch in loader:
+    for batch in waiting.of(loader):
         torch.manual_seed(seed_for(seed, f"step {state.step}", f"network {team.rank}" if team.rank else "network"))
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(settings, state.step, len(batches))

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from PIL import Image
 
 from dfeat.settings import TrainSet
 
-SHARED = Path(__file__).parents[3] / "shared"
 MACAQUE, TENCH, CAR = "n02487347", "n01440764", "n02958343"
 SQUARE = [2.0, 2.0, 12.0, 2.0, 12.0, 12.0, 2.0, 12.0]
 
@@ -88,16 +86,3 @@ def two_images(tmp_path: Path) -> Path:
     names = [f"{MACAQUE}_1.JPEG", f"{TENCH}_2.JPEG"]
     files: dict[str, Any] = {f"train/{name.partition('_')[0]}/{name}": encoded() for name in names}
     return write(tmp_path / "two", {**files, "train.json": coco(names)})
-
-
-@pytest.fixture
-def shared_data() -> Callable[[str], Path]:
-    """A folder of reference data; the test is skipped where it is not at hand."""
-
-    def find(name: str) -> Path:
-        path = SHARED / "data" / name
-        if not path.exists():
-            pytest.skip(f"reference data {name} is not here")
-        return path
-
-    return find

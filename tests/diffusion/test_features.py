@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from dfeat.diffusion import FeatureExtractor
+from dfeat.diffusion import FeatureExtractor, features
 from dfeat.diffusion.features import extract_features, find_block, forward_until
 from dfeat.diffusion.latents import encode_view, part_of, view_image
 from dfeat.errors import UserError
@@ -103,6 +103,32 @@ def test_noises_and_timesteps_are_computed_in_batches_of_one_size(
         apart = torch.cat([extract(pictures[i : i + 1], keys[i : i + 1]) for i in range(images)])
         torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-5)
         rows.clear()
+
+
+def test_what_an_ensemble_gives_is_held_for_one_batch_of_images(
+    tiny_models: dict[str, Path], rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Noises and maps of many images and noises do not pile up on the device."""
+    drawn: list[int] = []
+    before_pass: list[int] = []
+    real = features.draw_noise
+    monkeypatch.setattr(features, "draw_noise", lambda shape, seeds: drawn.append(len(seeds)) or real(shape, seeds))
+    extract = FeatureExtractor.from_pretrained(tiny_models["four"], ensemble=3, pool=0, device="cpu")
+    extract.model.unet.register_forward_pre_hook(lambda *_: before_pass.append(sum(drawn)))
+    images, keys = np.concatenate([pictures(rng)] * 6), [str(number) for number in range(18)]
+    maps = extract(images, keys)
+    assert maps.shape == (18, 32, 4, 4)
+    assert before_pass == [24] * 3 + [48] * 3 + [72] * 3
+    order = rng.permutation(18)
+    assert torch.equal(extract(images[order], [keys[i] for i in order]), maps[order])
+
+
+def test_whole_maps_of_blocks_of_other_sizes_are_refused(tiny_models: dict[str, Path]) -> None:
+    extract = FeatureExtractor.from_pretrained(tiny_models["four"], blocks=["mid", "up.1"], pool=0, device="cpu")
+    with pytest.raises(UserError, match=r"mid 4x4, up.1 8x8.*let pool be 1 or more"):
+        extract.from_latents(torch.zeros(2, 4, 8, 8), ["a", "b"])
+    one = FeatureExtractor.from_pretrained(tiny_models["four"], blocks=["down.0", "mid"], pool=0, device="cpu")
+    assert one.from_latents(torch.zeros(2, 4, 8, 8), ["a", "b"]).shape == (2, 16 + 32, 4, 4)
 
 
 def test_stopping_early_counts_fewer_flops_than_the_full_forward(tiny_models: dict[str, Path]) -> None:

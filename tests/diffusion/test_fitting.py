@@ -80,6 +80,15 @@ def test_features_and_inpainting_in_halves_keep_each_images_noise(
         assert abs(pictures[0] - pictures[1]).max() <= 1
 
 
+def test_noises_of_one_image_that_do_not_fit_together_are_computed_in_halves(tiny_models: dict[str, Path]) -> None:
+    extract = features.FeatureExtractor.from_pretrained(tiny_models["four"], ensemble=8, device="cpu")
+    image = np.full((1, 64, 64, 3), 90, np.uint8)
+    whole, asked = extract(image), list[int]()
+    small_device(extract.model.unet, 4, asked)
+    torch.testing.assert_close(extract(image), whole, rtol=1e-4, atol=1e-5)
+    assert asked == [8, 4, 4]
+
+
 def test_uneven_parts_have_one_shape_and_lose_no_row() -> None:
     shapes: list[int] = []
 

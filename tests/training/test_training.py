@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -249,6 +250,13 @@ def test_workers_change_no_bit(world: World, stage: TrainStage, tmp_path: Path) 
     for workers in (0, 2):
         loop.train("blackout", inputs(world), shorter, 0, tmp_path / str(workers), CPU, workers)
     assert (tmp_path / "0/model.safetensors").read_bytes() == (tmp_path / "2/model.safetensors").read_bytes()
+
+
+def test_a_training_tells_what_it_waited_for(world: World, stage: TrainStage, tmp_path: Path) -> None:
+    done = loop.train("blackout", inputs(world), stage, 0, tmp_path / "run", CPU)
+    steps = json.loads((tmp_path / "run" / "run.json").read_text())["steps"]
+    assert done.rows == steps * stage.training.batch_size
+    assert 0 < done.waited < 1
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(world: World, stage: TrainStage, tmp_path: Path) -> None:
