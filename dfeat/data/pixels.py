@@ -153,10 +153,10 @@ class PixelCache:
             self._at = file["pixels"].id.get_offset()
             self.short_side = int(json.loads(file.attrs["settings"])["short_side"])
             self.index = str(file.attrs.get("index", ""))
-            wanted = str(file.attrs["sha256"])
+            self.digest = str(file.attrs["sha256"])
         self.row_of = {key: row for row, key in enumerate(self.keys)}
         self._map: Any = None
-        if (check or not recorded_digests(path)) and hashlib.sha256(self._pixels()).hexdigest() != wanted:
+        if (check or not recorded_digests(path)) and hashlib.sha256(self._pixels()).hexdigest() != self.digest:
             raise UserError(
                 f"{path} was damaged: its pixels do not match their digest; delete it and run `dfeat pixels`"
             )

@@ -19,6 +19,8 @@ from dfeat.data.pixels import PixelCache
 from dfeat.errors import UserError
 from dfeat.occlusion.parts import Parts, read_parts
 from dfeat.settings import Method, TrainingSettings
+from dfeat.storage.origin import read_origin
+from dfeat.storage.provenance import bytes_digest
 from dfeat.storage.records import read_text, refusal
 from dfeat.storage.shards import Rows, read_rows
 
@@ -77,18 +79,22 @@ def read_sources(method: Method, inputs: Inputs, settings: TrainingSettings) -> 
         sources.inpainted = PixelCache(inputs.inpainted, index=digest)
         _require_keys(set(parts.rows), sources.inpainted.row_of, inputs.inpainted)
         if settings.inpainted == "accepted":
-            sources.rejected = _read_rejected(inputs.verdicts)
+            sources.rejected = _read_rejected(inputs.verdicts, digest)
     if method == "sd_features":
         _read_features(sources, inputs, digest, clean=settings.twin_features == "clean")
     return sources
 
 
-def _read_rejected(verdicts: Path | None) -> frozenset[str]:
-    """The images whose inpainted twin lost its label."""
+def _read_rejected(verdicts: Path | None, index: str) -> frozenset[str]:
+    """The images whose inpainted twin lost its label. The verdicts must be on the images of `index` (a digest)."""
     if verdicts is None:
         raise UserError("training.inpainted 'accepted' needs --verdicts, the verdicts.csv that `dfeat judge` writes")
+    origin, text = read_origin(verdicts.with_suffix(".json"), "judge", {"index": str}), read_text(verdicts, "judge")
+    origin.check(verdicts, bytes_digest(text.encode()))
+    if origin.said["index"] != index:
+        raise origin.refusal("it tells of verdicts on the images of another index")
     try:
-        rows = csv.DictReader(io.StringIO(read_text(verdicts, "judge"), newline=""))
+        rows = csv.DictReader(io.StringIO(text, newline=""))
         return frozenset(row["key"] for row in rows if row["accepted"] != "1")
     except KeyError as error:
         raise refusal(verdicts, f"it has no column {error}", "judge") from None

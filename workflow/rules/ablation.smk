@@ -103,6 +103,7 @@ use rule evaluate as ablation_evaluate with:
             for name in PUBLISHED
             for level in LEVELS[name]
         ],
+        f"{POINT}/evaluation/{{method}}/{{backbone}}/seed{{seed}}/predictions.json",
     log:
         f"{RUN}/logs/ablation/{{ablation}}/{{point}}/evaluate_{{method}}_{{backbone}}_seed{{seed}}.log",
     benchmark:
