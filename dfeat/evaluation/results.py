@@ -166,7 +166,7 @@ def load_pretrained(evaluation: Path, settings: Settings, trained: SetResults) -
     axes = [Axes((PRETRAINED,), {key: backbone}, levels, (0,)) for key, backbone in settings.training.backbones.items()]
     complete = [one for one in axes if all(path.is_file() for path in one.paths(evaluation, name).values())]
     made = {key: backbone for one in complete for key, backbone in one.backbones.items()}
-    if made:
+    if made and settings.report.before_fine_tuning:
         read = load_set(evaluation, name, Axes((PRETRAINED,), made, levels, (0,)))
         if read.keys != trained.predictions.keys:
             path = next(iter(axes[0].paths(evaluation, name).values()))

@@ -101,6 +101,8 @@ def test_its_row_stands_first_and_is_compared_with_nothing(tmp_path: Path) -> No
         assert float(row.low) < float(row.value) < float(row.high)
         assert not (row.difference_to_none or row.p_holm or row.baseline) and row.best == "false"
     others = [row for row in rows if row.method != "pretrained"]
+    write_table("table1", tmp_path, small_settings(before_fine_tuning=False), tmp_path / "left_out")
+    assert read_rows(tmp_path / "left_out" / "table1.csv") == others
     shutil.rmtree(tmp_path / "pretrained")
     write_table("table1", tmp_path, settings, tmp_path / "without")
     assert read_rows(tmp_path / "without" / "table1.csv") == others
