@@ -2,9 +2,9 @@
 
 What enters: `results/<run>`. What leaves: a `Finding` for each artifact. Every file is compared with its digest
 record; shards and pixel caches are opened as their readers open them; what is made from a set must be of the index
-that stands there now, models and parts likewise. A point of an ablation, `ablation/<name>/<point>`, has a run's
-folders as far as it differs from the run: what it lacks, and every index, is the run's own. Input images, logs and
-benchmarks are nobody's artifacts.
+that stands there now, models and parts likewise; predictions and verdicts must be of the models that stand there. A point of an
+ablation, `ablation/<name>/<point>`, has a run's folders as far as it differs from the run: what it lacks, and every
+index, is the run's own. Input images, logs and benchmarks are nobody's artifacts.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from dfeat.errors import UserError
+from dfeat.storage.origin import Origin
 from dfeat.storage.provenance import file_digest
-from dfeat.storage.records import FOLDER, check_file, read_json, recorded_digests
+from dfeat.storage.records import FOLDER, check_file, read_json, recorded_digests, refusal
 
 State = Literal["whole", "bad", "left over"]
 STEPS: Final = ("data", "occlusion", "diffusion", "training", "evaluation", "ablation", "report")
@@ -78,6 +79,8 @@ def _check(run: Path, path: Path) -> None:
         read_parts(path, index=_index_digest(run, "train"))
     elif path.name == "run.json" and step == "training":
         _check_model(run, path)
+    elif step == "evaluation":
+        _check_evaluation(run, path)
 
 
 def _home(run: Path, path: Path) -> Path:
@@ -103,6 +106,10 @@ def _check_hdf5(run: Path, path: Path) -> None:
 
 def _check_model(run: Path, path: Path) -> None:
     described: dict[str, Any] = read_json(path, "train")
+    method, _, seed = path.parts[-4:-1]
+    if (described.get("method"), f"seed{described.get('seed')}") != (method, seed):
+        told = f"{described.get('method')} with seed {described.get('seed')}"
+        raise refusal(path, f"it tells of {told}, not of {method} in {seed}", "train")
     weights = path.parent / "model.safetensors"
     if described.get("model") != (file_digest(weights) if weights.is_file() else None):
         raise UserError(f"{path} tells of another model than {weights}; make both again with `dfeat train`")
@@ -113,6 +120,44 @@ def _check_model(run: Path, path: Path) -> None:
     for name, file in (("index", run / "data" / "train" / "index.csv"), ("parts", parts)):
         if file.is_file() and inputs.get(name) != file_digest(file):
             raise UserError(f"{path}: the model was trained with another {file.name} than {file}; make it again")
+
+
+def _check_evaluation(run: Path, path: Path) -> None:
+    """Predictions and verdicts: what they say of themselves must be true of the models and indexes that stand there."""
+    from dfeat.evaluation.origins import read_predictions_origin, read_verdicts_origin
+
+    _, method, *folders = path.relative_to(_home(run, path)).parts
+    if len(folders) != (2 if method == "labels" else 3):
+        raise UserError(f"{path} lies where no step keeps such a file; take it away")
+    origin = read_verdicts_origin(path) if method == "labels" else read_predictions_origin(path.parent)
+    if path != origin.path:
+        origin.check(path, file_digest(path))
+        return
+    said = origin.said
+    missing = next((name for name in said["files"] if not (path.parent / name).is_file()), None)
+    if missing is not None:
+        raise origin.refusal(f"it tells of {missing}, which is missing")
+    if method == "labels":
+        _check_made_of(run, origin, {"train": said["index"]}, {
+            f"none/{folders[0]}/seed{model['seed']}": model["model"] for model in said["models"]
+        })  # fmt: skip
+        return
+    if (said["method"], f"seed{said['seed']}") != (method, folders[1]):
+        raise origin.refusal(f"it tells of {said['method']} with seed {said['seed']}, not of {method} in {folders[1]}")
+    _check_made_of(run, origin, said["indexes"], {f"{method}/{folders[0]}/{folders[1]}": said["model"]})
+
+
+def _check_made_of(run: Path, origin: Origin, indexes: dict[str, str], models: dict[str, str]) -> None:
+    """Refuse what was made from other indexes (digests by set) or models (digests by folder) than those of the run."""
+    for folder, digest in models.items():
+        weights = _home(run, origin.path) / "training" / folder / "model.safetensors"
+        if not weights.is_file():
+            weights = run / "training" / folder / "model.safetensors"
+        if weights.is_file() and file_digest(weights) != digest:
+            raise origin.refusal(f"it tells of another model than {weights}")
+    for set_name, digest in indexes.items():
+        if _index_digest(run, set_name) not in (None, digest):
+            raise origin.refusal(f"it tells of another index.csv than that of {run / 'data' / set_name}")
 
 
 def _index_digest(run: Path, set_name: str) -> str | None:

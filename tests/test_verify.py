@@ -127,10 +127,111 @@ def test_a_point_is_held_to_its_own_parts_and_else_to_the_runs(run: Path, points
     shutil.copytree(points / "share/0/training", run / "ablation/weights/10/training")
     shutil.copytree(points / "weights/10/training", run / "ablation/share/0/training")
     found = bad(run)
-    model = "training/blackout/convnext/seed0/run.json"
+    model, predictions = (f"{step}/blackout/convnext/seed0" for step in ("training", "evaluation"))
+    model = f"{model}/run.json"
+    told = found.pop(f"ablation/weights/10/{predictions}/predictions.json")
+    assert f"another model than {run}/ablation/weights/10/training" in told
     assert found.keys() == {f"ablation/share/0/{model}", f"ablation/weights/10/{model}"}
     assert f"another parts.json than {run}/ablation/share/0/occlusion" in found[f"ablation/share/0/{model}"]
     assert f"another parts.json than {run}/occlusion" in found[f"ablation/weights/10/{model}"]
+
+
+def copied(source: Path, target: Path) -> None:
+    """Copy every artifact of a folder with its digest record, as `cp -r` does."""
+    shutil.copytree(source, target, dirs_exist_ok=True)
+
+
+@pytest.fixture(scope="module")
+def evaluated(world: World, points: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with two models of one method, and one of another, evaluated."""
+    from dfeat.evaluation.predict import evaluate
+    from dfeat.settings import TrainStage, parse
+    from dfeat.storage.records import read_json
+    from dfeat.training.loop import train
+    from dfeat.training.sources import Inputs
+
+    root = tmp_path_factory.mktemp("evaluated")
+    for step in ("data", "occlusion"):
+        shutil.copytree(world.root / step, root / step)
+    told = read_json(points / "weights/10/training/blackout/convnext/seed0/run.json", "train")
+    inputs, stage = Inputs(world.train, world.train / "pixels.h5", world.parts), parse(TrainStage, told["settings"])
+    for method, seed in (("none", 0), ("none", 1), ("blackout", 0)):
+        model = f"{method}/convnext/seed{seed}"
+        train(method, inputs, stage, seed, root / "training" / model, CPU)  # type: ignore[arg-type]
+        evaluate(
+            root / "training" / model, root / "data", {}, world.stage("evaluate"), root / "evaluation" / model, CPU
+        )
+    return root
+
+
+@pytest.fixture
+def whole(evaluated: Path, tmp_path: Path) -> Path:
+    """A copy of that run to spoil."""
+    shutil.copytree(evaluated, tmp_path / "whole")
+    assert {finding.state for finding in verify_run(tmp_path / "whole")} == {"whole"}
+    return tmp_path / "whole"
+
+
+FILES = ("imagenet_val@0.csv", "imagenet_val@40.csv", "dfeat@0.csv")
+SEED1 = "evaluation/none/convnext/seed1"
+
+
+@pytest.mark.parametrize("other", ["none/convnext/seed0", "blackout/convnext/seed0"])
+def test_predictions_copied_from_another_model_are_named(whole: Path, other: str) -> None:
+    kept = whole / SEED1 / "predictions.json", whole / SEED1 / ".sha256/predictions.json"
+    said = [path.read_bytes() for path in kept]
+    copied(whole / "evaluation" / other, whole / SEED1)
+    (only,) = bad(whole).items()
+    assert only[0] == f"{SEED1}/predictions.json"
+    assert f"tells of {other.partition('/')[0]} with seed 0, not of none in seed1" in only[1]
+    for path, content in zip(kept, said, strict=True):
+        path.write_bytes(content)
+    found = bad(whole)
+    assert found.keys() == {f"{SEED1}/{name}" for name in FILES}
+    assert all("another file than predictions.json beside it tells of" in why for why in found.values())
+
+
+def test_predictions_of_another_set_and_those_without_a_model_are_named(whole: Path) -> None:
+    for folder in ("", ".sha256/"):
+        (whole / SEED1 / f"{folder}imagenet_val@40.csv").write_bytes(
+            (whole / SEED1 / f"{folder}imagenet_val@0.csv").read_bytes()
+        )
+    assert bad(whole).keys() == {f"{SEED1}/imagenet_val@40.csv"}
+    (whole / SEED1 / "predictions.json").unlink()
+    found = bad(whole)
+    assert found.keys() == {f"{SEED1}/{name}" for name in FILES}
+    assert all("predictions.json is missing; make it with `dfeat evaluate`" in why for why in found.values())
+
+
+def test_predictions_of_a_model_that_was_trained_again_are_named(whole: Path) -> None:
+    """The model in the folder is a rightly written one of this method and seed, only not the one that was evaluated."""
+    from safetensors.torch import load_file, save
+
+    from dfeat.storage.atomic import write_bytes, write_json
+    from dfeat.storage.provenance import file_digest
+    from dfeat.storage.records import read_json
+
+    model = whole / "training/none/convnext/seed1"
+    state = {name: value + 1 for name, value in load_file(model / "model.safetensors").items()}
+    write_bytes(model / "model.safetensors", save(state))
+    told = read_json(model / "run.json", "train")
+    write_json(model / "run.json", told | {"model": file_digest(model / "model.safetensors")})
+    (only,) = bad(whole).items()
+    assert only[0] == f"{SEED1}/predictions.json"
+    assert f"another model than {model}" in only[1] and "make it again with `dfeat evaluate`" in only[1]
+
+
+def test_a_model_copied_to_another_seed_and_predictions_of_another_index_are_named(whole: Path, world: World) -> None:
+    copied(whole / "training/none/convnext/seed0", whole / "training/none/convnext/seed1")
+    found = bad(whole)
+    assert found.keys() == {"training/none/convnext/seed1/run.json", f"{SEED1}/predictions.json"}
+    assert "tells of none with seed 0, not of none in seed1" in found["training/none/convnext/seed1/run.json"]
+    for folder in ("", ".sha256"):
+        shutil.copyfile(whole / "data/train" / folder / "index.csv", whole / "data/dfeat" / folder / "index.csv")
+    for model in ("none/convnext/seed0", "blackout/convnext/seed0"):
+        assert "another index.csv than that of" in bad(whole)[f"evaluation/{model}/predictions.json"]
+    (whole / "evaluation/none/note.csv").write_text("nobody's")
+    assert "no digest record" in bad(whole)["evaluation/none/note.csv"]
 
 
 def test_a_point_is_held_to_the_runs_index(run: Path, points: Path) -> None:

@@ -67,8 +67,6 @@ def write_untrained(folder: Path, backbone: Backbone, classes: int, image_size: 
     write_bytes(folder / "model.safetensors", save(model.state_dict()))
     digest = file_digest(folder / "model.safetensors")
     settings = stage.model_dump(mode="json")
-    write_json(
-        folder / "run.json",
-        {"settings": settings, "classes": classes, "feature_width": 0, "features": None, "model": digest},
-    )
+    run = {"method": "none", "seed": 0, "settings": settings, "classes": classes, "feature_width": 0, "features": None}
+    write_json(folder / "run.json", {**run, "model": digest})
     return folder

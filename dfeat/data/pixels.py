@@ -170,10 +170,10 @@ class PixelCache:
             settings = json.loads(file.attrs["settings"])
             self.short_side, self.copies = int(settings["short_side"]), int(settings.get("copies", 1))
             self.index = str(file.attrs.get("index", ""))
-            wanted = str(file.attrs["sha256"])
+            self.digest = str(file.attrs["sha256"])
         self.row_of = {key: row for row, key in enumerate(self.keys)}
         self._map: Any = None
-        if (check or not recorded_digests(path)) and hashlib.sha256(self._pixels()).hexdigest() != wanted:
+        if (check or not recorded_digests(path)) and hashlib.sha256(self._pixels()).hexdigest() != self.digest:
             raise UserError(
                 f"{path} was damaged: its pixels do not match their digest; delete it and run `dfeat pixels`"
             )

@@ -8,6 +8,7 @@ so the best of them is not a setting to report as the method's own: it was chose
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,33 +31,39 @@ def write_ablation(name: str, results: Path, settings: Settings, out: Path) -> N
     if name not in settings.ablation:
         known = list(settings.ablation)
         raise UserError(f"no ablation {name!r}{nearest(name, known)} The settings have {', '.join(known) or 'none'}")
-    points = [point for point, _ in ablation_points(settings, name)]
+    points, of_points = zip(*ablation_points(settings, name), strict=True)
     rows: list[dict[str, str]] = []
     for set_name in published_sets(settings):
         for method in settings.ablation[name].methods:
-            of_set = _joined(results / "ablation" / name, len(points), method, set_name, settings)
+            of_set = _joined(results / "ablation" / name, of_points, method, set_name, settings)
             rows += _rows(of_set, points, method)
     table = table_text(tuple(rows[0]), [tuple(row.values()) for row in rows])
     text = "\n".join(_markdown(name, rows, points, settings)) + "\n"
     write_files({out / f"ablation_{name}.csv": table.encode(), out / f"ablation_{name}.md": text.encode()})
 
 
-def _joined(folder: Path, points: int, method: str, set_name: str, settings: Settings) -> SetResults:
-    """One method's predictions at every point as if the points were methods, so that all are compared with all."""
+def _joined(folder: Path, points: Sequence[Settings], method: str, set_name: str, settings: Settings) -> SetResults:
+    """One method's predictions at every point as if the points were methods, so that all are compared with all.
+
+    The backbones are each point's own, since a grid may change what a name stands for.
+    """
     axes = replace(axes_of(settings, set_name), methods=(method,))
-    loaded = [load_set(folder / str(number) / "evaluation", set_name, axes) for number in range(points)]
+    loaded = [
+        load_set(folder / str(number) / "evaluation", set_name, replace(axes, backbones=point.training.backbones))
+        for number, point in enumerate(points)
+    ]
     first = loaded[0]
     odd = next((number for number, other in enumerate(loaded) if other.keys != first.keys), None)
     if odd is not None:
         raise UserError(f"{folder / str(odd)} tells of other images of {set_name} than {folder / '0'}; make it again")
     joined = replace(
-        first, methods=tuple(map(str, range(points))), rank=np.concatenate([one.rank for one in loaded]),
+        first, methods=tuple(map(str, range(len(points)))), rank=np.concatenate([one.rank for one in loaded]),
         p1=np.concatenate([one.p1 for one in loaded]),
     )  # fmt: skip
     return resampled(joined, settings, f"{folder.name} {method}")
 
 
-def _rows(of_set: SetResults, points: list[dict[str, Any]], method: str) -> list[dict[str, str]]:
+def _rows(of_set: SetResults, points: Sequence[dict[str, Any]], method: str) -> list[dict[str, str]]:
     made = of_set.predictions
     rows = []
     for number, point in enumerate(points):
@@ -80,7 +87,7 @@ def _shown(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def _markdown(name: str, rows: list[dict[str, str]], points: list[dict[str, Any]], settings: Settings) -> list[str]:
+def _markdown(name: str, rows: list[dict[str, str]], points: Sequence[dict[str, Any]], settings: Settings) -> list[str]:
     keys = list(points[0])
     lines = [f"# Ablation: {markdown_escaped(name)}", ""]
     if settings.report.note:

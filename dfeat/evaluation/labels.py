@@ -2,7 +2,8 @@
 
 What enters: the trained None models of a backbone, the training images, their occluded twins and the inpainted ones.
 What leaves: `verdicts.csv`, a row for each inpainted image: how many of the models (seeds) give it its own class as it is,
-with the chosen parts black, and inpainted; accepted is what the majority does for the inpainted one. And from it
+with the chosen parts black, and inpainted; accepted is what the majority does for the inpainted one. `verdicts.json`
+beside it says which models judged, and on which images. And from them
 `label_preservation.csv` and `.md`: acceptance by class, with the exact binomial interval (Clopper and Pearson 1934).
 Several copies of an image (`diffusion.inpaint.copies`) are judged each; they are alike, so the interval is that of as
 many images as there are, not of as many copies (Korn and Graubard 1998, at the greatest design effect).
@@ -29,13 +30,16 @@ from dfeat.data.pixels import PixelCache, evaluation_crop
 from dfeat.data.records import table_text
 from dfeat.errors import UserError
 from dfeat.evaluation.layout import markdown_escaped
+from dfeat.evaluation.origins import check_backbone, read_verdicts_origin, said_of_model
 from dfeat.evaluation.paper import backbone_name
-from dfeat.evaluation.predict import TrainedModel
+from dfeat.evaluation.predict import RECIPE, TrainedModel
 from dfeat.evaluation.tables import percent
 from dfeat.occlusion.paint import black_out
 from dfeat.occlusion.parts import read_parts
-from dfeat.settings import EvaluationSettings, Settings
-from dfeat.storage.atomic import write_files, write_text
+from dfeat.settings import Backbone, EvaluationSettings, Settings
+from dfeat.storage.atomic import write_files
+from dfeat.storage.origin import origin_bytes
+from dfeat.storage.provenance import bytes_digest, file_digest
 from dfeat.storage.records import read_text, refusal
 
 VIEWS: Final = ("original", "blackout", "inpainted")
@@ -52,7 +56,9 @@ def judge(
     out: Path,
     device: torch.device,
 ) -> int:
-    """Write the verdicts on all inpainted images; returns how many were accepted."""
+    """Write the verdicts on all inpainted images, a .csv, and what they are of; returns how many were accepted."""
+    if out.suffix != ".csv":
+        raise UserError(f"{out}: verdicts are a table; give --out a name that ends in .csv")
     index, digest = read_index(index_folder), index_digest(index_folder)
     parts = read_parts(parts_file, index=digest)
     originals, filled = PixelCache(pixels, index=digest), PixelCache(inpainted, index=digest)
@@ -87,13 +93,26 @@ def judge(
         for record, (original, blackout, *counts) in zip(records, right.tolist(), strict=True)
         for copy, count in zip(view_keys(record.key, filled.copies), counts, strict=True)
     ]
-    write_text(out, table_text(COLUMNS, rows))
+    said = {
+        "models": [said_of_model(model.run) for model in loaded],
+        "recipe": RECIPE,
+        "index": digest,
+        "parts": file_digest(parts_file),
+        "inpainted": filled.digest,
+        "settings": settings.model_dump(mode="json"),
+    }
+    contents = {out: table_text(COLUMNS, rows).encode()}
+    write_files({**contents, out.with_suffix(".json"): origin_bytes(said, contents)})
     return sum(row[-1] for row in rows)
 
 
-def read_verdicts(path: Path) -> list[dict[str, str]]:
-    """The rows of verdicts.csv; UserError where it is missing or none."""
-    rows = list(csv.DictReader(io.StringIO(read_text(path, "judge"), newline="")))
+def read_verdicts(path: Path, backbone: Backbone) -> list[dict[str, str]]:
+    """The rows of verdicts.csv; UserError where it is missing or none, or where models of another backbone judged."""
+    origin, text = read_verdicts_origin(path), read_text(path, "judge")
+    origin.check(path, bytes_digest(text.encode()))
+    for model in origin.said["models"]:
+        check_backbone(origin, model["backbone"], backbone)
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
     if not rows or tuple(rows[0]) != COLUMNS:
         raise refusal(path, "it has no verdicts", "judge")
     return rows
@@ -104,8 +123,8 @@ def write_label_preservation(results: Path, settings: Settings, out: Path) -> No
     index = read_index(results / "data" / "train")
     classes, keys = index.classes, {record.key for record in index.records}
     table: list[dict[str, str]] = []
-    for backbone in settings.training.backbones:
-        verdicts = read_verdicts(results / "evaluation" / "labels" / backbone / "verdicts.csv")
+    for backbone, chosen in settings.training.backbones.items():
+        verdicts = read_verdicts(results / "evaluation" / "labels" / backbone / "verdicts.csv", chosen)
         by_label: dict[int, list[dict[str, str]]] = {}
         for row in verdicts:
             row["image"] = row["key"] if row["key"] in keys else image_key(row["key"])

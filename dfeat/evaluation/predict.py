@@ -1,7 +1,8 @@
 """Evaluate a model: per-image top-5 predictions on every set and level, from one pass over decoded pixels.
 
 What enters: a trained model's folder, the sets' indexes and pixel caches, and for SD Features the features of
-each level. What leaves: `<set>@<level>.csv`, columns key,label,top1..top5,p1. All statistics come from these.
+each level. What leaves: `<set>@<level>.csv`, columns key,label,top1..top5,p1, from which all statistics come, and
+`predictions.json`, which says what they are of.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ from numpy.typing import NDArray
 from dfeat.data.index import Record, index_digest, read_index
 from dfeat.data.pixels import PixelCache, evaluation_crop
 from dfeat.errors import UserError
+from dfeat.evaluation.origins import PREDICTIONS, said_of_model
 from dfeat.evaluation.pretrained import PretrainedModel
 from dfeat.occlusion.paint import black_out
 from dfeat.occlusion.views import TestOcclusion
 from dfeat.progress import progress
 from dfeat.settings import EvaluateStage, PretrainedStage, TrainStage, parse
 from dfeat.storage.atomic import write_files
+from dfeat.storage.origin import origin_bytes
 from dfeat.storage.provenance import bytes_digest
 from dfeat.storage.records import read_bytes, read_json, refusal
 from dfeat.storage.shards import Rows, read_rows
@@ -91,7 +94,7 @@ def evaluate(
     out: Path,
     device: torch.device,
 ) -> list[Path]:
-    """Evaluate the trained model in `model_folder`; returns the files written.
+    """Evaluate the trained model in `model_folder`; returns the files of predictions.
 
     `data` holds SET/index.csv and SET/pixels.h5; `features` maps SET@LEVEL to its features shards, and is empty
     for models without fusion.
@@ -109,8 +112,12 @@ def evaluate_pretrained(data: Path, stage: PretrainedStage, out: Path, device: t
 def evaluate_model(
     model: Model, data: Path, features: dict[str, list[Path]], stage: EvaluateStage, out: Path
 ) -> list[Path]:
-    """Write the predictions of a loaded model on all sets and levels of the settings; returns the files."""
+    """Write the predictions of a loaded model on all sets and levels of the settings; returns their files.
+
+    `predictions.json` beside them tells of these files and no others: what an earlier evaluation left is not used.
+    """
     contents: dict[Path, bytes] = {}
+    indexes: dict[str, str] = {}
     for set_name, levels in stage.levels.items():
         index, digest = read_index(data / set_name), index_digest(data / set_name)
         cache = PixelCache(data / set_name / "pixels.h5", index=digest)
@@ -125,7 +132,14 @@ def evaluate_model(
         )
         predictions = _predict_set(model, index.records, cache, rows_of, stage, occlusion, set_name)
         contents |= {out / f"{set_name}@{level}.csv": _csv(rows) for level, rows in predictions.items()}
-    write_files(contents)
+        indexes[set_name] = digest
+    said = {
+        **said_of_model(model.run),
+        "recipe": RECIPE,
+        "indexes": indexes,
+        "settings": stage.model_dump(mode="json"),
+    }
+    write_files({**contents, out / PREDICTIONS: origin_bytes(said, contents)})
     return list(contents)
 
 

@@ -14,8 +14,11 @@ import torch
 from numpy.typing import NDArray
 
 from dfeat.data.records import ClassInfo
+from dfeat.evaluation.paper import PRETRAINED
 from dfeat.settings import Backbone
+from dfeat.storage.provenance import file_digest
 from dfeat.training.network import build_pretrained, channel_statistics, normalised, restricted_logits
+from dfeat.training.weights import weights_file
 
 
 class PretrainedModel:
@@ -24,7 +27,14 @@ class PretrainedModel:
     def __init__(self, backbone: Backbone, classes: Sequence[ClassInfo], image_size: int, device: torch.device) -> None:
         self.network = build_pretrained(backbone).to(device, memory_format=torch.channels_last).eval()
         self.wnids = [info.wnid for info in classes]
-        self.run: dict[str, Any] = {"classes": len(classes), "features": None}
+        self.run: dict[str, Any] = {
+            "method": PRETRAINED,
+            "seed": 0,
+            "settings": {"backbone": backbone.model_dump(mode="json")},
+            "model": file_digest(weights_file(backbone)),
+            "classes": len(classes),
+            "features": None,
+        }
         self.image_size = image_size
         self.device = device
 

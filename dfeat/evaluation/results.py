@@ -1,15 +1,16 @@
 """Predictions read, checked and resampled: what tables, figures and claims are computed from [Sec. 4.3].
 
 What enters: `<method>/<backbone>/seed<k>/<set>@<level>.csv` under a run's evaluation folder, one row an image,
-header `key,label,top1,top2,top3,top4,top5,p1`. What leaves: `SetPredictions` (what was right), and `SetResults`
-(accuracies with intervals and paired contrasts). All files of a set must tell of the same images.
+header `key,label,top1,top2,top3,top4,top5,p1`, and `predictions.json` beside them. What leaves: `SetPredictions` (what
+was right), and `SetResults` (accuracies with intervals and paired contrasts). All files of a set must tell of the same
+images, shown alike, and each must be of the model whose folder it lies in.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -19,11 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dfeat.errors import UserError
+from dfeat.evaluation.origins import check_model, made_of, read_predictions_origin
 from dfeat.evaluation.paper import METRICS, PRETRAINED, Cell, Metric
 from dfeat.evaluation.sets import published_sets, sets_of, study_sets
 from dfeat.evaluation.statistics import Bools, Effect, Floats, Ints, Resampled, resample
 from dfeat.randomness import rng_for
-from dfeat.settings import Settings
+from dfeat.settings import Backbone, Settings
+from dfeat.storage.origin import Origin
+from dfeat.storage.provenance import bytes_digest
 from dfeat.storage.records import read_text, refusal
 
 __all__ = [
@@ -111,8 +115,8 @@ def load_predictions(
 ) -> dict[str, SetPredictions]:
     """Read the predictions of every method, backbone, seed and level of `sets` (default those of both tables).
 
-    Raises UserError naming the files that are missing, that are no predictions, or whose keys or labels differ
-    from the others of the same set.
+    Raises UserError naming the files that are missing, that are no predictions, that another model made than the one
+    whose folder they lie in, or whose keys or labels differ from the others of the same set.
     """
     names = published_sets(settings) if sets is None else sets
     missing = [
@@ -133,7 +137,7 @@ class Axes:
     """Which models and levels a set's predictions are of."""
 
     methods: tuple[str, ...]
-    backbones: tuple[str, ...]
+    backbones: Mapping[str, Backbone]
     levels: tuple[int, ...]
     seeds: tuple[int, ...]
 
@@ -152,16 +156,17 @@ def axes_of(settings: Settings, name: str) -> Axes:
     """Every trained model of the settings, at every level of the set."""
     training = settings.training
     levels = settings.data.evaluation[name].levels
-    return Axes(training.methods, tuple(training.backbones), levels, training.seeds)
+    return Axes(training.methods, training.backbones, levels, training.seeds)
 
 
 def load_pretrained(evaluation: Path, settings: Settings, trained: SetResults) -> Iterator[SetResults]:
     """The results before fine-tuning on the images of `trained`, of those backbones that were read out; or nothing."""
     name = trained.predictions.name
     levels = settings.data.evaluation[name].levels
-    axes = [Axes((PRETRAINED,), (backbone,), levels, (0,)) for backbone in settings.training.backbones]
-    made = tuple(one.backbones[0] for one in axes if all(p.is_file() for p in one.paths(evaluation, name).values()))
-    if made:
+    axes = [Axes((PRETRAINED,), {key: backbone}, levels, (0,)) for key, backbone in settings.training.backbones.items()]
+    complete = [one for one in axes if all(path.is_file() for path in one.paths(evaluation, name).values())]
+    made = {key: backbone for one in complete for key, backbone in one.backbones.items()}
+    if made and settings.report.before_fine_tuning:
         read = load_set(evaluation, name, Axes((PRETRAINED,), made, levels, (0,)))
         if read.keys != trained.predictions.keys:
             path = next(iter(axes[0].paths(evaluation, name).values()))
@@ -170,14 +175,15 @@ def load_pretrained(evaluation: Path, settings: Settings, trained: SetResults) -
 
 
 def load_set(evaluation: Path, name: str, axes: Axes) -> SetPredictions:
-    """Read a set's predictions; UserError names the file that is broken or tells of other images."""
+    """Read a set's predictions; UserError names the file that is broken, of another model, or of other images."""
     paths = axes.paths(evaluation, name)
+    origins = _origins(evaluation, name, axes)
     first_path = next(iter(paths.values()))
-    first = _read(first_path)
+    first = _read(first_path, origins[first_path.parent])
     shape = (len(axes.methods), len(axes.backbones), len(axes.levels), len(axes.seeds), len(first.keys))
     rank, p1 = np.empty(shape, np.int8), np.empty(shape)
     for index, path in paths.items():
-        file = first if path == first_path else _read(path)
+        file = first if path == first_path else _read(path, origins[path.parent])
         if file.keys != first.keys:
             odd = sorted(set(file.keys) ^ set(first.keys))
             raise _refusal(path, f"it tells of other images than {first_path}: {len(odd)} differ, e.g. {odd[0]!r}")
@@ -186,8 +192,23 @@ def load_set(evaluation: Path, name: str, axes: Axes) -> SetPredictions:
             raise _refusal(path, f"it gives image {key!r} another label than {first_path} does")
         rank[index], p1[index] = file.rank, file.p1
     return SetPredictions(
-        name, axes.methods, axes.backbones, axes.levels, axes.seeds, first.keys, first.labels, rank, p1
+        name, axes.methods, tuple(axes.backbones), axes.levels, axes.seeds, first.keys, first.labels, rank, p1
     )
+
+
+def _origins(evaluation: Path, name: str, axes: Axes) -> dict[Path, Origin]:
+    """What the predictions in each folder are of, refused where that is another model, index or occlusion than wanted."""
+    origins: dict[Path, Origin] = {}
+    for method in axes.methods:
+        for key, backbone in axes.backbones.items():
+            for seed in axes.seeds:
+                folder = evaluation / method / key / f"seed{seed}"
+                origin = origins[folder] = read_predictions_origin(folder)
+                check_model(origin, method, backbone, seed)
+                first = next(iter(origins.values()))
+                if made_of(origin, name) != made_of(first, name):
+                    raise origin.refusal(f"on {name} it tells of another index or other settings than {first.path}")
+    return origins
 
 
 @dataclass(frozen=True)
@@ -198,10 +219,12 @@ class _File:
     p1: Floats
 
 
-def _read(path: Path) -> _File:
-    """Read one file of predictions, sorted by key."""
+def _read(path: Path, origin: Origin) -> _File:
+    """Read one file of predictions, which must be the one that `origin` tells of, sorted by key."""
+    text = read_text(path, "evaluate")
+    origin.check(path, bytes_digest(text.encode()))
     try:
-        header, *lines = list(csv.reader(io.StringIO(read_text(path, "evaluate"), newline=""), strict=True)) or [[]]
+        header, *lines = list(csv.reader(io.StringIO(text, newline=""), strict=True)) or [[]]
     except csv.Error as error:
         raise _refusal(path, f"it cannot be read as CSV ({error})") from None
     if header != HEADER.split(","):

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from dfeat.settings.base import Method, Name, Section, parse
 from dfeat.settings.data import DataSettings, OcclusionSettings
 from dfeat.settings.diffusion import DiffusionSettings
-from dfeat.settings.training import Backbone, EvaluationSettings, TrainingSettings
+from dfeat.settings.training import EvaluationSettings, TrainingSettings
 
 
 class ReportSettings(Section):
@@ -119,12 +119,11 @@ class Settings(Section):
 def table_settings(settings: Settings, sets: Iterable[str]) -> Settings:
     """What a table of these sets reads, all else at its default: a change elsewhere does not make the table again."""
     training = settings.training
-    named = {name: Backbone(name=name) for name in training.backbones}
     unread = {"root": "-", "labels": None, "expected_images": None, "per_class": None}
     kept = {name: settings.data.evaluation[name].model_copy(update=unread) for name in sets}
     return Settings(
         data=DataSettings(evaluation=kept),
-        training=TrainingSettings(methods=training.methods, backbones=named, seeds=training.seeds),
+        training=TrainingSettings(methods=training.methods, backbones=training.backbones, seeds=training.seeds),
         report=settings.report.model_copy(update={"gallery": ReportSettings().gallery}),
     )
 

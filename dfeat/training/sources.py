@@ -19,6 +19,8 @@ from dfeat.data.pixels import PixelCache
 from dfeat.errors import UserError
 from dfeat.occlusion.parts import Parts, read_parts
 from dfeat.settings import Method, TrainingSettings
+from dfeat.storage.origin import read_origin
+from dfeat.storage.provenance import bytes_digest
 from dfeat.storage.records import read_text, refusal
 from dfeat.storage.shards import Rows, read_rows
 
@@ -83,18 +85,25 @@ def read_sources(method: Method, inputs: Inputs, settings: TrainingSettings) -> 
         wanted = _row_keys(parts.rows, sources.copies)
         _require_keys(wanted, sources.inpainted.row_of, inputs.inpainted)
         if settings.inpainted == "accepted":
-            sources.rejected = _read_rejected(inputs.verdicts, wanted)
+            sources.rejected = _read_rejected(inputs.verdicts, wanted, digest)
     if method == "sd_features":
         _read_features(sources, inputs, digest, clean=settings.twin_features == "clean")
     return sources
 
 
-def _read_rejected(verdicts: Path | None, judged: set[str]) -> frozenset[str]:
-    """The inpainted images that lost their label. UserError where one of `judged` has no verdict."""
+def _read_rejected(verdicts: Path | None, judged: set[str], index: str) -> frozenset[str]:
+    """The inpainted images that lost their label. UserError where one of `judged` has no verdict.
+
+    The verdicts must be on the images of `index` (a digest).
+    """
     if verdicts is None:
         raise UserError("training.inpainted 'accepted' needs --verdicts, the verdicts.csv that `dfeat judge` writes")
+    origin, text = read_origin(verdicts.with_suffix(".json"), "judge", {"index": str}), read_text(verdicts, "judge")
+    origin.check(verdicts, bytes_digest(text.encode()))
+    if origin.said["index"] != index:
+        raise origin.refusal("it tells of verdicts on the images of another index")
     try:
-        rows = csv.DictReader(io.StringIO(read_text(verdicts, "judge"), newline=""))
+        rows = csv.DictReader(io.StringIO(text, newline=""))
         accepted = {row["key"]: row["accepted"] == "1" for row in rows}
     except KeyError as error:
         raise refusal(verdicts, f"it has no column {error}", "judge") from None

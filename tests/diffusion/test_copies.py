@@ -12,13 +12,14 @@ import torch
 from PIL import Image
 
 from dfeat.data.crops import image_key, view_key
-from dfeat.data.index import read_index
+from dfeat.data.index import index_digest, read_index
 from dfeat.data.pixels import PixelCache, cache_inpainted
 from dfeat.diffusion.inpaint import inpaint_shard
 from dfeat.errors import UserError
 from dfeat.evaluation.sheet import read_inpainted
 from dfeat.occlusion.parts import read_parts
 from dfeat.settings import InpaintStage, TrainingSettings, parse
+from dfeat.storage.origin import origin_bytes
 from dfeat.storage.provenance import settings_text
 from dfeat.storage.shards import Shard, read_shard
 from dfeat.training.dataset import TrainingBatches, cut
@@ -147,6 +148,13 @@ def test_batches_do_not_depend_on_workers_or_on_what_was_read_before(world: Worl
         assert (image == cut(seen, item.crop, SETTINGS.image_size)).all()
 
 
+def write_verdicts(path: Path, lines: list[str], world: World) -> None:
+    """Verdicts as `dfeat judge` writes them, with what they say of themselves beside them."""
+    contents = {path: ("\n".join(lines) + "\n").encode()}
+    path.write_bytes(contents[path])
+    path.with_suffix(".json").write_bytes(origin_bytes({"index": index_digest(world.train)}, contents))
+
+
 def test_rejected_copies_are_not_drawn_and_an_image_without_others_is_its_own_twin(
     world: World, run: Path, tmp_path: Path
 ) -> None:
@@ -158,14 +166,14 @@ def test_rejected_copies_are_not_drawn_and_an_image_without_others_is_its_own_tw
     cache = run / "diffusion/inpaint/train/pixels.h5"
     inputs = Inputs(world.train, world.train / "pixels.h5", world.parts, cache, verdicts=verdicts)
     settings = SETTINGS.model_copy(update={"inpainted": "accepted", "epochs": 30})
-    verdicts.write_text("\n".join([head, *rows]) + "\n")
+    write_verdicts(verdicts, [head, *rows], world)
     batches = TrainingBatches("sd_inpaint", read_sources("sd_inpaint", inputs, settings), settings, 0, 0)
     drawn = [{batches._item(key, 1, epoch).copy for epoch in range(settings.epochs)} for key in keys[:3]]
     assert drawn == [
         {view_key(keys[0], 0), view_key(keys[0], 2)}, {None}, {view_key(keys[2], number) for number in range(K)},
     ]  # fmt: skip
     assert batches.steps_per_epoch == batches_of(world, run, "one").steps_per_epoch
-    verdicts.write_text("\n".join([head, *rows[:-1]]) + "\n")
+    write_verdicts(verdicts, [head, *rows[:-1]], world)
     with pytest.raises(UserError, match=f"no verdict on 1 inpainted images .{keys[-1]}#2"):
         read_sources("sd_inpaint", inputs, settings)
 

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from dfeat.evaluation.origins import PREDICTIONS
 from dfeat.randomness import rng_for
-from dfeat.settings import Settings, parse
+from dfeat.settings import Backbone, Settings, parse
+from dfeat.storage.origin import origin_bytes
 
 GAIN = {"none": 0.0, "blackout": 0.2, "replace": 0.1, "cutmix": 0.4, "sd_inpaint": 0.7, "sd_features": 0.8}
 
@@ -33,7 +35,10 @@ def small_settings(note: str = "synthetic predictions, not the paper's data", **
 def write_predictions(
     evaluation: Path, settings: Settings, classes: int = 10, images: int = 20, gain: dict[str, float] | None = None
 ) -> None:
-    """Write a file for every model, seed, set and level: `images` a class, ability falling with the level."""
+    """Write a file for every model, seed, set and level: `images` a class, ability falling with the level.
+
+    Beside those of a model, its `predictions.json`.
+    """
     gain = GAIN if gain is None else gain
     for set_name, entry in settings.data.evaluation.items():
         labels = np.repeat(np.arange(classes), images)
@@ -49,6 +54,23 @@ def write_predictions(
                         folder = evaluation / method / backbone / f"seed{seed}"
                         folder.mkdir(parents=True, exist_ok=True)
                         write_file(folder / f"{set_name}@{level}.csv", keys, labels, margin, classes)
+    write_origins(evaluation, settings)
+
+
+def write_origins(evaluation: Path, settings: Settings) -> None:
+    """Tell of the predictions that lie in every folder of the settings' models."""
+    for method in settings.training.methods:
+        for key, backbone in settings.training.backbones.items():
+            for seed in settings.training.seeds:
+                write_origin(evaluation / method / key / f"seed{seed}", method, backbone, seed)
+
+
+def write_origin(folder: Path, method: str, backbone: Backbone, seed: int) -> None:
+    """Tell of the predictions that lie in a folder as those of this model, as `dfeat evaluate` does."""
+    contents = {path: path.read_bytes() for path in sorted(folder.glob("*.csv"))}
+    model = {"method": method, "backbone": backbone.model_dump(mode="json"), "seed": seed, "model": "0" * 64}
+    said = {**model, "recipe": 2, "indexes": {}, "settings": {}}
+    (folder / PREDICTIONS).write_bytes(origin_bytes(said, contents))
 
 
 def write_file(path: Path, keys: list[str], labels: np.ndarray, margin: np.ndarray, classes: int) -> None:

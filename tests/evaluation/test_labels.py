@@ -15,7 +15,7 @@ from timm import create_model
 from dfeat.data.crops import image_key
 from dfeat.data.pixels import cache_inpainted
 from dfeat.evaluation.labels import exact_interval, judge, read_verdicts, write_label_preservation
-from dfeat.settings import TrainStage
+from dfeat.settings import Settings, TrainStage
 from dfeat.training.loop import train
 from dfeat.training.sources import Inputs
 from tests.conftest import CPU, World
@@ -39,8 +39,17 @@ def model(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "model"
 
 
+def judged_by(model: Path, world: World) -> Settings:
+    """The world's settings with the backbone that the model was trained from."""
+    weights = {"weights": str(model.parent / "weights.safetensors")}
+    backbone = world.settings.training.backbones["convnext"].model_copy(update=weights)
+    training = world.settings.training.model_copy(update={"backbones": {"convnext": backbone}})
+    return world.settings.model_copy(update={"training": training})
+
+
 def test_each_copy_is_judged_and_the_table_counts_images(world: World, model: Path, tmp_path: Path) -> None:
     verdicts = {}
+    settings = judged_by(model, world)
     for name, copies in (("one", 1), ("several", K)):
         inpainted(world, copies, tmp_path / f"{name}.h5")
         cache = tmp_path / f"{name}-pixels.h5"
@@ -48,7 +57,7 @@ def test_each_copy_is_judged_and_the_table_counts_images(world: World, model: Pa
         out = tmp_path / name / "evaluation/labels/convnext/verdicts.csv"
         pixels = world.train / "pixels.h5"
         accepted = judge([model], world.train, pixels, world.parts, cache, world.settings.evaluation, out, CPU)
-        verdicts[name] = read_verdicts(out)
+        verdicts[name] = read_verdicts(out, settings.training.backbones["convnext"])
         assert accepted == sum(int(row["accepted"]) for row in verdicts[name])
     one, several = verdicts["one"], verdicts["several"]
     assert len(several) == K * len(one)
@@ -62,7 +71,7 @@ def test_each_copy_is_judged_and_the_table_counts_images(world: World, model: Pa
 
     run = tmp_path / "several"
     (run / "data").symlink_to(world.root / "data")
-    write_label_preservation(run, world.settings, tmp_path)
+    write_label_preservation(run, settings, tmp_path)
     with (tmp_path / "label_preservation.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
     assert table[0]["n"] == str(len(one)) and {row["n"] for row in table[1:]} == {"2"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 from pathlib import Path
 
@@ -19,11 +20,12 @@ from dfeat.evaluation.layout import read_rows
 from dfeat.evaluation.predict import evaluate_pretrained
 from dfeat.evaluation.tables import write_table
 from dfeat.settings import Backbone, parse, stage_settings
+from dfeat.storage.provenance import file_digest
 from dfeat.training.network import build_pretrained, normalised
 from dfeat.training.weights import has_imagenet_head
 from tests.conftest import CPU, TINY_BACKBONE, World
 
-from .predictions import small_settings, write_predictions
+from .predictions import small_settings, write_origin, write_predictions
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +44,10 @@ def test_the_read_out_answers_with_the_runs_classes_alone(world: World, pretrain
         world.root / "data", stage_settings(settings, "pretrained", "convnext"), tmp_path, CPU
     )
     assert sorted(path.name for path in written) == ["dfeat@0.csv", "imagenet_val@0.csv", "imagenet_val@40.csv"]
+    said = json.loads((tmp_path / "predictions.json").read_text())
+    assert (said["method"], said["seed"], said["backbone"]["weights"]) == ("pretrained", 0, pretrained.weights)
+    assert said["model"] == file_digest(Path(pretrained.weights or ""))
+    assert said["files"] == {path.name: file_digest(path) for path in written}
     index = read_index(world.root / "data" / "imagenet_val")
     cache = PixelCache(world.root / "data" / "imagenet_val" / "pixels.h5")
     columns = [imagenet_wnids().index(info.wnid) for info in index.classes]
@@ -79,8 +85,11 @@ def test_which_weights_have_such_a_head(pretrained: Backbone, tmp_path: Path) ->
 def test_its_row_stands_first_and_is_compared_with_nothing(tmp_path: Path) -> None:
     settings = small_settings()
     write_predictions(tmp_path, settings)
-    for seed in ("seed0",):
-        shutil.copytree(tmp_path / "cutmix" / "swin" / seed, tmp_path / "pretrained" / "swin" / seed)
+    before_fine_tuning = tmp_path / "pretrained" / "swin" / "seed0"
+    shutil.copytree(tmp_path / "cutmix" / "swin" / "seed0", before_fine_tuning)
+    with pytest.raises(UserError, match="tells of cutmix with seed 0, not of pretrained with seed 0"):
+        write_table("table1", tmp_path, settings, tmp_path / "report")
+    write_origin(before_fine_tuning, "pretrained", settings.training.backbones["swin"], 0)
     write_table("table1", tmp_path, settings, tmp_path / "report")
     write_table("table2", tmp_path, settings, tmp_path / "report")
     rows = read_rows(tmp_path / "report" / "table1.csv")
@@ -92,6 +101,8 @@ def test_its_row_stands_first_and_is_compared_with_nothing(tmp_path: Path) -> No
         assert float(row.low) < float(row.value) < float(row.high)
         assert not (row.difference_to_none or row.p_holm or row.baseline) and row.best == "false"
     others = [row for row in rows if row.method != "pretrained"]
+    write_table("table1", tmp_path, small_settings(before_fine_tuning=False), tmp_path / "left_out")
+    assert read_rows(tmp_path / "left_out" / "table1.csv") == others
     shutil.rmtree(tmp_path / "pretrained")
     write_table("table1", tmp_path, settings, tmp_path / "without")
     assert read_rows(tmp_path / "without" / "table1.csv") == others
@@ -107,5 +118,6 @@ def test_other_images_before_fine_tuning_are_refused(tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "none" / "swin" / "seed0", tmp_path / "pretrained" / "swin" / "seed0")
     for path in (tmp_path / "pretrained").rglob("real@0.csv"):
         path.write_text(path.read_text().replace("real_0000", "real_9990"))
+        write_origin(path.parent, "pretrained", settings.training.backbones["swin"], 0)
     with pytest.raises(UserError, match="other images than those of the trained models"):
         write_table("table2", tmp_path, settings, tmp_path / "report")

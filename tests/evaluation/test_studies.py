@@ -23,7 +23,7 @@ from dfeat.occlusion.views import TestOcclusion, read_masks
 from dfeat.settings import EvaluationSet, OcclusionSettings, Settings, parse, stage_settings
 from tests.conftest import CPU, TINY_BACKBONE, World
 
-from .predictions import small_settings, write_predictions
+from .predictions import small_settings, write_origins, write_predictions
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +141,7 @@ def results(held_out: Path, world: World, tmp_path_factory: pytest.TempPathFacto
                 folder = run / "evaluation" / method / backbone_name / f"seed{seed}"
                 for path in written:
                     (folder / path.name).write_bytes(path.read_bytes())
+    write_origins(run / "evaluation", settings)
     return run
 
 

@@ -21,7 +21,7 @@ from dfeat.evaluation.statistics import holm
 from dfeat.evaluation.tables import load_predictions, write_table
 from dfeat.settings import Settings, parse
 
-from .predictions import GAIN, small_settings, write_file, write_predictions
+from .predictions import GAIN, small_settings, write_file, write_origins, write_predictions
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +142,7 @@ def test_rows_of_a_file_may_stand_in_any_order(evaluation: Path, tmp_path: Path)
     write_predictions(tmp_path, small_settings())
     header, *lines = one_file(tmp_path).read_text().splitlines()
     one_file(tmp_path).write_text("\n".join([header, *reversed(lines)]) + "\n")
+    write_origins(tmp_path, small_settings())
     a, b = (load_predictions(folder, small_settings())["real"] for folder in (evaluation, tmp_path))
     assert a.keys == b.keys and np.array_equal(a.rank, b.rank) and np.array_equal(a.p1, b.p1)
 
@@ -176,6 +177,7 @@ def test_fewer_than_five_classes_leave_guesses_empty(tmp_path: Path) -> None:
 def test_bad_files_are_refused_by_name(tmp_path: Path, spoil, told: str) -> None:  # type: ignore[no-untyped-def]
     write_predictions(tmp_path, small_settings())
     spoil(one_file(tmp_path))
+    write_origins(tmp_path, small_settings())  # so that the file is refused for what stands in it
     with pytest.raises(UserError, match=told) as refusal:
         load_predictions(tmp_path, small_settings())
     assert str(one_file(tmp_path)) in str(refusal.value)
@@ -251,6 +253,7 @@ def test_bold_needs_a_lead_beyond_doubt(tmp_path: Path) -> None:
     assert best == [("sd_features", "convnext"), ("sd_features", "swin")]
     for path in tmp_path.glob("cutmix/*/*/real@0.csv"):
         path.write_bytes(Path(str(path).replace("cutmix", "sd_features")).read_bytes())
+    write_origins(tmp_path, small_settings())
     write_table("table2", tmp_path, small_settings(), tmp_path)
     assert not any(r.best == "true" for r in read_rows(tmp_path / "table2.csv"))
 
@@ -363,6 +366,7 @@ def test_one_seed_and_one_image_still_make_a_table(tmp_path: Path) -> None:
                     folder = tmp_path / method / backbone / "seed0"
                     folder.mkdir(parents=True, exist_ok=True)
                     write_file(folder / f"{name}@{level}.csv", ["a"], np.array([0]), np.array([1.0]), 3)
+    write_origins(tmp_path, settings)
     write_table("table2", tmp_path, settings, tmp_path)
     row = read_rows(tmp_path / "table2.csv")[0]
     assert (row.value, row.low, row.high) == ("100.0000", "2.5000", "100.0000")

@@ -14,6 +14,7 @@ from dfeat.data.index import read_index
 from dfeat.data.pixels import PixelCache
 from dfeat.errors import UserError
 from dfeat.evaluation.layout import read_rows as read_table
+from dfeat.evaluation.origins import read_predictions_origin
 from dfeat.evaluation.predict import TrainedModel
 from dfeat.evaluation.results import load_predictions
 from dfeat.occlusion.parts import choose_all, read_parts
@@ -38,6 +39,7 @@ JOB_ARTIFACTS: dict[str, tuple[str, str, Use]] = {
     "inpainted images": ("inpaint", "inpaint.h5", lambda path: read_shard(path, "inpaint")),
     "model": ("train", "model.safetensors", lambda path: TrainedModel(path.parent, CPU)),
     "run.json": ("train", "run.json", lambda path: TrainedModel(path.parent, CPU)),
+    "predictions.json": ("evaluate", "predictions.json", lambda path: read_predictions_origin(path.parent)),
     "table": ("table", "table1.csv", read_table),
     "figure": ("figure", "gain.png", lambda path: read_bytes(path, "figure")),
 }

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dfeat.settings import METHODS
+from dfeat.settings import METHODS, Settings, parse
 from dfeat.verify import verify_run
 from tests.conftest import World
 from tests.workflow.test_snakemake import ROOT
@@ -55,9 +55,9 @@ class Run:
         self.do("pixels", *shards, "--out", out / "inpaint/pixels.h5")
         for method in order(list(TESTED)):
             self._train_and_evaluate(method, views, numbers)
-        settings = world.settings.model_copy(
-            update={"training": world.settings.training.model_copy(update={"methods": TESTED})}
-        )
+        backbones = {"convnext": json.loads(self.stages["train"])["backbone"]}
+        training = world.settings.training.model_dump(mode="json") | {"methods": TESTED, "backbones": backbones}
+        settings = parse(Settings, world.settings.model_dump(mode="json") | {"training": training})
         for name in ("table1", "table2"):
             self.do("table", name, "--results", out, "--settings", settings.model_dump_json(), "--out", out / "report")
         return artifacts(out / "evaluation") | artifacts(out / "report")

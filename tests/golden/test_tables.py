@@ -17,6 +17,7 @@ from scipy import stats
 from dfeat.evaluation.layout import read_rows
 from dfeat.evaluation.tables import write_table
 from dfeat.settings import Settings, parse
+from tests.evaluation.predictions import write_origins
 
 STORED = Path(__file__).parent / "predictions.csv"
 GOLDEN = Path(__file__).parent / "table1.csv"
@@ -45,6 +46,7 @@ def unpack(folder: Path) -> Path:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("\n".join([HEADER, *rows]) + "\n")
+    write_origins(folder, SETTINGS)
     return folder
 
 

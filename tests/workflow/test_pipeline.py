@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from dfeat.data.index import index_digest
 from dfeat.data.pixels import PixelCache, cache_inpainted
 from dfeat.diffusion.features import extract_features
 from dfeat.diffusion.inpaint import inpaint_shard
@@ -14,9 +16,13 @@ from dfeat.diffusion.latents import encode_view
 from dfeat.errors import UserError
 from dfeat.evaluation.predict import evaluate
 from dfeat.evaluation.tables import write_table
-from dfeat.settings import METHODS
+from dfeat.settings import METHODS, Settings, stage_settings
+from dfeat.storage.atomic import write_json
+from dfeat.storage.origin import origin_bytes
+from dfeat.storage.provenance import declared_recipe, file_digest
 from dfeat.training.loop import train
 from dfeat.training.sources import Inputs
+from dfeat.verify import verify_run
 from tests.conftest import CPU, World
 
 
@@ -75,6 +81,15 @@ def run(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.fixture
+def settings(run: Path, world: World) -> Settings:
+    """The tiny run's settings, with the weights that its models started from."""
+    training = world.settings.training
+    backbone = training.backbones["convnext"].model_copy(update={"weights": str(run / "weights.safetensors")})
+    training = training.model_copy(update={"backbones": {"convnext": backbone}})
+    return world.settings.model_copy(update={"training": training})
+
+
 def test_every_method_leaves_a_model_and_predictions_of_every_set_and_level(run: Path) -> None:
     for method in METHODS:
         model = run / "training" / method / "convnext" / "seed0"
@@ -88,20 +103,37 @@ def test_every_method_leaves_a_model_and_predictions_of_every_set_and_level(run:
             "dfeat@0.csv",
             "imagenet_val@0.csv",
             "imagenet_val@40.csv",
+            "predictions.json",
         ]
         lines = (predictions / "imagenet_val@40.csv").read_text().splitlines()
         assert lines[0] == "key,label,top1,top2,top3,top4,top5,p1"
         assert len(lines) == 21
 
 
-def test_tables_and_pictures_are_made_from_what_the_run_left(run: Path, world: World, tmp_path: Path) -> None:
+def test_predictions_say_which_model_made_them_and_from_what(run: Path, settings: Settings) -> None:
+    for method in METHODS:
+        folder = run / "evaluation" / method / "convnext" / "seed0"
+        said = json.loads((folder / "predictions.json").read_text())
+        assert (said["method"], said["seed"], said["recipe"]) == (
+            method,
+            0,
+            declared_recipe("dfeat.evaluation.predict"),
+        )
+        assert said["backbone"] == settings.training.backbones["convnext"].model_dump(mode="json")
+        assert said["model"] == file_digest(run / "training" / method / "convnext/seed0/model.safetensors")
+        assert said["indexes"] == {name: index_digest(run / "data" / name) for name in ("imagenet_val", "dfeat")}
+        assert said["settings"] == stage_settings(settings, "evaluate").model_dump(mode="json")
+        assert said["files"] == {path.name: file_digest(path) for path in folder.glob("*.csv")}
+
+
+def test_tables_and_pictures_are_made_from_what_the_run_left(run: Path, settings: Settings, tmp_path: Path) -> None:
     from dfeat.evaluation.pictures import draw_figure
 
     for name in ("table1", "table2"):
-        write_table(name, run / "evaluation", world.settings, tmp_path)
+        write_table(name, run / "evaluation", settings, tmp_path)
         assert {(tmp_path / f"{name}.{kind}").is_file() for kind in ("csv", "md", "tex")} == {True}
     for name in ("figure2", "figure3", "accuracy", "gain", "gallery", "sheet"):
-        draw_figure(name, run, world.settings, tmp_path)
+        draw_figure(name, run, settings, tmp_path)
         assert (tmp_path / f"{name}.png").stat().st_size > 1000
     pictures = json.loads((tmp_path / "gallery.json").read_text())["pictures"]
     methods = ["Original", "Black-Out Parts", "Replace Parts", "Ours: SD Inpaint"]
@@ -109,13 +141,13 @@ def test_tables_and_pictures_are_made_from_what_the_run_left(run: Path, world: W
     assert all((picture["psnr"] is not None) == (picture["method"] == methods[-1]) for picture in pictures)
 
 
-def test_the_report_is_made_from_what_the_run_left(run: Path, world: World) -> None:
+def test_the_report_is_made_from_what_the_run_left(run: Path, settings: Settings) -> None:
     from dfeat.evaluation.pictures import draw_figure
     from dfeat.evaluation.report import write_report
 
-    write_table("table1", run / "evaluation", world.settings, run / "report")
-    draw_figure("gallery", run, world.settings, run / "report")
-    write_report(run, world.settings, run / "report" / "index.html")
+    write_table("table1", run / "evaluation", settings, run / "report")
+    draw_figure("gallery", run, settings, run / "report")
+    write_report(run, settings, run / "report" / "index.html")
     card = (run / "report" / "data_card.md").read_text()
     images = len((run / "data" / "train" / "index.csv").read_text().splitlines()) - 1
     assert f"| inpaint | train | 1 | {images} |" in card
@@ -138,8 +170,6 @@ def test_known_pixels_of_inpainted_images_are_exactly_the_originals(run: Path, w
 def test_every_artifact_of_the_run_is_found_whole_and_a_foreign_one_named(run: Path, tmp_path: Path) -> None:
     import shutil
 
-    from dfeat.verify import verify_run
-
     findings = list(verify_run(run))
     assert {finding.state for finding in findings} == {"whole"}
     assert {finding.path.partition("/")[0] for finding in findings} >= {
@@ -150,12 +180,14 @@ def test_every_artifact_of_the_run_is_found_whole_and_a_foreign_one_named(run: P
     for folder in ("", ".sha256/"):  # a model that another training made, with its own record
         name = f"convnext/seed0/{folder}model.safetensors"
         shutil.copyfile(run / "training/blackout" / name, other / "training/none" / name)
-    (bad,) = [finding for finding in verify_run(other) if finding.state == "bad"]
-    assert bad.path == "training/none/convnext/seed0/run.json"
-    assert "another model" in bad.why
+    bad = {finding.path: finding.why for finding in verify_run(other) if finding.state == "bad"}
+    assert bad.keys() == {"training/none/convnext/seed0/run.json", "evaluation/none/convnext/seed0/predictions.json"}
+    assert all("another model than" in why for why in bad.values())
 
 
-def test_inpainted_images_are_judged_and_rejects_are_not_trained_on(run: Path, world: World, tmp_path: Path) -> None:
+def test_inpainted_images_are_judged_and_rejects_are_not_trained_on(
+    run: Path, world: World, settings: Settings, tmp_path: Path
+) -> None:
     from dfeat.evaluation.labels import judge, read_verdicts, write_label_preservation
     from dfeat.training.dataset import TrainingBatches
     from dfeat.training.sources import read_sources
@@ -166,10 +198,18 @@ def test_inpainted_images_are_judged_and_rejects_are_not_trained_on(run: Path, w
     accepted = judge(
         [model, model], world.train, pixels, world.parts, inpainted, world.settings.evaluation, verdicts, CPU
     )
-    rows = read_verdicts(verdicts)
+    backbone = settings.training.backbones["convnext"]
+    rows = read_verdicts(verdicts, backbone)
+    said = json.loads(verdicts.with_suffix(".json").read_text())
+    assert [(one["method"], one["seed"], one["model"]) for one in said["models"]] == [
+        ("none", 0, file_digest(model / "model.safetensors"))
+    ] * 2
+    with pytest.raises(UserError, match=r"verdicts\.json cannot be used: it tells of a backbone .* `dfeat judge`"):
+        read_verdicts(verdicts, backbone.model_copy(update={"weights": None}))
+    assert {finding.state for finding in verify_run(run)} == {"whole"}
     assert len(rows) == len(PixelCache(inpainted).keys) and sum(int(row["accepted"]) for row in rows) == accepted
     assert all((row["models"], row["accepted"]) == ("2", str(int(row["inpainted"]) // 2)) for row in rows)
-    write_label_preservation(run, world.settings, tmp_path)
+    write_label_preservation(run, settings, tmp_path)
     lines = (tmp_path / "label_preservation.csv").read_text().splitlines()
     assert lines[1].startswith(f"convnext,,all classes,{len(rows)},") and len(lines) == 2 + 20
 
@@ -178,6 +218,7 @@ def test_inpainted_images_are_judged_and_rejects_are_not_trained_on(run: Path, w
     mixed.write_text(
         "\n".join([*text, *(f"{row['key']},0,1,1,0,{n % 2},{n % 2}" for n, row in enumerate(rows))]) + "\n"
     )
+    mixed.with_suffix(".json").write_bytes(origin_bytes(said, {mixed: mixed.read_bytes()}))
     training = world.settings.training.model_copy(update={"inpainted": "accepted"})
     inputs = Inputs(world.train, pixels, world.parts, inpainted, verdicts=mixed)
     sources = read_sources("sd_inpaint", inputs, training)
@@ -186,3 +227,12 @@ def test_inpainted_images_are_judged_and_rejects_are_not_trained_on(run: Path, w
     assert [batches._item(key, 1, 0).copy for key in (rejected, kept)] == [None, kept]
     with pytest.raises(UserError, match="needs --verdicts"):
         read_sources("sd_inpaint", Inputs(world.train, pixels, world.parts, inpainted), training)
+    write_json(mixed.with_suffix(".json"), said)
+    with pytest.raises(UserError, match=r"verdicts\.csv cannot be used: it is another file than verdicts\.json"):
+        read_sources("sd_inpaint", inputs, training)
+    write_json(verdicts.with_suffix(".json"), said | {"index": "0" * 64})
+    with pytest.raises(UserError, match=r"verdicts\.json cannot be used: it tells of .* another index"):
+        read_sources("sd_inpaint", replace(inputs, verdicts=verdicts), training)
+    (bad,) = [finding for finding in verify_run(run) if finding.state == "bad"]
+    assert bad.path == "evaluation/labels/convnext/verdicts.json" and "another index.csv than" in bad.why
+    write_json(verdicts.with_suffix(".json"), said)

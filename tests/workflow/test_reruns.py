@@ -68,6 +68,20 @@ def test_a_further_level_is_evaluated_and_nothing_is_trained_again(finished: Pat
     assert not untouched & set(asked)
 
 
+def test_predictions_that_do_not_say_what_made_them_are_made_again_before_a_table(finished: Path) -> None:
+    kept = {path: path.with_suffix(".kept") for path in (finished / "results").rglob("predictions.json")}
+    assert len(kept) == 4
+    for path, aside in kept.items():
+        path.rename(aside)
+    try:
+        asked = again(finished, overlay(report={"note": "another note"}))
+        assert asked["evaluate"] == 4 and asked["write_table1"] == asked["write_table2"] == 1
+        assert not {"latents", "features", "train"} & set(asked)
+    finally:
+        for path, aside in kept.items():
+            aside.rename(path)
+
+
 def test_other_resources_make_no_table_again(finished: Path) -> None:
     asked = again(finished, overlay(resources={"mem_mb": 2345, "runtime": 7}))
     assert "write_table1" not in asked and "write_claims" not in asked and "evaluate" not in asked

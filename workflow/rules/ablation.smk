@@ -95,7 +95,7 @@ use rule judge as ablation_judge with:
         parts=lambda wildcards: f"{place(wildcards, 'parts')}/occlusion/parts.json",
         inpainted=inpainted_at,
     output:
-        f"{POINT}/evaluation/labels/{{backbone}}/verdicts.csv",
+        multiext(f"{POINT}/evaluation/labels/{{backbone}}/verdicts", ".csv", ".json"),
     log:
         f"{RUN}/logs/ablation/{{ablation}}/{{point}}/judge_{{backbone}}.log",
     benchmark:
@@ -118,6 +118,7 @@ use rule evaluate as ablation_evaluate with:
             for name in PUBLISHED
             for level in LEVELS[name]
         ],
+        f"{POINT}/evaluation/{{method}}/{{backbone}}/seed{{seed}}/predictions.json",
     log:
         f"{RUN}/logs/ablation/{{ablation}}/{{point}}/evaluate_{{method}}_{{backbone}}_seed{{seed}}.log",
     benchmark:

@@ -156,7 +156,11 @@ def verdict_inputs(backbone):
     """Where rejected twins are left out: the verdicts that say which."""
     if SETTINGS.training.inpainted == "all":
         return {}
-    return {"verdicts": f"{RUN}/evaluation/labels/{backbone}/verdicts.csv"}
+    folder = f"{RUN}/evaluation/labels/{backbone}"
+    return {
+        "verdicts": f"{folder}/verdicts.csv",
+        "verdicts_origin": f"{folder}/verdicts.json",
+    }
 
 
 def method_options(wildcards, input):
@@ -204,13 +208,18 @@ def labelled_features(method):
     return [(view, file) for view in views for file in shards_of("features", view)]
 
 
+def prediction_files(sets):
+    """The names of a model's prediction files on the given sets, with that of what they are of; none without sets."""
+    files = [f"{name}@{level}.csv" for name in sets for level in LEVELS[name]]
+    return [*files, "predictions.json"] if files else []
+
+
 def predictions(sets=None):
-    """The prediction files of all models on the given sets (default: all)."""
+    """The prediction files of all models on the given sets (default: all), and what says what they are of."""
     training = SETTINGS.training
     return [
-        f"{RUN}/evaluation/{method}/{backbone}/seed{seed}/{name}@{level}.csv"
-        for name in (PUBLISHED if sets is None else sets)
-        for level in LEVELS[name]
+        f"{RUN}/evaluation/{method}/{backbone}/seed{seed}/{file}"
+        for file in prediction_files(PUBLISHED if sets is None else sets)
         for method in training.methods
         for backbone in training.backbones
         for seed in training.seeds
@@ -227,9 +236,8 @@ BEFORE = [
 def pretrained_predictions(sets):
     """The prediction files of the backbones before fine-tuning on the given sets."""
     return [
-        f"{RUN}/evaluation/pretrained/{backbone}/seed0/{name}@{level}.csv"
-        for name in sets
-        for level in LEVELS[name]
+        f"{RUN}/evaluation/pretrained/{backbone}/seed0/{file}"
+        for file in prediction_files(sets)
         for backbone in BEFORE
     ]
 

@@ -15,6 +15,7 @@ rule evaluate:
             for name, levels in LEVELS.items()
             for level in levels
         ],
+        f"{RUN}/evaluation/{{method}}/{{backbone}}/seed{{seed}}/predictions.json",
     log:
         f"{RUN}/logs/evaluation/{{method}}_{{backbone}}_seed{{seed}}.log",
     benchmark:
@@ -52,6 +53,7 @@ rule evaluate_pretrained:
             for name, levels in LEVELS.items()
             for level in levels
         ],
+        f"{RUN}/evaluation/pretrained/{{backbone}}/seed0/predictions.json",
     log:
         f"{RUN}/logs/evaluation/pretrained_{{backbone}}.log",
     benchmark:
@@ -83,7 +85,7 @@ rule judge:
         parts=f"{RUN}/occlusion/parts.json",
         inpainted=f"{RUN}/diffusion/inpaint/train/pixels.h5",
     output:
-        f"{RUN}/evaluation/labels/{{backbone}}/verdicts.csv",
+        multiext(f"{RUN}/evaluation/labels/{{backbone}}/verdicts", ".csv", ".json"),
     log:
         f"{RUN}/logs/evaluation/judge_{{backbone}}.log",
     benchmark:
@@ -106,4 +108,4 @@ rule judge:
     shell:
         "dfeat judge {params.models:q} --index {params.folder:q} --pixels {input.pixels:q} --parts {input.parts:q}"
         " --inpainted {input.inpainted:q} --settings {params.settings:q} --threads {params.threads}"
-        " --gpus {resources.gpu} --out {output:q} > {log:q} 2>&1"
+        " --gpus {resources.gpu} --out {output[0]:q} > {log:q} 2>&1"

@@ -129,13 +129,12 @@ def point_predictions(wildcards):
     asked = SETTINGS.ablation[wildcards.ablation]
     training = SETTINGS.training
     return [
-        f"{RUN}/ablation/{wildcards.ablation}/{number}/evaluation/{method}/{backbone}/seed{seed}/{name}@{level}.csv"
+        f"{RUN}/ablation/{wildcards.ablation}/{number}/evaluation/{method}/{backbone}/seed{seed}/{file}"
         for number in range(len(points(wildcards.ablation)))
         for method in asked.methods
         for backbone in training.backbones
         for seed in training.seeds
-        for name in PUBLISHED
-        for level in LEVELS[name]
+        for file in prediction_files(PUBLISHED)
     ]
 
 

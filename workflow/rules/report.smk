@@ -89,8 +89,9 @@ rule study:
 use rule study as label_table with:
     input:
         [
-            f"{RUN}/evaluation/labels/{backbone}/verdicts.csv"
+            f"{RUN}/evaluation/labels/{backbone}/verdicts.{kind}"
             for backbone in SETTINGS.training.backbones
+            for kind in ("csv", "json")
         ],
     wildcard_constraints:
         study="label_preservation",
