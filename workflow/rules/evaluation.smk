@@ -85,7 +85,8 @@ rule judge:
         parts=f"{RUN}/occlusion/parts.json",
         inpainted=f"{RUN}/diffusion/inpaint/train/pixels.h5",
     output:
-        multiext(f"{RUN}/evaluation/labels/{{backbone}}/verdicts", ".csv", ".json"),
+        verdicts=f"{RUN}/evaluation/labels/{{backbone}}/verdicts.csv",
+        origin=f"{RUN}/evaluation/labels/{{backbone}}/verdicts.json",
     log:
         f"{RUN}/logs/evaluation/judge_{{backbone}}.log",
     benchmark:
@@ -108,4 +109,4 @@ rule judge:
     shell:
         "dfeat judge {params.models:q} --index {params.folder:q} --pixels {input.pixels:q} --parts {input.parts:q}"
         " --inpainted {input.inpainted:q} --settings {params.settings:q} --threads {params.threads}"
-        " --gpus {resources.gpu} --out {output[0]:q} > {log:q} 2>&1"
+        " --gpus {resources.gpu} --out {output.verdicts:q} > {log:q} 2>&1"
