@@ -31,6 +31,13 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Timestep = Annotated[int, Field(ge=0, le=999)]
 
 
+BatchSize = Annotated[int, Field(ge=1)]
+
+
+ImageSize = Annotated[int, Field(ge=16)]
+"""Side of a network's input in pixels."""
+
+
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
 """A name that becomes part of a path: letters, digits, '_', '-', '.', not starting with a dot."""
 

@@ -6,7 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from dfeat.settings.base import Precision, Section, Share, Timestep
+from dfeat.settings.base import BatchSize, Precision, Section, Share, Timestep
+
+Resolution = Annotated[int, Field(ge=16, le=2048, multiple_of=8)]
+"""Side of the square that the diffusion model works on, in pixels; its VAE takes 8 of them together."""
+
+Views = Annotated[int, Field(ge=1)]
 
 
 class InpaintSettings(Section):
@@ -96,13 +101,13 @@ class DiffusionSettings(Section):
     """The frozen diffusion model and its two uses."""
 
     model: ModelSource = ModelSource()
-    resolution: int = Field(512, ge=16, le=2048, description="side of the square the model works on; a multiple of 8")
-    batch_size: int = Field(
-        8, ge=1, description="images in a forward pass; the last is padded. On a CPU a multiple of resources.threads"
+    resolution: Resolution = Field(512, description="side of the square the model works on; a multiple of 8")
+    batch_size: BatchSize = Field(
+        8, description="images in a forward pass; the last is padded. On a CPU a multiple of resources.threads"
     )
     compile: bool = Field(False, description="compile the models' layers first (torch.compile); changes rounding")
-    views: int = Field(
-        1, ge=1, description="1: features of the evaluation crop; K: of K random crops a training image, replayed"
+    views: Views = Field(
+        1, description="1: features of the evaluation crop; K: of K random crops a training image, replayed"
     )
     inpaint: InpaintSettings = InpaintSettings()
     features: FeatureSettings = FeatureSettings()

@@ -89,9 +89,15 @@ class Settings(Section):
     resources: ResourceSettings = ResourceSettings()
 
     @model_validator(mode="after")
+    def _something_is_trained(self) -> Self:
+        if not self.training.backbones:
+            raise ValueError(
+                "training.backbones has none left; name a timm model there, e.g. convnext: {name: convnext_tiny}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
-        if self.diffusion.resolution % 8:
-            raise ValueError(f"diffusion.resolution is {self.diffusion.resolution}; it must be a multiple of 8")
         if self.occlusion.protocol == "grid" and self.training.image_size % self.occlusion.patch:
             raise ValueError(
                 f"occlusion.patch {self.occlusion.patch} does not divide training.image_size "
