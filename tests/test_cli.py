@@ -54,10 +54,6 @@ def test_every_verb_has_help_with_an_example(verb: str, monkeypatch: pytest.Monk
             "is not i/n",
         ),
         (("demo-model", "diffusion", "--out", "x"), "needs --index"),
-        (
-            ("evaluate", "--model", "m", "--data", "d", "--settings", "{}", "--out", "x", "--gpus", "0"),
-            "`levels` name no set",
-        ),
     ],
 )
 def test_a_users_mistake_is_one_line_and_status_2(

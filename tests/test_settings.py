@@ -47,6 +47,8 @@ def merged(*names: str) -> dict:
         ({"training": {"crop_scale": [2, 5]}}, "'training.crop_scale' is [2, 5]: is no range of areas"),
         ({"training": {"crop_scale": [0, 1]}}, "with 0 < least <= most <= 1"),
         ({"training": {"backbones": {"convnext": None, "swin": None}}}, "training.backbones has none left"),
+        ({"data": {"evaluation": {"train": {"root": "x"}}}}, "a set named 'train', as the training images are"),
+        ({"data": {"evaluation": {"train-occluded": {"root": "x"}}}}, "give it another name"),
         ({"run": "../../etc"}, "'run' is '../../etc'"),
         ({"occlusion": {"patch": 15}}, "does not divide training.image_size 224"),
         ({"data": {"short_side": 128}}, "raise data.short_side"),

@@ -97,6 +97,15 @@ class Settings(Section):
         return self
 
     @model_validator(mode="after")
+    def _sets_have_names_of_their_own(self) -> Self:
+        taken = sorted({"train", "train-occluded"} & set(self.data.evaluation))
+        if taken:
+            raise ValueError(
+                f"data.evaluation has a set named {taken[0]!r}, as the training images are; give it another name"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
         if self.occlusion.protocol == "grid" and self.training.image_size % self.occlusion.patch:
             raise ValueError(

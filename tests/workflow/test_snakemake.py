@@ -110,3 +110,13 @@ def test_a_typo_in_the_configuration_is_a_sentence(tree: Path) -> None:
     assert result.returncode != 0
     assert "did you mean 'training'?" in text(result)
     assert "Traceback" not in text(result)
+
+
+def test_a_set_whose_name_begins_like_the_training_set_has_its_own_images(tree: Path) -> None:
+    sets = {"train_real": {"root": "results/tiny/raw/dfeat"}}
+    changed = {"data": {"evaluation": sets}, "training": {"methods": ["sd_features"]}}
+    (tree / "named.json").write_text(json.dumps(changed))
+    latents = "results/tiny/diffusion/latents/train_real@0/0-of-1.h5"
+    files = ["config.yaml", "config/demo.yaml", "tiny.json", "named.json"]
+    result = snakemake(tree, "-n", "-p", "--configfile", *files, "--", latents)
+    assert "dfeat latents --index results/tiny/data/train_real --view drop:0" in text(result)

@@ -116,11 +116,8 @@ def view_name(wildcards):
 
 def view_set(wildcards):
     """The data set that a view is of."""
-    return (
-        "train"
-        if wildcards.view.startswith("train")
-        else wildcards.view.rpartition("@")[0]
-    )
+    of_train = wildcards.view in ("train", "train-occluded")
+    return "train" if of_train else wildcards.view.rpartition("@")[0]
 
 
 def shards_of(kind, view):
