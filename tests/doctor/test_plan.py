@@ -104,6 +104,18 @@ def test_savings_are_those_of_the_settings_and_none_is_left_in_the_fast_run(tmp_
     assert fast.savings == []
 
 
+@pytest.mark.parametrize(
+    ("methods", "device"), [(["none", "blackout", "replace", "cutmix"], "A100"), (["none", "sd_features"], "T4")]
+)
+def test_a_plan_with_one_saving_left_is_printed(methods: list[str], device: str) -> None:
+    settings = read_settings([REPOSITORY / "config.yaml"])
+    plain = settings.model_dump(mode="json")
+    plan = make_plan(parse(Settings, plain | {"training": plain["training"] | {"methods": methods}}), PAPER, device)
+    saving = plan.savings
+    assert len(saving) == 1
+    assert as_text(plan).rstrip().splitlines()[-1].startswith(saving[0].setting)
+
+
 def test_what_cannot_be_planned_is_a_sentence() -> None:
     settings = read_settings([REPOSITORY / "config.yaml"])
     with pytest.raises(UserError, match="did you mean 'A100'"):
