@@ -76,6 +76,19 @@ def test_clean_features_need_none_of_occluded_training_images(tree: Path) -> Non
     assert planned["latents"] == planned["features"] == documented()["features"] * (views - 1) // views
 
 
+def test_a_run_without_inpainting_inpaints_nothing_unless_asked(tree: Path) -> None:
+    (tree / "plain.yaml").write_text("training: {methods: [none, blackout, replace, cutmix]}\n")
+    pictured = {"inpaint", "inpainted_pixels", "show_inpainted", "show_gallery"}
+    needless = pictured | {"latents", "features"}
+    expected = {rule: count for rule, count in documented().items() if rule not in needless}
+    models = expected["train"] * 4 // 6
+    planned = jobs(dry_run(tree, "plain.yaml"))
+    assert planned.pop("total")
+    assert planned == expected | {"train": models, "evaluate": models}
+    asked = jobs(dry_run(tree, "plain.yaml", "--", "figure2", "gallery"))
+    assert pictured <= asked.keys()
+
+
 def test_a_finished_index_of_the_full_size_is_not_made_again(tree: Path) -> None:
     wnids = imagenet_wnids()[:158]
     rows = [(f"{wnids[n % 158]}_{n}", f"{n}.JPEG", n % 158, wnids[n % 158], 500, 375) for n in range(IMAGES)]

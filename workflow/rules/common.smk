@@ -254,8 +254,11 @@ ASKED = [
         if any(chosen.study == kind for chosen in SETTINGS.data.evaluation.values())
     ),
 ]
+INPAINTED = "sd_inpaint" in SETTINGS.training.methods
 FIGURES = [
-    *("figure2", "figure3", "accuracy", "gain", "gallery"),
+    *(["figure2"] if INPAINTED else []),
+    *("figure3", "accuracy", "gain"),
+    *(["gallery"] if INPAINTED else []),
     *(["cost"] if COMPARED and SIMULATED else []),
     *(["part_cost"] if "part_cost" in ASKED else []),
 ]
