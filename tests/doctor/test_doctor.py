@@ -14,6 +14,7 @@ import pytest
 
 import dfeat.doctor
 from dfeat.cli import main
+from dfeat.data.classes import imagenet_wnids
 from dfeat.doctor import examine, missing_inputs
 from dfeat.doctor.config import read_settings
 from dfeat.doctor.costs import estimate
@@ -100,8 +101,40 @@ def test_an_index_is_compared_with_what_is_expected_and_its_problems_say_how_to_
     fault = only(missing_inputs(wrong))
     assert "40 images are usable, 41 are expected; 3 problems in" in fault
     assert "set data.train.expected_images to 40" in fault
-    elsewhere = changed(settings, data={"train": {"expected_images": 41}})
+    elsewhere = changed(settings, data={"train": {"expected_images": 40}})
     assert missing_inputs(elsewhere) == []  # another root: it will be indexed anew
+
+
+def test_snakemake_is_told_of_too_few_images_as_the_doctor_is(settings: Settings) -> None:
+    few = changed(settings, data={"train": {"expected_images": 1300}})
+    assert missing_inputs(few) == examine(few).faults
+    assert "has 40 images with a class, 1,300 are expected" in only(missing_inputs(few))
+
+
+def test_a_set_without_an_image_is_a_fault(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for kind in ("folder", "imagenet"):
+        empty = changed(settings, data={"evaluation": {"dfeat": {"kind": kind, "root": "empty"}}})
+        assert "empty has no image with a class; complete it" in only(missing_inputs(empty))
+
+
+def test_a_set_with_parts_is_counted_by_the_names_of_its_images(settings: Settings, tmp_path: Path) -> None:
+    """PartImageNet_Seg has its images in one folder, and masks that are no images of the set."""
+    names = [f"images/train/{wnid}_{n}.JPEG" for wnid in imagenet_wnids()[:4] for n in range(5)]
+    names += ["annotations/train/train.json", "annotations/train_whole/a.png", "images/train/unknown.JPEG"]
+    for name in names:
+        (tmp_path / "seg" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "seg" / name).touch()
+    own = {"kind": "partimagenet", "root": "seg", "levels": [0, 100], "study": "parts"}
+    chosen = changed(settings, data={"train": {"root": "seg"}, "evaluation": {"own": own}})
+    assert [found.images for found in examine(chosen).sets] == [20, 20, 20, 20]
+    less = changed(chosen, data={"evaluation": {"own": {"per_class": 2}}})
+    assert [found.images for found in examine(less).sets] == [20, 20, 20, 8]
+    costs = {cost.step: cost.items for cost in examine(less).costs}
+    models = len(less.training.methods)
+    assert costs["evaluation"] == models * (2 * 20 + 20 + 2 * 8)
+    (tmp_path / "seg/annotations/train/train.json").unlink()
+    assert "set 'own': seg holds no annotation file" in examine(less).faults[1]
 
 
 @pytest.mark.parametrize(
@@ -125,9 +158,7 @@ def test_a_diffusion_model_that_no_method_uses_is_not_asked_for(settings: Settin
 def test_a_full_disk_is_a_fault(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dfeat.doctor, "free_bytes", lambda path: 1000)
     assert "0.0 GB are free there; make room" in only(examine(settings).faults)
-    assert "0.0 GB are free there; make room" in only(
-        missing_inputs(changed(settings, data={"train": {"expected_images": 100}}))
-    )
+    assert "0.0 GB are free there; make room" in only(missing_inputs(settings))
 
 
 def test_costs_of_the_papers_run_are_those_that_were_counted() -> None:
