@@ -81,6 +81,13 @@ def test_the_shipped_configurations_are_valid(overlays: tuple[str, ...]) -> None
     assert parse(Settings, merged("config.yaml", *overlays)).training.methods == METHODS
 
 
+def test_the_overlay_for_one_card_computes_in_what_that_card_has() -> None:
+    settings = parse(Settings, merged("config.yaml", "config/single-gpu.yaml"))
+    assert settings.resources.device == "T4"
+    assert (settings.training.precision, settings.training.accumulate) == ("float32", 8)
+    assert settings.diffusion.model.precision == "float16"
+
+
 def test_config_yaml_says_what_the_defaults_are() -> None:
     written = parse(Settings, merged("config.yaml"))
     assert written == Settings()

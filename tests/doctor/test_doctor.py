@@ -17,7 +17,7 @@ from dfeat.cli import main
 from dfeat.data.classes import imagenet_wnids
 from dfeat.doctor import examine, missing_inputs
 from dfeat.doctor.config import read_settings
-from dfeat.doctor.costs import estimate
+from dfeat.doctor.costs import PEAK, estimate
 from dfeat.doctor.text import as_plain, as_text
 from dfeat.errors import UserError
 from dfeat.settings import Settings, parse
@@ -180,6 +180,34 @@ def test_costs_of_the_papers_run_are_those_that_were_counted() -> None:
     one_model = 30 * 2 * 24_095 * 92e9
     assert costs["training"].flops == pytest.approx((6 + 1) * 2 * 3 * one_model, rel=0.01)
     assert costs["training"].hours("H200") < costs["training"].hours("A100") < costs["training"].hours("T4")
+
+
+@pytest.mark.parametrize(
+    ("device", "head", "said"),
+    [
+        ("NVIDIA H100 80GB HBM3", "H100*", "* of this machine: NVIDIA H100 80GB HBM3"),
+        ("Tesla T4", "T4*", "* of this machine: Tesla T4"),
+        ("NVIDIA H100 PCIe", None, "no figures for NVIDIA H100 PCIe"),
+        ("NVIDIA GeForce RTX 4090", None, "no figures for NVIDIA GeForce RTX 4090"),
+        ("MIG 1g.10gb", None, "no figures for MIG 1g.10gb"),
+    ],
+)
+def test_the_hours_of_this_machines_card_are_marked(
+    device: str, head: str | None, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(dfeat.doctor, "devices_seen", lambda ask_torch: [device, device])
+    settings = read_settings([REPOSITORY / "config.yaml"])
+    text = as_text(examine(settings), settings)
+    assert text.count(said) == 1
+    assert [word for word in text.partition("\nTime")[2].split() if word.endswith("*") and word != "*"] == (
+        [head] if head else []
+    )
+
+
+def test_every_card_with_figures_may_be_configured() -> None:
+    for card in PEAK:
+        assert parse(Settings, {"resources": {"device": card}}).resources.device == card
 
 
 def test_costs_follow_the_settings() -> None:
