@@ -28,7 +28,7 @@ def inpaint(
     from dfeat.diffusion.inpaint import inpaint_shard
     from dfeat.settings import InpaintStage, parse
 
-    stage, rows = parse(InpaintStage, settings, "diffusion"), shard_of(shard)
+    stage, rows = parse(InpaintStage, settings, "--settings"), shard_of(shard)
     device = compute_on(gpus, threads, f"inpaint {out}")
     typer.echo(f"inpainted images in {out}: {inpaint_shard(index, parts, stage, out, device, rows, workers)}")
 
@@ -52,7 +52,7 @@ def latents(
     from dfeat.diffusion.latents import encode_view
     from dfeat.settings import LatentsStage, parse
 
-    stage, rows = parse(LatentsStage, settings, "diffusion"), shard_of(shard)
+    stage, rows = parse(LatentsStage, settings, "--settings"), shard_of(shard)
     device = compute_on(gpus, threads, f"latents {out}")
     typer.echo(f"latents in {out}: {encode_view(index, view, stage, out, device, parts, rows, workers)}")
 
@@ -72,6 +72,6 @@ def features(
     from dfeat.diffusion.features import extract_features
     from dfeat.settings import FeaturesStage, parse
 
-    stage = parse(FeaturesStage, settings, "diffusion")
+    stage = parse(FeaturesStage, settings, "--settings")
     device = compute_on(gpus, threads, f"features {out}")
     typer.echo(f"features in {out}: {extract_features(latents, stage, out, device)}")

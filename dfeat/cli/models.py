@@ -46,7 +46,7 @@ def train(
     chosen = next((known for known in METHODS if known == method), None)
     if chosen is None:
         raise UserError(f"no method {method!r}; use one of {', '.join(METHODS)}")
-    stage = parse(TrainStage, settings, "training")
+    stage = parse(TrainStage, settings, "--settings")
     inputs = Inputs(index, pixels, parts, inpainted, tuple(features or ()), tuple(twin_features or ()), verdicts)
     team = stage.training.gpus
     device = compute_on(gpus and team, threads, f"train {out}")
@@ -78,9 +78,10 @@ def evaluate(
     from dfeat.evaluation.predict import evaluate_pretrained
     from dfeat.settings import EvaluateStage, PretrainedStage, parse
 
-    device = compute_on(gpus, threads, f"evaluate {out}")
+    job = f"evaluate {out}"
     if model is None:
-        written = evaluate_pretrained(data, parse(PretrainedStage, settings, "evaluation"), out, device)
+        before = parse(PretrainedStage, settings, "--settings")
+        written = evaluate_pretrained(data, before, out, compute_on(gpus, threads, job))
         typer.echo(f"{len(written)} files of predictions in {out}")
         return
     shards: dict[str, list[Path]] = {}
@@ -89,8 +90,8 @@ def evaluate(
         if not view.rpartition("@")[2].isdigit() or not path:
             raise UserError(f"--features {item!r} is not SET@LEVEL=FILE, e.g. imagenet_val@40=features.h5")
         shards.setdefault(view, []).append(Path(path))
-    stage = parse(EvaluateStage, settings, "evaluation")
-    written = run_evaluation(model, data, shards, stage, out, device)
+    stage = parse(EvaluateStage, settings, "--settings")
+    written = run_evaluation(model, data, shards, stage, out, compute_on(gpus, threads, job))
     typer.echo(f"{len(written)} files of predictions in {out}")
 
 
@@ -113,6 +114,6 @@ def judge(
     from dfeat.evaluation.labels import judge as run_judge
     from dfeat.settings import EvaluationSettings, parse
 
-    stage = parse(EvaluationSettings, settings, "evaluation")
+    stage = parse(EvaluationSettings, settings, "--settings")
     device = compute_on(gpus, threads, f"judge {out}")
     typer.echo(f"{run_judge(model, index, pixels, parts, inpainted, stage, out, device)} inpainted images accepted")

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from dfeat.settings.base import Name, Protocol, Section, Share, Study, without_nulls
+from dfeat.settings.base import WNID, Name, Protocol, Section, Share, Study, without_nulls
 
 
 def _once(levels: tuple[int, ...]) -> tuple[int, ...]:
@@ -38,7 +38,7 @@ class TrainSet(Section):
     root: str = Field("data/PartImageNet", description="folder or .zip of PartImageNet_OOD or PartImageNet_Seg")
     layout: Literal["auto", "ood", "seg"] = Field("auto", description="how files are laid out; auto looks")
     wnid: str | None = Field(
-        None, pattern=r"^n\d{8}$", description="class of images whose names and folders carry none (one-class sets)"
+        None, pattern=WNID, description="class of images whose names and folders carry none (one-class sets)"
     )
     expected_images: int | None = Field(24_095, ge=1, description="the count the paper states; doctor compares")
     expected_classes: int | None = Field(158, ge=1, description="the count the paper states; doctor compares")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dfeat.settings.base import METHODS, BatchSize, ImageSize, Method, Name, Section, Share, Study
 from dfeat.settings.data import HiddenShare, Interpolation, Levels, OcclusionSettings, ShortSide, Unit
@@ -88,6 +88,16 @@ class PretrainedStage(EvaluateStage):
 
     backbone: Backbone
     image_size: ImageSize = _DEFAULT.training.image_size
+
+    @model_validator(mode="before")
+    @classmethod
+    def _something_to_evaluate(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "backbone" not in given:
+            raise ValueError(
+                "has no 'backbone' to evaluate before fine-tuning, and --model, a folder that `dfeat train` wrote, is "
+                "missing; give one of the two"
+            )
+        return given
 
 
 _READ_BY: Final[dict[str, tuple[Method, ...]]] = {
