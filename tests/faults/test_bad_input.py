@@ -157,11 +157,16 @@ def test_any_value_of_what_a_verb_is_given_is_taken_or_a_sentence(stage: type[Se
 def check_values(model: type[Section], path: tuple[str, ...]) -> None:
     """Each odd value of a key is taken, or refused in a sentence that names the key; a key that is none is refused."""
     refused = 0
+    needed = {key: value for key, value in NEEDED.items() if key in model.model_fields}
+
+    def given(path: tuple[str, ...], value: Any) -> dict[str, Any]:
+        mapping = deepcopy(needed)
+        lay_over(mapping, nested(path, value))
+        return mapping
+
     for value in ODD:
-        given = deepcopy({key: needed for key, needed in NEEDED.items() if key in model.model_fields})
-        lay_over(given, nested(path, value))
         try:
-            taken = parse(model, given)
+            taken = parse(model, given(path, value))
         except UserError as error:
             refused += 1
             assert "\n" not in str(error)
@@ -173,7 +178,7 @@ def check_values(model: type[Section], path: tuple[str, ...]) -> None:
                     assert getattr(taken, name, least) >= least
     assert refused >= len(ODD) // 3
     with pytest.raises(UserError, match="unknown key"):
-        parse(model, nested((*path[:-1], "no-such-key"), 1))
+        parse(model, given((*path[:-1], "no-such-key"), 1))
 
 
 def test_settings_that_are_no_mapping_are_a_sentence(tried: Tried) -> None:
