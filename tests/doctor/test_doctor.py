@@ -135,6 +135,7 @@ def test_a_set_with_parts_is_counted_by_the_names_of_its_images(settings: Settin
     assert costs["evaluation"] == models * (2 * 20 + 20 + 2 * 8)
     (tmp_path / "seg/annotations/train/train.json").unlink()
     assert "set 'own': seg holds no annotation file" in examine(less).faults[1]
+    assert "to go on without it, set data.evaluation.own to null" in examine(less).faults[1]
 
 
 @pytest.mark.parametrize(
