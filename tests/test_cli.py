@@ -13,6 +13,7 @@ import pytest
 from dfeat.cli import app, main
 from tests.conftest import CPU, TINY_BACKBONE, World
 
+ROOT = Path(__file__).parents[1]
 VERBS = sorted(command.name or command.callback.__name__.replace("_", "-") for command in app.registered_commands)
 
 
@@ -54,6 +55,16 @@ def test_every_verb_has_help_with_an_example(verb: str, monkeypatch: pytest.Monk
             "is not i/n",
         ),
         (("demo-model", "diffusion", "--out", "x"), "needs --index"),
+        (("table", "table1", "--results", "r", "--settings", "{x", "--out", "x"), "dfeat: --settings is not JSON"),
+        (
+            ("inpaint", "--index", "i", "--parts", "p", "--settings", "{x", "--out", "x"),
+            "dfeat: --settings is not JSON",
+        ),
+        (
+            ("evaluate", "--data", "d", "--settings", "{}", "--out", "x"),
+            "--model, a folder that `dfeat train` wrote, is missing",
+        ),
+        (("doctor", "--config", str(ROOT / "README.md")), "line 7: could not find expected ':'); give a YAML file"),
     ],
 )
 def test_a_users_mistake_is_one_line_and_status_2(

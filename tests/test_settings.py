@@ -43,7 +43,19 @@ def merged(*names: str) -> dict:
         ({"data": {"evaluation": {"mine": {"root": "x", "levels": [0, 120]}}}}, "less than or equal to 100"),
         ({"diffusion": {"features": {"blocks": ["middle"]}}}, "use mid, down.<i> or up.<i>"),
         ({"diffusion": {"resolution": 100}}, "multiple of 8"),
-        ({"run": "../../etc"}, "'run' is '../../etc'"),
+        ({"training": {"crop_scale": [1.0, 0.1]}}, "with 0 < least <= most <= 1"),
+        ({"training": {"crop_scale": [2, 5]}}, "'training.crop_scale' is [2, 5]: is no range of areas"),
+        ({"training": {"crop_scale": [0, 1]}}, "with 0 < least <= most <= 1"),
+        ({"training": {"backbones": {"convnext": None, "swin": None}}}, "training.backbones has none left"),
+        ({"data": {"evaluation": {"train": {"root": "x"}}}}, "a set named 'train', as the training images are"),
+        ({"data": {"evaluation": {"train-occluded": {"root": "x"}}}}, "give it another name"),
+        ({"diffusion": {"model": {"revision": "main"}}}, "'diffusion.model.revision' is 'main': is no commit"),
+        (
+            {"training": {"backbones": {"a": {"name": "x", "revision": "v1"}}}},
+            "in the path that `hf download MODEL` prints",
+        ),
+        ({"run": "../../etc"}, "'run' is '../../etc': is part of a path, so give letters, digits"),
+        ({"data": {"train": {"wnid": "cat"}}}, "'data.train.wnid' is 'cat': is no wnid; give one such as n02487347"),
         ({"occlusion": {"patch": 15}}, "does not divide training.image_size 224"),
         ({"data": {"short_side": 128}}, "raise data.short_side"),
     ],
@@ -68,6 +80,13 @@ def test_the_schema_is_in_step_with_the_models() -> None:
                                       ("config/paper.yaml",), ("config/fast.yaml",), ("config/single-gpu.yaml",)])  # fmt: skip
 def test_the_shipped_configurations_are_valid(overlays: tuple[str, ...]) -> None:
     assert parse(Settings, merged("config.yaml", *overlays)).training.methods == METHODS
+
+
+def test_the_overlay_for_one_card_computes_in_what_that_card_has() -> None:
+    settings = parse(Settings, merged("config.yaml", "config/single-gpu.yaml"))
+    assert settings.resources.device == "T4"
+    assert (settings.training.precision, settings.training.accumulate) == ("float32", 8)
+    assert settings.diffusion.model.precision == "float16"
 
 
 def test_config_yaml_says_what_the_defaults_are() -> None:
@@ -100,6 +119,36 @@ def test_every_choice_that_is_documented_is_a_setting_with_that_default() -> Non
                 assert name in found, f"{code}: no setting {section}.{key}"
                 found = found[name]
             assert not value or found == yaml.safe_load(value), code
+
+
+@pytest.mark.parametrize(
+    ("stage", "change", "sentence"),
+    [
+        ("inpaint", {"batch_size": 0}, "'batch_size' is 0"),
+        ("features", {"batch_size": 0}, "'batch_size' is 0"),
+        ("latents", {"views": 0}, "'views' is 0"),
+        ("latents", {"image_size": 0}, "'image_size' is 0"),
+        ("latents", {"resolution": 60}, "multiple of 8"),
+        ("inpaint", {"resolution": 60}, "multiple of 8"),
+        ("latents", {"crop_pct": 5}, "'crop_pct' is 5"),
+        ("latents", {"flip": 2}, "'flip' is 2"),
+        ("latents", {"crop_scale": [2, 5]}, "with 0 < least <= most <= 1"),
+        ("evaluate", {"levels": {"dfeat": [400]}}, "less than or equal to 100"),
+        ("evaluate", {"levels": {"dfeat": []}}, "'levels.dfeat' is []"),
+        ("pretrained", {"image_size": 0}, "'image_size' is 0"),
+    ],
+)
+def test_a_verb_refuses_what_config_yaml_would(stage: str, change: dict, sentence: str) -> None:
+    given = stage_settings(Settings(), stage, "swin")
+    with pytest.raises(UserError) as error:
+        parse(type(given), given.model_dump(mode="json") | change, "--settings")
+    assert sentence in str(error.value)
+
+
+def test_a_verb_that_is_given_nothing_takes_the_defaults_of_the_sections() -> None:
+    for stage in ("parts", "pixels", "inpaint", "latents", "features"):
+        whole = stage_settings(Settings(), stage)
+        assert type(whole)() == whole
 
 
 def test_a_changed_training_setting_changes_no_other_stage() -> None:

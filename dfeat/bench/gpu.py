@@ -24,7 +24,7 @@ from dfeat.data.pixels import cache_index
 from dfeat.diffusion.features import extract_features
 from dfeat.diffusion.inpaint import inpaint_shard
 from dfeat.diffusion.latents import encode_view
-from dfeat.doctor.costs import PEAK, feature_flops, inpaint_flops
+from dfeat.doctor.costs import PEAK, card_of, feature_flops, inpaint_flops
 from dfeat.doctor.operations import backbone_flops, diffusion_flops
 from dfeat.errors import UserError
 from dfeat.occlusion.parts import choose_all
@@ -128,8 +128,8 @@ def described(line: dict[str, float], device: str) -> str:
     """A line for people: rate, what it computes, of which peak, and what was waited."""
     work = line["rate"] * line["flops"]
     text = f"{line['rate']:.1f} images/s, {work / 1e12:.1f} TFLOP/s"
-    peak = next((peaks["bfloat16"] for name, peaks in PEAK.items() if name in device), None)
-    text += f", {100 * work / peak:.0f} % of the bfloat16 peak" if peak else ""
+    card = card_of(device)
+    text += f", {100 * work / PEAK[card]['bfloat16']:.0f} % of the bfloat16 peak" if card else ""
     return f"{text}, waited {100 * line['waited']:.1f} % of the time for images"
 
 

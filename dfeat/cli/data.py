@@ -27,11 +27,11 @@ def index(
     from dfeat.settings import EvaluationSet, TrainSet, parse
 
     if name == "train":
-        built = build_train_index(parse(TrainSet, settings, "data.train"), out)
+        built = build_train_index(parse(TrainSet, settings, "--settings"), out)
     elif classes is None:
         raise UserError(f"the set {name!r} needs --classes, the classes.json in the train set's index")
     else:
-        built = build_evaluation_index(name, parse(EvaluationSet, settings, f"data.evaluation.{name}"), classes, out)
+        built = build_evaluation_index(name, parse(EvaluationSet, settings, "--settings"), classes, out)
     found = json.loads((out / "source.json").read_text(encoding="utf-8"))
     typer.echo(
         f"{name}: {len(built.records)} images, {len(built.classes)} classes; a {found['container']} in the layout "
@@ -45,7 +45,7 @@ def parts(index: IndexFolder, out: Out, settings: SettingsJson = "{}") -> None:
     from dfeat.occlusion.parts import choose_all
     from dfeat.settings import PartsStage, parse
 
-    typer.echo(f"{choose_all(index, parse(PartsStage, settings, 'occlusion'), out)} images have parts to hide")
+    typer.echo(f"{choose_all(index, parse(PartsStage, settings, '--settings'), out)} images have parts to hide")
 
 
 @app.command(epilog="Example: dfeat pixels --index results/paper/data/train --out results/paper/data/train/pixels.h5")
@@ -59,7 +59,7 @@ def pixels(
     from dfeat.data.pixels import cache_index, cache_inpainted
     from dfeat.settings import PixelsStage, parse
 
-    stage = parse(PixelsStage, settings, "data")
+    stage = parse(PixelsStage, settings, "--settings")
     if bool(index) == bool(inpainted):
         raise UserError("give either --index or --inpainted")
     count = cache_index(index, stage, out) if index else cache_inpainted(inpainted or [], stage, out)

@@ -37,7 +37,7 @@ def inpaint(
     """Fill the chosen parts with the diffusion model, one shard of the training images."""
     from dfeat.settings import InpaintStage, parse
 
-    stage, rows = parse(InpaintStage, settings, "diffusion"), shard_of(shard)
+    stage, rows = parse(InpaintStage, settings, "--settings"), shard_of(shard)
     check_inputs(index=[index / "index.csv"], parts=[parts])
 
     from dfeat.devices import compute_on
@@ -64,7 +64,7 @@ def latents(
     """Encode a view of each image once with the VAE; features of any setting start from it."""
     from dfeat.settings import LatentsStage, parse
 
-    stage, rows = parse(LatentsStage, settings, "diffusion"), shard_of(shard)
+    stage, rows = parse(LatentsStage, settings, "--settings"), shard_of(shard)
     check_inputs(index=[index / "index.csv"], parts=[parts])
 
     from dfeat.devices import compute_on
@@ -87,7 +87,7 @@ def features(
     """Extract intermediate U-Net features with the null prompt from cached latents."""
     from dfeat.settings import FeaturesStage, parse
 
-    stage = parse(FeaturesStage, settings, "diffusion")
+    stage = parse(FeaturesStage, settings, "--settings")
     check_inputs(latents=[latents])
 
     from dfeat.devices import compute_on

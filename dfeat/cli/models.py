@@ -41,7 +41,7 @@ def train(
     chosen = next((known for known in METHODS if known == method), None)
     if chosen is None:
         raise UserError(f"no method {method!r}; use one of {', '.join(METHODS)}")
-    stage = parse(TrainStage, settings, "training")
+    stage = parse(TrainStage, settings, "--settings")
     own, twins = tuple(features or ()), tuple(twin_features or ())
     check_inputs(
         index=[index / "index.csv"],
@@ -91,7 +91,7 @@ def evaluate(
         if not view.rpartition("@")[2].isdigit() or not path:
             raise UserError(f"--features {item!r} is not SET@LEVEL=FILE, e.g. imagenet_val@40=features.h5")
         shards.setdefault(view, []).append(Path(path))
-    stage = parse(EvaluateStage if model else PretrainedStage, settings, "evaluation")
+    stage = parse(EvaluateStage if model else PretrainedStage, settings, "--settings")
     check_inputs(
         train=[model and model / "run.json"],
         index=[data / name / "index.csv" for name in stage.levels],
@@ -129,7 +129,7 @@ def judge(
     """Ask models that never saw an inpainted image whether each still shows its class."""
     from dfeat.settings import EvaluationSettings, parse
 
-    stage = parse(EvaluationSettings, settings, "evaluation")
+    stage = parse(EvaluationSettings, settings, "--settings")
     check_inputs(
         train=[folder / "run.json" for folder in model],
         index=[index / "index.csv"],

@@ -34,7 +34,7 @@ def table(
     from dfeat.evaluation.tables import write_table
     from dfeat.settings import Settings, parse
 
-    chosen = parse(Settings, settings)
+    chosen = parse(Settings, settings, "--settings")
     evaluation = results / "evaluation"
     makers: dict[str, Callable[[], None]] = {
         "table1": lambda: write_table("table1", evaluation, chosen, out),
@@ -62,7 +62,7 @@ def ablation(
     from dfeat.evaluation.ablation import write_ablation
     from dfeat.settings import Settings, parse
 
-    write_ablation(name, results, parse(Settings, settings), out)
+    write_ablation(name, results, parse(Settings, settings, "--settings"), out)
 
 
 @app.command(
@@ -80,7 +80,7 @@ def figure(
     from dfeat.evaluation.pictures import draw_figure
     from dfeat.settings import Settings, parse
 
-    draw_figure(name, results, parse(Settings, settings), out)
+    draw_figure(name, results, parse(Settings, settings, "--settings"), out)
 
 
 @app.command(
@@ -96,4 +96,4 @@ def report(
     from dfeat.evaluation.report import write_report
     from dfeat.settings import Settings, parse
 
-    write_report(results, parse(Settings, settings), out, captions)
+    write_report(results, parse(Settings, settings, "--settings"), out, captions)

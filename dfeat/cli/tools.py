@@ -107,7 +107,7 @@ def doctor(
 def plan(
     config: Annotated[list[Path] | None, typer.Option(help="config.yaml and overlays, once each; later wins")] = None,
     settings: Annotated[str | None, typer.Option(help="all settings as JSON, in place of files")] = None,
-    device: Annotated[str | None, typer.Option(help="T4, A100 or H200; default: resources.device")] = None,
+    device: Annotated[str | None, typer.Option(help="T4, A100, H100 or H200; default: resources.device")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="the plan for programs")] = False,
 ) -> None:
     """Estimate FLOPs, bytes and GPU-hours of each step of the configured run on a device, before anything is computed."""

@@ -30,6 +30,10 @@ class Locator:
                 self._by_name[_composed(path.name)].append(name)
                 self._by_stem[_composed(path.stem).casefold()].append(name)
 
+    def images(self) -> list[str]:
+        """All image files, without what lies in folders of annotations."""
+        return [name for names in self._by_name.values() for name in names]
+
     def stems(self) -> set[str]:
         """Stems of all images."""
         return {PurePosixPath(name).stem for name in self._by_name}

@@ -91,6 +91,12 @@ def annotation_names(source: Source, locator: Locator) -> list[str]:
     ]
 
 
+def classes_by_name(locator: Locator, otherwise: str | None = None) -> dict[str, str]:
+    """Key -> wnid of every image whose class its name or folder tells; `otherwise` is that of the others."""
+    named = ((PurePosixPath(name).stem, _wnid(PurePosixPath(name), otherwise)) for name in locator.images())
+    return {key: wnid for key, wnid in named if wnid is not None}
+
+
 def _layouts(names: list[str], settings: TrainSet, source: Source) -> list[tuple[str, list[str]]]:
     """Annotation files by layout, in the order in which a layout is preferred; only the one that is forced."""
     by_layout: dict[str, list[str]] = {"ood": [], "seg": [], "coco": []}

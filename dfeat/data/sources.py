@@ -64,20 +64,20 @@ class Source:
 
     def _walk(self) -> list[str]:
         found: list[str] = []
-        folders = [self.root]
+        folders = [""]
         while folders:
             folder = folders.pop()
             try:
-                entries = list(os.scandir(folder))
+                entries = list(os.scandir(self.root / folder))
             except OSError as error:
-                self.refused.append((str(folder.relative_to(self.root)), f"cannot be listed ({error.strerror})"))
+                self.refused.append((folder or ".", f"cannot be listed ({error.strerror})"))
                 continue
             for entry in entries:
-                name = Path(entry.path).relative_to(self.root).as_posix()
+                name = f"{folder}/{entry.name}" if folder else entry.name
                 if entry.is_symlink() and not _leads_inside(Path(entry.path), self._resolved):
                     self.refused.append((name, "is a link that is broken or leads out of the root"))
                 elif entry.is_dir(follow_symlinks=False):
-                    folders.append(Path(entry.path))
+                    folders.append(name)
                 elif entry.is_file():  # neither pipes nor devices: they could block for ever
                     found.append(name)
         return found

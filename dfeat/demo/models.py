@@ -51,7 +51,7 @@ def train_backbone(name: str, settings: str, out: Path, epochs: int, seed: int, 
 
     It goes on from the weights in `start`, where given, and with its log.
     """
-    backbone = parse(Backbone, settings, f"training.backbones.{name}")
+    backbone = parse(Backbone, settings, "--settings")
     pretrain(backbone, out / f"{name}.safetensors", epochs=epochs, seed=seed, start=start)
 
 

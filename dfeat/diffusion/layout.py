@@ -90,7 +90,8 @@ def local_files(source: ModelSource) -> ModelFiles | None:
     if source.revision is None:
         raise UserError(
             f"diffusion.model.path {source.path!r} is no local folder; to fetch it as a Hub id set "
-            "diffusion.model.revision to a commit, so that the run can be repeated"
+            "diffusion.model.revision to a commit, so that the run can be repeated (40 digits, in the path that "
+            f"`hf download {source.path}` prints)"
         )
     return None
 
@@ -156,6 +157,13 @@ def check_pairing(files: ModelFiles, precision: str, resolution: int | None = No
             f"{where} pairs the 768 px U-Net of Stable Diffusion 2 with epsilon; that U-Net predicts v. Set "
             "prediction_type in scheduler/scheduler_config.json to v_prediction"
         )
+    notes = []
+    if second and unet.get("sample_size") == 64 and prediction == "v_prediction":
+        notes.append(
+            f"{where} pairs a 512 px U-Net of Stable Diffusion 2 with v_prediction; the published ones of that size "
+            "(2-base, 2-1-base) predict epsilon. Unless yours was trained further to predict v, set prediction_type in "
+            "scheduler/scheduler_config.json to epsilon"
+        )
     if precision == "float16" and prediction == "v_prediction" and second and unet.get("upcast_attention") is not True:
         raise UserError(
             f"{where} is a v-prediction Stable Diffusion 2 whose U-Net lacks upcast_attention; in float16 it gives "
@@ -167,7 +175,7 @@ def check_pairing(files: ModelFiles, precision: str, resolution: int | None = No
             f"the text encoder of {where} is {width} wide, its U-Net wants {unet.get('cross_attention_dim')}; the two "
             "are of different models"
         )
-    return _resolution_notes(files, unet.get("sample_size"), resolution)
+    return notes + _resolution_notes(files, unet.get("sample_size"), resolution)
 
 
 def _resolution_notes(files: ModelFiles, sample_size: Any, resolution: int | None) -> list[str]:

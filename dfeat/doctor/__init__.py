@@ -67,18 +67,20 @@ def images_of(settings: Settings) -> dict[str, int]:
 def missing_inputs(settings: Settings) -> list[str]:
     """What would spoil the run, as far as names and small files show it; one sentence each.
 
-    The files of a set that is indexed already may be gone: what was made from them is still good.
+    The files of a set that is indexed already may be gone: what was made from them is still good. Those of one that is
+    not are counted by their names, which takes a second for the paper's sets.
     """
     folder = Path("results") / settings.run
     faults: list[str] = []
     images: dict[str, int] = {}
     for name, chosen in sets_of(settings):
         indexed = look_at_index(name, chosen, folder / "data" / name)
-        images[name] = (chosen.expected_images or 0) if indexed is None else indexed.count
-        if indexed is not None:
-            faults += indexed.faults
-        elif not settings.data.drawn and not Path(chosen.root).exists():
-            faults += look_at_set(name, chosen, settings, folder).faults
+        if indexed is None and settings.data.drawn:
+            images[name] = chosen.expected_images or 0  # what is drawn may be drawn anew before it is indexed
+            continue
+        found = indexed or look_at_set(name, chosen, settings, folder)
+        images[name] = found.count
+        faults += found.faults
     faults += [fault for found in look_at_weights(settings, digest=False) for fault in found.faults]
     costs = estimate(settings, images)
     return faults + _disk_faults(folder, costs, _bytes_there(folder, costs), free_bytes(folder))

@@ -20,11 +20,18 @@ def read_settings(paths: Sequence[Path]) -> Settings:
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError) as error:
-            raise UserError(f"cannot read the configuration {path} ({error}); give a YAML file") from None
+            raise UserError(f"cannot read the configuration {path} ({_why(error)}); give a YAML file") from None
         if not isinstance(content, dict):
             raise UserError(f"{path} is no configuration: it must hold keys with values, as config.yaml does")
         lay_over(merged, content)
     return sized(parse(Settings, merged, " + ".join(map(str, paths))))
+
+
+def _why(error: Exception) -> str:
+    """An error in a line; those of YAML draw the place on several."""
+    mark = getattr(error, "problem_mark", None)
+    where = f"line {mark.line + 1}: " if mark else ""
+    return where + (getattr(error, "problem", None) or " ".join(str(error).split()))
 
 
 def lay_over(below: dict[str, Any], above: dict[str, Any]) -> None:

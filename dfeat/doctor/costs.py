@@ -7,6 +7,7 @@ order of magnitude, not a promise.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -33,9 +34,18 @@ EFFICIENCY: Final = 0.4
 PEAK: Final[dict[str, dict[str, float]]] = {
     "T4": {"float32": 8.1e12, "float16": 65e12, "bfloat16": 8.1e12},
     "A100": {"float32": 19.5e12, "float16": 312e12, "bfloat16": 312e12},
+    "H100": {"float32": 67e12, "float16": 989e12, "bfloat16": 989e12},
     "H200": {"float32": 67e12, "float16": 989e12, "bfloat16": 989e12},
 }
-"""Peak FLOP/s from the makers' data sheets, dense; float32 without TF32. A T4 has no bfloat16 units."""
+"""Peak FLOP/s from the makers' data sheets, dense; float32 without TF32. A T4 has no bfloat16 units; H100 and H200 are
+the SXM cards, of 80 and 141 GB."""
+
+
+def card_of(name: str) -> str | None:
+    """The card of PEAK that a device is, by the driver's name of it; None for a card or a slice without figures there."""
+    if re.match("MIG ", name) or re.search(r"H[12]00.*(?:PCIe|NVL)", name):
+        return None
+    return next((card for card in PEAK if re.search(rf"\b{card}\b", name)), None)
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,8 @@ def _tera(flops: float) -> str:
 def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
     """Columns of one width; those that hold numbers, in the last row but the head, to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    right = {column for column in range(len(widths)) if rows[-1][column][:1].isdigit() or rows[1][column][:1].isdigit()}
+    numbers = (rows[-1], rows[min(1, len(rows) - 1)])
+    right = {column for column in range(len(widths)) if any(row[column][:1].isdigit() for row in numbers)}
     right -= {0, len(widths) - 1} if len(widths) > 3 else {0}
     return [
         "  ".join(

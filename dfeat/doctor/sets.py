@@ -67,7 +67,12 @@ def look_at_set(name: str, chosen: TrainSet | EvaluationSet, settings: Settings,
         report.state = "missing" if not Path(chosen.root).exists() else "found"
         report.faults.append(f"{error}{_without(name, settings)}")
         return report
-    if chosen.expected_images and report.images < chosen.expected_images:
+    if not report.images:
+        report.faults.append(
+            f"set {name!r}: {chosen.root} has no image with a class; complete it as docs/data.md says, or correct "
+            f"{_key(name)}.root{_without(name, settings)}"
+        )
+    elif chosen.expected_images and report.images < chosen.expected_images:
         report.faults.append(
             f"set {name!r}: {chosen.root} has {report.images:,} images with a class, {chosen.expected_images:,} are "
             f"expected; complete it, or set {_key(name)}.expected_images to what you have"
@@ -79,6 +84,8 @@ def _without(name: str, settings: Settings) -> str:
     """How far the run can go without a set."""
     if name == "train":
         return ""
+    if settings.data.evaluation[name].study:
+        return f"; to go on without it, set {_key(name)} to null"
     of_table = "table2" if len(settings.data.evaluation[name].levels) == 1 else "table1"
     other = "table1" if of_table == "table2" else "table2"
     return f"; to go on without {of_table}, set {_key(name)} to null and ask for `snakemake {other}`"
@@ -89,25 +96,32 @@ def _key(name: str) -> str:
 
 
 def _count_files(name: str, chosen: TrainSet | EvaluationSet) -> int:
-    """Images that have a class, or of the training set: image files. Names are read, never pictures."""
+    """Images that have a class, of each at most `per_class`. Names are read, never pictures."""
+    most = chosen.per_class if isinstance(chosen, EvaluationSet) else None
+    counts = Counter(_classes_of_files(name, chosen))
+    return sum(min(count, most or count) for count in counts.values())
+
+
+def _classes_of_files(name: str, chosen: TrainSet | EvaluationSet) -> list[str]:
+    """The wnid of every image file that has one."""
     from dfeat.data.folder import read_folder
     from dfeat.data.imagenet import read_imagenet
-    from dfeat.data.images import is_image_name
     from dfeat.data.index import open_source
     from dfeat.data.locate import Locator
-    from dfeat.data.partimagenet import annotation_names
+    from dfeat.data.partimagenet import annotation_names, classes_by_name
     from dfeat.data.records import Problems
 
     source = open_source(name, chosen.root, chosen.kind)
-    if isinstance(chosen, EvaluationSet):
+    if isinstance(chosen, EvaluationSet) and chosen.kind != "partimagenet":
         read = read_imagenet if chosen.kind == "imagenet" else read_folder
-        return len(read(source, chosen, (), Problems(name))[1])
-    if not annotation_names(source, Locator(source)):
+        return [candidate.wnid for candidate in read(source, chosen, (), Problems(name))[1]]
+    locator = Locator(source)
+    if not annotation_names(source, locator):
         raise UserError(
-            f"set 'train': {chosen.root} holds no annotation file (a .json of COCO form such as train.json); "
+            f"set {name!r}: {chosen.root} holds no annotation file (a .json of COCO form such as train.json); "
             "PartImageNet's json files belong beside its images"
         )
-    return sum(map(is_image_name, source.names()))
+    return list(classes_by_name(locator, chosen.wnid if isinstance(chosen, TrainSet) else None).values())
 
 
 def look_at_index(name: str, chosen: TrainSet | EvaluationSet, folder: Path) -> SetReport | None:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from dfeat.doctor import Report
-from dfeat.doctor.costs import EFFICIENCY, PEAK, is_small
+from dfeat.doctor.costs import EFFICIENCY, PEAK, card_of, is_small
 from dfeat.doctor.sets import SetReport
 from dfeat.doctor.weights import WeightsReport
 from dfeat.settings import Settings
@@ -73,13 +73,16 @@ def _disk_lines(report: Report) -> list[str]:
 def _time(report: Report, settings: Settings) -> tuple[str, list[str]]:
     if is_small(settings):
         return "Time", ["not estimated: the figures are for full-size models, and this run's are smaller"]
-    lines = [f"{'step':12} {'precision':>10}" + "".join(f" {device:>9}" for device in PEAK)]
+    here = {name: card_of(name) for name in dict.fromkeys(report.devices)}
+    heads = [f"{device}{'*' if device in here.values() else ''}" for device in PEAK]
+    lines = [f"{'step':12} {'precision':>10}" + "".join(f" {head:>9}" for head in heads)]
     costs = [cost for cost in report.costs if cost.flops]
     for cost in costs:
         hours = "".join(f" {cost.hours(device):9.1f}" for device in PEAK)
         lines.append(f"{cost.step:12} {cost.precision:>10}{hours}")
     totals = "".join(f" {sum(cost.hours(device) for cost in costs):9.1f}" for device in PEAK)
     lines.append(f"{'all':12} {'':>10}{totals}")
+    lines += [f"* of this machine: {name}" if card else f"no figures for {name}" for name, card in here.items()]
     return f"Time: GPU-hours on one device, estimates at {EFFICIENCY:.0%} of its peak", lines
 
 

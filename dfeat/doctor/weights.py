@@ -77,6 +77,12 @@ def _backbone_weights(settings: Settings, digest: bool) -> list[WeightsReport]:
             elif digest:
                 report.digests = {"all": file_digest(path)}
         elif backbone.revision is None:
-            report.notes.append(f"training.backbones.{name}.revision is null: the Hub's latest weights are taken")
+            report.faults.append(
+                f"training.backbones.{name} takes the latest weights of {backbone.name} on the Hub, so that the run cannot "
+                f"be repeated; set training.backbones.{name}.revision to a commit (in the path that `hf download "
+                f"timm/{backbone.name}` prints), or .weights to a local .safetensors file"
+            )
+        else:
+            report.source = f"{backbone.name} at {backbone.revision}, fetched by timm on first use"
         reports.append(report)
     return reports

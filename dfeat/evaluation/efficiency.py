@@ -40,9 +40,11 @@ PREPARED: Final = {
         ("latents/train", "latents/train-occluded", "features/train", "features/train-occluded"),
     ),
 }
-"""For a method that prepares artifacts: its jobs in the diffusion step, by how their names begin, and their folders."""
+"""For a method that prepares artifacts: its jobs in the diffusion step, by their names up to the shard, and their folders."""
 DEVICELESS: Final = ("inpainted_pixels",)
 """Jobs among these that take no device, and so none of its joules."""
+NUMBERED: Final = r"(?:-?\d+(?:-of-\d+)?)?"
+"""What follows the beginning of a job's name: a shard, a seed, or nothing. A set may be named `train_more`."""
 ENERGY: Final = re.compile(r"^(?:dfeat: )?energy: ([0-9.]+) J\b", re.MULTILINE)
 """The line of `devices.energy` in a job's log."""
 
@@ -93,9 +95,10 @@ class _Run:
     views: int
 
     def measured(self, step: str, beginnings: Iterable[str], read: Callable[[Path, str], float | None]) -> float | None:
-        """The sum over a step's jobs whose names begin so; None where one of them was not measured."""
+        """The sum over a step's jobs of these names, but for a shard or seed; None where one was not measured."""
         folder = self.results / "benchmarks" / step
-        jobs = sorted(path.stem for start in beginnings for path in folder.glob(f"{start}*.tsv"))
+        starts = "|".join(map(re.escape, beginnings))
+        jobs = sorted(p.stem for p in folder.glob("*.tsv") if re.fullmatch(f"(?:{starts}){NUMBERED}", p.stem))
         found = [read(folder / f"{job}.tsv", f"{step}/{job}") for job in jobs]
         return sum(value for value in found if value is not None) if found and None not in found else None
 

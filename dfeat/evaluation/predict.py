@@ -99,14 +99,23 @@ def evaluate(
     `data` holds SET/index.csv and SET/pixels.h5; `features` maps SET@LEVEL to its features shards, and is empty
     for models without fusion.
     """
+    _need_sets(stage)
     return evaluate_model(TrainedModel(model_folder, device), data, features, stage, out)
 
 
 def evaluate_pretrained(data: Path, stage: PretrainedStage, out: Path, device: torch.device) -> list[Path]:
     """The same of a backbone before fine-tuning; the classes are those that the sets were indexed with."""
+    _need_sets(stage)
     classes = read_index(data / next(iter(stage.levels))).classes
     model = PretrainedModel(stage.backbone, classes, stage.image_size, device)
     return evaluate_model(model, data, {}, stage, out)
+
+
+def _need_sets(stage: EvaluateStage) -> None:
+    if not stage.levels:
+        raise UserError(
+            "the settings' `levels` name no set; give each set its levels of occlusion, e.g. {'dfeat': [0]}"
+        )
 
 
 def evaluate_model(

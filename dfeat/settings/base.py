@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from dfeat.errors import UserError, nearest
 
@@ -31,8 +31,40 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Timestep = Annotated[int, Field(ge=0, le=999)]
 
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
+BatchSize = Annotated[int, Field(ge=1)]
+
+
+ImageSize = Annotated[int, Field(ge=16)]
+"""Side of a network's input in pixels."""
+
+
+_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+
+
+Name = Annotated[str, Field(pattern=_NAME, max_length=64)]
 """A name that becomes part of a path: letters, digits, '_', '-', '.', not starting with a dot."""
+
+
+def _forty_digits(revision: str) -> str:
+    if len(revision) != 40 or set(revision) - set("0123456789abcdef"):
+        raise ValueError(
+            "is no commit; branches and tags move, so give the 40 hexadecimal digits that stand on the model's page on "
+            "the Hub (Files, History) and in the path that `hf download MODEL` prints"
+        )
+    return revision
+
+
+Commit = Annotated[str, AfterValidator(_forty_digits)]
+"""A commit of a repository on the Hub."""
+
+
+WNID: Final = r"^n\d{8}$"
+
+IN_WORDS: Final = {
+    _NAME: "is part of a path, so give letters, digits, '_', '-' and '.', the first a letter or a digit",
+    WNID: "is no wnid; give one such as n02487347",
+}
+"""What a pattern allows, for those who do not read patterns."""
 
 
 class Section(BaseModel):
@@ -80,7 +112,7 @@ def _sentence(model: type[BaseModel], fault: Any) -> str:
         return f"unknown key {key!r}{nearest(str(fault['loc'][-1]), siblings)} (keys there: {', '.join(siblings)})"
     if fault["type"] == "missing":
         return f"{key!r} is missing; give it a value"
-    message = fault["msg"].removeprefix("Value error, ")
+    message = IN_WORDS.get(fault.get("ctx", {}).get("pattern"), fault["msg"]).removeprefix("Value error, ")
     if not key:
         return message
     return f"{key!r} is {fault['input']!r}: {message[0].lower()}{message[1:]}"

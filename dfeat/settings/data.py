@@ -4,9 +4,31 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from dfeat.settings.base import Name, Protocol, Section, Share, Study, without_nulls
+from dfeat.settings.base import WNID, Name, Protocol, Section, Share, Study, without_nulls
+
+
+def _once(levels: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(levels)) != len(levels):
+        raise ValueError("has a level twice; name each level once")
+    return levels
+
+
+Levels = Annotated[
+    tuple[Annotated[int, Field(ge=0, le=100)], ...],
+    Field(min_length=1),
+    AfterValidator(_once),
+]
+"""Percents of occlusion, each an evaluation of its own."""
+
+ShortSide = Annotated[int, Field(ge=8, le=2048)]
+
+Interpolation = Literal["bicubic", "bilinear"]
+
+Unit = Literal["category", "annotation"]
+
+HiddenShare = Annotated[Share, Field(gt=0)]
 
 
 class TrainSet(Section):
@@ -16,7 +38,7 @@ class TrainSet(Section):
     root: str = Field("data/PartImageNet", description="folder or .zip of PartImageNet_OOD or PartImageNet_Seg")
     layout: Literal["auto", "ood", "seg"] = Field("auto", description="how files are laid out; auto looks")
     wnid: str | None = Field(
-        None, pattern=r"^n\d{8}$", description="class of images whose names and folders carry none (one-class sets)"
+        None, pattern=WNID, description="class of images whose names and folders carry none (one-class sets)"
     )
     expected_images: int | None = Field(24_095, ge=1, description="the count the paper states; doctor compares")
     expected_classes: int | None = Field(158, ge=1, description="the count the paper states; doctor compares")
@@ -32,9 +54,7 @@ class EvaluationSet(Section):
     )
     root: str = Field(description="folder (or .tar for imagenet) that holds the images")
     labels: str | None = Field(None, description="imagenet, flat layout: label file, wnid or index form")
-    levels: tuple[Annotated[int, Field(ge=0, le=100)], ...] = Field(
-        (0,), min_length=1, description="percent of patches blacked out, one evaluation each"
-    )
+    levels: Levels = Field((0,), description="percent of patches blacked out, one evaluation each")
     expected_images: int | None = Field(None, ge=1, description="the count the paper states; doctor compares")
     study: Study | None = Field(
         None,
@@ -50,13 +70,6 @@ class EvaluationSet(Section):
         if self.study == "parts" and not set(self.levels) <= {0, 100}:
             raise ValueError("study 'parts' hides a part or does not: its levels are [0, 100]")
         return self
-
-    @field_validator("levels")
-    @classmethod
-    def _unique_levels(cls, levels: tuple[int, ...]) -> tuple[int, ...]:
-        if len(set(levels)) != len(levels):
-            raise ValueError("has a level twice; name each level once")
-        return levels
 
 
 class DrawnData(Section):
@@ -83,11 +96,9 @@ class DataSettings(Section):
             "dfeat": EvaluationSet(kind="folder", root="data/dfeat", expected_images=300),
         }
     )
-    short_side: int = Field(
-        256, ge=8, le=2048, description="short side of cached pixels; images are never enlarged twice"
-    )
+    short_side: ShortSide = Field(256, description="short side of cached pixels; images are never enlarged twice")
 
-    interpolation: Literal["bicubic", "bilinear"] = Field("bicubic", description="how pixels are brought to short_side")
+    interpolation: Interpolation = Field("bicubic", description="how pixels are brought to short_side")
 
     @field_validator("evaluation", mode="before")
     @classmethod
@@ -99,8 +110,8 @@ class DataSettings(Section):
 class OcclusionSettings(Section):
     """Which parts are hidden [Sec. 3] and how test images are occluded [Sec. 4.1]."""
 
-    unit: Literal["category", "annotation"] = Field("category", description="what counts as one part")
-    share: Share = Field(0.5, gt=0, description="share of an object's parts that is hidden; k = ceil(share * n)")
+    unit: Unit = Field("category", description="what counts as one part")
+    share: HiddenShare = Field(0.5, description="share of an object's parts that is hidden; k = ceil(share * n)")
     protocol: Protocol = Field("grid", description="where patches are dropped")
     patch: int = Field(16, ge=1, description="side of a dropped patch in pixels of the network's input")
     seed: int = Field(0, description="draws the dropped patches and the partners of replaced parts")

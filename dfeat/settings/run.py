@@ -69,7 +69,9 @@ class ResourceSettings(Section):
     threads: int = Field(4, ge=1, description="torch threads of a job, whatever the machine has")
     workers: int = Field(2, ge=0, description="processes that prepare a training's batches; changes no result")
     gpu: int = Field(1, ge=0, le=1, description="1: a GPU job takes a device, a training training.gpus; 0: the CPU")
-    device: Literal["T4", "A100", "H200"] = Field("A100", description="what the GPUs are, to size shards given as null")
+    device: Literal["T4", "A100", "H100", "H200"] = Field(
+        "A100", description="what the GPUs are, to size shards given as null"
+    )
     mem_mb: int = Field(16_000, ge=100)
     runtime: int = Field(60, ge=1, description="minutes")
 
@@ -90,9 +92,24 @@ class Settings(Section):
     resources: ResourceSettings = ResourceSettings()
 
     @model_validator(mode="after")
+    def _something_is_trained(self) -> Self:
+        if not self.training.backbones:
+            raise ValueError(
+                "training.backbones has none left; name a timm model there, e.g. convnext: {name: convnext_tiny}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _sets_have_names_of_their_own(self) -> Self:
+        taken = sorted({"train", "train-occluded"} & set(self.data.evaluation))
+        if taken:
+            raise ValueError(
+                f"data.evaluation has a set named {taken[0]!r}, as the training images are; give it another name"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
-        if self.diffusion.resolution % 8:
-            raise ValueError(f"diffusion.resolution is {self.diffusion.resolution}; it must be a multiple of 8")
         if self.occlusion.protocol == "grid" and self.training.image_size % self.occlusion.patch:
             raise ValueError(
                 f"occlusion.patch {self.occlusion.patch} does not divide training.image_size "

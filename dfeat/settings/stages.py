@@ -2,38 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-from pydantic import Field, SerializerFunctionWrapHandler, field_serializer
+from pydantic import Field, SerializerFunctionWrapHandler, field_serializer, model_validator
 
-from dfeat.settings.base import METHODS, Method, Name, Section, Share, Study
-from dfeat.settings.data import OcclusionSettings
-from dfeat.settings.diffusion import FeatureSettings, InpaintSettings, ModelSource
+from dfeat.settings.base import METHODS, BatchSize, ImageSize, Method, Name, Section, Share, Study
+from dfeat.settings.data import HiddenShare, Interpolation, Levels, OcclusionSettings, ShortSide, Unit
+from dfeat.settings.diffusion import FeatureSettings, InpaintSettings, ModelSource, Resolution, Views
 from dfeat.settings.run import Settings
-from dfeat.settings.training import Backbone, EvaluationSettings, TrainingSettings
+from dfeat.settings.training import Backbone, CropScale, CropShare, EvaluationSettings, TrainingSettings
+
+_DEFAULT: Final = Settings()
+"""Where a stage's defaults come from: each stands once, in its section."""
 
 
 class PartsStage(Section):
     """What `dfeat parts` is given: a change of anything else does not choose parts again."""
 
-    unit: Literal["category", "annotation"] = "category"
-    share: Share = Field(0.5, gt=0)
+    unit: Unit = _DEFAULT.occlusion.unit
+    share: HiddenShare = _DEFAULT.occlusion.share
 
 
 class PixelsStage(Section):
     """What `dfeat pixels` is given."""
 
-    short_side: int = Field(256, ge=8, le=2048)
-    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    short_side: ShortSide = _DEFAULT.data.short_side
+    interpolation: Interpolation = _DEFAULT.data.interpolation
 
 
 class InpaintStage(Section):
     """What `dfeat inpaint` is given."""
 
     model: ModelSource = ModelSource()
-    resolution: int = 512
-    batch_size: int = 8
-    compile: bool = False
+    resolution: Resolution = _DEFAULT.diffusion.resolution
+    batch_size: BatchSize = _DEFAULT.diffusion.batch_size
+    compile: bool = _DEFAULT.diffusion.compile
     inpaint: InpaintSettings = InpaintSettings()
 
     @field_serializer("inpaint", mode="wrap")
@@ -47,25 +50,25 @@ class LatentsStage(Section):
     """What `dfeat latents` is given."""
 
     model: ModelSource = ModelSource()
-    resolution: int = 512
-    batch_size: int = 8
+    resolution: Resolution = _DEFAULT.diffusion.resolution
+    batch_size: BatchSize = _DEFAULT.diffusion.batch_size
     occlusion: OcclusionSettings = OcclusionSettings()
     study: Study | None = None
-    image_size: int = 224
-    crop_pct: float = 0.875
-    compile: bool = False
-    views: int = 1
+    image_size: ImageSize = _DEFAULT.training.image_size
+    crop_pct: CropShare = _DEFAULT.evaluation.crop_pct
+    compile: bool = _DEFAULT.diffusion.compile
+    views: Views = _DEFAULT.diffusion.views
     view_seed: int = 0
-    crop_scale: tuple[float, float] = (0.35, 1.0)
-    flip: float = 0.5
+    crop_scale: CropScale = _DEFAULT.training.crop_scale
+    flip: Share = _DEFAULT.training.flip
 
 
 class FeaturesStage(Section):
     """What `dfeat features` is given."""
 
     model: ModelSource = ModelSource()
-    batch_size: int = 8
-    compile: bool = False
+    batch_size: BatchSize = _DEFAULT.diffusion.batch_size
+    compile: bool = _DEFAULT.diffusion.compile
     features: FeatureSettings = FeatureSettings()
 
 
@@ -82,7 +85,7 @@ class EvaluateStage(Section):
 
     occlusion: OcclusionSettings = OcclusionSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
-    levels: dict[Name, tuple[int, ...]] = Field(default_factory=dict)
+    levels: dict[Name, Levels] = Field(default_factory=dict)
     studies: dict[Name, Study] = Field(default_factory=dict, description="sets whose levels mean something else")
 
 
@@ -90,7 +93,17 @@ class PretrainedStage(EvaluateStage):
     """What `dfeat evaluate` is given for a backbone before fine-tuning."""
 
     backbone: Backbone
-    image_size: int = 224
+    image_size: ImageSize = _DEFAULT.training.image_size
+
+    @model_validator(mode="before")
+    @classmethod
+    def _something_to_evaluate(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "backbone" not in given:
+            raise ValueError(
+                "has no 'backbone' to evaluate before fine-tuning, and --model, a folder that `dfeat train` wrote, is "
+                "missing; give one of the two"
+            )
+        return given
 
 
 _READ_BY: Final[dict[str, tuple[Method, ...]]] = {

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from dfeat.settings.base import METHODS, Method, Name, Section, Share, without_nulls
+from dfeat.settings.base import METHODS, BatchSize, Commit, ImageSize, Method, Name, Section, Share, without_nulls
+
+
+def _of_an_image(scale: tuple[float, float]) -> tuple[float, float]:
+    low, high = scale
+    if not 0 < low <= high <= 1:
+        raise ValueError("is no range of areas; give [least, most] as shares of the image, with 0 < least <= most <= 1")
+    return scale
+
+
+CropScale = Annotated[tuple[float, float], AfterValidator(_of_an_image)]
+"""Least and greatest area of a random crop, as shares of the image."""
+
+CropShare = Annotated[float, Field(gt=0, le=1)]
 
 
 class Backbone(Section):
@@ -15,7 +28,7 @@ class Backbone(Section):
     name: str = Field(description="timm name with tag, e.g. convnext_base.fb_in1k")
     kwargs: dict[str, Any] = Field(default_factory=dict, description="timm model arguments, for unusual sizes")
     weights: str | None = Field(None, description="local .safetensors file; null downloads timm's")
-    revision: str | None = Field(None, description="commit of timm's weights on the Hub; null takes the latest")
+    revision: Commit | None = Field(None, description="commit of timm's weights on the Hub, wanted without `weights`")
 
 
 class TrainingSettings(Section):
@@ -29,9 +42,9 @@ class TrainingSettings(Section):
         }
     )
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
-    image_size: int = Field(224, ge=16, description="side of the network's input")
+    image_size: ImageSize = Field(224, description="side of the network's input")
     epochs: int = Field(30, ge=1, description="passes over originals and augmented images [25-30]")
-    batch_size: int = Field(64, ge=1)
+    batch_size: BatchSize = 64
     gpus: int = Field(1, ge=1, le=64, description="devices of a node that share each batch; 1: models side by side")
     accumulate: int = Field(1, ge=1, description="parts a batch is computed in, one after another, to save memory")
     learning_rate: float = Field(0.01, gt=0, description="the paper prints 10e-3")
@@ -41,7 +54,7 @@ class TrainingSettings(Section):
     originals: bool = Field(
         True, description="train on originals and their twins; false: on twins alone, twice, so that steps stay equal"
     )
-    crop_scale: tuple[float, float] = Field((0.35, 1.0), description="area of the random resized crop")
+    crop_scale: CropScale = Field((0.35, 1.0), description="area of the random resized crop")
     flip: Share = 0.5
     inpainted: Literal["all", "accepted"] = Field(
         "all", description="which inpainted twins are trained on: all, or those in which None still sees the class"
@@ -84,5 +97,5 @@ class TrainingSettings(Section):
 class EvaluationSettings(Section):
     """How models are evaluated [Sec. 4.2]."""
 
-    crop_pct: float = Field(0.875, gt=0, le=1, description="share of the short side that the central crop keeps")
-    batch_size: int = Field(128, ge=1)
+    crop_pct: CropShare = Field(0.875, description="share of the short side that the central crop keeps")
+    batch_size: BatchSize = 128

@@ -179,6 +179,16 @@ def test_what_is_known_of_stable_diffusion_2_is_checked(copy: Path) -> None:
     assert check_pairing(files, "float16") == []
 
 
+def test_a_512_px_unet_of_stable_diffusion_2_that_predicts_v_is_noted(copy: Path) -> None:
+    configure(copy, "unet", cross_attention_dim=1024, sample_size=64)
+    configure(copy, "text_encoder", hidden_size=1024)
+    files = find_model(ModelSource(path=str(copy)))
+    assert check_pairing(files, "float32") == []
+    configure(copy, "scheduler", prediction_type="v_prediction")
+    assert "the published ones of that size (2-base, 2-1-base) predict epsilon" in check_pairing(files, "float32")[0]
+    assert check_pairing(find_model(ModelSource(path="demo")), "float32", 64) == []
+
+
 def test_a_resolution_far_from_the_trained_one_is_refused_and_a_near_one_noted(tiny_models: dict[str, Path]) -> None:
     files = find_model(ModelSource(path=str(tiny_models["four"])))
     assert check_pairing(files, "float32", 64) == []

@@ -14,9 +14,10 @@ import pytest
 
 import dfeat.doctor
 from dfeat.cli import main
+from dfeat.data.classes import imagenet_wnids
 from dfeat.doctor import examine, missing_inputs
 from dfeat.doctor.config import read_settings
-from dfeat.doctor.costs import estimate
+from dfeat.doctor.costs import PEAK, estimate
 from dfeat.doctor.text import as_plain, as_text
 from dfeat.errors import UserError
 from dfeat.settings import Settings, parse
@@ -100,14 +101,51 @@ def test_an_index_is_compared_with_what_is_expected_and_its_problems_say_how_to_
     fault = only(missing_inputs(wrong))
     assert "40 images are usable, 41 are expected; 3 problems in" in fault
     assert "set data.train.expected_images to 40" in fault
-    elsewhere = changed(settings, data={"train": {"expected_images": 41}})
+    elsewhere = changed(settings, data={"train": {"expected_images": 40}})
     assert missing_inputs(elsewhere) == []  # another root: it will be indexed anew
+
+
+def test_snakemake_is_told_of_too_few_images_as_the_doctor_is(settings: Settings) -> None:
+    few = changed(settings, data={"train": {"expected_images": 1300}})
+    assert missing_inputs(few) == examine(few).faults
+    assert "has 40 images with a class, 1,300 are expected" in only(missing_inputs(few))
+
+
+def test_a_set_without_an_image_is_a_fault(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for kind in ("folder", "imagenet"):
+        empty = changed(settings, data={"evaluation": {"dfeat": {"kind": kind, "root": "empty"}}})
+        assert "empty has no image with a class; complete it" in only(missing_inputs(empty))
+
+
+def test_a_set_with_parts_is_counted_by_the_names_of_its_images(settings: Settings, tmp_path: Path) -> None:
+    """PartImageNet_Seg has its images in one folder, and masks that are no images of the set."""
+    names = [f"images/train/{wnid}_{n}.JPEG" for wnid in imagenet_wnids()[:4] for n in range(5)]
+    names += ["annotations/train/train.json", "annotations/train_whole/a.png", "images/train/unknown.JPEG"]
+    for name in names:
+        (tmp_path / "seg" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "seg" / name).touch()
+    own = {"kind": "partimagenet", "root": "seg", "levels": [0, 100], "study": "parts"}
+    chosen = changed(settings, data={"train": {"root": "seg"}, "evaluation": {"own": own}})
+    assert [found.images for found in examine(chosen).sets] == [20, 20, 20, 20]
+    less = changed(chosen, data={"evaluation": {"own": {"per_class": 2}}})
+    assert [found.images for found in examine(less).sets] == [20, 20, 20, 8]
+    costs = {cost.step: cost.items for cost in examine(less).costs}
+    models = len(less.training.methods)
+    assert costs["evaluation"] == models * (2 * 20 + 20 + 2 * 8)
+    (tmp_path / "seg/annotations/train/train.json").unlink()
+    assert "set 'own': seg holds no annotation file" in examine(less).faults[1]
+    assert "to go on without it, set data.evaluation.own to null" in examine(less).faults[1]
 
 
 @pytest.mark.parametrize(
     ("section", "sentence"),
     [
         ({"diffusion": {"model": {"path": "some/model"}}}, "set diffusion.model.revision to a commit"),
+        (
+            {"training": {"backbones": {"convnext": {"weights": None}}}},
+            "set training.backbones.convnext.revision to a commit (in the path that `hf download timm/convnext_atto` prints)",
+        ),
         ({"diffusion": {"model": {"path": "./gone"}}}, "is no file or folder"),
         ({"diffusion": {"resolution": 512}}, "diffusion.resolution is 512"),
         ({"training": {"backbones": {"convnext": {"weights": "x.bin"}}}}, "'x.bin' is no .safetensors file"),
@@ -115,6 +153,11 @@ def test_an_index_is_compared_with_what_is_expected_and_its_problems_say_how_to_
 )
 def test_weights_that_would_not_load_are_faults(settings: Settings, section: dict[str, Any], sentence: str) -> None:
     assert sentence in only(missing_inputs(changed(settings, **section)))
+
+
+def test_a_backbone_of_the_hub_is_pinned_to_a_commit(settings: Settings) -> None:
+    pinned = {"convnext": {"weights": None, "revision": "0123456789" * 4}}
+    assert missing_inputs(changed(settings, training={"backbones": pinned})) == []
 
 
 def test_a_diffusion_model_that_no_method_uses_is_not_asked_for(settings: Settings) -> None:
@@ -137,9 +180,7 @@ def test_each_use_has_its_own_diffusion_model_looked_at(settings: Settings, tmp_
 def test_a_full_disk_is_a_fault(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dfeat.doctor, "free_bytes", lambda path: 1000)
     assert "0.0 GB are free there; make room" in only(examine(settings).faults)
-    assert "0.0 GB are free there; make room" in only(
-        missing_inputs(changed(settings, data={"train": {"expected_images": 100}}))
-    )
+    assert "0.0 GB are free there; make room" in only(missing_inputs(settings))
 
 
 def test_costs_of_the_papers_run_are_those_that_were_counted() -> None:
@@ -152,6 +193,34 @@ def test_costs_of_the_papers_run_are_those_that_were_counted() -> None:
     one_model = 30 * 2 * 24_095 * 92e9
     assert costs["training"].flops == pytest.approx((6 + 1) * 2 * 3 * one_model, rel=0.01)
     assert costs["training"].hours("H200") < costs["training"].hours("A100") < costs["training"].hours("T4")
+
+
+@pytest.mark.parametrize(
+    ("device", "head", "said"),
+    [
+        ("NVIDIA H100 80GB HBM3", "H100*", "* of this machine: NVIDIA H100 80GB HBM3"),
+        ("Tesla T4", "T4*", "* of this machine: Tesla T4"),
+        ("NVIDIA H100 PCIe", None, "no figures for NVIDIA H100 PCIe"),
+        ("NVIDIA GeForce RTX 4090", None, "no figures for NVIDIA GeForce RTX 4090"),
+        ("MIG 1g.10gb", None, "no figures for MIG 1g.10gb"),
+    ],
+)
+def test_the_hours_of_this_machines_card_are_marked(
+    device: str, head: str | None, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(dfeat.doctor, "devices_seen", lambda ask_torch: [device, device])
+    settings = read_settings([REPOSITORY / "config.yaml"])
+    text = as_text(examine(settings), settings)
+    assert text.count(said) == 1
+    assert [word for word in text.partition("\nTime")[2].split() if word.endswith("*") and word != "*"] == (
+        [head] if head else []
+    )
+
+
+def test_every_card_with_figures_may_be_configured() -> None:
+    for card in PEAK:
+        assert parse(Settings, {"resources": {"device": card}}).resources.device == card
 
 
 def test_costs_follow_the_settings() -> None:
@@ -186,7 +255,8 @@ def test_the_verb_exits_2_on_a_fault_and_speaks_json(
         main()
     said = json.loads(capsys.readouterr().out)
     assert stop.value.code == 2
-    assert len(said["faults"]) == 4
+    assert len(said["faults"]) == 6
+    assert sum("so that the run cannot be repeated" in fault for fault in said["faults"]) == 2
     assert said["costs"][0].keys() >= {"step", "items", "bytes", "flops", "hours", "how"}
 
 

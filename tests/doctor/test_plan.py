@@ -118,6 +118,18 @@ def test_copies_are_planned_as_so_many_images(tmp_path: Path) -> None:
     assert "4 copies an image" in as_text(plans[1]) and "copies" not in as_text(plans[0])
 
 
+@pytest.mark.parametrize(
+    ("methods", "device"), [(["none", "blackout", "replace", "cutmix"], "A100"), (["none", "sd_features"], "T4")]
+)
+def test_a_plan_with_one_saving_left_is_printed(methods: list[str], device: str) -> None:
+    settings = read_settings([REPOSITORY / "config.yaml"])
+    plain = settings.model_dump(mode="json")
+    plan = make_plan(parse(Settings, plain | {"training": plain["training"] | {"methods": methods}}), PAPER, device)
+    saving = plan.savings
+    assert len(saving) == 1
+    assert as_text(plan).rstrip().splitlines()[-1].startswith(saving[0].setting)
+
+
 def test_what_cannot_be_planned_is_a_sentence() -> None:
     settings = read_settings([REPOSITORY / "config.yaml"])
     with pytest.raises(UserError, match="did you mean 'A100'"):

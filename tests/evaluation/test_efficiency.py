@@ -92,6 +92,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         job(run, "diffusion", f"features_{view}_0-of-1", 2, 20)
         shard(run, f"latents/{view}", 700)
         shard(run, f"features/{view}", 300)
+    job(run, "diffusion", "latents_train_real@0_0-of-1", 1000, 1000)  # of a set with such a name
     write_efficiency(run, settings, Fixed({"convnext": 10.0, "swin": 20.0}), run / "report")
     return run
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,13 @@ import pytest
 
 from dfeat.data.index import read_index
 from dfeat.data.pixels import PixelCache, evaluation_crop
-from dfeat.evaluation.predict import _predict_set
+from dfeat.errors import UserError
+from dfeat.evaluation.predict import _predict_set, evaluate
 from dfeat.occlusion.paint import black_out
 from dfeat.occlusion.patches import drop_for
 from dfeat.occlusion.views import TestOcclusion
 from dfeat.settings import EvaluateStage
-from tests.conftest import World
+from tests.conftest import CPU, World
 
 LEVELS = {0: None, 40: None, 80: None}
 
@@ -83,3 +85,8 @@ def test_an_error_while_preparing_a_batch_stops_the_evaluation(world: World, cac
     hidden = TestOcclusion(stage.occlusion, None, 64, stage.evaluation.crop_pct)
     with pytest.raises(KeyError, match=records[-1].key):
         _predict_set(Looking(), records, cache, LEVELS, stage, hidden, "imagenet_val")
+
+
+def test_settings_without_a_set_are_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="`levels` name no set"):
+        evaluate(tmp_path, tmp_path, {}, EvaluateStage(), tmp_path, CPU)

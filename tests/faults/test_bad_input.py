@@ -8,6 +8,7 @@ import os
 import resource
 import tempfile
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,24 @@ from dfeat.data.index import build_evaluation_index, build_train_index, read_ind
 from dfeat.data.pixels import PixelCache, cache_index
 from dfeat.data.records import Problems
 from dfeat.data.sources import Source
+from dfeat.doctor.config import lay_over
 from dfeat.errors import UserError
-from dfeat.settings import EvaluationSet, PixelsStage, Settings, parse
+from dfeat.settings import (
+    EvaluateStage,
+    EvaluationSet,
+    EvaluationSettings,
+    FeaturesStage,
+    InpaintStage,
+    LatentsStage,
+    PartsStage,
+    PixelsStage,
+    PretrainedStage,
+    Section,
+    Settings,
+    TrainSet,
+    TrainStage,
+    parse,
+)
 from dfeat.storage.atomic import write_text
 from dfeat.storage.records import read_json
 from tests.data.conftest import TENCH, coco, encoded, problems_of, train_set, write
@@ -107,6 +124,14 @@ def leaves(model: type[BaseModel], at: tuple[str, ...] = ()) -> Iterator[tuple[s
 
 
 KEYS = sorted(set(leaves(Settings)))
+STAGES: tuple[type[Section], ...] = (
+    PartsStage, PixelsStage, InpaintStage, LatentsStage, FeaturesStage, TrainStage, EvaluateStage, PretrainedStage,
+    EvaluationSettings, TrainSet, EvaluationSet,
+)  # fmt: skip
+NEEDED: dict[str, Any] = {"backbone": {"name": "convnext_tiny"}, "root": "x"}
+"""What some of them must be given."""
+OF_STAGES = [(stage, path) for stage in STAGES for path in sorted(set(leaves(stage)))]
+BOUNDS = {"batch_size": 1, "views": 1, "image_size": 16, "resolution": 16, "short_side": 8}
 ODD: list[Any] = [
     None, True, "x", "", "\x00", "../..", -1, 0, 10**30, 1e308, float("nan"), float("inf"), -float("inf"), [], [[]], ["x"],
     {}, {"x": 1}, {"": {}}, [1, 1], "1", b"x",
@@ -121,19 +146,39 @@ def nested(path: tuple[str, ...], value: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("path", KEYS, ids=".".join)
 def test_any_value_of_any_setting_is_taken_or_a_sentence_that_names_it(path: tuple[str, ...]) -> None:
+    check_values(Settings, path)
+
+
+@pytest.mark.parametrize(("stage", "path"), OF_STAGES, ids=lambda part: part if isinstance(part, str) else None)
+def test_any_value_of_what_a_verb_is_given_is_taken_or_a_sentence(stage: type[Section], path: tuple[str, ...]) -> None:
+    check_values(stage, path)
+
+
+def check_values(model: type[Section], path: tuple[str, ...]) -> None:
+    """Each odd value of a key is taken, or refused in a sentence that names the key; a key that is none is refused."""
     refused = 0
+    needed = {key: value for key, value in NEEDED.items() if key in model.model_fields}
+
+    def given(path: tuple[str, ...], value: Any) -> dict[str, Any]:
+        mapping = deepcopy(needed)
+        lay_over(mapping, nested(path, value))
+        return mapping
+
     for value in ODD:
         try:
-            taken = parse(Settings, nested(path, value))
+            taken = parse(model, given(path, value))
         except UserError as error:
             refused += 1
             assert "\n" not in str(error)
-            assert path[-1] in str(error) or path[-2] in str(error), str(error)
+            assert any(key in str(error) for key in path[-2:]), str(error)
         else:
             json.dumps(taken.model_dump(mode="json"), allow_nan=False)
+            for name, least in BOUNDS.items():
+                if path[-1] == name:
+                    assert getattr(taken, name, least) >= least
     assert refused >= len(ODD) // 3
     with pytest.raises(UserError, match="unknown key"):
-        parse(Settings, nested((*path[:-1], "no-such-key"), 1))
+        parse(model, given((*path[:-1], "no-such-key"), 1))
 
 
 def test_settings_that_are_no_mapping_are_a_sentence(tried: Tried) -> None:
@@ -142,7 +187,11 @@ def test_settings_that_are_no_mapping_are_a_sentence(tried: Tried) -> None:
             parse(Settings, value)
         assert "\n" not in str(error.value)
         assert len(str(error.value)) < 500
-    tried("wrong value of a setting", len(KEYS) * (len(ODD) + 1) + 10, "taken, or one sentence that names the key")
+    tried(
+        "wrong value of a setting",
+        (len(KEYS) + len(OF_STAGES)) * (len(ODD) + 1) + 10,
+        "taken, or one sentence that names the key",
+    )
 
 
 NAMES = ("with space", "ünïcode 日本", "new\nline", "quo'te", 'quo"te', "semi;colon", "$(touch pwned)", "`touch pwned`",

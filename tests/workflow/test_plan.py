@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -30,19 +31,33 @@ IMAGES = 24_095
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working folder with the project's workflow, folders of data without images, and a model without weights."""
+    """A working folder with the project's workflow, archives of empty images, and a model without weights."""
     folder = tmp_path_factory.mktemp("plan")
     for name in ("Snakefile", "workflow", "config.yaml", "config", "profiles"):
         (folder / name).symlink_to(ROOT / name)
-    for name in ("PartImageNet", "imagenet/val", "dfeat"):
-        (folder / "data" / name).mkdir(parents=True)
+    wnids = imagenet_wnids()[:158]
+    named = {
+        "parts": ["train.json", *(f"train/{wnids[n % 158]}_{n}.JPEG" for n in range(IMAGES))],
+        "val": [f"{wnids[n % 158]}/{n}.JPEG" for n in range(7_900)],
+        "dfeat": [f"{wnids[n % 100]}/{n}.jpg" for n in range(300)],
+    }
+    for archive, names in named.items():
+        with zipfile.ZipFile(folder / f"{archive}.zip", "w") as file:
+            for name in names:
+                file.writestr(name, b"")
     for name, content in MODEL.items():
         path = folder / "model" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content))
     for name in ("unet", "vae", "text_encoder"):
         (folder / "model" / name / "model.safetensors").touch()
-    (folder / "model.yaml").write_text("diffusion: {model: {path: model}}\n")
+    sets = {"imagenet_val": {"root": "val.zip"}, "dfeat": {"root": "dfeat.zip"}}
+    own = {
+        "data": {"train": {"root": "parts.zip"}, "evaluation": sets},
+        "diffusion": {"model": {"path": "model"}},
+        "training": {"backbones": {name: {"revision": "0123456789" * 4} for name in ("convnext", "swin")}},
+    }
+    (folder / "model.yaml").write_text(json.dumps(own))
     return folder
 
 
@@ -95,11 +110,24 @@ def test_clean_features_need_none_of_occluded_training_images(tree: Path) -> Non
     assert planned["latents"] == planned["features"] == documented()["features"] * (views - 1) // views
 
 
+def test_a_run_without_inpainting_inpaints_nothing_unless_asked(tree: Path) -> None:
+    (tree / "plain.yaml").write_text("training: {methods: [none, blackout, replace, cutmix]}\n")
+    pictured = {"inpaint", "inpainted_pixels", "show_inpainted", "show_gallery"}
+    needless = pictured | {"latents", "features"}
+    expected = {rule: count for rule, count in documented().items() if rule not in needless}
+    models = expected["train"] * 4 // 6
+    planned = jobs(dry_run(tree, "plain.yaml"))
+    assert planned.pop("total")
+    assert planned == expected | {"train": models, "evaluate": models}
+    asked = jobs(dry_run(tree, "plain.yaml", "--", "figure2", "gallery"))
+    assert pictured <= asked.keys()
+
+
 def test_a_finished_index_of_the_full_size_is_not_made_again(tree: Path) -> None:
     wnids = imagenet_wnids()[:158]
     rows = [(f"{wnids[n % 158]}_{n}", f"{n}.JPEG", n % 158, wnids[n % 158], 500, 375) for n in range(IMAGES)]
-    settings = read_settings([tree / "config.yaml"]).data.train.model_dump(mode="json")
-    source = {"set": "train", "root": "data/PartImageNet", "settings": settings, "images": IMAGES, "classes": 158}
+    settings = read_settings([tree / "config.yaml", tree / "model.yaml"]).data.train.model_dump(mode="json")
+    source = {"set": "train", "root": "parts.zip", "settings": settings, "images": IMAGES, "classes": 158}
     folder = tree / "results/paper/data/train"
     folder.mkdir(parents=True)
     classes = [{"wnid": info.wnid, "name": info.name} for info in class_infos(wnids)]

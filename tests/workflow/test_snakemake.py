@@ -107,6 +107,34 @@ def test_jobs_leave_a_log_and_a_benchmark(made: Path) -> None:
 
 def test_a_typo_in_the_configuration_is_a_sentence(tree: Path) -> None:
     result = snakemake(tree, "-n", "--config", "trainin={}")
-    assert result.returncode != 0
-    assert "did you mean 'training'?" in text(result)
-    assert "Traceback" not in text(result)
+    assert result.returncode == 2
+    told = (
+        "dfeat: config.yaml + config/demo.yaml + tiny.json + --config: unknown key 'trainin'; did you mean 'training'?"
+    )
+    assert told in result.stderr
+    assert "Error" not in text(result) and "Traceback" not in text(result)
+
+
+def test_what_a_run_does_not_have_is_a_sentence(tree: Path) -> None:
+    grid = {"ablation": {"bad": {"methods": ["replace"], "grid": {"training.alpha": [-1]}}}}
+    (tree / "bad.json").write_text(json.dumps(grid))
+    files = ["--configfile", "config.yaml", "config/demo.yaml", "tiny.json", "bad.json", "--"]
+    for target, told in {
+        "part_cost": "dfeat: no set of data.evaluation has `study: parts`",
+        "ablation_bad": "dfeat: ablation.bad at {'training.alpha': -1}: 'training.alpha' is -1",
+    }.items():
+        result = snakemake(tree, *files, target)  # not a dry run: no lock is left either
+        assert result.returncode == 2, text(result)
+        assert told in result.stderr
+        assert "Exception" not in text(result) and "Traceback" not in text(result)
+    assert not list((tree / ".snakemake" / "locks").glob("*"))
+
+
+def test_a_set_whose_name_begins_like_the_training_set_has_its_own_images(tree: Path) -> None:
+    sets = {"train_real": {"root": "results/tiny/raw/dfeat"}}
+    changed = {"data": {"evaluation": sets}, "training": {"methods": ["sd_features"]}}
+    (tree / "named.json").write_text(json.dumps(changed))
+    latents = "results/tiny/diffusion/latents/train_real@0/0-of-1.h5"
+    files = ["config.yaml", "config/demo.yaml", "tiny.json", "named.json"]
+    result = snakemake(tree, "-n", "-p", "--configfile", *files, "--", latents)
+    assert "dfeat latents --index results/tiny/data/train_real --view drop:0" in text(result)

@@ -12,35 +12,57 @@ from dfeat.training.weights import has_imagenet_head
 from snakemake.exceptions import WorkflowError
 
 
+def asked_by_a_person():
+    """Whether this is the Snakemake a person started: neither one of its jobs, which read these rules again, nor
+    `snakemake --lint`, which is the one that does not check environment variables."""
+    return workflow.is_main_process and workflow.check_envvars
+
+
+def stop(*sentences):
+    """Say them and exit 2, as `dfeat` does for a user's mistake; before any job is planned."""
+    if not asked_by_a_person():
+        raise WorkflowError("; ".join(sentences))
+    for sentence in sentences:
+        print(f"dfeat: {sentence}", file=sys.stderr)
+    sys.exit(2)
+
+
+def or_stop(made, *of):
+    """What the function makes of these; where it refuses, its sentence and an end."""
+    try:
+        return made(*of)
+    except UserError as error:
+        stop(str(error))
+
+
+def given_files():
+    """The names of what the configuration was read from, as faults name it."""
+    overlays = [Path(file) for file in workflow.overwrite_configfiles or ()]
+    names = [
+        str(file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file)
+        for file in overlays
+    ]
+    values = ["--config"] if workflow.config_settings.config else []
+    return " + ".join(dict.fromkeys(["config.yaml", *names, *values]))
+
+
 def checked(configuration):
     """The settings, or one sentence that says which key is wrong."""
-    try:
-        return dfeat_settings.parse(dfeat_settings.Settings, configuration)
-    except UserError as error:
-        raise WorkflowError(str(error)) from None
+    return dfeat_settings.parse(dfeat_settings.Settings, configuration, given_files())
 
 
 def stop_where_inputs_are_missing(settings):
-    """Exit 2, one sentence a fault, before any job is planned: a run would spoil hours in.
-
-    Asked once, by the Snakemake a person started: neither by its jobs, which read these rules again, nor by
-    `snakemake --lint`, which is the one that does not check environment variables.
-    """
-    if not (workflow.is_main_process and workflow.check_envvars):
-        return
-    faults = missing_inputs(settings)
-    for fault in faults:
-        print(f"dfeat: {fault}", file=sys.stderr)
+    """A run would spoil hours in: one sentence a fault. Asked once."""
+    faults = missing_inputs(settings) if asked_by_a_person() else []
     if faults:
-        print(
-            "dfeat: nothing was run; `dfeat doctor` says more, and `make demo` needs no data.",
-            file=sys.stderr,
+        more = (
+            "nothing was run; `dfeat doctor` says more, and `make demo` needs no data."
         )
-        sys.exit(2)
+        stop(*faults, more)
 
 
-STATED = checked(config)
-SETTINGS = sized(STATED)
+STATED = or_stop(checked, config)
+SETTINGS = or_stop(sized, STATED)
 stop_where_inputs_are_missing(SETTINGS)
 RUN = f"results/{SETTINGS.run}"
 LEVELS = {name: chosen.levels for name, chosen in SETTINGS.data.evaluation.items()}
@@ -117,11 +139,8 @@ def view_name(wildcards):
 
 def view_set(wildcards):
     """The data set that a view is of."""
-    return (
-        "train"
-        if wildcards.view.startswith("train")
-        else wildcards.view.rpartition("@")[0]
-    )
+    of_train = wildcards.view in ("train", "train-occluded")
+    return "train" if of_train else wildcards.view.rpartition("@")[0]
 
 
 def shards_of(kind, view):
@@ -247,10 +266,9 @@ STUDIES = {"sweep": "sweep", "object": "object", "part_cost": "parts"}
 
 def sets_of_study(table):
     """The sets of a table beyond the paper's; one sentence where the run has none."""
-    try:
-        return study_sets(STUDIES[table], SETTINGS) if table in STUDIES else PUBLISHED
-    except UserError as error:
-        raise WorkflowError(str(error)) from None
+    if table not in STUDIES:
+        return PUBLISHED
+    return or_stop(study_sets, STUDIES[table], SETTINGS)
 
 
 PUBLISHED = published_sets(SETTINGS)
@@ -266,8 +284,11 @@ ASKED = [
         if any(chosen.study == kind for chosen in SETTINGS.data.evaluation.values())
     ),
 ]
+INPAINTED = "sd_inpaint" in SETTINGS.training.methods
 FIGURES = [
-    *("figure2", "figure3", "accuracy", "gain", "gallery"),
+    *(["figure2"] if INPAINTED else []),
+    *("figure3", "accuracy", "gain"),
+    *(["gallery"] if INPAINTED else []),
     *(["cost"] if COMPARED and SIMULATED else []),
     *(["part_cost"] if "part_cost" in ASKED else []),
 ]

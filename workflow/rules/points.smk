@@ -17,10 +17,9 @@ def points(name):
     """The settings of a grid's points; sets of the paper's tables only."""
     sets = {name: SETTINGS.data.evaluation[name] for name in PUBLISHED}
     data = SETTINGS.data.model_copy(update={"evaluation": sets})
-    return [
-        sized_point(one, STATED, SETTINGS)
-        for _, one in ablation_points(SETTINGS.model_copy(update={"data": data}), name)
-    ]
+    run = SETTINGS.model_copy(update={"data": data})
+    made = or_stop(ablation_points, run, name)
+    return [sized_point(one, STATED, SETTINGS) for _, one in made]
 
 
 def at(wildcards):
