@@ -6,7 +6,14 @@ from dfeat.doctor import missing_inputs
 from dfeat.doctor.sizing import sized
 from dfeat.errors import UserError
 from dfeat import settings as dfeat_settings
-from dfeat.evaluation.sets import published_sets, sets_of, study_sets
+from dfeat.evaluation.sets import (
+    STUDY_TABLES,
+    asked_figures,
+    asked_tables,
+    published_sets,
+    sets_of,
+    study_sets,
+)
 from dfeat.storage.provenance import declared_recipe, files_digest, settings_text
 from dfeat.training.weights import has_imagenet_head
 from snakemake.exceptions import WorkflowError
@@ -233,13 +240,14 @@ def pretrained_predictions(sets):
     ]
 
 
-STUDIES = {"sweep": "sweep", "object": "object", "part_cost": "parts"}
-
-
 def sets_of_study(table):
     """The sets of a table beyond the paper's; one sentence where the run has none."""
     try:
-        return study_sets(STUDIES[table], SETTINGS) if table in STUDIES else PUBLISHED
+        return (
+            study_sets(STUDY_TABLES[table], SETTINGS)
+            if table in STUDY_TABLES
+            else PUBLISHED
+        )
     except UserError as error:
         raise WorkflowError(str(error)) from None
 
@@ -247,19 +255,6 @@ def sets_of_study(table):
 PUBLISHED = published_sets(SETTINGS)
 SIMULATED = sets_of("table1", SETTINGS)
 REAL = sets_of("table2", SETTINGS)
-COMPARED = "none" in SETTINGS.training.methods and len(SETTINGS.training.methods) > 1
-ASKED = [
-    "calibration",
-    *(["per_class"] if COMPARED else []),
-    *(
-        table
-        for table, kind in STUDIES.items()
-        if any(chosen.study == kind for chosen in SETTINGS.data.evaluation.values())
-    ),
-]
-FIGURES = [
-    *("figure2", "figure3", "accuracy", "gain", "gallery"),
-    *(["cost"] if COMPARED and SIMULATED else []),
-    *(["part_cost"] if "part_cost" in ASKED else []),
-]
+ASKED = asked_tables(SETTINGS)
+FIGURES = asked_figures(SETTINGS)
 CAPTIONS = [*FIGURES, "efficiency"]
