@@ -113,7 +113,7 @@ def test_nothing_is_fetched(page: Page) -> None:
 
 
 def test_text_is_shown_literally(page: Page) -> None:
-    """Turning the templates' escaping off makes this fail: EVIL would be tags, not text."""
+    """That escaping is what keeps EVIL from being tags: tests/faults/test_hostile.py, which turns it off."""
     assert page.text.count(EVIL) >= 5  # banner, captions of tables, claims, the gallery's choice and cards, a CSV
     assert "alert('x')" not in page.code.replace("\\u0027", "'")
 
