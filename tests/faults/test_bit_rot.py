@@ -13,8 +13,11 @@ import pytest
 from dfeat.data.index import read_index
 from dfeat.data.pixels import PixelCache
 from dfeat.errors import UserError
+from dfeat.evaluation.cost import cost_claim
+from dfeat.evaluation.labels import read_verdicts
 from dfeat.evaluation.layout import read_rows as read_table
 from dfeat.evaluation.predict import TrainedModel
+from dfeat.evaluation.report.page import read_gallery
 from dfeat.evaluation.results import load_predictions
 from dfeat.occlusion.parts import choose_all, read_parts
 from dfeat.storage.records import read_bytes, record_path
@@ -38,6 +41,9 @@ JOB_ARTIFACTS: dict[str, tuple[str, str, Use]] = {
     "inpainted images": ("inpaint", "inpaint.h5", lambda path: read_shard(path, "inpaint")),
     "model": ("train", "model.safetensors", lambda path: TrainedModel(path.parent, CPU)),
     "run.json": ("train", "run.json", lambda path: TrainedModel(path.parent, CPU)),
+    "verdicts.csv": ("judge", "verdicts.csv", read_verdicts),
+    "gallery.json": ("gallery", "gallery.json", read_gallery),
+    "efficiency.json": ("efficiency", "efficiency.json", lambda path: cost_claim(path, 1)),
     "table": ("table", "table1.csv", read_table),
     "figure": ("figure", "gain.png", lambda path: read_bytes(path, "figure")),
 }
