@@ -152,7 +152,10 @@ def test_a_phone_shows_every_caption_whole(browser: Any, address: str) -> None:
     page = opened.page
     page.evaluate("document.querySelectorAll('details').forEach(e => e.open = true)")
     for share in (0, 0.5, 1):
-        page.evaluate("s => document.querySelectorAll('.wide').forEach(e => e.scrollLeft = s * e.scrollWidth)", share)
+        page.evaluate(
+            "s => document.querySelectorAll('.dt-layout-full').forEach(e => e.scrollLeft = s * e.scrollWidth)", share
+        )
+        assert (page.locator("#table1-cells").bounding_box()["x"] < 0) == (share > 0)
         boxes = [caption.bounding_box() for caption in page.locator("caption").all()]
         assert len(boxes) > 6
         for box in boxes:
