@@ -6,7 +6,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 CORES ?= $(shell nproc)
 DEMO := --configfile config.yaml config/demo.yaml
 
-.PHONY: demo smoke test test-full test-slurm test-faults audit lint format bench schema clean
+.PHONY: demo smoke test test-full test-offline test-slurm test-faults audit lint format bench schema clean
 
 demo: $(VENV)/ready
 	snakemake --cores $(CORES) --resources gpu=$(CORES) $(DEMO)
@@ -20,6 +20,10 @@ test: $(VENV)/ready
 
 test-full: $(VENV)/ready
 	pytest -m "not cluster"
+
+# The tests where there is no network but loopback; wants root or user namespaces.
+test-offline: $(VENV)/ready
+	unshare $$([ "$$(id -u)" = 0 ] || echo --map-root-user) --net sh -c 'ip link set lo up && exec pytest -n 2'
 
 # Faults done for real, the slow ones too; prints what was tried how often, what was lost and what was torn.
 test-faults: $(VENV)/ready

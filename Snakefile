@@ -96,7 +96,7 @@ rule object_occlusion:
 
 rule part_cost:
     input:
-        multiext(f"{RUN}/report/part_cost", ".csv", ".md"),
+        multiext(f"{RUN}/report/part_cost", ".csv", ".md", ".png", ".svg"),
 
 
 rule calibration:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -14,7 +16,28 @@ def progress(total: int, label: str) -> Any:
     """A tqdm bar to update by hand; silent when standard error is no terminal."""
     from tqdm import tqdm
 
-    return tqdm(total=total, desc=label, unit="img", disable=not (leads() and sys.stderr.isatty()))
+    return tqdm(total=total, desc=label, unit="img", disable=not shows_bars())
+
+
+def shows_bars() -> bool:
+    """Whether bars are drawn: on a terminal, by the process that speaks."""
+    return leads() and sys.stderr.isatty()
+
+
+@contextmanager
+def bars_of_libraries() -> Iterator[None]:
+    """What transformers and diffusers do within draws its bars where ours are drawn; afterwards they are as before."""
+    from diffusers.utils import logging as of_diffusers
+    from transformers.utils import logging as of_transformers
+
+    shown = [log for log in (of_transformers, of_diffusers) if log.is_progress_bar_enabled() and not shows_bars()]
+    for log in shown:
+        log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for log in shown:
+            log.enable_progress_bar()
 
 
 def say(line: str) -> None:

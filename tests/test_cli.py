@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+import typer
 
+from dfeat import settings
 from dfeat.cli import app, main
 from tests.conftest import CPU, TINY_BACKBONE, World
+from tests.evaluation.predictions import small_settings, write_predictions
+
+ROOT = Path(__file__).parents[1]
 
 ROOT = Path(__file__).parents[1]
 VERBS = sorted(command.name or command.callback.__name__.replace("_", "-") for command in app.registered_commands)
@@ -37,6 +43,51 @@ def test_every_verb_has_help_with_an_example(verb: str, monkeypatch: pytest.Monk
     text = capsys.readouterr().out
     assert "Example: dfeat" in text
     assert f"dfeat {verb}" in " ".join(text.split())
+
+
+READ_BY: dict[str, type[settings.Section]] = {
+    "index": settings.TrainSet,
+    "inpaint": settings.InpaintStage,
+    "latents": settings.LatentsStage,
+    "features": settings.FeaturesStage,
+    "train": settings.TrainStage,
+    "evaluate": settings.EvaluateStage,
+}
+"""The verbs whose example gives settings as JSON, and what reads them."""
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_example_in_the_help_can_be_pasted(verb: str, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    """As a shell reads the lines that the help prints: its options exist, nothing needed is missing, its JSON is taken."""
+    assert run(monkeypatch, verb, "--help") == 0
+    lines = capsys.readouterr().out.partition("Example: ")[2]
+    words = shlex.split(lines.replace("\\\n", " "))
+    assert words[:2] == ["dfeat", verb]
+    command = typer.main.get_command(app).commands[verb]  # type: ignore[attr-defined]
+    given = command.make_context(verb, words[2:]).params
+    assert "..." not in lines and "$" not in lines
+    for file in given.get("config") or ():
+        assert (ROOT / file).is_file()
+    if verb in READ_BY:
+        settings.parse(READ_BY[verb], given["settings"])
+    else:
+        assert given.get("settings") in (None, "{}")
+
+
+def test_all_settings_are_given_as_files_or_as_json(monkeypatch: pytest.MonkeyPatch, capsys, tmp_path: Path) -> None:
+    write_predictions(tmp_path / "evaluation", small_settings())
+    text = json.dumps(small_settings().model_dump(mode="json"))
+    (tmp_path / "config.yaml").write_text(text)
+    (tmp_path / "overlay.yaml").write_text("report: {note: another note}")
+    monkeypatch.chdir(tmp_path)
+    table = ("table", "table2", "--results", ".", "--out")
+    assert run(monkeypatch, *table, "json", "--settings", text) == 0
+    assert run(monkeypatch, *table, "default") == 0
+    assert run(monkeypatch, *table, "files", "--config", "config.yaml", "--config", "overlay.yaml") == 0
+    made = [(tmp_path / folder / "table2.md").read_text() for folder in ("json", "default", "files")]
+    assert made[0] == made[1] and "another note" in made[2]
+    assert run(monkeypatch, *table, "both", "--settings", text, "--config", "config.yaml") == 2
+    assert "either --config or --settings" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

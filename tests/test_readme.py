@@ -1,4 +1,4 @@
-"""The examples in README run as they stand there."""
+"""The example in README runs as it stands there, and what the pages point to exists."""
 
 from __future__ import annotations
 
@@ -6,8 +6,22 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "dfeat").rglob("*.md")])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_what_a_page_points_to_exists(page: Path) -> None:
+    """Its relative links and pictures, and the files of the project that it names."""
+    text = page.read_text(encoding="utf-8")
+    links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text)]
+    linked = [page.parent / link for link in links if link and not link.startswith(("http://", "https://", "mailto:"))]
+    named = re.findall(r"`((?:config|docs|dfeat|profiles|tests|workflow)/[\w./-]+)`", text)
+    for path in (*linked, *(ROOT / name for name in named)):
+        assert path.exists(), path
 
 
 def test_the_library_example_runs(rng: np.random.Generator) -> None:

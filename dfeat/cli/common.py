@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dfeat.errors import UserError
+
+if TYPE_CHECKING:
+    from dfeat.settings import Settings
 
 app = typer.Typer(
     add_completion=False,
@@ -19,6 +22,11 @@ app = typer.Typer(
 )
 
 SettingsJson = Annotated[str, typer.Option("--settings", help="this step's part of config.yaml, as JSON")]
+ConfigFiles = Annotated[
+    list[Path] | None,
+    typer.Option("--config", help="config.yaml and overlays, once each; later wins; default: config.yaml"),
+]
+AllSettings = Annotated[str | None, typer.Option("--settings", help="all settings as JSON, in place of files")]
 Out = Annotated[Path, typer.Option("--out", help="where the result goes")]
 IndexFolder = Annotated[Path, typer.Option("--index", help="folder that `dfeat index` wrote")]
 Threads = Annotated[int, typer.Option("--threads", min=1, help="torch threads; results depend on it, so keep it fixed")]
@@ -48,3 +56,28 @@ def check_inputs(**made_by: Iterable[Path | None]) -> None:
                 path.stat()
             except OSError as error:
                 raise cannot_read(path, verb, error) from None
+
+
+def all_settings(config: list[Path] | None, settings: str | None) -> Settings:
+    """The settings of `--config` or `--settings`, shards sized; those of config.yaml where neither is given."""
+    from dfeat.doctor.config import read_settings
+    from dfeat.doctor.sizing import sized
+    from dfeat.settings import Settings, parse
+
+    if settings is None:
+        return read_settings(config or [Path("config.yaml")])
+    if config:
+        raise UserError("give either --config or --settings")
+    return sized(parse(Settings, settings, "--settings"))
+
+
+def example(command: str) -> str:
+    """A verb's epilog: its example, in lines that can be pasted as they stand. It breaks before options."""
+    lines = [""]
+    for word in command.split(" --"):
+        start = f"{lines[-1]} --{word}" if lines[-1] else word
+        if len(start) <= 100:
+            lines[-1] = start
+        else:
+            lines.append(f"    --{word}")
+    return "\b\nExample: " + " \\\n".join(lines)

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from dfeat.cli.common import IndexFolder, Out, SettingsJson, app
+from dfeat.cli.common import IndexFolder, Out, SettingsJson, app, example
 from dfeat.errors import UserError
 
 
 @app.command(
-    epilog='Example: dfeat index train --settings \'{"root": "data/PartImageNet"}\' --out results/paper/data/train'
+    epilog=example('dfeat index train --settings \'{"root": "results/demo/raw/PartImageNet"}\' --out out/train')
 )
 def index(
     name: Annotated[str, typer.Argument(help="'train', or the name of an evaluation set")],
@@ -39,7 +39,7 @@ def index(
     )
 
 
-@app.command(epilog="Example: dfeat parts --index results/paper/data/train --out results/paper/occlusion/parts.json")
+@app.command(epilog=example("dfeat parts --index results/demo/data/train --out out/parts.json"))
 def parts(index: IndexFolder, out: Out, settings: SettingsJson = "{}") -> None:
     """Choose the parts to hide: the half of an object's parts that covers the most."""
     from dfeat.occlusion.parts import choose_all
@@ -48,7 +48,7 @@ def parts(index: IndexFolder, out: Out, settings: SettingsJson = "{}") -> None:
     typer.echo(f"{choose_all(index, parse(PartsStage, settings, '--settings'), out)} images have parts to hide")
 
 
-@app.command(epilog="Example: dfeat pixels --index results/paper/data/train --out results/paper/data/train/pixels.h5")
+@app.command(epilog=example("dfeat pixels --index results/demo/data/train --out out/pixels.h5"))
 def pixels(
     out: Out,
     index: Annotated[Path | None, typer.Option(help="folder that `dfeat index` wrote")] = None,

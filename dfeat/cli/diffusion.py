@@ -17,12 +17,16 @@ from dfeat.cli.common import (
     Workers,
     app,
     check_inputs,
+    example,
     shard_of,
 )
 
 
 @app.command(
-    epilog='Example: dfeat inpaint --index results/demo/data/train --parts results/demo/occlusion/parts.json --settings \'{"model": {"path": "demo"}, "resolution": 64}\' --out 0.h5'
+    epilog=example(
+        "dfeat inpaint --index results/demo/data/train --parts results/demo/occlusion/parts.json"
+        ' --settings \'{"model": {"path": "demo"}, "resolution": 64}\' --shard 0/100 --out out/inpaint.h5'
+    )
 )
 def inpaint(
     index: IndexFolder,
@@ -48,7 +52,10 @@ def inpaint(
 
 
 @app.command(
-    epilog='Example: dfeat latents --index results/demo/data/imagenet_val --view drop:40 --settings \'{"model": {"path": "demo"}, "resolution": 64}\' --out 0.h5'
+    epilog=example(
+        "dfeat latents --index results/demo/data/imagenet_val --view drop:40"
+        ' --settings \'{"model": {"path": "demo"}, "resolution": 64}\' --out out/latents.h5'
+    )
 )
 def latents(
     index: IndexFolder,
@@ -75,7 +82,10 @@ def latents(
 
 
 @app.command(
-    epilog='Example: dfeat features --latents latents.h5 --settings \'{"model": {"path": "demo"}}\' --out features.h5'
+    epilog=example(
+        "dfeat features --latents results/demo/diffusion/latents/train/0-of-1.h5"
+        ' --settings \'{"model": {"path": "demo"}}\' --out out/features.h5'
+    )
 )
 def features(
     latents: Annotated[Path, typer.Option(help="latents shard")],

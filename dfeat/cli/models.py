@@ -8,12 +8,18 @@ from typing import Annotated
 
 import typer
 
-from dfeat.cli.common import Gpus, IndexFolder, Out, SettingsJson, Threads, app, check_inputs
+from dfeat.cli.common import Gpus, IndexFolder, Out, SettingsJson, Threads, app, check_inputs, example
 from dfeat.errors import UserError
 
 
 @app.command(
-    epilog="Example: dfeat train --method none --seed 0 --index results/demo/data/train --pixels pixels.h5 --parts parts.json --settings '{...}' --out results/demo/training/none/swin/seed0"
+    epilog=example(
+        "dfeat train --method none --seed 0 --index results/demo/data/train"
+        " --pixels results/demo/data/train/pixels.h5 --parts results/demo/occlusion/parts.json"
+        ' --settings \'{"backbone": {"name": "convnext_atto", "weights": "demo:convnext",'
+        ' "kwargs": {"depths": [1, 2, 3, 1], "dims": [40, 80, 160, 240]}},'
+        ' "training": {"image_size": 64, "epochs": 1}}\' --out out/model'
+    )
 )
 def train(
     method: Annotated[str, typer.Option(help="none, blackout, replace, cutmix, sd_inpaint or sd_features")],
@@ -67,7 +73,10 @@ def train(
 
 
 @app.command(
-    epilog='Example: dfeat evaluate --model results/demo/training/none/swin/seed0 --data results/demo/data --settings \'{"levels": {"dfeat": [0]}}\' --out predictions'
+    epilog=example(
+        "dfeat evaluate --model results/demo/training/none/swin/seed0 --data results/demo/data"
+        ' --settings \'{"levels": {"dfeat": [0]}}\' --out out/predictions'
+    )
 )
 def evaluate(
     data: Annotated[Path, typer.Option(help="folder with SET/index.csv and SET/pixels.h5 for each set")],
@@ -113,7 +122,11 @@ def evaluate(
 
 
 @app.command(
-    epilog="Example: dfeat judge --model results/demo/training/none/swin/seed0 --index results/demo/data/train --pixels results/demo/data/train/pixels.h5 --parts results/demo/occlusion/parts.json --inpainted results/demo/diffusion/inpaint/train/pixels.h5 --out verdicts.csv"
+    epilog=example(
+        "dfeat judge --model results/demo/training/none/swin/seed0 --index results/demo/data/train"
+        " --pixels results/demo/data/train/pixels.h5 --parts results/demo/occlusion/parts.json"
+        " --inpainted results/demo/diffusion/inpaint/train/pixels.h5 --out out/verdicts.csv"
+    )
 )
 def judge(
     model: Annotated[list[Path], typer.Option(help="folder of a model of the method none, once a seed")],

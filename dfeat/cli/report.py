@@ -9,21 +9,24 @@ from typing import Annotated
 
 import typer
 
-from dfeat.cli.common import Out, SettingsJson, app
+from dfeat.cli.common import AllSettings, ConfigFiles, Out, all_settings, app, example
 from dfeat.errors import UserError
 
 
 @app.command(
-    epilog='Example: dfeat table table1 --results results/demo --settings "$(cat settings.json)" --out results/demo/report'
+    epilog=example("dfeat table table1 --results results/demo --config config.yaml --config config/demo.yaml --out out")
 )
 def table(
     name: Annotated[
         str,
-        typer.Argument(help="table1, table2, efficiency, claims, sweep, object, part_cost, calibration or per_class"),
+        typer.Argument(
+            help="table1, table2, efficiency, claims, sweep, object, part_cost, calibration, per_class or label_preservation"
+        ),
     ],
     results: Annotated[Path, typer.Option(help="results/<run>")],
-    settings: SettingsJson,
     out: Out,
+    config: ConfigFiles = None,
+    settings: AllSettings = None,
 ) -> None:
     """Make a table (csv, md, tex), or claims.md, from the stored predictions; efficiency also reads benchmarks."""
     from dfeat.doctor.counts import count
@@ -32,9 +35,8 @@ def table(
     from dfeat.evaluation.labels import write_label_preservation
     from dfeat.evaluation.studies import STUDIES, write_study
     from dfeat.evaluation.tables import write_table
-    from dfeat.settings import Settings, parse
 
-    chosen = parse(Settings, settings, "--settings")
+    chosen = all_settings(config, settings)
     evaluation = results / "evaluation"
     makers: dict[str, Callable[[], None]] = {
         "table1": lambda: write_table("table1", evaluation, chosen, out),
@@ -50,50 +52,56 @@ def table(
 
 
 @app.command(
-    epilog='Example: dfeat ablation timestep --results results/demo --settings "$(cat settings.json)" --out results/demo/report'
+    epilog=example(
+        "dfeat ablation timestep --results results/demo --config config.yaml --config config/demo.yaml --out out"
+    )
 )
 def ablation(
     name: Annotated[str, typer.Argument(help="a grid of the settings' section ablation")],
     results: Annotated[Path, typer.Option(help="results/<run>")],
-    settings: SettingsJson,
     out: Out,
+    config: ConfigFiles = None,
+    settings: AllSettings = None,
 ) -> None:
-    """Compare the points of a grid of settings (csv, md), from their stored predictions."""
+    """Compare the points of a grid of settings (csv, md), from predictions that `snakemake ablation_NAME` makes."""
     from dfeat.evaluation.ablation import write_ablation
-    from dfeat.settings import Settings, parse
 
-    write_ablation(name, results, parse(Settings, settings, "--settings"), out)
+    write_ablation(name, results, all_settings(config, settings), out)
 
 
 @app.command(
-    epilog='Example: dfeat figure figure2 --results results/demo --settings "$(cat settings.json)" --out results/demo/report'
+    epilog=example(
+        "dfeat figure figure2 --results results/demo --config config.yaml --config config/demo.yaml --out out"
+    )
 )
 def figure(
     name: Annotated[
         str, typer.Argument(help="figure2, figure3, accuracy, gain, cost, part_cost, gallery, sheet or ablation_NAME")
     ],
     results: Annotated[Path, typer.Option(help="results/<run>")],
-    settings: SettingsJson,
     out: Out,
+    config: ConfigFiles = None,
+    settings: AllSettings = None,
 ) -> None:
     """Draw a figure (png, svg)."""
     from dfeat.evaluation.pictures import draw_figure
-    from dfeat.settings import Settings, parse
 
-    draw_figure(name, results, parse(Settings, settings, "--settings"), out)
+    draw_figure(name, results, all_settings(config, settings), out)
 
 
 @app.command(
-    epilog='Example: dfeat report --results results/demo --settings "$(cat settings.json)" --out results/demo/report/index.html'
+    epilog=example(
+        "dfeat report --results results/demo --config config.yaml --config config/demo.yaml --out out/index.html"
+    )
 )
 def report(
     results: Annotated[Path, typer.Option(help="results/<run>")],
-    settings: SettingsJson,
     out: Out,
+    config: ConfigFiles = None,
+    settings: AllSettings = None,
     captions: Annotated[Path, typer.Option(help="folder of <figure or table>.rst")] = Path("workflow/report"),
 ) -> None:
     """Put tables, curves, figures, claims, cost and origin on one page to open in a browser."""
     from dfeat.evaluation.report import write_report
-    from dfeat.settings import Settings, parse
 
-    write_report(results, parse(Settings, settings, "--settings"), out, captions)
+    write_report(results, all_settings(config, settings), out, captions)

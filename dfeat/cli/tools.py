@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from dfeat.cli.common import Out, SettingsJson, Threads, app
+from dfeat.cli.common import AllSettings, ConfigFiles, Out, Threads, all_settings, app, example
 from dfeat.errors import UserError
 
 
-@app.command(epilog="Example: dfeat bench flops --out bench.json")
+@app.command(epilog=example("dfeat bench flops --out out/bench.json"))
 def bench(
     names: Annotated[list[str] | None, typer.Argument(help="benchmarks to run; none: those without a GPU")] = None,
     resolution: Annotated[int, typer.Option(min=64, help="flops: side of the image, a multiple of 64")] = 512,
@@ -32,7 +32,7 @@ def bench(
     run(names or WITHOUT_GPU, out, resolution=resolution, rounds=rounds, sizes=[int(size) for size in sizes.split(",")])
 
 
-@app.command(epilog="Example: dfeat demo-data --out demo-data")
+@app.command(epilog=example("dfeat demo-data --out out/demo-data"))
 def demo_data(
     out: Out,
     seed: int = 0,
@@ -48,12 +48,14 @@ def demo_data(
     typer.echo(f"PartImageNet, imagenet/val and dfeat, as drawn objects, in {out}")
 
 
-@app.command(epilog="Example: dfeat demo-model diffusion --index results/demo/data/train --out new-model --minutes 90")
+@app.command(epilog=example("dfeat demo-model diffusion --index results/demo/data/train --minutes 90 --out out/model"))
 def demo_model(
     part: Annotated[str, typer.Argument(help="diffusion, decoder (of a diffusion model), or a backbone of --settings")],
     out: Out,
     index: Annotated[Path | None, typer.Option(help="the train set's index, for the diffusion model")] = None,
-    settings: SettingsJson = "{}",
+    settings: Annotated[
+        str, typer.Option(help="a backbone, as JSON: its entry of training.backbones in config.yaml")
+    ] = "{}",
     start: Annotated[Path | None, typer.Option(help="what is trained further: a model's folder, or weights")] = None,
     minutes: Annotated[float, typer.Option(min=0.01, help="training time of the diffusion model")] = 90,
     steps: Annotated[int, typer.Option(min=1, help="training length of a decoder")] = 2500,
@@ -78,10 +80,10 @@ def demo_model(
         train_decoder(index, out, steps, seed, start)
 
 
-@app.command(epilog="Example: dfeat doctor --config config.yaml --config config/single-gpu.yaml")
+@app.command(epilog=example("dfeat doctor --config config.yaml --config config/single-gpu.yaml"))
 def doctor(
-    config: Annotated[list[Path] | None, typer.Option(help="config.yaml and overlays, once each; later wins")] = None,
-    settings: Annotated[str | None, typer.Option(help="all settings as JSON, in place of files")] = None,
+    config: ConfigFiles = None,
+    settings: AllSettings = None,
     as_json: Annotated[bool, typer.Option("--json", help="the report for programs")] = False,
     torch: Annotated[bool, typer.Option("--torch", help="let torch name the devices; takes seconds")] = False,
 ) -> None:
@@ -89,24 +91,19 @@ def doctor(
     import json
 
     from dfeat.doctor import examine
-    from dfeat.doctor.config import read_settings
-    from dfeat.doctor.sizing import sized
     from dfeat.doctor.text import as_plain, as_text
-    from dfeat.settings import Settings, parse
 
-    chosen = (
-        sized(parse(Settings, settings, "--settings")) if settings else read_settings(config or [Path("config.yaml")])
-    )
+    chosen = all_settings(config, settings)
     report = examine(chosen, ask_torch=torch)
     typer.echo(json.dumps(as_plain(report), indent=1) if as_json else as_text(report, chosen))
     if report.faults:
         raise typer.Exit(2)
 
 
-@app.command(epilog="Example: dfeat plan --config config.yaml --config config/fast.yaml --device A100")
+@app.command(epilog=example("dfeat plan --config config.yaml --config config/fast.yaml --device A100"))
 def plan(
-    config: Annotated[list[Path] | None, typer.Option(help="config.yaml and overlays, once each; later wins")] = None,
-    settings: Annotated[str | None, typer.Option(help="all settings as JSON, in place of files")] = None,
+    config: ConfigFiles = None,
+    settings: AllSettings = None,
     device: Annotated[str | None, typer.Option(help="T4, A100, H100 or H200; default: resources.device")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="the plan for programs")] = False,
 ) -> None:
@@ -114,19 +111,14 @@ def plan(
     import json
 
     from dfeat.doctor import images_of
-    from dfeat.doctor.config import read_settings
     from dfeat.doctor.plan import as_plain, as_text, make_plan
-    from dfeat.doctor.sizing import sized
-    from dfeat.settings import Settings, parse
 
-    chosen = (
-        sized(parse(Settings, settings, "--settings")) if settings else read_settings(config or [Path("config.yaml")])
-    )
+    chosen = all_settings(config, settings)
     made = make_plan(chosen, images_of(chosen), device or chosen.resources.device)
     typer.echo(json.dumps(as_plain(made), indent=1) if as_json else as_text(made), nl=as_json)
 
 
-@app.command(epilog="Example: dfeat schema --out workflow/schemas/config.schema.json")
+@app.command(epilog=example("dfeat schema --out workflow/schemas/config.schema.json"))
 def schema(out: Out) -> None:
     """Write the JSON Schema of config.yaml."""
     from dfeat.settings import config_schema
@@ -135,7 +127,7 @@ def schema(out: Out) -> None:
     write_text(out, config_schema())
 
 
-@app.command(epilog="Example: dfeat verify results/demo")
+@app.command(epilog=example("dfeat verify results/demo"))
 def verify(run: Annotated[Path, typer.Argument(help="results/<run>")]) -> None:
     """Compare every artifact of a run with what was written: lists each, exits 1 if one is damaged or foreign."""
     from collections import Counter

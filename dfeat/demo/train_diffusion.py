@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dfeat.progress import bars_of_libraries
 from dfeat.storage.atomic import write_files, write_text
 
 PROMPT_DROPOUT = 0.12
@@ -306,7 +307,7 @@ def save_pipeline(vae: Any, unet: Any, text_encoder: Any, tokenizer: Any, out: P
 
 def _save(model: Any, out: Path) -> None:
     """Write a model in the diffusers layout; its files take their names when all are on disk."""
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, bars_of_libraries():
         folder = Path(name)
         model.save_pretrained(folder, safe_serialization=True)
         files = [path for path in folder.rglob("*") if path.is_file()]

@@ -8,7 +8,6 @@ Hub id with revision, or "demo" for the model that ships with the package) and t
 from __future__ import annotations
 
 import json
-import warnings
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -17,6 +16,7 @@ import torch
 from dfeat.diffusion.layout import COMPONENTS, WEIGHTED, ModelFiles, Use, check_pairing, combined, find_model
 from dfeat.diffusion.single_file import build_component, read_checkpoint
 from dfeat.errors import UserError
+from dfeat.progress import bars_of_libraries, say
 from dfeat.settings import ModelSource
 
 DTYPES: Final = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -69,7 +69,7 @@ def load_model(source: ModelSource, use: Use, device: torch.device, resolution: 
     """Load what `use` needs from `source`.
 
     `resolution`, where given, is compared with the one the model was trained at; a difference that may still work
-    is a warning. Raises UserError where the files are no Stable Diffusion, weights are missing, or the parts cannot
+    is a line in the log. Raises UserError where the files are no Stable Diffusion, weights are missing, or the parts cannot
     work together (see `layout.check_pairing`).
     """
     files = find_model(source)
@@ -78,7 +78,7 @@ def load_model(source: ModelSource, use: Use, device: torch.device, resolution: 
         raise UserError(fault)
     if (files.folder / "unet").is_dir():
         for note in check_pairing(files, source.precision, resolution):
-            warnings.warn(note, stacklevel=2)
+            say(note)
     dtype = DTYPES[source.precision]
     tensors = read_checkpoint(files.single) if files.single else None
     parts = {name: _load_component(files, name, dtype, device, tensors) for name in COMPONENTS[use]}
@@ -139,7 +139,8 @@ def _pretrained(files: ModelFiles, name: str, cls: Any, **options: Any) -> Any:
     from safetensors import SafetensorError
 
     try:
-        return cls.from_pretrained(files.folder / name, **options)
+        with bars_of_libraries():
+            return cls.from_pretrained(files.folder / name, **options)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"cannot load the {name} of {files.folder} ({error}); get the model again") from None
 

@@ -189,14 +189,30 @@ def test_a_512_px_unet_of_stable_diffusion_2_that_predicts_v_is_noted(copy: Path
     assert check_pairing(find_model(ModelSource(path="demo")), "float32", 64) == []
 
 
-def test_a_resolution_far_from_the_trained_one_is_refused_and_a_near_one_noted(tiny_models: dict[str, Path]) -> None:
+def test_a_resolution_far_from_the_trained_one_is_refused_and_a_near_one_noted(
+    tiny_models: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     files = find_model(ModelSource(path=str(tiny_models["four"])))
     assert check_pairing(files, "float32", 64) == []
     assert "trained at 64 px and is used at 96 px" in check_pairing(files, "float32", 96)[0]
     with pytest.raises(UserError, match="use 64, or at least 32 and at most 128"):
         check_pairing(files, "float32", 512)
-    with pytest.warns(UserWarning, match="used at 96 px"):
-        load(tiny_models["four"], "latents", resolution=96)
+    load(tiny_models["four"], "latents", resolution=96)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("dfeat: ") and "trained at 64 px and is used at 96 px" in line
+
+
+def test_a_log_has_no_bar_and_a_terminal_may(
+    tiny_models: dict[str, Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers.utils import logging
+
+    load(tiny_models["four"], "inpaint")
+    assert capsys.readouterr().err == ""
+    assert logging.is_progress_bar_enabled()  # as the user's own program left it
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    load(tiny_models["four"], "inpaint")
+    assert "Loading weights" in capsys.readouterr().err
 
 
 def test_a_path_that_is_nothing_says_what_is_allowed(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def test_nothing_is_fetched(page: Page) -> None:
 
 
 def test_text_is_shown_literally(page: Page) -> None:
-    """Turning the templates' escaping off makes this fail: EVIL would be tags, not text."""
+    """That escaping is what keeps EVIL from being tags: tests/faults/test_hostile.py, which turns it off."""
     assert page.text.count(EVIL) >= 5  # banner, captions of tables, claims, the gallery's choice and cards, a CSV
     assert "alert('x')" not in page.code.replace("\\u0027", "'")
 
@@ -151,6 +151,27 @@ def test_captions_are_the_ones_snakemake_shows(page: Page, run: Path, tmp_path: 
     (tmp_path / "figure2.rst").write_text("Another **caption**, ``x < 1``.")
     write_report(run, small_settings(), tmp_path / "index.html", tmp_path)
     assert "Another <strong>caption</strong>" in (tmp_path / "index.html").read_text()
+
+
+def test_a_figure_that_the_run_does_not_ask_for_is_not_missed(run: Path, tmp_path: Path) -> None:
+    """Without a set of parts and a method to compare, what parts and methods cost is no figure of the run."""
+
+    def figures(settings: Settings) -> str:
+        write_report(run, settings, tmp_path / "index.html", CAPTIONS)
+        text = Page((tmp_path / "index.html").read_text()).text
+        assert "Figure3 was not made in this run." in text
+        return text
+
+    alone = parse(Settings, {"run": "x", "training": {"methods": ["none"]}})
+    for heading in ("Part cost", "Cost"):
+        assert f"{heading} was not made" not in figures(alone)
+    assert "Brown is lost" not in figures(alone)
+    sets = {
+        "simulated": {"root": "x", "levels": [0, 40]},
+        "parts": {"kind": "partimagenet", "root": "y", "study": "parts"},
+    }
+    asked = figures(parse(Settings, {"run": "x", "data": {"evaluation": sets}}))
+    assert "Brown is lost" in asked and "Cost was not made in this run." in asked
 
 
 def test_a_study_of_finer_levels_is_drawn_beside_table_1(run: Path, tmp_path: Path) -> None:

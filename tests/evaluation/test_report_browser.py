@@ -146,6 +146,25 @@ def test_a_phone_shows_the_page_without_scrolling_sideways(browser: Any, address
     opened.page.close()
 
 
+def test_a_phone_shows_every_caption_whole(browser: Any, address: str) -> None:
+    """ "Demo, not a replication" and n stand above a table that scrolls, wherever it is scrolled to."""
+    opened = Opened(browser, address, viewport=NARROW, is_mobile=True, has_touch=True)
+    page = opened.page
+    page.evaluate("document.querySelectorAll('details').forEach(e => e.open = true)")
+    for share in (0, 0.5, 1):
+        page.evaluate(
+            "s => document.querySelectorAll('.dt-layout-full').forEach(e => e.scrollLeft = s * e.scrollWidth)", share
+        )
+        assert (page.locator("#table1-cells").bounding_box()["x"] < 0) == (share > 0)
+        boxes = [caption.bounding_box() for caption in page.locator("caption").all()]
+        assert len(boxes) > 6
+        for box in boxes:
+            assert box and box["width"] > 200 and box["x"] >= 0 and box["x"] + box["width"] <= NARROW["width"], share
+    assert page.locator("#table1-1 caption").evaluate("e => e.scrollWidth <= e.clientWidth")
+    assert page.locator("#table1-cells").bounding_box()["width"] > NARROW["width"]
+    page.close()
+
+
 def _colours(page: Any, selector: str) -> tuple[float, float]:
     """Lightness of an element's text, and of the body's background, 0 to 1."""
     texts = page.evaluate(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from dfeat.settings import TrainStage
+from dfeat.settings import Settings, TrainStage, parse
 from dfeat.storage.provenance import settings_text
 from tests.conftest import TINY_BACKBONE, World
 from tests.evaluation.predictions import small_settings, write_predictions
@@ -64,7 +65,7 @@ def stages(world: World, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     save_file(create_model(TINY_BACKBONE["name"], num_classes=0, **TINY_BACKBONE["kwargs"]).state_dict(), weights)
     train: TrainStage = world.stage("train", "convnext")
     train = train.model_copy(update={"backbone": train.backbone.model_copy(update={"weights": str(weights)})})
-    names = ("parts", "pixels", "inpaint", "latents", "features", "evaluate")
+    names = ("parts", "pixels", "inpaint", "latents", "features", "evaluate", "judge")
     found = {name: settings_text(world.stage(name)) for name in names}
     return found | {"train": settings_text(train), "index": settings_text(world.settings.data.train)}
 
@@ -74,8 +75,18 @@ def jobs(world: World, stages: dict[str, str], tmp_path_factory: pytest.TempPath
     """A job for every verb of the pipeline, each able to run alone: what it reads has been made before."""
     made = tmp_path_factory.mktemp("made")
     data, train, parts = str(world.root / "data"), str(world.train), str(world.parts)
-    write_predictions(made / "synthetic" / "evaluation", small_settings())
-    published = settings_text(small_settings())
+    grid = {"alpha": {"methods": ["sd_features"], "grid": {"training.alpha": [0.5, 1.0]}}}
+    synthetic = small_settings().model_copy(update={"ablation": parse(Settings, {"ablation": grid}).ablation})
+    for folder in ("evaluation", "ablation/alpha/0/evaluation", "ablation/alpha/1/evaluation"):
+        write_predictions(made / "synthetic" / folder, synthetic)
+    published = ("--results", str(made / "synthetic"), "--settings", settings_text(synthetic))
+    whole = ("--results", str(made / "run"), "--settings", settings_text(world.settings))
+    write_predictions(made / "run" / "evaluation", world.settings)
+    for name in ("data", "occlusion"):
+        (made / "run" / name).symlink_to(world.root / name)
+    filled = str(made / "run/diffusion/inpaint/train/pixels.h5")
+    shutil.copytree(world.settings.diffusion.model.path, made / "pipeline")
+    (made / "pipeline" / "training.jsonl").write_text("{}\n")
 
     def job(name: str, *arguments: str) -> Job:
         stage = ["--settings", stages[name]] if name in stages else []
@@ -92,15 +103,24 @@ def jobs(world: World, stages: dict[str, str], tmp_path_factory: pytest.TempPath
         "inpaint": job("inpaint", "--index", train, "--parts", parts, "--threads", "1", "--out", "{out}/inpaint.h5"),
         "train": job("train", *training, "--threads", "1", "--out", "{out}"),
         "evaluate": job("evaluate", "--model", str(made), "--data", data, "--threads", "1", "--out", "{out}"),
-        "table": Job("table", ("table", "table1", "--results", str(made / "synthetic"), "--settings", published,
-                               "--out", "{out}")),
-        "figure": Job("figure", ("figure", "gain", "--results", str(made / "synthetic"), "--settings", published,
-                                 "--out", "{out}")),
+        "judge": job("judge", "--model", str(made), "--index", train, "--pixels", f"{train}/pixels.h5", "--parts", parts,
+                     "--inpainted", filled, "--threads", "1", "--out", "{out}/verdicts.csv"),
+        "table": Job("table", ("table", "table1", *published, "--out", "{out}")),
+        "efficiency": Job("efficiency", ("table", "efficiency", *whole, "--out", "{out}")),
+        "figure": Job("figure", ("figure", "gain", *published, "--out", "{out}")),
+        "gallery": Job("gallery", ("figure", "gallery", *whole, "--out", "{out}")),
+        "ablation": Job("ablation", ("ablation", "alpha", *published, "--out", "{out}")),
+        "report": Job("report", ("report", *published, "--out", "{out}/index.html")),
+        "demo-model": Job("demo-model", ("demo-model", "decoder", "--index", train, "--start", str(made / "pipeline"),
+                                         "--steps", "1", "--threads", "1", "--out", "{out}")),
         "demo-data": Job("demo-data", ("demo-data", "--out", "{out}", "--train", "1", "--val", "1", "--real", "1")),
         "schema": Job("schema", ("schema", "--out", "{out}/schema.json")),
     }  # fmt: skip
-    for name in ("latents", "train"):  # what features and evaluate read
-        assert chosen[name].run(made, made / "log") == 0, (made / "log").read_text()
+    inpainted = ("pixels", "--inpainted", str(made / "inpaint.h5"), "--settings", stages["pixels"], "--out", filled)
+    read = (chosen["latents"], chosen["train"], chosen["inpaint"], Job("pixels", inpainted))
+    tables = Job("table", ("table", "table1", *published, "--out", str(made / "synthetic" / "report")))
+    for needed in (*read, tables):  # what features, evaluate, judge, the gallery and the report read
+        assert needed.run(made, made / "log") == 0, (made / "log").read_text()
     return chosen
 
 

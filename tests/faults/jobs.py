@@ -10,6 +10,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,16 +55,19 @@ def _run(words: list[str], log: str) -> None:
 
 
 def artifacts(folder: Path) -> dict[str, str]:
-    """Digest of every file under a final name; of run.json without the seconds that the training took."""
+    """Digest of every file under a final name; of run.json without the seconds, of a page without where it lies."""
+    place = str(folder).encode()
     return {
-        path.relative_to(folder).as_posix(): digest_of(path.name, path.read_bytes())
+        path.relative_to(folder).as_posix(): digest_of(path.name, path.read_bytes().replace(place, b"."))
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.parent.name != FOLDER and ".tmp." not in path.name
     }
 
 
 def digest_of(name: str, content: bytes) -> str:
-    """SHA-256 of an artifact, leaving out what a clock wrote."""
+    """SHA-256 of an artifact, leaving out what a clock wrote, and how far the way is from a page to its files."""
     if name == "run.json":
         content = json.dumps({**json.loads(content), "seconds": 0}).encode()
+    if name == "index.html":
+        content = re.sub(rb'href="(\.\./)+', b'href="', content)
     return hashlib.sha256(content).hexdigest()

@@ -13,11 +13,15 @@ import pytest
 from dfeat.data.index import read_index
 from dfeat.data.pixels import PixelCache
 from dfeat.errors import UserError
+from dfeat.evaluation.cost import cost_claim
+from dfeat.evaluation.labels import read_verdicts
 from dfeat.evaluation.layout import read_rows as read_table
-from dfeat.evaluation.origins import read_predictions_origin
+from dfeat.evaluation.origins import read_predictions_origin, read_verdicts_origin
 from dfeat.evaluation.predict import TrainedModel
+from dfeat.evaluation.report.page import read_gallery
 from dfeat.evaluation.results import load_predictions
 from dfeat.occlusion.parts import choose_all, read_parts
+from dfeat.settings import Backbone
 from dfeat.storage.records import read_bytes, record_path
 from dfeat.storage.shards import read_shard
 from dfeat.training.sources import Inputs
@@ -28,6 +32,13 @@ from .conftest import Tried
 
 FLIPS = 25
 Use = Callable[[Path], Any]
+
+
+def verdicts_of(path: Path) -> list[dict[str, str]]:
+    """The verdicts, by the backbone that they say judged."""
+    return read_verdicts(path, Backbone(**read_verdicts_origin(path).said["models"][0]["backbone"]))
+
+
 JOB_ARTIFACTS: dict[str, tuple[str, str, Use]] = {
     "index.csv": ("index", "index.csv", lambda path: read_index(path.parent)),
     "source.json": ("index", "source.json", lambda path: read_index(path.parent)),
@@ -40,6 +51,9 @@ JOB_ARTIFACTS: dict[str, tuple[str, str, Use]] = {
     "model": ("train", "model.safetensors", lambda path: TrainedModel(path.parent, CPU)),
     "run.json": ("train", "run.json", lambda path: TrainedModel(path.parent, CPU)),
     "predictions.json": ("evaluate", "predictions.json", lambda path: read_predictions_origin(path.parent)),
+    "verdicts.csv": ("judge", "verdicts.csv", verdicts_of),
+    "gallery.json": ("gallery", "gallery.json", read_gallery),
+    "efficiency.json": ("efficiency", "efficiency.json", lambda path: cost_claim(path, 1)),
     "table": ("table", "table1.csv", read_table),
     "figure": ("figure", "gain.png", lambda path: read_bytes(path, "figure")),
 }

@@ -14,7 +14,8 @@ from dfeat.storage.records import read_bytes
 from .conftest import Tried
 from .jobs import Job, artifacts
 
-VERBS = ("index", "parts", "pixels", "latents", "features", "inpaint", "train", "evaluate", "table", "figure", "schema")
+VERBS = ("index", "parts", "pixels", "latents", "features", "inpaint", "train", "evaluate", "judge", "table", "figure",
+         "ablation", "report", "schema")  # fmt: skip
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def test_a_verb_on_a_full_disk_says_so_and_leaves_nothing(
     whole, log, out = artifacts(undisturbed(verb)), tmp_path / "log", small_disk / "out"
     write_bytes(out / "earlier", b"an artifact of an earlier step")
     torn = lost = 0
-    for free in (0, 8192):
+    for free in (0, 4096):
         filler = fill(small_disk, free)
         status = jobs[verb].run(out, log)
         said = log.read_text().splitlines()
@@ -78,3 +79,23 @@ def test_drawing_the_demo_on_a_full_disk_leaves_no_finished_set(
     assert jobs["demo-data"].run(small_disk / "out", tmp_path / "log") == 0
     assert (small_disk / "out" / "drawn.json").exists()
     tried("disk full, then space again", 1, "one line, status 1; then as undisturbed")
+
+
+def test_a_model_trained_on_a_full_disk_is_whole_files_or_none(
+    jobs: dict[str, Job], undisturbed: Callable[[str], Path], small_disk: Path, tmp_path: Path, tried: Tried
+) -> None:
+    """Its files are written as they are ready, the log first."""
+    whole, log, out = artifacts(undisturbed("demo-model")), tmp_path / "log", small_disk / "out"
+    for free in (0, 8192, 40_000):
+        filler = fill(small_disk, free)
+        assert jobs["demo-model"].run(out, log) == 1
+        said = log.read_text().splitlines()
+        assert [line for line in said if "No space left on device" in line] == said[-1:], said
+        assert said[-1].startswith("dfeat: cannot write")
+        for path in (made for made in artifacts(out) if made != "training.jsonl"):
+            assert artifacts(out)[path] == whole[path]
+        assert not list(out.rglob("*.tmp.*"))
+        filler.unlink()
+    assert jobs["demo-model"].run(out, log) == 0, log.read_text()
+    assert artifacts(out) == whole
+    tried("disk full, then space again", 3, "one line, status 1; then as undisturbed")

@@ -28,12 +28,15 @@ from dfeat.data.records import Problems
 from dfeat.data.sources import Source
 from dfeat.diffusion import single_file
 from dfeat.errors import UserError
+from dfeat.evaluation.report import page, write_report
 from dfeat.settings import Settings, TrainSet, parse
 from dfeat.storage import shards
 from dfeat.storage.records import record_path
 from dfeat.storage.shards import Shard, read_shard, write_shard
 from dfeat.training import network
 from tests.data.conftest import encoded
+from tests.evaluation.predictions import small_settings
+from tests.evaluation.test_report import EVIL, write_run
 
 from .conftest import Tried
 
@@ -218,3 +221,21 @@ def test_a_picture_that_would_fill_the_memory_is_not_decoded(monkeypatch: Patch,
     decode(bomb, "x.png")
     assert decoded == [(12_000, 12_000)]
     tried("decompression bomb", 1, "refused by name")
+
+
+def test_names_in_the_report_run_nothing(tmp_path: Path, monkeypatch: Patch, tried: Tried) -> None:
+    """A class, a cell of a table and the note of a run that are a script: the page shows them as text."""
+    script, settings = EVIL.partition("</script>")[0] + "</script>", small_settings(note=EVIL)
+    write_run(tmp_path, settings, class_name=EVIL)
+    out = tmp_path / "report" / "index.html"
+    write_report(tmp_path, settings, out)
+    text = out.read_text()
+    assert script not in text
+    assert text.count("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;") > 5
+    real = page._environment
+    monkeypatch.setattr(page, "_environment", lambda **_: real(autoescape=False))
+    write_report(tmp_path, settings, out)
+    text = out.read_text()
+    for place in ('<p class="note" role="note">', "<caption><strong>", "<td>", "<option>"):
+        assert place + script in text, place
+    tried("script as a name in the report", 4, "shown as text, not run")

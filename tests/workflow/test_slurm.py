@@ -39,7 +39,7 @@ def cluster() -> Iterator[dict[str, str]]:
     missing = slurm.missing()
     if missing:
         pytest.skip(f"no SLURM here ({', '.join(missing)} missing); `make test-slurm` installs it where apt-get may")
-    pytest.importorskip("snakemake_executor_plugin_slurm", reason="install the extra: pip install dfeat[slurm]")
+    pytest.importorskip("snakemake_executor_plugin_slurm", reason="install the extra: pip install -e '.[slurm]'")
     folder = Path(tempfile.mkdtemp(prefix="slurm"))  # short: a socket's path has at most 107 characters
     try:
         yield slurm.start(folder)

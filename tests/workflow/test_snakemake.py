@@ -72,6 +72,13 @@ def test_every_published_result_is_made_by_name(tree: Path) -> None:
     assert "features" not in counts  # no method here fuses them
 
 
+def test_what_parts_cost_is_a_table_and_a_heat_map(tree: Path) -> None:
+    files = ("config.yaml", "config/demo.yaml", "config/demo-beyond.yaml", "tiny.json")
+    result = snakemake(tree, "-n", "part_cost", "--configfile", *files)
+    assert result.returncode == 0, text(result)
+    assert jobs(result)["study"] == jobs(result)["plot_part_cost"] == 1
+
+
 @pytest.fixture(scope="module")
 def made(tree: Path) -> Path:
     """The tree after a real run up to the inpainted pixels."""

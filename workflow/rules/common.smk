@@ -6,7 +6,14 @@ from dfeat.doctor import missing_inputs
 from dfeat.doctor.sizing import sized, training_minutes
 from dfeat.errors import UserError
 from dfeat import settings as dfeat_settings
-from dfeat.evaluation.sets import published_sets, sets_of, study_sets
+from dfeat.evaluation.sets import (
+    STUDY_TABLES,
+    asked_figures,
+    asked_tables,
+    published_sets,
+    sets_of,
+    study_sets,
+)
 from dfeat.storage.provenance import declared_recipe, files_digest, settings_text
 from dfeat.training.weights import has_imagenet_head
 from snakemake.exceptions import WorkflowError
@@ -261,35 +268,16 @@ def pretrained_predictions(sets):
     ]
 
 
-STUDIES = {"sweep": "sweep", "object": "object", "part_cost": "parts"}
-
-
 def sets_of_study(table):
     """The sets of a table beyond the paper's; one sentence where the run has none."""
-    if table not in STUDIES:
+    if table not in STUDY_TABLES:
         return PUBLISHED
-    return or_stop(study_sets, STUDIES[table], SETTINGS)
+    return or_stop(study_sets, STUDY_TABLES[table], SETTINGS)
 
 
 PUBLISHED = published_sets(SETTINGS)
 SIMULATED = sets_of("table1", SETTINGS)
 REAL = sets_of("table2", SETTINGS)
-COMPARED = "none" in SETTINGS.training.methods and len(SETTINGS.training.methods) > 1
-ASKED = [
-    "calibration",
-    *(["per_class"] if COMPARED else []),
-    *(
-        table
-        for table, kind in STUDIES.items()
-        if any(chosen.study == kind for chosen in SETTINGS.data.evaluation.values())
-    ),
-]
-INPAINTED = "sd_inpaint" in SETTINGS.training.methods
-FIGURES = [
-    *(["figure2"] if INPAINTED else []),
-    *("figure3", "accuracy", "gain"),
-    *(["gallery"] if INPAINTED else []),
-    *(["cost"] if COMPARED and SIMULATED else []),
-    *(["part_cost"] if "part_cost" in ASKED else []),
-]
+ASKED = asked_tables(SETTINGS)
+FIGURES = asked_figures(SETTINGS)
 CAPTIONS = [*FIGURES, "efficiency"]

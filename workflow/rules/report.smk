@@ -382,7 +382,7 @@ rule write_report:
             for name in FIGURES
             for kind in ("png", "svg")
         ],
-        gallery=f"{RUN}/report/gallery.json" if INPAINTED else [],
+        gallery=f"{RUN}/report/gallery.json" if "gallery" in FIGURES else [],
         claims=f"{RUN}/report/claims.md",
         efficiency=(
             f"{RUN}/report/efficiency.csv"

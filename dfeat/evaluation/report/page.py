@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -24,13 +24,14 @@ from dfeat.evaluation.report.cards import data_card, markdown_filters, model_car
 from dfeat.evaluation.report.charts import accuracy_charts, gain_charts
 from dfeat.evaluation.report.origin import config_text, job_costs, origin
 from dfeat.evaluation.report.tables import CsvView, csv_view, curve_rows, paper_table_view
+from dfeat.evaluation.sets import asked_figures
 from dfeat.settings import Settings
 from dfeat.storage.atomic import write_files
 from dfeat.storage.records import read_bytes, read_json, read_text
 
 TABLES: Final[tuple[TableName, ...]] = ("table1", "table2")
 FIGURES: Final = ("figure2", "figure3", "accuracy", "gain", "cost", "part_cost", "gallery")
-"""Shown in this order, those of other names after them."""
+"""Shown in this order, those of other names after them; one that was not made is named where the run asks for it."""
 _MAIN_CSV: Final = (*(f"{name}.csv" for name in TABLES), "efficiency.csv")
 
 
@@ -86,7 +87,7 @@ def write_report(results: Path, settings: Settings, out: Path, captions: Path | 
         )
     named = results / "data" / "train" / "classes.json"
     classes = [entry["name"] for entry in read_json(named, "index train")] if named.is_file() else []
-    page = _Page(folder, out.parent, captions, classes)
+    page = _Page(folder, out.parent, captions, classes, asked_figures(settings))
     rows = {name: read_rows(folder / f"{name}.csv") for name in TABLES if (folder / f"{name}.csv").is_file()}
     tables = [paper_table_view(name, folder / f"{name}.csv", settings.report) for name in rows]
     everything = [row for name in TABLES for row in rows.get(name, [])]
@@ -146,11 +147,13 @@ class _Page:
     home: Path
     captions: Path | None
     classes: list[str]
+    asked: Sequence[str]
 
     def figures(self) -> list[Figure]:
-        """The known figures, made or not, and any other PNG."""
-        others = sorted({path.stem for path in self.folder.glob("*.png")} - set(FIGURES))
-        shown = [name for name in FIGURES if self.caption(name) or (self.folder / f"{name}.png").is_file()]
+        """The figures that were made, and those that the run asks for."""
+        made = {path.stem for path in self.folder.glob("*.png")}
+        others = sorted(made - set(FIGURES))
+        shown = [name for name in FIGURES if name in made or (name in self.asked and self.caption(name))]
         return [self._figure(name) for name in (*shown, *others)]
 
     def more_tables(self) -> list[MoreTable]:
