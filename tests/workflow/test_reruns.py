@@ -17,7 +17,9 @@ import pytest
 
 from .test_snakemake import ROOT, TINY, jobs, snakemake, text
 
-METHODS = {"methods": ["none", "sd_features"], "epochs": 1}
+METHODS = {"methods": ["none", "sd_inpaint", "sd_features"], "epochs": 1}
+MODELS = 2 * len(METHODS["methods"])
+"""Of two backbones and one seed."""
 
 
 def overlay(levels: tuple[int, ...] = (0, 40), **sections: Any) -> dict[str, Any]:
@@ -62,7 +64,7 @@ def test_nothing_changed_is_nothing_to_do(finished: Path) -> None:
 def test_a_further_level_is_evaluated_and_nothing_is_trained_again(finished: Path) -> None:
     asked = again(finished, overlay(levels=(0, 40, 60)))
     assert asked["latents"] == asked["features"] == 1  # of the new level alone
-    assert asked["evaluate"] == 4  # models
+    assert asked["evaluate"] == MODELS
     assert asked["write_table1"] == asked["write_claims"] == asked["write_report"] == 1
     untouched = {"demo_data", "index_train", "index_evaluation", "pixels", "parts", "inpaint", "train"}
     assert not untouched & set(asked)
@@ -70,12 +72,12 @@ def test_a_further_level_is_evaluated_and_nothing_is_trained_again(finished: Pat
 
 def test_predictions_that_do_not_say_what_made_them_are_made_again_before_a_table(finished: Path) -> None:
     kept = {path: path.with_suffix(".kept") for path in (finished / "results").rglob("predictions.json")}
-    assert len(kept) == 4
+    assert len(kept) == MODELS
     for path, aside in kept.items():
         path.rename(aside)
     try:
         asked = again(finished, overlay(report={"note": "another note"}))
-        assert asked["evaluate"] == 4 and asked["write_table1"] == asked["write_table2"] == 1
+        assert asked["evaluate"] == MODELS and asked["write_table1"] == asked["write_table2"] == 1
         assert not {"latents", "features", "train"} & set(asked)
     finally:
         for path, aside in kept.items():
@@ -94,7 +96,7 @@ def test_what_is_printed_above_the_tables_trains_and_evaluates_nothing(finished:
 
 
 def test_backbones_with_a_head_for_imagenet_are_read_out_before_fine_tuning(finished: Path) -> None:
-    known = {"name": "convnext_atto.d2_in1k", "weights": None}
+    known = {"name": "convnext_atto.d2_in1k", "weights": None, "revision": "0" * 40}
     asked = again(finished, overlay(training={**METHODS, "backbones": {"convnext": known}}))
     assert asked["evaluate_pretrained"] == 1  # swin's weights are the demo's, without a head
     without = overlay(training={**METHODS, "backbones": {"convnext": known}}, report={"before_fine_tuning": False})
