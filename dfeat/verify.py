@@ -39,6 +39,10 @@ class Finding:
     why: str = ""
 
 
+class _LeftOver(Exception):
+    """A whole file that nothing reads any more."""
+
+
 def verify_run(run: Path) -> Iterator[Finding]:
     """Look at every artifact of a run, in the order of the steps. UserError where there is no run."""
     if not any((run / step).is_dir() for step in STEPS):
@@ -54,6 +58,8 @@ def _look_at(run: Path, path: Path) -> Finding:
         return Finding(name, "left over", "by a process that died; the next write of that file sweeps it")
     try:
         _check(run, path)
+    except _LeftOver as found:
+        return Finding(name, "left over", str(found))
     except UserError as error:
         return Finding(name, "bad", str(error))
     return Finding(name, "whole")
@@ -131,6 +137,10 @@ def _check_evaluation(run: Path, path: Path) -> None:
         raise UserError(f"{path} lies where no step keeps such a file; take it away")
     origin = read_verdicts_origin(path) if method == "labels" else read_predictions_origin(path.parent)
     if path != origin.path:
+        if path.name not in origin.said["files"]:
+            raise _LeftOver(
+                f"by an evaluation before that of {origin.path.name} beside it, as of a level that was dropped"
+            )
         origin.check(path, file_digest(path))
         return
     said = origin.said

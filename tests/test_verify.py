@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -13,6 +14,7 @@ import pytest
 from dfeat.cli import main
 from dfeat.data.pixels import cache_index, cache_inpainted
 from dfeat.settings import stage_settings
+from dfeat.storage.atomic import write_json
 from dfeat.storage.records import record_path
 from dfeat.verify import verify_run
 from tests.conftest import CPU, World, make_settings
@@ -232,6 +234,17 @@ def test_a_model_copied_to_another_seed_and_predictions_of_another_index_are_nam
         assert "another index.csv than that of" in bad(whole)[f"evaluation/{model}/predictions.json"]
     (whole / "evaluation/none/note.csv").write_text("nobody's")
     assert "no digest record" in bad(whole)["evaluation/none/note.csv"]
+
+
+def test_predictions_of_a_level_that_was_dropped_are_left_over_and_not_bad(whole: Path) -> None:
+    folder = whole / "evaluation/none/convnext/seed0"
+    said = json.loads((folder / "predictions.json").read_text())
+    dropped = sorted(said["files"])[-1]
+    del said["files"][dropped]
+    write_json(folder / "predictions.json", said)
+    (found,) = (finding for finding in verify_run(whole) if finding.path.endswith(f"none/convnext/seed0/{dropped}"))
+    assert found.state == "left over" and "a level that was dropped" in found.why
+    assert not bad(whole)
 
 
 def test_a_point_is_held_to_the_runs_index(run: Path, points: Path) -> None:

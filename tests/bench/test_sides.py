@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dfeat.bench import evaluation, reading, rows, scale, training
-from dfeat.bench.index import Run, measured
+from dfeat.bench.index import measured
 from dfeat.bench.photographs import write_photographs
 from dfeat.errors import UserError
 
@@ -37,16 +37,34 @@ def test_training_and_evaluation_run_the_real_loops() -> None:
     assert [row.bound for row in evaluation.run(rounds=1, backbone="convnext_atto", images=2).rows] == ["at most"]
 
 
-def test_cost_against_size_compares_what_an_image_more_costs() -> None:
-    flat = {size: Run(0, 5 + 0.002 * size, 900 + 0.01 * size) for size in (1000, 4000, 16_000)}
+def test_cost_against_size_compares_an_image_of_many_with_one_of_fewer() -> None:
+    flat = {size: scale.Cost(0.002 * size, 0.01 * size) for size in (1000, 4000, 16_000)}
     time, memory = scale._rows("parts", flat)
     assert (time.ours, time.peer) == pytest.approx((2, 2))
     assert (memory.ours, memory.peer) == pytest.approx((10, 10))
     assert time.reached and memory.reached
-    steep = flat | {16_000: Run(0, 5 + 0.003 * 16_000, 2000)}
+    steep = flat | {16_000: scale.Cost(0.003 * 16_000, 200)}
     assert not any(row.reached for row in scale._rows("parts", steep))
     with pytest.raises(UserError, match="three numbers"):
         scale.run(sizes=(4000, 1000, 16_000))
+
+
+def test_every_step_is_run_at_every_size() -> None:
+    found = scale.run(sizes=(20, 40, 80))
+    assert [row.step for row in found.rows] == [
+        f"{step}, {what} an image" for step in scale.STEPS for what in ("time", "memory")
+    ]
+    assert len(found.notes) == 12
+
+
+def test_what_grows_with_an_image_is_measured_and_what_was_there_is_not(tmp_path: Path) -> None:
+    few, many = (scale._commands(tmp_path / str(size), size) for size in (16, 400))
+    for commands in (few, many):
+        for step in ("index", "parts"):
+            measured(*commands[step])
+    again = scale.measured_after(few["parts"], many["parts"])
+    assert 0 < again.seconds < 30
+    assert 1 < again.megabytes < 60  # some 35 KB an image, where the process has 100 MB
 
 
 def test_what_is_measured_of_a_process_is_its_own_memory() -> None:
