@@ -61,15 +61,22 @@ def train(
     from dfeat.progress import say
     from dfeat.training.loop import train as run_training
     from dfeat.training.sources import Inputs
-    from dfeat.training.team import is_member, launch
+    from dfeat.training.team import end, is_member, launch
 
     inputs = Inputs(index, pixels, parts, inpainted, own, twins, verdicts)
     team = stage.training.gpus
     device = compute_on(gpus and team, threads, f"train {out}")
     if team > 1 and not is_member():
         raise typer.Exit(launch(team, sys.argv[1:]))
-    done = run_training(chosen, inputs, stage, seed, out, device, workers)
+    try:
+        done = run_training(chosen, inputs, stage, seed, out, device, workers)
+    except SystemExit as told:
+        if is_member() and isinstance(told.code, int):
+            end(told.code)
+        raise
     say(f"model written to {out}: {done}")
+    if is_member():
+        end(0)
 
 
 @app.command(
