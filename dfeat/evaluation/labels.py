@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from dfeat.data.crops import image_key, view_keys
-from dfeat.data.index import index_digest, read_index
+from dfeat.data.index import Record, index_digest, read_index
 from dfeat.data.pixels import PixelCache, evaluation_crop
 from dfeat.data.records import table_text
 from dfeat.errors import UserError
@@ -68,8 +68,7 @@ def judge(
             "inpainted images are judged by models without diffusion features; give those of the method none"
         )
     records = [record for record in index.records if record.key in parts.rows]
-    right = np.zeros((len(records), 2 + filled.copies), np.int64)
-    size, side = settings.batch_size, loaded[0].image_size
+    side = loaded[0].image_size
 
     def views(key: str) -> Iterator[NDArray[np.uint8]]:
         image = originals[key]
@@ -79,15 +78,7 @@ def judge(
         for copy in view_keys(key, filled.copies):
             yield evaluation_crop(filled[copy], settings.crop_pct, side)
 
-    for start in range(0, len(records), size):
-        batch = records[start : start + size]
-        labels = np.array([record.label for record in batch])
-        pictures = np.stack([np.stack(list(views(record.key))) for record in batch])
-        padded = np.pad(pictures, [(0, size - len(batch))] + [(0, 0)] * 4, mode="edge")
-        for view in range(right.shape[1]):
-            for model in loaded:
-                best, _ = model.top5(np.ascontiguousarray(padded[:, view]), None)
-                right[start : start + len(batch), view] += best[: len(batch), 0] == labels
+    right = _right_answers(loaded, records, views, 2 + filled.copies, settings.batch_size)
     rows = [
         (copy, record.label, len(loaded), original, blackout, count, int(count * 2 > len(loaded)))
         for record, (original, blackout, *counts) in zip(records, right.tolist(), strict=True)
@@ -104,6 +95,27 @@ def judge(
     contents = {out: table_text(COLUMNS, rows).encode()}
     write_files({**contents, out.with_suffix(".json"): origin_bytes(said, contents)})
     return sum(row[-1] for row in rows)
+
+
+def _right_answers(
+    models: Sequence[TrainedModel],
+    records: Sequence[Record],
+    views: Callable[[str], Iterator[NDArray[np.uint8]]],
+    count: int,
+    size: int,
+) -> NDArray[np.int64]:
+    """How many of the models give each of the `count` views of an image its class: (records, count), by batches of `size`."""
+    right = np.zeros((len(records), count), np.int64)
+    for start in range(0, len(records), size):
+        batch = records[start : start + size]
+        labels = np.array([record.label for record in batch])
+        pictures = np.stack([np.stack(list(views(record.key))) for record in batch])
+        padded = np.pad(pictures, [(0, size - len(batch))] + [(0, 0)] * 4, mode="edge")
+        for view in range(count):
+            for model in models:
+                best, _ = model.top5(np.ascontiguousarray(padded[:, view]), None)
+                right[start : start + len(batch), view] += best[: len(batch), 0] == labels
+    return right
 
 
 def read_verdicts(path: Path, backbone: Backbone) -> list[dict[str, str]]:
