@@ -85,26 +85,21 @@ def measured_after(before: Sequence[str], words: Sequence[str]) -> Cost:
     """Run the verb `words` in a process that has run `before`. Linux alone forgets a process's peak, so it must be Linux."""
     command = [sys.executable, "-c", _RUN_AND_MEASURE, json.dumps(before), json.dumps(words)]
     said = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True, text=True).stdout
-    seconds, kilobytes = json.loads(said.splitlines()[-1])
-    return Cost(seconds, kilobytes / 1000)
+    return Cost(*json.loads(said.splitlines()[-1]))
 
 
 _RUN_AND_MEASURE: Final = """
-import contextlib, io, json, re, sys, time
+import contextlib, io, json, sys, time
+from dfeat.bench.memory import forget_peak, megabytes
 from dfeat.cli import app
-
-def kilobytes(name):
-    with open("/proc/self/status") as file:
-        return int(re.search(name + r":\\s*(\\d+)", file.read())[1])
 
 before, words = map(json.loads, sys.argv[1:])
 with contextlib.redirect_stdout(io.StringIO()):
     app(before, standalone_mode=False)
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")
-    there, started = kilobytes("VmRSS"), time.process_time()
+    forget_peak()
+    there, started = megabytes("VmRSS"), time.process_time()
     app(words, standalone_mode=False)
-print(json.dumps([time.process_time() - started, kilobytes("VmHWM") - there]))
+print(json.dumps([time.process_time() - started, megabytes("VmHWM") - there]))
 """
 
 

@@ -7,7 +7,6 @@ processor times of the thread that drives the training, which another program's 
 
 from __future__ import annotations
 
-import re
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -19,6 +18,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from dfeat.bench.memory import megabytes
 from dfeat.bench.table import Result, Row
 
 STEPS: Final = 6
@@ -88,13 +88,7 @@ def train_some(backbone: str, batch: int, steps: int) -> Steps:
         loop._fit(model, optimizer, batches, 0, State(), cpu, 0, lambda: None, lambda: False, Team(), Waiting())
     inside = [end - start for start, end in zip(started[1:], ended[1:], strict=True)]
     outside = [start - end for end, start in zip(ended[1:], started[2:], strict=False)]
-    return Steps(inside, outside, _peak_megabytes())
-
-
-def _peak_megabytes() -> float:
-    """This process's own peak; what getrusage tells begins with that of the process that started it."""
-    found = re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())
-    return int(found[1]) / 1000 if found else float("nan")
+    return Steps(inside, outside, megabytes("VmHWM"))
 
 
 def _without_weights(backbone: str) -> Any:

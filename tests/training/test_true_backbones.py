@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
+from dfeat.bench.memory import megabytes
 from dfeat.data.classes import class_infos, imagenet_wnids, prompt_name
 from dfeat.data.images import decode
 from dfeat.data.pixels import evaluation_crop
@@ -42,9 +42,7 @@ def one_step(name: str, weights: str) -> tuple[float, tuple[int, ...], float, fl
     before = model.head.weight.detach().clone()
     loss, logits = _step(model, optimizer, batch, TrainingSettings(accumulate=16))
     change = float((model.head.weight.detach() - before).abs().max())
-    own = re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())  # getrusage begins with the parent's
-    assert own is not None
-    return float(loss), tuple(logits.shape), change, int(own[1]) / 1e6
+    return float(loss), tuple(logits.shape), change, megabytes("VmHWM") / 1000
 
 
 @pytest.mark.slow
