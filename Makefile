@@ -55,7 +55,7 @@ schema: $(VENV)/ready
 	dfeat schema --out workflow/schemas/config.schema.json
 
 bench: $(VENV)/ready
-	dfeat bench
+	python -m bench
 
 $(VENV)/ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
+
+from dfeat.errors import UserError
 
 
 def progress(total: int, label: str) -> Any:
@@ -49,3 +51,18 @@ def say(line: str) -> None:
 def leads() -> bool:
     """Whether this process is the first of those that were started together, or alone."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def exit_on_user_error(command: Callable[[], object]) -> None:
+    """Run a command line; on a UserError print its message as one line and exit with its status.
+
+    Interrupted, or with its reader gone, it exits 130.
+    """
+    try:
+        command()
+    except UserError as error:
+        with suppress(OSError):  # the log may lie on the same full disk
+            say(str(error))
+        sys.exit(error.status)
+    except (BrokenPipeError, KeyboardInterrupt):
+        sys.exit(130)

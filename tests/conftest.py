@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from dfeat.settings import Settings, parse, stage_settings
+from dfeat.config import Settings, stage_settings
+from dfeat.section import parse
 
 CPU = torch.device("cpu")
 SHARED = Path(__file__).parents[2] / "shared"

@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 import typer
 
-from dfeat import settings
 from dfeat.cli import app, main
+from dfeat.data.settings import TrainSet
+from dfeat.diffusion.settings import FeaturesStage, InpaintStage, LatentsStage
+from dfeat.evaluation.settings import EvaluateStage
+from dfeat.section import Section, parse
+from dfeat.training.settings import TrainStage
 from tests.conftest import CPU, TINY_BACKBONE, World
-from tests.evaluation.predictions import small_settings, write_predictions
-
-ROOT = Path(__file__).parents[1]
+from tests.report.predictions import small_settings, write_predictions
 
 ROOT = Path(__file__).parents[1]
 VERBS = sorted(command.name or command.callback.__name__.replace("_", "-") for command in app.registered_commands)
@@ -45,13 +47,13 @@ def test_every_verb_has_help_with_an_example(verb: str, monkeypatch: pytest.Monk
     assert f"dfeat {verb}" in " ".join(text.split())
 
 
-READ_BY: dict[str, type[settings.Section]] = {
-    "index": settings.TrainSet,
-    "inpaint": settings.InpaintStage,
-    "latents": settings.LatentsStage,
-    "features": settings.FeaturesStage,
-    "train": settings.TrainStage,
-    "evaluate": settings.EvaluateStage,
+READ_BY: dict[str, type[Section]] = {
+    "index": TrainSet,
+    "inpaint": InpaintStage,
+    "latents": LatentsStage,
+    "features": FeaturesStage,
+    "train": TrainStage,
+    "evaluate": EvaluateStage,
 }
 """The verbs whose example gives settings as JSON, and what reads them."""
 
@@ -69,7 +71,7 @@ def test_the_example_in_the_help_can_be_pasted(verb: str, monkeypatch: pytest.Mo
     for file in given.get("config") or ():
         assert (ROOT / file).is_file()
     if verb in READ_BY:
-        settings.parse(READ_BY[verb], given["settings"])
+        parse(READ_BY[verb], given["settings"])
     else:
         assert given.get("settings") in (None, "{}")
 
@@ -105,7 +107,6 @@ def test_all_settings_are_given_as_files_or_as_json(monkeypatch: pytest.MonkeyPa
             ("latents", "--index", "x", "--view", "clean", "--settings", "{}", "--out", "x", "--shard", "1"),
             "is not i/n",
         ),
-        (("demo-model", "diffusion", "--out", "x"), "needs --index"),
         (("table", "table1", "--results", "r", "--settings", "{x", "--out", "x"), "dfeat: --settings is not JSON"),
         (
             ("inpaint", "--index", "i", "--parts", "p", "--settings", "{x", "--out", "x"),
@@ -228,8 +229,8 @@ def test_features_import_no_timm(world: World, tmp_path: Path) -> None:
 
 
 def test_evaluation_imports_no_diffusers(world: World, tmp_path: Path) -> None:
-    from dfeat.bench.evaluation import write_untrained
-    from dfeat.settings import Backbone
+    from bench.evaluation import write_untrained
+    from dfeat.training.settings import Backbone
 
     model = write_untrained(tmp_path / "model", Backbone(**TINY_BACKBONE), 20, image_size=64)
     settings = json.dumps({"levels": {"dfeat": [0]}, "evaluation": {"crop_pct": 1.0, "batch_size": 32}})

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from dfeat.cli import main
+from dfeat.config import stage_settings
 from dfeat.data.pixels import cache_index, cache_inpainted
-from dfeat.settings import stage_settings
 from dfeat.storage.atomic import write_json
 from dfeat.storage.records import record_path
 from dfeat.verify import verify_run
@@ -147,9 +147,10 @@ def copied(source: Path, target: Path) -> None:
 def evaluated(world: World, points: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with two models of one method, and one of another, evaluated."""
     from dfeat.evaluation.predict import evaluate
-    from dfeat.settings import TrainStage, parse
+    from dfeat.section import parse
     from dfeat.storage.records import read_json
     from dfeat.training.loop import train
+    from dfeat.training.settings import TrainStage
     from dfeat.training.sources import Inputs
 
     root = tmp_path_factory.mktemp("evaluated")

@@ -6,22 +6,11 @@ line as well: a full disk) or of the program. Every heavy import stays in the ve
 
 from __future__ import annotations
 
-import contextlib
-import sys
-
 from dfeat.cli import data, diffusion, models, report, tools  # noqa: F401  (each registers its verbs)
 from dfeat.cli.common import app
-from dfeat.errors import UserError
-from dfeat.progress import say
+from dfeat.progress import exit_on_user_error
 
 
 def main() -> None:
-    """Run the command line; what the user or the machine did wrong is one line on standard error."""
-    try:
-        app()
-    except UserError as error:
-        with contextlib.suppress(OSError):  # the log may lie on the same full disk
-            say(str(error))
-        sys.exit(error.status)
-    except (BrokenPipeError, KeyboardInterrupt):
-        sys.exit(130)
+    """Run the command line."""
+    exit_on_user_error(app)

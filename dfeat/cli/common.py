@@ -11,7 +11,7 @@ import typer
 from dfeat.errors import UserError
 
 if TYPE_CHECKING:
-    from dfeat.settings import Settings
+    from dfeat.config import Settings
 
 app = typer.Typer(
     add_completion=False,
@@ -60,12 +60,13 @@ def check_inputs(**made_by: Iterable[Path | None]) -> None:
 
 def all_settings(config: list[Path] | None, settings: str | None) -> Settings:
     """The settings of `--config` or `--settings`, shards sized; those of config.yaml where neither is given."""
-    from dfeat.doctor.config import read_settings
-    from dfeat.doctor.sizing import sized
-    from dfeat.settings import Settings, parse
+    from dfeat.config import Settings
+    from dfeat.config.files import read_settings
+    from dfeat.costs.sizing import sized
+    from dfeat.section import parse
 
     if settings is None:
-        return read_settings(config or [Path("config.yaml")])
+        return sized(read_settings(config or [Path("config.yaml")]))
     if config:
         raise UserError("give either --config or --settings")
     return sized(parse(Settings, settings, "--settings"))

@@ -24,7 +24,8 @@ def index(
     import json
 
     from dfeat.data.index import build_evaluation_index, build_train_index
-    from dfeat.settings import EvaluationSet, TrainSet, parse
+    from dfeat.data.settings import EvaluationSet, TrainSet
+    from dfeat.section import parse
 
     if name == "train":
         built = build_train_index(parse(TrainSet, settings, "--settings"), out)
@@ -43,7 +44,8 @@ def index(
 def parts(index: IndexFolder, out: Out, settings: SettingsJson = "{}") -> None:
     """Choose the parts to hide: the half of an object's parts that covers the most."""
     from dfeat.occlusion.parts import choose_all
-    from dfeat.settings import PartsStage, parse
+    from dfeat.occlusion.settings import PartsStage
+    from dfeat.section import parse
 
     typer.echo(f"{choose_all(index, parse(PartsStage, settings, '--settings'), out)} images have parts to hide")
 
@@ -57,7 +59,8 @@ def pixels(
 ) -> None:
     """Decode images once into the cache that training and evaluation read."""
     from dfeat.data.pixels import cache_index, cache_inpainted
-    from dfeat.settings import PixelsStage, parse
+    from dfeat.data.settings import PixelsStage
+    from dfeat.section import parse
 
     stage = parse(PixelsStage, settings, "--settings")
     if bool(index) == bool(inpainted):

@@ -39,7 +39,8 @@ def inpaint(
     workers: Workers = 0,
 ) -> None:
     """Fill the chosen parts with the diffusion model, one shard of the training images."""
-    from dfeat.settings import InpaintStage, parse
+    from dfeat.diffusion.settings import InpaintStage
+    from dfeat.section import parse
 
     stage, rows = parse(InpaintStage, settings, "--settings"), shard_of(shard)
     check_inputs(index=[index / "index.csv"], parts=[parts])
@@ -69,7 +70,8 @@ def latents(
     workers: Workers = 0,
 ) -> None:
     """Encode a view of each image once with the VAE; features of any setting start from it."""
-    from dfeat.settings import LatentsStage, parse
+    from dfeat.diffusion.settings import LatentsStage
+    from dfeat.section import parse
 
     stage, rows = parse(LatentsStage, settings, "--settings"), shard_of(shard)
     check_inputs(index=[index / "index.csv"], parts=[parts])
@@ -95,7 +97,8 @@ def features(
     gpus: Gpus = 1,
 ) -> None:
     """Extract intermediate U-Net features with the null prompt from cached latents."""
-    from dfeat.settings import FeaturesStage, parse
+    from dfeat.diffusion.settings import FeaturesStage
+    from dfeat.section import parse
 
     stage = parse(FeaturesStage, settings, "--settings")
     check_inputs(latents=[latents])

@@ -42,7 +42,9 @@ def train(
     gpus: Gpus = 1,
 ) -> None:
     """Fine-tune one backbone by one method with one seed."""
-    from dfeat.settings import METHODS, TrainStage, parse
+    from dfeat.methods import METHODS
+    from dfeat.section import parse
+    from dfeat.training.settings import TrainStage
 
     chosen = next((known for known in METHODS if known == method), None)
     if chosen is None:
@@ -99,7 +101,8 @@ def evaluate(
     gpus: Gpus = 1,
 ) -> None:
     """Predict every image of every set at each of its levels of occlusion."""
-    from dfeat.settings import EvaluateStage, PretrainedStage, parse
+    from dfeat.evaluation.settings import EvaluateStage, PretrainedStage
+    from dfeat.section import parse
 
     shards: dict[str, list[Path]] = {}
     for item in features or []:
@@ -147,7 +150,8 @@ def judge(
     gpus: Gpus = 1,
 ) -> None:
     """Ask models that never saw an inpainted image whether each still shows its class."""
-    from dfeat.settings import EvaluationSettings, parse
+    from dfeat.evaluation.settings import EvaluationSettings
+    from dfeat.section import parse
 
     stage = parse(EvaluationSettings, settings, "--settings")
     check_inputs(
@@ -158,7 +162,7 @@ def judge(
     )
 
     from dfeat.devices import compute_on
-    from dfeat.evaluation.labels import judge as run_judge
+    from dfeat.evaluation.judge import judge as run_judge
 
     device = compute_on(gpus, threads, f"judge {out}")
     typer.echo(f"{run_judge(model, index, pixels, parts, inpainted, stage, out, device)} inpainted images accepted")

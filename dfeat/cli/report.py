@@ -29,12 +29,12 @@ def table(
     settings: AllSettings = None,
 ) -> None:
     """Make a table (csv, md, tex), or claims.md, from the stored predictions; efficiency also reads benchmarks."""
-    from dfeat.doctor.counts import count
-    from dfeat.evaluation.claims import write_claims
-    from dfeat.evaluation.efficiency import write_efficiency
-    from dfeat.evaluation.labels import write_label_preservation
-    from dfeat.evaluation.studies import STUDIES, write_study
-    from dfeat.evaluation.tables import write_table
+    from dfeat.costs.counts import count
+    from dfeat.report.claims.claims import write_claims
+    from dfeat.report.tables.efficiency import write_efficiency
+    from dfeat.report.tables.label_preservation import write_label_preservation
+    from dfeat.report.tables.published import write_table
+    from dfeat.report.tables.studies import STUDIES, write_study
 
     chosen = all_settings(config, settings)
     evaluation = results / "evaluation"
@@ -64,7 +64,7 @@ def ablation(
     settings: AllSettings = None,
 ) -> None:
     """Compare the points of a grid of settings (csv, md), from predictions that `snakemake ablation_NAME` makes."""
-    from dfeat.evaluation.ablation import write_ablation
+    from dfeat.report.tables.ablations import write_ablation
 
     write_ablation(name, results, all_settings(config, settings), out)
 
@@ -84,7 +84,7 @@ def figure(
     settings: AllSettings = None,
 ) -> None:
     """Draw a figure (png, svg)."""
-    from dfeat.evaluation.pictures import draw_figure
+    from dfeat.report.figures.examples import draw_figure
 
     draw_figure(name, results, all_settings(config, settings), out)
 
@@ -102,6 +102,6 @@ def report(
     captions: Annotated[Path, typer.Option(help="folder of <figure or table>.rst")] = Path("workflow/report"),
 ) -> None:
     """Put tables, curves, figures, claims, cost and origin on one page to open in a browser."""
-    from dfeat.evaluation.report import write_report
+    from dfeat.report.page import write_report
 
     write_report(results, all_settings(config, settings), out, captions)

@@ -7,29 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dfeat.cli.common import AllSettings, ConfigFiles, Out, Threads, all_settings, app, example
-from dfeat.errors import UserError
-
-
-@app.command(epilog=example("dfeat bench flops --out out/bench.json"))
-def bench(
-    names: Annotated[list[str] | None, typer.Argument(help="benchmarks to run; none: those without a GPU")] = None,
-    resolution: Annotated[int, typer.Option(min=64, help="flops: side of the image, a multiple of 64")] = 512,
-    rounds: Annotated[int, typer.Option(min=1, help="how often each way is timed; the medians count")] = 5,
-    sizes: Annotated[str, typer.Option(help="scale: numbers of images")] = "1000,4000,16000",
-    threads: Threads = 2,
-    out: Annotated[Path | None, typer.Option(help="where the figures go as JSON")] = None,
-) -> None:
-    """Compare the fast path with its peers: operations counted, times taken side by side in one process."""
-    from dfeat.bench import WITHOUT_GPU, run
-    from dfeat.devices import set_threads
-
-    if resolution % 64:
-        raise UserError(f"--resolution {resolution} is no multiple of 64, which the U-Net's levels need")
-    if not all(size.strip().isdigit() for size in sizes.split(",")):
-        raise UserError(f"--sizes {sizes!r} is no list of numbers, e.g. 1000,4000,16000")
-    set_threads(threads)
-    run(names or WITHOUT_GPU, out, resolution=resolution, rounds=rounds, sizes=[int(size) for size in sizes.split(",")])
+from dfeat.cli.common import AllSettings, ConfigFiles, Out, all_settings, app, example
 
 
 @app.command(epilog=example("dfeat demo-data --out out/demo-data"))
@@ -46,38 +24,6 @@ def demo_data(
 
     write_demo_data(out, seed=seed, train=train, val=val, real=real, parts=parts)
     typer.echo(f"PartImageNet, imagenet/val and dfeat, as drawn objects, in {out}")
-
-
-@app.command(epilog=example("dfeat demo-model diffusion --index results/demo/data/train --minutes 90 --out out/model"))
-def demo_model(
-    part: Annotated[str, typer.Argument(help="diffusion, decoder (of a diffusion model), or a backbone of --settings")],
-    out: Out,
-    index: Annotated[Path | None, typer.Option(help="the train set's index, for the diffusion model")] = None,
-    settings: Annotated[
-        str, typer.Option(help="a backbone, as JSON: its entry of training.backbones in config.yaml")
-    ] = "{}",
-    start: Annotated[Path | None, typer.Option(help="what is trained further: a model's folder, or weights")] = None,
-    minutes: Annotated[float, typer.Option(min=0.01, help="training time of the diffusion model")] = 90,
-    steps: Annotated[int, typer.Option(min=1, help="training length of a decoder")] = 2500,
-    epochs: Annotated[int, typer.Option(min=1, help="training length of a backbone")] = 40,
-    seed: int = 0,
-    threads: Threads = 2,
-) -> None:
-    """Train a model that ships with the package: the latent diffusion model, or a backbone."""
-    from dfeat.demo.models import train_backbone, train_decoder, train_diffusion
-    from dfeat.devices import set_threads
-
-    set_threads(threads)
-    if part not in ("diffusion", "decoder"):
-        train_backbone(part, settings, out, epochs, seed, start)
-    elif index is None:
-        raise UserError("the diffusion model needs --index, the train set's index: it is trained on those images alone")
-    elif part == "diffusion":
-        train_diffusion(index, out, minutes, seed, start)
-    elif start is None:
-        raise UserError("a decoder needs --start, the folder of the diffusion model that it is trained further in")
-    else:
-        train_decoder(index, out, steps, seed, start)
 
 
 @app.command(epilog=example("dfeat doctor --config config.yaml --config config/single-gpu.yaml"))
@@ -110,8 +56,8 @@ def plan(
     """Estimate FLOPs, bytes and GPU-hours of each step of the configured run on a device, before anything is computed."""
     import json
 
+    from dfeat.costs.plan import as_plain, as_text, make_plan
     from dfeat.doctor import images_of
-    from dfeat.doctor.plan import as_plain, as_text, make_plan
 
     chosen = all_settings(config, settings)
     made = make_plan(chosen, images_of(chosen), device or chosen.resources.device)
@@ -121,7 +67,7 @@ def plan(
 @app.command(epilog=example("dfeat schema --out workflow/schemas/config.schema.json"))
 def schema(out: Out) -> None:
     """Write the JSON Schema of config.yaml."""
-    from dfeat.settings import config_schema
+    from dfeat.config import config_schema
     from dfeat.storage.atomic import write_text
 
     write_text(out, config_schema())

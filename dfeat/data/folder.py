@@ -15,9 +15,10 @@ from pathlib import PurePosixPath
 from dfeat.data.classes import ClassFinder
 from dfeat.data.images import is_image_name
 from dfeat.data.records import Candidate, ClassInfo, Problems
+from dfeat.data.settings import EvaluationSet
 from dfeat.data.sources import Source
 from dfeat.errors import UserError
-from dfeat.settings import EvaluationSet, safe_inside
+from dfeat.section import safe_inside
 
 MANIFEST = "manifest.csv"
 

@@ -12,9 +12,9 @@ from dfeat.data.classes import is_wnid
 from dfeat.data.images import is_image_name
 from dfeat.data.labels import Labels, read_labels
 from dfeat.data.records import Candidate, ClassInfo, Problems
+from dfeat.data.settings import EvaluationSet
 from dfeat.data.sources import Source
 from dfeat.errors import UserError
-from dfeat.settings import EvaluationSet
 
 
 def read_imagenet(

@@ -25,11 +25,11 @@ from dfeat.data.imagenet import read_imagenet
 from dfeat.data.images import decode, inspect, is_image_name
 from dfeat.data.partimagenet import TrainData, read_partimagenet
 from dfeat.data.records import INDEX_COLUMNS, Candidate, ClassInfo, Problems, Record, part_key, table_text
+from dfeat.data.settings import EvaluationSet, TrainSet
 from dfeat.data.sources import Source
 from dfeat.errors import UserError
 from dfeat.progress import progress
 from dfeat.randomness import seed_for
-from dfeat.settings import EvaluationSet, TrainSet
 from dfeat.storage.atomic import json_bytes, write_files
 from dfeat.storage.provenance import file_digest, settings_text
 from dfeat.storage.records import read_bytes, read_text

@@ -13,7 +13,7 @@ from dfeat.data.images import is_image_name
 from dfeat.data.records import Problems
 from dfeat.data.sources import Source
 from dfeat.errors import UserError
-from dfeat.settings import safe_inside
+from dfeat.section import safe_inside
 
 
 class Locator:

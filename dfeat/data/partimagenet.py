@@ -30,10 +30,10 @@ from dfeat.data.images import inspect
 from dfeat.data.locate import Locator
 from dfeat.data.records import Candidate, Problems, text_of
 from dfeat.data.segmentation import whole_number
+from dfeat.data.settings import TrainSet
 from dfeat.data.sources import Source
 from dfeat.errors import UserError
 from dfeat.progress import progress
-from dfeat.settings import TrainSet
 
 MAX_SIDE = 2**31
 

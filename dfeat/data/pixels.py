@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dfeat.data.index import index_digest, read_index
+from dfeat.data.settings import PixelsStage
 from dfeat.errors import UserError
 from dfeat.progress import progress
-from dfeat.settings import PixelsStage
 from dfeat.storage.atomic import reserve, staged
 from dfeat.storage.provenance import settings_text
 from dfeat.storage.records import recorded_digests

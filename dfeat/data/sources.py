@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from dfeat.errors import UserError
-from dfeat.settings import safe_inside
+from dfeat.section import safe_inside
 from dfeat.storage.records import FOLDER
 
 MAX_FILE: Final = 1 << 30

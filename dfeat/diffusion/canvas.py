@@ -15,10 +15,10 @@ from dfeat.data.crops import view_keys
 from dfeat.data.index import Record
 from dfeat.data.pixels import resize
 from dfeat.diffusion.crops import Square
+from dfeat.diffusion.settings import InpaintSettings
 from dfeat.errors import UserError
 from dfeat.occlusion.paint import black_out, replace
 from dfeat.randomness import seed_for
-from dfeat.settings import InpaintSettings
 
 
 @dataclass(frozen=True)

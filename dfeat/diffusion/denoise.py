@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from dfeat.diffusion.schedule import Pass
+from dfeat.diffusion.settings import InpaintSettings
 from dfeat.errors import UserError
-from dfeat.settings import InpaintSettings
 
 
 class Denoiser:

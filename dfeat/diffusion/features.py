@@ -24,11 +24,11 @@ from dfeat.diffusion.inputs import checked_batch_size, checked_images, one_each
 from dfeat.diffusion.latents import encode
 from dfeat.diffusion.layout import find_model
 from dfeat.diffusion.models import DiffusionModel, compile_model, load_model
+from dfeat.diffusion.settings import FeatureSettings, FeaturesStage, ModelSource
 from dfeat.diffusion.stream import Done, Waiting, fetched, gathered, padded, to_device
 from dfeat.errors import UserError
 from dfeat.progress import progress
 from dfeat.randomness import seed_for
-from dfeat.settings import FeatureSettings, FeaturesStage, ModelSource
 from dfeat.storage.shards import Shard, read_shard, write_shard
 
 RECIPE: Final = 2
@@ -91,7 +91,7 @@ class FeatureExtractor:
     ) -> Self:
         """Load the model from a folder or Hub id; it can then be called on images."""
         from dfeat.devices import pick_device
-        from dfeat.settings import parse
+        from dfeat.section import parse
 
         source = parse(ModelSource, {"path": str(path), "precision": precision, "revision": revision}, "model")
         settings = parse(

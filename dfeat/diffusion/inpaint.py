@@ -43,11 +43,11 @@ from dfeat.diffusion.inputs import (
 from dfeat.diffusion.latents import part_of, to_model_range
 from dfeat.diffusion.models import DiffusionModel, compile_model, load_model
 from dfeat.diffusion.schedule import passes
+from dfeat.diffusion.settings import InpaintSettings, InpaintStage, ModelSource
 from dfeat.diffusion.stream import Done, Waiting, fetched, padded, prepared, to_device
 from dfeat.errors import UserError
 from dfeat.occlusion.parts import Parts, read_parts
 from dfeat.progress import progress
-from dfeat.settings import InpaintSettings, InpaintStage, ModelSource
 from dfeat.storage.shards import Shard, write_shard
 
 RECIPE: Final = 2
@@ -84,7 +84,7 @@ class Inpainter:
     ) -> Self:
         """Load the model from a folder or Hub id; `settings` are those of config.yaml's diffusion.inpaint."""
         from dfeat.devices import pick_device
-        from dfeat.settings import parse
+        from dfeat.section import parse
 
         source = parse(ModelSource, {"path": str(path), "precision": precision, "revision": revision}, "model")
         chosen = parse(InpaintSettings, settings, "inpaint")

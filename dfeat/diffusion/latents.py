@@ -24,6 +24,7 @@ from dfeat.data.index import Index, Record, index_digest, read_index
 from dfeat.data.pixels import evaluation_crop, resize
 from dfeat.diffusion.fitting import Fitting
 from dfeat.diffusion.models import compile_model, load_model
+from dfeat.diffusion.settings import LatentsStage
 from dfeat.diffusion.stream import Done, Waiting, fetched, gathered, padded, prepared, to_device
 from dfeat.errors import UserError
 from dfeat.occlusion.paint import black_out
@@ -32,7 +33,6 @@ from dfeat.occlusion.patches import scale_mask
 from dfeat.occlusion.views import TestOcclusion
 from dfeat.progress import progress
 from dfeat.randomness import rng_for
-from dfeat.settings import LatentsStage
 from dfeat.storage.shards import Shard, write_shard
 
 RECIPE: Final = 2

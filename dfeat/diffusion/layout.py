@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from dfeat.diffusion.settings import ModelSource
 from dfeat.errors import UserError
-from dfeat.settings import ModelSource
 from dfeat.storage.provenance import combined_digest, file_digest
 
 Use = Literal["latents", "features", "inpaint"]

@@ -14,10 +14,10 @@ from typing import Any, Final
 import torch
 
 from dfeat.diffusion.layout import COMPONENTS, WEIGHTED, ModelFiles, Use, check_pairing, combined, find_model
+from dfeat.diffusion.settings import ModelSource
 from dfeat.diffusion.single_file import build_component, read_checkpoint
 from dfeat.errors import UserError
 from dfeat.progress import bars_of_libraries, say
-from dfeat.settings import ModelSource
 
 DTYPES: Final = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dfeat.settings import InpaintSettings
+from dfeat.diffusion.settings import InpaintSettings
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from dfeat.doctor.costs import Cost, estimate
+from dfeat.config import Settings
+from dfeat.costs.estimate import Cost, estimate
 from dfeat.doctor.machine import bytes_in, devices_held, devices_seen, free_bytes, installed_versions
 from dfeat.doctor.sets import SetReport, look_at_index, look_at_set, sets_of
 from dfeat.doctor.weights import WeightsReport, look_at_weights
-from dfeat.settings import Settings
 
 FOLDERS: Final = {
     "pixels": "data",

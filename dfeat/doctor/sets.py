@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from dfeat.config import Settings
+from dfeat.data.settings import EvaluationSet, TrainSet
 from dfeat.errors import UserError
-from dfeat.settings import EvaluationSet, Settings, TrainSet
 
 MEND: Final = {
     "file": "fetch the file again",

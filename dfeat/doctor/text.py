@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from dfeat.config import Settings
+from dfeat.costs.estimate import EFFICIENCY, PEAK, card_of, is_small
 from dfeat.doctor import Report
-from dfeat.doctor.costs import EFFICIENCY, PEAK, card_of, is_small
 from dfeat.doctor.sets import SetReport
 from dfeat.doctor.weights import WeightsReport
-from dfeat.settings import Settings
 
 
 def as_plain(report: Report) -> dict[str, Any]:

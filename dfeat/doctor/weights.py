@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from dfeat.config import Settings
 from dfeat.diffusion.layout import COMPONENTS, check_pairing, combined, local_files
+from dfeat.diffusion.settings import ModelSource
 from dfeat.errors import UserError
-from dfeat.settings import ModelSource, Settings
 from dfeat.storage.provenance import file_digest
 from dfeat.training.weights import weights_path
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from dfeat.settings import Backbone
 from dfeat.storage.origin import Origin, read_origin
+from dfeat.training.settings import Backbone
 
 PREDICTIONS: Final = "predictions.json"
 _OF_MODEL: Final = {"method": str, "backbone": dict, "seed": int, "model": str}

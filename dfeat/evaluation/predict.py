@@ -24,16 +24,18 @@ from dfeat.data.pixels import PixelCache, evaluation_crop
 from dfeat.errors import UserError
 from dfeat.evaluation.origins import PREDICTIONS, said_of_model
 from dfeat.evaluation.pretrained import PretrainedModel
+from dfeat.evaluation.settings import EvaluateStage, PretrainedStage
 from dfeat.occlusion.paint import black_out
 from dfeat.occlusion.views import TestOcclusion
 from dfeat.progress import progress
-from dfeat.settings import EvaluateStage, PretrainedStage, TrainStage, parse
+from dfeat.section import parse
 from dfeat.storage.atomic import write_files
 from dfeat.storage.origin import origin_bytes
 from dfeat.storage.provenance import bytes_digest
 from dfeat.storage.records import read_bytes, read_json, refusal
 from dfeat.storage.shards import Rows, read_rows
 from dfeat.training.network import Classifier, normalised
+from dfeat.training.settings import TrainStage
 from dfeat.training.sources import features_identity
 
 RECIPE: Final = 2

@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 
 from dfeat.data.records import ClassInfo
-from dfeat.evaluation.paper import PRETRAINED
-from dfeat.settings import Backbone
+from dfeat.methods import PRETRAINED
 from dfeat.storage.provenance import file_digest
 from dfeat.training.network import build_pretrained, channel_statistics, normalised, restricted_logits
+from dfeat.training.settings import Backbone
 from dfeat.training.weights import weights_file
 
 

@@ -25,7 +25,7 @@ from pycocotools import mask as coco_mask
 from dfeat.data.index import index_digest, read_index
 from dfeat.data.segmentation import decode_counts
 from dfeat.errors import UserError
-from dfeat.settings import PartsStage
+from dfeat.occlusion.settings import PartsStage
 from dfeat.storage.atomic import write_json
 from dfeat.storage.records import read_json, refusal
 

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dfeat.errors import UserError
+from dfeat.occlusion.settings import OcclusionSettings
 from dfeat.randomness import rng_for
-from dfeat.settings import OcclusionSettings
 
 
 def drop_grid(side: int, patch: int, share: float, rng: np.random.Generator) -> NDArray[np.bool_]:

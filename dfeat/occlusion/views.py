@@ -17,10 +17,11 @@ from pycocotools import mask as coco_mask
 from dfeat.data.index import Index, Record
 from dfeat.data.pixels import evaluation_crop
 from dfeat.data.records import part_of_key
+from dfeat.data.settings import Study
 from dfeat.errors import UserError
 from dfeat.occlusion.parts import Rle, part_rles, rle_mask
 from dfeat.occlusion.patches import drop_for
-from dfeat.settings import OcclusionSettings, Study
+from dfeat.occlusion.settings import OcclusionSettings
 from dfeat.storage.records import read_bytes
 
 

@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dfeat.data.crops import Crop, random_crop, view_key, view_keys
+from dfeat.methods import Method
 from dfeat.occlusion.paint import black_out, cutmix_box, mask_image, partner_order, replace
 from dfeat.randomness import rng_for
-from dfeat.settings import Method, TrainingSettings
 from dfeat.storage.shards import Rows
+from dfeat.training.settings import TrainingSettings
 from dfeat.training.sources import Sources
 
 

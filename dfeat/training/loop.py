@@ -22,15 +22,16 @@ from torch import Tensor, nn
 from dfeat.data.index import index_digest
 from dfeat.diffusion.stream import Done, Waiting
 from dfeat.errors import UserError
+from dfeat.methods import Method
 from dfeat.progress import progress, say
 from dfeat.randomness import seed_for
-from dfeat.settings import Method, TrainingSettings, TrainStage
 from dfeat.storage.atomic import json_bytes, remove, write_files
 from dfeat.storage.provenance import bytes_digest, file_digest, settings_text, versions
 from dfeat.training.checkpoint import TERMINATED, State, ignore_stop, resume, save_checkpoint, told_to_stop
 from dfeat.training.dataset import Batch, TrainingBatches
 from dfeat.training.losses import eq1
 from dfeat.training.network import Classifier, build_backbone, normalised, start_from_pretrained_head
+from dfeat.training.settings import TrainingSettings, TrainStage
 from dfeat.training.sources import Inputs, Sources, features_identity, read_sources
 from dfeat.training.team import Team
 from dfeat.training.weights import weights_file

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dfeat.data.classes import imagenet_wnids
 from dfeat.errors import UserError
-from dfeat.settings import Backbone
+from dfeat.training.settings import Backbone
 from dfeat.training.weights import weights_file, weights_path
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]

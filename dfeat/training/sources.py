@@ -17,12 +17,13 @@ from dfeat.data.crops import view_keys
 from dfeat.data.index import index_digest, read_index
 from dfeat.data.pixels import PixelCache
 from dfeat.errors import UserError
+from dfeat.methods import Method
 from dfeat.occlusion.parts import Parts, read_parts
-from dfeat.settings import Method, TrainingSettings
 from dfeat.storage.origin import read_origin
 from dfeat.storage.provenance import bytes_digest
 from dfeat.storage.records import read_text, refusal
 from dfeat.storage.shards import Rows, read_rows
+from dfeat.training.settings import TrainingSettings
 
 
 @dataclass(frozen=True)

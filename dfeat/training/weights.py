@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from dfeat.errors import UserError
-from dfeat.settings import Backbone
+from dfeat.training.settings import Backbone
 
 HEADS = ("head.fc.weight", "head.weight", "classifier.weight", "fc.weight")
 """What timm's models call the last linear layer."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dfeat.bench import run
+from bench import run
 from dfeat.errors import UserError
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from dfeat.bench.architectures import stable_diffusion_21
-from dfeat.bench.gpu import described, measure, run
+from bench.architectures import stable_diffusion_21
+from bench.gpu import described, measure, run
+from dfeat.config import Settings
 from dfeat.errors import UserError
-from dfeat.settings import Settings, parse
+from dfeat.section import parse
 from tests.conftest import CPU, TINY_BACKBONE
 
 

@@ -6,10 +6,11 @@ import csv
 import json
 from pathlib import Path
 
-from dfeat.bench.index import CLASSES, PARTS, overlapping, run, write_set
+from bench.index import CLASSES, PARTS, overlapping, run, write_set
 from dfeat.data.index import build_train_index
+from dfeat.data.settings import TrainSet
 from dfeat.occlusion.parts import choice_row, part_rles
-from dfeat.settings import PartsStage, TrainSet
+from dfeat.occlusion.settings import PartsStage
 
 
 def test_the_drawn_set_has_all_classes_and_categories_and_no_problems(tmp_path: Path) -> None:

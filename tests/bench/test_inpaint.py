@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import yaml
 
-from dfeat.bench.inpaint import FAST, PAPER, cost, difference, scenes
-from dfeat.settings import InpaintSettings
+from bench.inpaint import FAST, PAPER, cost, difference, scenes
+from dfeat.diffusion.settings import InpaintSettings
 
 
 def test_a_picture_is_no_distance_from_itself_and_noise_is_far(rng: np.random.Generator) -> None:

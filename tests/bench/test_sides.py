@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from dfeat.bench import evaluation, reading, rows, scale, training
-from dfeat.bench.index import measured
-from dfeat.bench.photographs import write_photographs
+from bench import evaluation, reading, rows, scale, training
+from bench.index import measured
+from bench.photographs import write_photographs
 from dfeat.errors import UserError
 
 

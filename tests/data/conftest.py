@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dfeat.settings import TrainSet
+from dfeat.data.settings import TrainSet
 
 MACAQUE, TENCH, CAR = "n02487347", "n01440764", "n02958343"
 SQUARE = [2.0, 2.0, 12.0, 2.0, 12.0, 12.0, 2.0, 12.0]

@@ -12,8 +12,8 @@ import pytest
 
 from dfeat.data.classes import imagenet_wnids
 from dfeat.data.index import Index, build_evaluation_index, build_train_index, read_index
+from dfeat.data.settings import EvaluationSet
 from dfeat.errors import UserError
-from dfeat.settings import EvaluationSet
 
 from .conftest import MACAQUE, TENCH, encoded, problems_of, train_set, write, zipped
 

@@ -16,7 +16,7 @@ from dfeat.data import sources
 from dfeat.data.classes import ClassFinder, class_infos, imagenet_wnids, prompt_name
 from dfeat.data.sources import Source
 from dfeat.errors import UserError
-from dfeat.settings import safe_inside
+from dfeat.section import safe_inside
 
 from .conftest import write, zipped
 

@@ -19,7 +19,7 @@ from pycocotools.coco import COCO
 from dfeat.data.index import Index, build_train_index, read_index
 from dfeat.errors import UserError
 from dfeat.occlusion.parts import choose_all
-from dfeat.settings import PartsStage
+from dfeat.occlusion.settings import PartsStage
 
 from .conftest import MACAQUE, SQUARE, TENCH, coco, encoded, problems_of, train_set, write, zipped
 

@@ -15,14 +15,16 @@ from dfeat.data.crops import image_key, view_key
 from dfeat.data.index import index_digest, read_index
 from dfeat.data.pixels import PixelCache, cache_inpainted
 from dfeat.diffusion.inpaint import inpaint_shard
+from dfeat.diffusion.settings import InpaintStage
 from dfeat.errors import UserError
-from dfeat.evaluation.sheet import read_inpainted
 from dfeat.occlusion.parts import read_parts
-from dfeat.settings import InpaintStage, TrainingSettings, parse
+from dfeat.report.figures.sheet import read_inpainted
+from dfeat.section import parse
 from dfeat.storage.origin import origin_bytes
 from dfeat.storage.provenance import settings_text
 from dfeat.storage.shards import Shard, read_shard
 from dfeat.training.dataset import TrainingBatches, cut
+from dfeat.training.settings import TrainingSettings
 from dfeat.training.sources import Inputs, read_sources
 from dfeat.verify import verify_run
 from tests.conftest import CPU, World

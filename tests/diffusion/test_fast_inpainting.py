@@ -16,8 +16,9 @@ from dfeat.diffusion.crops import around, sides
 from dfeat.diffusion.denoise import forward_keeping, forward_shallow
 from dfeat.diffusion.inpaint import inpaint_shard
 from dfeat.diffusion.schedule import Pass, passes
+from dfeat.diffusion.settings import InpaintSettings, InpaintStage
 from dfeat.errors import UserError
-from dfeat.settings import InpaintSettings, InpaintStage, parse
+from dfeat.section import parse
 from dfeat.storage.shards import read_shard
 from tests.conftest import CPU, World
 from tests.diffusion.test_inpaint import PROMPTS, scene

@@ -13,8 +13,8 @@ from dfeat.data.classes import class_infos
 from dfeat.diffusion import Inpainter
 from dfeat.diffusion.canvas import paste_known
 from dfeat.diffusion.inpaint import _class_names, inpaint_shard
+from dfeat.diffusion.settings import InpaintSettings
 from dfeat.errors import UserError
-from dfeat.settings import InpaintSettings
 from dfeat.storage.shards import read_shard
 from tests.conftest import CPU, World
 

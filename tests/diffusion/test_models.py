@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from dfeat.diffusion.layout import check_pairing, find_model
 from dfeat.diffusion.models import DiffusionModel, load_model
+from dfeat.diffusion.settings import ModelSource
 from dfeat.errors import UserError
-from dfeat.settings import ModelSource
 from dfeat.storage.provenance import file_digest
 from tests.conftest import CPU
 from tests.diffusion.original_layout import whole_checkpoint
@@ -78,7 +78,7 @@ def test_a_single_file_gives_the_weights_of_the_folder(
     assert single.digests["single"] == file_digest(file)
     images = np.zeros((1, 64, 64, 3), np.uint8)
     from dfeat.diffusion.inpaint import Inpainter
-    from dfeat.settings import InpaintSettings
+    from dfeat.diffusion.settings import InpaintSettings
 
     filled = Inpainter(single, InpaintSettings(steps=2))(images, images[..., 0] == 0, ["A class of tiger"])
     assert filled.shape == images.shape

@@ -13,13 +13,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from dfeat.bench.architectures import write_stable_diffusion_21
+from bench.architectures import write_stable_diffusion_21
 from dfeat.diffusion.features import FeatureExtractor
 from dfeat.diffusion.inpaint import Inpainter
 from dfeat.diffusion.latents import encode
 from dfeat.diffusion.models import load_model
+from dfeat.diffusion.settings import FeatureSettings, InpaintSettings, ModelSource
 from dfeat.errors import UserError
-from dfeat.settings import FeatureSettings, InpaintSettings, ModelSource
 from tests.conftest import CPU
 
 pytestmark = pytest.mark.slow

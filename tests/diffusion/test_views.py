@@ -11,9 +11,10 @@ from dfeat.data.crops import Crop, view_key
 from dfeat.data.index import read_index
 from dfeat.diffusion.features import extract_features
 from dfeat.diffusion.latents import encode_view
-from dfeat.settings import FeaturesStage, LatentsStage, TrainStage
+from dfeat.diffusion.settings import FeaturesStage, LatentsStage
 from dfeat.storage.shards import read_shard
 from dfeat.training.dataset import TrainingBatches, cut, cut_mask
+from dfeat.training.settings import TrainStage
 from dfeat.training.sources import Inputs, read_sources
 from tests.conftest import CPU, World
 

@@ -14,13 +14,14 @@ import pytest
 
 import dfeat.doctor
 from dfeat.cli import main
+from dfeat.config import Settings
+from dfeat.config.files import read_settings
+from dfeat.costs.estimate import PEAK, estimate
 from dfeat.data.classes import imagenet_wnids
 from dfeat.doctor import examine, missing_inputs
-from dfeat.doctor.config import read_settings
-from dfeat.doctor.costs import PEAK, estimate
 from dfeat.doctor.text import as_plain, as_text
 from dfeat.errors import UserError
-from dfeat.settings import Settings, parse
+from dfeat.section import parse
 from tests.conftest import World
 
 REPOSITORY = Path(__file__).parents[2]

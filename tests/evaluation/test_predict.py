@@ -14,10 +14,10 @@ from dfeat.data.index import read_index
 from dfeat.data.pixels import PixelCache, evaluation_crop
 from dfeat.errors import UserError
 from dfeat.evaluation.predict import _predict_set, evaluate
+from dfeat.evaluation.settings import EvaluateStage
 from dfeat.occlusion.paint import black_out
 from dfeat.occlusion.patches import drop_for
 from dfeat.occlusion.views import TestOcclusion
-from dfeat.settings import EvaluateStage
 from tests.conftest import CPU, World
 
 LEVELS = {0: None, 40: None, 80: None}

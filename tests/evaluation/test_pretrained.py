@@ -12,20 +12,21 @@ import torch
 from safetensors.torch import save_file
 from timm import create_model
 
+from dfeat.config import stage_settings
 from dfeat.data.classes import imagenet_wnids
 from dfeat.data.index import read_index
 from dfeat.data.pixels import PixelCache, evaluation_crop
 from dfeat.errors import UserError
-from dfeat.evaluation.layout import read_rows
 from dfeat.evaluation.predict import evaluate_pretrained
-from dfeat.evaluation.tables import write_table
-from dfeat.settings import Backbone, parse, stage_settings
+from dfeat.report.tables.layout import read_rows
+from dfeat.report.tables.published import write_table
+from dfeat.section import parse
 from dfeat.storage.provenance import file_digest
 from dfeat.training.network import build_pretrained, normalised
+from dfeat.training.settings import Backbone
 from dfeat.training.weights import has_imagenet_head
 from tests.conftest import CPU, TINY_BACKBONE, World
-
-from .predictions import small_settings, write_origin, write_predictions
+from tests.report.predictions import small_settings, write_origin, write_predictions
 
 
 @pytest.fixture(scope="module")

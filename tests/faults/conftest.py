@@ -13,10 +13,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from dfeat.settings import Settings, TrainStage, parse
+from dfeat.config import Settings
+from dfeat.section import parse
 from dfeat.storage.provenance import settings_text
+from dfeat.training.settings import TrainStage
 from tests.conftest import TINY_BACKBONE, World
-from tests.evaluation.predictions import small_settings, write_predictions
+from tests.report.predictions import small_settings, write_predictions
 
 from .jobs import Job, artifacts
 

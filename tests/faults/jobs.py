@@ -49,7 +49,12 @@ def _run(words: list[str], log: str) -> None:
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     sys.argv = ["dfeat", *words]
-    from dfeat.cli import main
+    if words[0] == "demo-model":  # the tool beside the package
+        from tools.demo_models.__main__ import main
+
+        del sys.argv[1]
+    else:
+        from dfeat.cli import main
 
     main()
 

@@ -17,31 +17,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from dfeat.config import Settings
+from dfeat.config.files import lay_over
 from dfeat.data.annotations import Part, clean_part
 from dfeat.data.index import build_evaluation_index, build_train_index, read_index
 from dfeat.data.pixels import PixelCache, cache_index
 from dfeat.data.records import Problems
+from dfeat.data.settings import EvaluationSet, PixelsStage, TrainSet
 from dfeat.data.sources import Source
-from dfeat.doctor.config import lay_over
+from dfeat.diffusion.settings import FeaturesStage, InpaintStage, LatentsStage
 from dfeat.errors import UserError
-from dfeat.settings import (
-    EvaluateStage,
-    EvaluationSet,
-    EvaluationSettings,
-    FeaturesStage,
-    InpaintStage,
-    LatentsStage,
-    PartsStage,
-    PixelsStage,
-    PretrainedStage,
-    Section,
-    Settings,
-    TrainSet,
-    TrainStage,
-    parse,
-)
+from dfeat.evaluation.settings import EvaluateStage, EvaluationSettings, PretrainedStage
+from dfeat.occlusion.settings import PartsStage
+from dfeat.section import Section, parse
 from dfeat.storage.atomic import write_text
 from dfeat.storage.records import read_json
+from dfeat.training.settings import TrainStage
 from tests.data.conftest import TENCH, coco, encoded, problems_of, train_set, write
 
 from .conftest import Tried

@@ -13,20 +13,20 @@ import pytest
 from dfeat.data.index import read_index
 from dfeat.data.pixels import PixelCache
 from dfeat.errors import UserError
-from dfeat.evaluation.cost import cost_claim
-from dfeat.evaluation.labels import read_verdicts
-from dfeat.evaluation.layout import read_rows as read_table
+from dfeat.evaluation.judge import read_verdicts
 from dfeat.evaluation.origins import read_predictions_origin, read_verdicts_origin
 from dfeat.evaluation.predict import TrainedModel
-from dfeat.evaluation.report.page import read_gallery
-from dfeat.evaluation.results import load_predictions
 from dfeat.occlusion.parts import choose_all, read_parts
-from dfeat.settings import Backbone
+from dfeat.report.claims.cost_claim import cost_claim
+from dfeat.report.numbers.results import load_predictions
+from dfeat.report.page.page import read_gallery
+from dfeat.report.tables.layout import read_rows as read_table
 from dfeat.storage.records import read_bytes, record_path
 from dfeat.storage.shards import read_shard
+from dfeat.training.settings import Backbone
 from dfeat.training.sources import Inputs
 from tests.conftest import CPU, World
-from tests.evaluation.predictions import small_settings, write_predictions
+from tests.report.predictions import small_settings, write_predictions
 
 from .conftest import Tried
 
@@ -123,8 +123,9 @@ def test_a_damaged_checkpoint_is_not_gone_on_from(
     world: World, stages: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tried: Tried
 ) -> None:
     """The training starts over, and ends as an undisturbed one."""
-    from dfeat.settings import TrainStage, parse
+    from dfeat.section import parse
     from dfeat.training import loop
+    from dfeat.training.settings import TrainStage
 
     stage = parse(TrainStage, stages["train"])
     inputs = Inputs(world.train, world.train / "pixels.h5", world.parts)

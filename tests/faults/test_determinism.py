@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from dfeat.settings import METHODS, Settings, parse
+from dfeat.config import Settings
+from dfeat.methods import METHODS
+from dfeat.section import parse
 from dfeat.verify import verify_run
 from tests.conftest import World
 from tests.workflow.test_snakemake import ROOT

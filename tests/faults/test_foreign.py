@@ -10,9 +10,10 @@ import pytest
 
 from dfeat.errors import UserError
 from dfeat.evaluation.predict import evaluate
-from dfeat.settings import TrainStage, parse
+from dfeat.section import parse
 from dfeat.storage.shards import Shard, read_shard, write_shard
 from dfeat.training import loop
+from dfeat.training.settings import TrainStage
 from dfeat.training.sources import Inputs
 from tests.conftest import CPU, World
 

@@ -21,22 +21,24 @@ import pytest
 import torch
 from PIL import Image
 
+from dfeat.config import Settings
 from dfeat.data import images, locate, sources
 from dfeat.data.images import decode
 from dfeat.data.locate import Locator
 from dfeat.data.records import Problems
+from dfeat.data.settings import TrainSet
 from dfeat.data.sources import Source
 from dfeat.diffusion import single_file
 from dfeat.errors import UserError
-from dfeat.evaluation.report import page, write_report
-from dfeat.settings import Settings, TrainSet, parse
+from dfeat.report.page import page, write_report
+from dfeat.section import parse
 from dfeat.storage import shards
 from dfeat.storage.records import record_path
 from dfeat.storage.shards import Shard, read_shard, write_shard
 from dfeat.training import network
 from tests.data.conftest import encoded
-from tests.evaluation.predictions import small_settings
-from tests.evaluation.test_report import EVIL, write_run
+from tests.report.predictions import small_settings
+from tests.report.test_report import EVIL, write_run
 
 from .conftest import Tried
 

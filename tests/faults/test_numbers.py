@@ -15,12 +15,13 @@ from dfeat.diffusion.features import extract_features
 from dfeat.diffusion.inpaint import inpaint_shard
 from dfeat.errors import UserError
 from dfeat.evaluation.predict import evaluate
-from dfeat.settings import Section, TrainStage, parse
+from dfeat.section import Section, parse
 from dfeat.storage.atomic import json_bytes, write_files
 from dfeat.storage.provenance import bytes_digest
 from dfeat.storage.records import read_json
 from dfeat.storage.shards import Shard, write_shard
 from dfeat.training import loop
+from dfeat.training.settings import TrainStage
 from dfeat.training.sources import Inputs
 from tests.conftest import CPU, World
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from dfeat.diffusion.layout import find_model
+from dfeat.diffusion.settings import ModelSource
 from dfeat.errors import UserError
-from dfeat.settings import ModelSource
 from tests.conftest import TINY_BACKBONE
 
 from .conftest import Tried
@@ -83,9 +83,9 @@ def test_timms_weights_in_the_cache_are_found_offline_and_pinned(
     from safetensors.torch import save_file
     from timm import create_model
 
-    from dfeat.settings import Backbone
     from dfeat.storage.provenance import file_digest
     from dfeat.training.network import build_backbone
+    from dfeat.training.settings import Backbone
     from dfeat.training.weights import weights_file
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))

@@ -11,11 +11,11 @@ import dfeat.cli
 import dfeat.demo.worlds
 import dfeat.diffusion.features
 import dfeat.diffusion.inpaint
-import dfeat.evaluation.figures
-import dfeat.evaluation.pictures
 import dfeat.evaluation.predict
-import dfeat.evaluation.tables
 import dfeat.occlusion.parts
+import dfeat.report.figures.curves
+import dfeat.report.figures.examples
+import dfeat.report.tables.published
 import dfeat.training.loop  # noqa: F401
 
 with contextlib.suppress(AttributeError):  # classes that these libraries import when they are first asked for

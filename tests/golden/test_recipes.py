@@ -42,7 +42,7 @@ def parts() -> str:
 
 def patches() -> str:
     from dfeat.occlusion.patches import drop_for
-    from dfeat.settings import OcclusionSettings
+    from dfeat.occlusion.settings import OcclusionSettings
 
     masks = [
         drop_for(OcclusionSettings(protocol=protocol), "n1_2", 40, 224, (333, 500), 0.875)
@@ -68,9 +68,9 @@ def drawings() -> str:
 def training() -> str:
     from dfeat.data.crops import Crop
     from dfeat.occlusion.paint import partner_order
-    from dfeat.settings import TrainingSettings
     from dfeat.training.dataset import cut, cut_mask
     from dfeat.training.loop import learning_rate
+    from dfeat.training.settings import TrainingSettings
 
     settings = TrainingSettings()
     rates = [round(learning_rate(settings, step, 100), 6) for step in (0, 1, 50, 99)]
@@ -112,8 +112,8 @@ def test_every_stage_declares_its_recipe() -> None:
         *STAGES,
         "dfeat.data.index",
         "dfeat.diffusion.inpaint",
-        "dfeat.evaluation",
-        "dfeat.evaluation.pictures",
+        "dfeat.report",
+        "dfeat.report.figures.examples",
     ):
         assert declared_recipe(module) >= 1
 

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dfeat.evaluation.layout import read_rows
-from dfeat.evaluation.tables import write_table
-from dfeat.settings import Settings, parse
-from tests.evaluation.predictions import write_origins
+from dfeat.config import Settings
+from dfeat.report.tables.layout import read_rows
+from dfeat.report.tables.published import write_table
+from dfeat.section import parse
+from tests.report.predictions import write_origins
 
 STORED = Path(__file__).parent / "predictions.csv"
 GOLDEN = Path(__file__).parent / "table1.csv"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from dfeat.errors import UserError
 from dfeat.occlusion.paint import black_out, cutmix_box, mask_image, partner_order, replace
 from dfeat.occlusion.patches import drop_for, drop_grid, drop_on_image, drop_on_object, drop_random, scale_mask
-from dfeat.settings import OcclusionSettings
+from dfeat.occlusion.settings import OcclusionSettings
 
 
 def test_black_out_and_replace_change_hidden_pixels_only(rng: np.random.Generator) -> None:

@@ -21,7 +21,6 @@ WRITERS = {
 ALLOWED = {
     "storage/atomic.py": "the writer itself",
     "devices.py": "locks of devices, which hold nothing",
-    "bench": "inputs of measurements, in folders that vanish",
 }
 
 
@@ -62,4 +61,4 @@ def test_nothing_but_the_writer_writes() -> None:
 
 def test_nothing_but_storage_and_the_pixel_cache_opens_hdf5() -> None:
     found = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py") if "h5py.File" in path.read_text()}
-    assert {name for name in found if not name.startswith("bench/")} == {"storage/shards.py", "data/pixels.py"}
+    assert found == {"storage/shards.py", "data/pixels.py"}

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from dfeat.data.pixels import PixelCache, cache_index
+from dfeat.data.settings import PixelsStage
 from dfeat.errors import UserError
-from dfeat.settings import PixelsStage
 from dfeat.storage.mapped import MappedRows
 from dfeat.storage.records import record_path
 from dfeat.storage.shards import Shard, read_rows, read_shard, write_shard

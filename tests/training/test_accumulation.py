@@ -11,10 +11,10 @@ import torch
 
 from dfeat.data.classes import imagenet_wnids
 from dfeat.errors import UserError
-from dfeat.settings import TrainingSettings
 from dfeat.training.dataset import Batch
 from dfeat.training.loop import _step, build_optimizer
 from dfeat.training.network import Classifier, normalised, restricted_logits
+from dfeat.training.settings import TrainingSettings
 from tests.conftest import CPU, TINY_BACKBONE
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from dfeat.settings import TrainStage
 from dfeat.storage.provenance import settings_text
 from dfeat.training import loop
 from dfeat.training.checkpoint import TERMINATED
+from dfeat.training.settings import TrainStage
 from dfeat.training.sources import Inputs
 from tests.conftest import CPU, TINY_BACKBONE, World
 

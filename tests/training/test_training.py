@@ -20,13 +20,14 @@ from dfeat.data.crops import Crop
 from dfeat.data.index import read_index
 from dfeat.data.pixels import PixelCache
 from dfeat.errors import UserError
+from dfeat.methods import METHODS
 from dfeat.occlusion.parts import read_parts
-from dfeat.settings import METHODS, Backbone, TrainingSettings, TrainStage
 from dfeat.storage.shards import Rows
 from dfeat.training import loop
 from dfeat.training.dataset import Batch, TrainingBatches, _Item, cut, cut_mask
 from dfeat.training.losses import eq1
 from dfeat.training.network import FUSIONS, Classifier, build_backbone, start_from_pretrained_head
+from dfeat.training.settings import Backbone, TrainingSettings, TrainStage
 from dfeat.training.sources import Inputs, Sources, read_sources
 from tests.conftest import CPU, TINY_BACKBONE, World
 

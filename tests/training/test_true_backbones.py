@@ -14,14 +14,14 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
-from dfeat.bench.memory import megabytes
+from bench.memory import megabytes
 from dfeat.data.classes import class_infos, imagenet_wnids, prompt_name
 from dfeat.data.images import decode
 from dfeat.data.pixels import evaluation_crop
-from dfeat.settings import Backbone, TrainingSettings
 from dfeat.training.dataset import Batch
 from dfeat.training.loop import _step
 from dfeat.training.network import Classifier, build_backbone, normalised, restricted_logits
+from dfeat.training.settings import Backbone, TrainingSettings
 from tests.conftest import CPU
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dfeat.doctor.config import read_settings
-from dfeat.settings import stage_settings
+from dfeat.config import stage_settings
+from dfeat.config.files import read_settings
 from tests.conftest import CPU
 from tests.workflow.journal import dfeat_on_the_path, overlaps, read_journal
 from tests.workflow.test_snakemake import ROOT, TINY

@@ -17,11 +17,11 @@ from pycocotools.coco import COCO
 from scipy.ndimage import binary_erosion
 
 from dfeat.cli import main
+from dfeat.config import stage_settings
 from dfeat.data.index import read_index
 from dfeat.data.pixels import evaluation_crop
 from dfeat.diffusion.latents import view_image
 from dfeat.occlusion.parts import read_parts
-from dfeat.settings import stage_settings
 from dfeat.storage.shards import read_shard
 from tests.conftest import World, make_settings
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from dfeat.config import Settings, stage_settings
 from dfeat.data.index import index_digest
 from dfeat.data.pixels import PixelCache, cache_inpainted
 from dfeat.diffusion.features import extract_features
@@ -15,8 +16,8 @@ from dfeat.diffusion.inpaint import inpaint_shard
 from dfeat.diffusion.latents import encode_view
 from dfeat.errors import UserError
 from dfeat.evaluation.predict import evaluate
-from dfeat.evaluation.tables import write_table
-from dfeat.settings import METHODS, Settings, stage_settings
+from dfeat.methods import METHODS
+from dfeat.report.tables.published import write_table
 from dfeat.storage.atomic import write_json
 from dfeat.storage.origin import origin_bytes
 from dfeat.storage.provenance import declared_recipe, file_digest
@@ -127,7 +128,7 @@ def test_predictions_say_which_model_made_them_and_from_what(run: Path, settings
 
 
 def test_tables_and_pictures_are_made_from_what_the_run_left(run: Path, settings: Settings, tmp_path: Path) -> None:
-    from dfeat.evaluation.pictures import draw_figure
+    from dfeat.report.figures.examples import draw_figure
 
     for name in ("table1", "table2"):
         write_table(name, run / "evaluation", settings, tmp_path)
@@ -142,8 +143,8 @@ def test_tables_and_pictures_are_made_from_what_the_run_left(run: Path, settings
 
 
 def test_the_report_is_made_from_what_the_run_left(run: Path, settings: Settings) -> None:
-    from dfeat.evaluation.pictures import draw_figure
-    from dfeat.evaluation.report import write_report
+    from dfeat.report.figures.examples import draw_figure
+    from dfeat.report.page import write_report
 
     write_table("table1", run / "evaluation", settings, run / "report")
     draw_figure("gallery", run, settings, run / "report")
@@ -188,7 +189,8 @@ def test_every_artifact_of_the_run_is_found_whole_and_a_foreign_one_named(run: P
 def test_inpainted_images_are_judged_and_rejects_are_not_trained_on(
     run: Path, world: World, settings: Settings, tmp_path: Path
 ) -> None:
-    from dfeat.evaluation.labels import judge, read_verdicts, write_label_preservation
+    from dfeat.evaluation.judge import judge, read_verdicts
+    from dfeat.report.tables.label_preservation import write_label_preservation
     from dfeat.training.dataset import TrainingBatches
     from dfeat.training.sources import read_sources
 

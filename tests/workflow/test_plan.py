@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from dfeat.config.files import read_settings
 from dfeat.data.classes import class_infos, imagenet_wnids
 from dfeat.data.records import INDEX_COLUMNS, PROBLEM_COLUMNS, table_text
-from dfeat.doctor.config import read_settings
 
 from .test_snakemake import ROOT, jobs
 

@@ -145,7 +145,7 @@ def test_a_changed_template_makes_the_report_again_and_nothing_else(
     shutil.copytree(ROOT / "dfeat", tmp_path / "dfeat")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     assert again(finished, overlay()) == {}
-    template = tmp_path / "dfeat/evaluation/report/templates/page.css"
+    template = tmp_path / "dfeat/report/page/templates/page.css"
     template.write_text(template.read_text() + "body{color:red}")
     assert again(finished, overlay()) == {"write_report": 1}
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from dfeat.doctor.config import read_settings
-from dfeat.settings import stage_settings
+from dfeat.config import stage_settings
+from dfeat.config.files import read_settings
 from dfeat.storage.shards import read_shard
 from tests.conftest import CPU
 from tests.workflow.journal import overlaps, read_journal

@@ -154,7 +154,7 @@ rule compare_points:
         results=subpath(output[0], ancestor=2),
         folder=subpath(output[0], parent=True),
         settings=whole_settings(),
-        recipe=recipe("dfeat.evaluation"),
+        recipe=recipe("dfeat.report"),
     shell:
         "dfeat ablation {wildcards.ablation} --results {params.results:q} --settings {params.settings:q}"
         " --out {params.folder:q} > {log:q} 2>&1"
@@ -182,7 +182,7 @@ rule plot_points:
         results=subpath(output[0], ancestor=2),
         folder=subpath(output[0], parent=True),
         settings=whole_settings(),
-        recipe=recipe("dfeat.evaluation.plots"),
+        recipe=recipe("dfeat.report.figures.maps"),
     shell:
         "dfeat figure ablation_{wildcards.ablation} --results {params.results:q} --settings {params.settings:q}"
         " --out {params.folder:q} > {log:q} 2>&1"

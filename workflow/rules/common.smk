@@ -3,17 +3,12 @@ import sys
 from pathlib import Path
 
 from dfeat.doctor import missing_inputs
-from dfeat.doctor.sizing import sized, training_minutes
+from dfeat.costs.sizing import sized, training_minutes
 from dfeat.errors import UserError
-from dfeat import settings as dfeat_settings
-from dfeat.evaluation.sets import (
-    STUDY_TABLES,
-    asked_figures,
-    asked_tables,
-    published_sets,
-    sets_of,
-    study_sets,
-)
+from dfeat.config import ResourceSettings, Settings, stage_settings, table_settings
+from dfeat.section import parse as parse_section
+from dfeat.report.catalogue import asked_figures, asked_tables
+from dfeat.report.numbers.sets import STUDY_TABLES, published_sets, sets_of, study_sets
 from dfeat.storage.provenance import declared_recipe, files_digest, settings_text
 from dfeat.training.weights import has_imagenet_head
 from snakemake.exceptions import WorkflowError
@@ -55,7 +50,7 @@ def given_files():
 
 def checked(configuration):
     """The settings, or one sentence that says which key is wrong."""
-    return dfeat_settings.parse(dfeat_settings.Settings, configuration, given_files())
+    return parse_section(Settings, configuration, given_files())
 
 
 def stop_where_inputs_are_missing(settings):
@@ -89,28 +84,26 @@ wildcard_constraints:
 
 def stage(name, backbone=None, method=None, set_name=None):
     """A stage's part of the settings, as the one JSON argument that its verb takes."""
-    return settings_text(
-        dfeat_settings.stage_settings(SETTINGS, name, backbone, method, set_name)
-    )
+    return settings_text(stage_settings(SETTINGS, name, backbone, method, set_name))
 
 
 def whole_settings():
     """All settings as JSON, for figures and reports, but for what a job asks for, which is no one's result."""
-    asked = dfeat_settings.ResourceSettings(threads=THREADS)
+    asked = ResourceSettings(threads=THREADS)
     plain = SETTINGS.model_copy(update={"resources": asked})
     return settings_text(plain)
 
 
 def read_by_efficiency():
     """What the costs depend on: all settings but for resources and what the report alone shows."""
-    shown = dfeat_settings.table_settings(SETTINGS, []).report
-    plain = {"resources": dfeat_settings.ResourceSettings(), "report": shown}
+    shown = table_settings(SETTINGS, []).report
+    plain = {"resources": ResourceSettings(), "report": shown}
     return settings_text(SETTINGS.model_copy(update=plain))
 
 
 def read_by_table(sets):
     """What a table of these sets reads of the settings, as JSON."""
-    return settings_text(dfeat_settings.table_settings(SETTINGS, sets))
+    return settings_text(table_settings(SETTINGS, sets))
 
 
 def recipe(module):

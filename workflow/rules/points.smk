@@ -1,8 +1,8 @@
 # Grids of settings. A point shares every artifact of the run that its changed settings do not reach.
 from functools import cache
 
-from dfeat.doctor.sizing import sized_point
-from dfeat.settings import ablation_points, stage_settings
+from dfeat.costs.sizing import sized_point
+from dfeat.config import ablation_points, stage_settings
 
 POINT = f"{RUN}/ablation/{{ablation}}/{{point}}"
 

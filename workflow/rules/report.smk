@@ -23,7 +23,7 @@ rule write_table1:
         results=subpath(output[0], ancestor=2),
         folder=subpath(output[0], parent=True),
         settings=read_by_table(SIMULATED),
-        recipe=recipe("dfeat.evaluation"),
+        recipe=recipe("dfeat.report"),
     shell:
         "dfeat table {params.name} --results {params.results:q} --settings {params.settings:q}"
         " --out {params.folder:q} > {log:q} 2>&1"
@@ -50,7 +50,7 @@ use rule write_table1 as write_table2 with:
         results=subpath(output[0], ancestor=2),
         folder=subpath(output[0], parent=True),
         settings=read_by_table(REAL),
-        recipe=recipe("dfeat.evaluation"),
+        recipe=recipe("dfeat.report"),
 
 
 rule study:
@@ -80,7 +80,7 @@ rule study:
         results=subpath(output[0], ancestor=2),
         folder=subpath(output[0], parent=True),
         settings=lambda wildcards: read_by_table(sets_of_study(wildcards.study)),
-        recipe=recipe("dfeat.evaluation"),
+        recipe=recipe("dfeat.report"),
     shell:
         "dfeat table {wildcards.study} --results {params.results:q} --settings {params.settings:q}"
         " --out {params.folder:q} > {log:q} 2>&1"
@@ -122,7 +122,7 @@ rule measure_efficiency:
         results=subpath(output[0], ancestor=2),
         folder=subpath(output[0], parent=True),
         settings=read_by_efficiency(),
-        recipe=recipe("dfeat.evaluation"),
+        recipe=recipe("dfeat.report"),
     shell:
         "dfeat table efficiency --results {params.results:q} --settings {params.settings:q}"
         " --out {params.folder:q} > {log:q} 2>&1"
@@ -151,7 +151,7 @@ rule write_claims:
         results=subpath(output[0], ancestor=2),
         folder=subpath(output[0], parent=True),
         settings=read_by_table(PUBLISHED),
-        recipe=recipe("dfeat.evaluation"),
+        recipe=recipe("dfeat.report"),
     shell:
         "dfeat table claims --results {params.results:q} --settings {params.settings:q}"
         " --out {params.folder:q} > {log:q} 2>&1"
@@ -180,7 +180,7 @@ rule plot_accuracy:
         results=subpath(output[0], ancestor=2),
         folder=subpath(output[0], parent=True),
         settings=read_by_table(SIMULATED),
-        recipe=recipe("dfeat.evaluation.figures"),
+        recipe=recipe("dfeat.report.figures.curves"),
     shell:
         "dfeat figure {params.name} --results {params.results:q} --settings {params.settings:q}"
         " --out {params.folder:q} > {log:q} 2>&1"
@@ -205,7 +205,7 @@ use rule plot_accuracy as plot_gain with:
         results=subpath(output[0], ancestor=2),
         folder=subpath(output[0], parent=True),
         settings=read_by_table(PUBLISHED),
-        recipe=recipe("dfeat.evaluation.figures"),
+        recipe=recipe("dfeat.report.figures.curves"),
 
 
 rule show_inpainted:
@@ -233,7 +233,7 @@ rule show_inpainted:
         results=subpath(output[0], ancestor=2),
         folder=subpath(output[0], parent=True),
         settings=whole_settings(),
-        recipe=recipe("dfeat.evaluation.pictures"),
+        recipe=recipe("dfeat.report.figures.examples"),
     shell:
         "dfeat figure {params.name} --results {params.results:q} --settings {params.settings:q}"
         " --out {params.folder:q} > {log:q} 2>&1"
@@ -256,7 +256,7 @@ use rule show_inpainted as show_sheet with:
         results=subpath(output[0], ancestor=2),
         folder=subpath(output[0], parent=True),
         settings=whole_settings(),
-        recipe=recipe("dfeat.evaluation.pictures"),
+        recipe=recipe("dfeat.report.figures.examples"),
 
 
 rule show_test_sets:
@@ -281,7 +281,7 @@ rule show_test_sets:
         results=subpath(output[0], ancestor=2),
         folder=subpath(output[0], parent=True),
         settings=whole_settings(),
-        recipe=recipe("dfeat.evaluation.pictures"),
+        recipe=recipe("dfeat.report.figures.examples"),
     shell:
         "dfeat figure figure3 --results {params.results:q} --settings {params.settings:q}"
         " --out {params.folder:q} > {log:q} 2>&1"
@@ -313,7 +313,7 @@ rule show_gallery:
         results=subpath(output[0], ancestor=2),
         folder=subpath(output[0], parent=True),
         settings=whole_settings(),
-        recipe=recipe("dfeat.evaluation.gallery"),
+        recipe=recipe("dfeat.report.figures.gallery"),
     shell:
         "dfeat figure gallery --results {params.results:q} --settings {params.settings:q}"
         " --out {params.folder:q} > {log:q} 2>&1"
@@ -342,7 +342,7 @@ rule plot_cost:
         results=subpath(output[0], ancestor=2),
         folder=subpath(output[0], parent=True),
         settings=read_by_table(LEVELS),
-        recipe=recipe("dfeat.evaluation.plots"),
+        recipe=recipe("dfeat.report.figures.maps"),
     shell:
         "dfeat figure {params.name} --results {params.results:q} --settings {params.settings:q}"
         " --out {params.folder:q} > {log:q} 2>&1"
@@ -367,7 +367,7 @@ use rule plot_cost as plot_part_cost with:
         results=subpath(output[0], ancestor=2),
         folder=subpath(output[0], parent=True),
         settings=read_by_table(PUBLISHED),
-        recipe=recipe("dfeat.evaluation.plots"),
+        recipe=recipe("dfeat.report.figures.maps"),
 
 
 rule write_report:
@@ -410,8 +410,8 @@ rule write_report:
         results=subpath(output[0], ancestor=2),
         captions=lambda wildcards, input: Path(input.captions[0]).parent,
         settings=whole_settings(),
-        templates=files_digest("dfeat.evaluation.report", "templates"),
-        recipe=recipe("dfeat.evaluation.report"),
+        templates=files_digest("dfeat.report.page", "templates"),
+        recipe=recipe("dfeat.report.page"),
     shell:
         "dfeat report --results {params.results:q} --captions {params.captions:q} --settings {params.settings:q}"
         " --out {output.page:q} > {log:q} 2>&1"

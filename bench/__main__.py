@@ -1,0 +1,39 @@
+"""`python -m bench NAME ...`: the fast path beside its peers; operations counted, times taken side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench import NAMES, WITHOUT_GPU, run
+from dfeat.devices import set_threads
+from dfeat.progress import exit_on_user_error
+
+_HELP = "\n\n".join(f"{name}: {what}" for name, what in NAMES.items())
+
+
+def bench(
+    names: Annotated[list[str] | None, typer.Argument(help="benchmarks to run; none: those without a GPU")] = None,
+    resolution: Annotated[int, typer.Option(min=64, help="flops: side of the image, a multiple of 64")] = 512,
+    rounds: Annotated[int, typer.Option(min=1, help="how often each way is timed; the medians count")] = 5,
+    sizes: Annotated[str, typer.Option(help="scale: numbers of images")] = "1000,4000,16000",
+    threads: Annotated[int, typer.Option(min=1, help="torch threads")] = 2,
+    out: Annotated[Path | None, typer.Option(help="where the figures go as JSON")] = None,
+) -> None:
+    """Compare the fast path with its peers."""
+    if resolution % 64:
+        raise typer.BadParameter(
+            f"{resolution} is no multiple of 64, which the U-Net's levels need", param_hint="--resolution"
+        )
+    if not all(size.strip().isdigit() for size in sizes.split(",")):
+        raise typer.BadParameter(f"{sizes!r} is no list of numbers, e.g. 1000,4000,16000", param_hint="--sizes")
+    set_threads(threads)
+    run(names or WITHOUT_GPU, out, resolution=resolution, rounds=rounds, sizes=[int(size) for size in sizes.split(",")])
+
+
+if __name__ == "__main__":
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command(epilog=_HELP)(bench)
+    exit_on_user_error(app)

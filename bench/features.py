@@ -1,0 +1,121 @@
+"""Diffusion features on the true Stable Diffusion 2.1 architecture, timed beside their peers.
+
+What enters: nothing; the weights are random. What leaves: three comparisons at 256 px (latents 32 x 32) in float32:
+a port of DIFT's procedure (Tang et al., 2023) on one image, and on a batch of images the whole forward pass with a
+hook, and features from pixels. The first two must give ours to 1e-4, or the benchmark stops.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench.architectures import fill, stable_diffusion_21
+from bench.flops import ENSEMBLE
+from bench.table import Result, side_by_side
+from dfeat.diffusion.features import FeatureExtractor, draw_noise
+from dfeat.diffusion.latents import encode, to_model_range
+from dfeat.diffusion.models import DiffusionModel
+from dfeat.diffusion.settings import FeatureSettings
+from dfeat.errors import UserError
+from dfeat.randomness import seed_for
+
+SIDE, TIMESTEP, TOLERANCE = 256, 261, 1e-4
+"""Pixels; DIFT's timestep; relative difference of features that are called equal."""
+KEYS = ["image", "second", "third", "fourth"]
+"""Names of the images, for their noise: a batch, as a shard is computed in; DIFT's row takes the first alone."""
+
+
+def run(rounds: int = 3, **_options: Any) -> Result:
+    """Time both; 6 GB of memory and, on two cores, some minutes."""
+    model = random_model()
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (len(KEYS), SIDE // 8, SIDE // 8, 3), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
+    image = images[:1]
+    up1 = extractor(model, ("up.1",), ENSEMBLE)
+    single, mid = extractor(model, ("up.1",), 1), extractor(model, ("mid",), 1)
+    latents = encode(model, images)
+    ways = {
+        "ours": lambda: up1(image, KEYS[:1]),
+        "dift": lambda: dift(model, image),
+        "early": lambda: single.from_latents(latents, KEYS),
+        "hook": lambda: hooked(model, latents),
+        "cached": lambda: mid.from_latents(latents, KEYS),
+        "pixels": lambda: mid(images, KEYS),
+    }
+    apart = {
+        "DIFT": difference(ways["ours"](), ways["dift"]()),
+        "hook": difference(ways["early"](), ways["hook"]()),
+    }
+    if max(apart.values()) > TOLERANCE:
+        raise UserError(f"the ways give different features (relative differences {apart}); times mean nothing then")
+    timed = side_by_side(ways, rounds, warm_up=0)
+    rows = [
+        timed.row(f"features up.1, {ENSEMBLE} noises", "ours", "dift", 2.3, "DIFT: encodes for each noise"),
+        timed.row("features up.1, cached latents", "early", "hook", 1.4, "full forward with a hook"),
+        timed.row("features mid, cached latents", "cached", "pixels", 5.0, "from pixels"),
+    ]
+    notes = {
+        "relative difference": {name: f"{value:.1e}" for name, value in apart.items()},
+        "images": f"{SIDE} px, one beside DIFT, {len(KEYS)} at once in the other rows; {torch.get_num_threads()} threads",
+    }
+    return Result(rows, notes)
+
+
+def random_model() -> DiffusionModel:
+    """Stable Diffusion 2.1 with random weights, without its text encoder: the null prompt is a random embedding."""
+    from diffusers import DDIMScheduler
+
+    unet, vae, _text = stable_diffusion_21(torch.device("meta"))
+    for part in (unet, vae):
+        fill(part, torch.float32).to(memory_format=torch.channels_last)
+    scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    return DiffusionModel(vae, unet, None, None, scheduler, "random", torch.device("cpu"), torch.float32)
+
+
+def extractor(model: DiffusionModel, blocks: tuple[str, ...], ensemble: int) -> FeatureExtractor:
+    """Our extractor of whole maps at DIFT's timestep."""
+    settings = FeatureSettings(timestep=TIMESTEP, blocks=blocks, pool=0, ensemble=ensemble)
+    prompt = torch.randn(1, 77, 1024, generator=torch.Generator().manual_seed(1))
+    return FeatureExtractor(model, settings, model.scaling_factor, prompt)
+
+
+@torch.no_grad()
+def dift(model: DiffusionModel, image: np.ndarray[Any, Any]) -> torch.Tensor:
+    """DIFT's featurizer: the image repeated and encoded for each noise, U-Net blocks up to up.1, the mean.
+
+    Its noise and its posterior are drawn as ours are (per member by seed; the posterior's mean), so that the features
+    can be compared; and it stops after the block, as its patched U-Net does.
+    """
+    ours = extractor(model, ("up.1",), 1)
+    repeated = to_model_range(image.repeat(ENSEMBLE, axis=0), model)
+    latents = model.vae.encode(repeated).latent_dist.mode() * model.scaling_factor
+    seeds = [seed_for(0, KEYS[0], f"features {member}") for member in range(ENSEMBLE)]
+    noise = draw_noise(latents.shape[1:], [torch.Generator().manual_seed(seed) for seed in seeds])
+    timesteps = torch.full((ENSEMBLE,), TIMESTEP)
+    noisy = model.scheduler.add_noise(latents, noise, timesteps)
+    return ours.maps(noisy, timesteps)[0].mean(0, keepdim=True)
+
+
+@torch.no_grad()
+def hooked(model: DiffusionModel, latents: torch.Tensor) -> torch.Tensor:
+    """up.1 (B, C, h, w) of latents (B, 4, h, w) by a hook on the whole forward pass."""
+    ours = extractor(model, ("up.1",), 1)
+    kept: list[torch.Tensor] = []
+    handle = model.unet.up_blocks[1].register_forward_hook(lambda _module, _inputs, output: kept.append(output))
+    timesteps = torch.full((len(latents),), TIMESTEP)
+    generators = [torch.Generator().manual_seed(seed_for(0, key, "features 0")) for key in KEYS]
+    noise = draw_noise(latents.shape[1:], generators)
+    noisy = model.scheduler.add_noise(latents * model.scaling_factor, noise, timesteps)
+    try:
+        model.unet(noisy, timesteps, encoder_hidden_states=ours.null_prompt.expand(len(latents), -1, -1))
+    finally:
+        handle.remove()
+    return kept[0]
+
+
+def difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    """Relative difference: norm of the difference over the norm."""
+    return float((ours - theirs).norm() / theirs.norm())

@@ -1,0 +1,54 @@
+"""Drawn photographs: noise with the spectrum of natural images, as JPEG files of the size ImageNet's have.
+
+What enters: how many. What leaves: a folder of them as a user's own set, its index, and its pixel cache.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from dfeat.data.classes import imagenet_wnids
+from dfeat.data.index import Index, build_evaluation_index
+from dfeat.data.pixels import cache_index
+from dfeat.data.settings import EvaluationSet, PixelsStage
+from dfeat.randomness import rng_for
+from dfeat.storage.atomic import write_json
+
+HEIGHT, WIDTH = 375, 500
+CLASSES: Final = 4
+QUALITY: Final = 90
+"""JPEG quality at which a drawn photograph takes 112 KB; ImageNet's take about as much."""
+
+
+def photograph(rng: np.random.Generator, height: int = HEIGHT, width: int = WIDTH) -> NDArray[np.uint8]:
+    """Noise whose amplitude falls with the inverse frequency, as natural images' does, with grain, (height, width, 3)."""
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
+    frequency[0, 0] = 1
+
+    def field(power: float) -> NDArray[np.float64]:
+        spectrum = rng.standard_normal(frequency.shape) + 1j * rng.standard_normal(frequency.shape)
+        noise = np.fft.irfft2(spectrum / frequency**power, s=(height, width))
+        return np.asarray(noise / noise.std())
+
+    light, grain = field(1.0), rng.normal(0, 3, (height, width))
+    colours = np.stack([120 + 45 * light + 20 * field(1.3) + grain for _ in range(3)], axis=-1)
+    return colours.clip(0, 255).astype(np.uint8)
+
+
+def write_photographs(folder: Path, count: int) -> Index:
+    """`count` photographs under `folder`/images, a folder a class, their index and pixel cache under `folder`/set."""
+    wnids = imagenet_wnids()[:CLASSES]
+    for number in range(count):
+        path = folder / "images" / wnids[number % CLASSES] / f"{number:05}.JPEG"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(photograph(rng_for(0, str(number), "photograph"))).save(path, quality=QUALITY)
+    classes = folder / "classes.json"
+    write_json(classes, [{"wnid": wnid, "name": wnid} for wnid in wnids])
+    index = build_evaluation_index("set", EvaluationSet(root=str(folder / "images")), classes, folder / "set")
+    cache_index(folder / "set", PixelsStage(), folder / "set" / "pixels.h5")
+    return index

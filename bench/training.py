@@ -1,0 +1,109 @@
+"""What a training step spends outside of forward, backward and optimiser step, and how much memory a training takes.
+
+A resnet18 at 224 px is trained from the pixel cache with two threads, its twins blacked out, by the trainer's own loop
+in a process of its own. Read, crop, paint and normalise, count and report: all that is outside. Times are
+processor times of the thread that drives the training, which another program's work does not change much.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+import numpy as np
+
+from bench.memory import megabytes
+from bench.table import Result, Row
+
+STEPS: Final = 6
+BATCH: Final = 16
+BACKBONE: Final = "resnet18"
+THREADS: Final = 2
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Seconds of each step inside and outside of the network, and the largest memory of the process in MB."""
+
+    inside: list[float]
+    outside: list[float]
+    megabytes: float
+
+
+def run(rounds: int = 5, backbone: str = BACKBONE, batch: int = BATCH, **_: Any) -> Result:
+    """Train STEPS steps and one for each of `rounds`, the first of which does not count."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as apart:
+        found = apart.submit(train_some, backbone, batch, STEPS + rounds).result()
+    outside = 1000 * median(found.outside)
+    whole = outside + 1000 * median(found.inside)
+    row = Row("training, outside the network", outside, whole, "ms/step", 0.05, "the whole step", bound="at most")
+    memory = f"{found.megabytes:,.0f} MB at most, with weights, momentum and the cached pixels that were read"
+    return Result([row], {"trained": f"{backbone}, batches of {batch}, {THREADS} threads", "memory": memory})
+
+
+def train_some(backbone: str, batch: int, steps: int) -> Steps:
+    """Train `steps` steps; the first is left out of the times."""
+    import torch
+
+    from bench.photographs import write_photographs
+    from dfeat.data.pixels import PixelCache
+    from dfeat.diffusion.stream import Waiting
+    from dfeat.training import loop
+    from dfeat.training.checkpoint import State
+    from dfeat.training.dataset import TrainingBatches
+    from dfeat.training.network import Classifier
+    from dfeat.training.settings import Backbone, TrainingSettings
+    from dfeat.training.sources import Sources
+    from dfeat.training.team import Team
+
+    torch.set_num_threads(THREADS)
+    started: list[float] = []
+    ended: list[float] = []
+    with tempfile.TemporaryDirectory(prefix="dfeat-bench-") as name:
+        index = write_photographs(Path(name), steps * batch // 2)
+        labels = {record.key: record.label for record in index.records}
+        sources = Sources(
+            PixelCache(index.folder / "pixels.h5"),
+            list(labels),
+            labels,
+            [info.wnid for info in index.classes],
+            _left_halves(list(labels), index.records[0].height, index.records[0].width),
+        )
+        settings = TrainingSettings(
+            batch_size=batch, epochs=1, backbones={backbone: Backbone(name=backbone)}, methods=("blackout",)
+        )
+        model = Classifier(_without_weights(backbone), len(index.classes))
+        model.to(memory_format=torch.channels_last)
+        optimizer = loop.build_optimizer(model, settings)
+        model.register_forward_pre_hook(lambda *_: started.append(time.thread_time()))
+        optimizer.register_step_post_hook(lambda *_: ended.append(time.thread_time()))
+        batches = TrainingBatches("blackout", sources, settings, 0, 0)
+        cpu = torch.device("cpu")
+        loop._fit(model, optimizer, batches, 0, State(), cpu, 0, lambda: None, lambda: False, Team(), Waiting())
+    inside = [end - start for start, end in zip(started[1:], ended[1:], strict=True)]
+    outside = [start - end for end, start in zip(ended[1:], started[2:], strict=False)]
+    return Steps(inside, outside, megabytes("VmHWM"))
+
+
+def _without_weights(backbone: str) -> Any:
+    import timm
+
+    return timm.create_model(backbone, pretrained=False, num_classes=0)
+
+
+def _left_halves(keys: list[str], height: int, width: int) -> Any:
+    """Parts of which each image's left half is hidden."""
+    from pycocotools import mask as coco_mask
+
+    from dfeat.occlusion.parts import Parts
+
+    mask = np.zeros((height, width), np.uint8, order="F")
+    mask[:, : width // 2] = 1
+    row = {"mask": coco_mask.encode(mask)}
+    return Parts(dict.fromkeys(keys, row), {})

@@ -1,0 +1,169 @@
+"""The sections `report`, `ablations` and `resources`, and config.yaml as a whole."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from dfeat.data.settings import DataSettings
+from dfeat.diffusion.settings import DiffusionSettings
+from dfeat.evaluation.settings import EvaluationSettings
+from dfeat.methods import Method
+from dfeat.occlusion.settings import OcclusionSettings
+from dfeat.section import Name, Section, parse
+from dfeat.training.settings import TrainingSettings
+
+
+class ReportSettings(Section):
+    """Tables and figures."""
+
+    before_fine_tuning: bool = Field(
+        True, description="a row for backbones before fine-tuning, where their weights have a head for ImageNet-1k"
+    )
+    note: str = Field("", description="printed above every table and figure")
+    resamples: int = Field(2000, ge=100, description="bootstrap resamples for an interval")
+    confidence: float = Field(0.95, gt=0, lt=1)
+    seed: int = 0
+    gallery: int = Field(60, ge=1, le=2000, description="training images in the report's gallery")
+
+
+class Ablation(Section):
+    """One choice taken apart: every combination of some settings' values, each trained and evaluated as the run is."""
+
+    methods: tuple[Method, ...] = Field(min_length=1, description="methods that read these settings")
+    grid: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(
+        min_length=1, description="a setting by its dotted key, e.g. training.fusion, and its values"
+    )
+
+    @field_validator("grid")
+    @classmethod
+    def _taken_apart(cls, grid: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
+        for key in grid:
+            if not key.startswith(("diffusion.features.", "diffusion.inpaint.", "training.", "occlusion.share")):
+                raise ValueError(
+                    f"cannot take {key!r} apart; settings under diffusion.features, diffusion.inpaint and training can be, "
+                    "and occlusion.share"
+                )
+        return grid
+
+
+def _ablations() -> dict[str, Ablation]:
+    return {
+        "timestep": Ablation(
+            methods=("sd_features",),
+            grid={"diffusion.features.timestep": (25, 100, 261, 500), "diffusion.features.blocks": (["mid"], ["up.1"])},
+        ),
+        "fusion": Ablation(methods=("sd_features",), grid={"training.fusion": ("concat", "sum", "gated", "attention")}),
+        "weights": Ablation(
+            methods=("replace",), grid={"training.alpha": (0.5, 1.0), "training.beta": (0.0, 0.5, 1.0)}
+        ),
+        "share": Ablation(methods=("blackout", "sd_inpaint"), grid={"occlusion.share": (0.25, 0.5, 0.75, 1.0)}),
+        "copies": Ablation(methods=("sd_inpaint",), grid={"diffusion.inpaint.copies": (1, 2, 4)}),
+    }
+
+
+class ResourceSettings(Section):
+    """What a job asks for. Never what it computes: `threads` is fixed so that results do not depend on the machine."""
+
+    threads: int = Field(4, ge=1, description="torch threads of a job, whatever the machine has")
+    workers: int = Field(2, ge=0, description="processes that prepare a training's batches; changes no result")
+    gpu: int = Field(1, ge=0, le=1, description="1: a GPU job takes a device, a training training.gpus; 0: the CPU")
+    device: Literal["T4", "A100", "H100", "H200"] = Field(
+        "A100", description="what the GPUs are, to size shards given as null"
+    )
+    mem_mb: int = Field(16_000, ge=100)
+    runtime: int = Field(60, ge=1, description="minutes")
+
+
+class Settings(Section):
+    """config.yaml, whole."""
+
+    run: Name = Field("paper", description="results go to results/<run>")
+    data: DataSettings = DataSettings()
+    occlusion: OcclusionSettings = OcclusionSettings()
+    diffusion: DiffusionSettings = DiffusionSettings()
+    training: TrainingSettings = TrainingSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    report: ReportSettings = ReportSettings()
+    ablation: dict[Name, Ablation] = Field(
+        default_factory=_ablations, description="grids of settings, each a target `ablation_NAME`; none runs unasked"
+    )
+    resources: ResourceSettings = ResourceSettings()
+
+    @model_validator(mode="after")
+    def _something_is_trained(self) -> Self:
+        if not self.training.backbones:
+            raise ValueError(
+                "training.backbones has none left; name a timm model there, e.g. convnext: {name: convnext_tiny}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _sets_have_names_of_their_own(self) -> Self:
+        taken = sorted({"train", "train-occluded"} & set(self.data.evaluation))
+        if taken:
+            raise ValueError(
+                f"data.evaluation has a set named {taken[0]!r}, as the training images are; give it another name"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        if self.occlusion.protocol == "grid" and self.training.image_size % self.occlusion.patch:
+            raise ValueError(
+                f"occlusion.patch {self.occlusion.patch} does not divide training.image_size "
+                f"{self.training.image_size}; the grid protocol needs whole patches"
+            )
+        if self.training.inpainted == "accepted" and "none" not in self.training.methods:
+            raise ValueError("training.inpainted 'accepted' is judged by None; add 'none' to training.methods")
+        bare = [
+            name for name, one in self.data.evaluation.items() if one.kind != "partimagenet" and set(one.levels) - {0}
+        ]
+        if self.occlusion.protocol == "object" and bare:
+            raise ValueError(
+                f"occlusion.protocol 'object' needs the object's mask, which {bare[0]!r} does not have; give such sets "
+                "the level 0 alone, or kind 'partimagenet', or take protocol grid, image or random"
+            )
+        if self.data.short_side * self.evaluation.crop_pct < self.training.image_size - 1:
+            raise ValueError(
+                f"data.short_side {self.data.short_side} times evaluation.crop_pct {self.evaluation.crop_pct} is "
+                f"less than training.image_size {self.training.image_size}; raise data.short_side"
+            )
+        return self
+
+
+def table_settings(settings: Settings, sets: Iterable[str]) -> Settings:
+    """What a table of these sets reads, all else at its default: a change elsewhere does not make the table again."""
+    training = settings.training
+    unread = {"root": "-", "labels": None, "expected_images": None, "per_class": None}
+    kept = {name: settings.data.evaluation[name].model_copy(update=unread) for name in sets}
+    return Settings(
+        data=DataSettings(evaluation=kept),
+        training=TrainingSettings(methods=training.methods, backbones=training.backbones, seeds=training.seeds),
+        report=settings.report.model_copy(update={"gallery": ReportSettings().gallery}),
+    )
+
+
+def ablation_points(settings: Settings, name: str) -> list[tuple[dict[str, Any], Settings]]:
+    """The points of a grid, in its order: the changed settings by key, and the run's settings with them."""
+    grid, points = settings.ablation[name].grid, []
+    for values in itertools.product(*grid.values()):
+        plain = settings.model_dump(mode="json")
+        for key, value in zip(grid, values, strict=True):
+            *sections, last = key.split(".")
+            section = plain
+            for part in sections:
+                section = section[part]
+            section[last] = value
+        point = dict(zip(grid, values, strict=True))
+        points.append((point, parse(Settings, plain, f"ablation.{name} at {point}")))
+    return points
+
+
+def config_schema() -> str:
+    """The JSON Schema of config.yaml, as text."""
+    return json.dumps(Settings.model_json_schema(), indent=2) + "\n"

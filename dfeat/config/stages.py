@@ -1,0 +1,88 @@
+"""What each verb is given: the part of the settings that its result depends on, and no more."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from dfeat.config.run import Settings
+from dfeat.data.settings import PixelsStage
+from dfeat.diffusion.settings import FeaturesStage, InpaintStage, LatentsStage
+from dfeat.evaluation.settings import EvaluateStage, PretrainedStage
+from dfeat.methods import METHODS, Method
+from dfeat.occlusion.settings import PartsStage
+from dfeat.section import Section
+from dfeat.training.settings import TrainingSettings, TrainStage
+
+_READ_BY: Final[dict[str, tuple[Method, ...]]] = {
+    "alpha": ("replace",),
+    "beta": ("replace",),
+    "mask_image": ("replace",),
+    "cutmix_alpha": ("cutmix",),
+    "inpainted": ("sd_inpaint",),
+    "fusion": ("sd_features",),
+    "twin_features": ("sd_features",),
+    "originals": METHODS[1:],
+}
+"""Training settings that only some methods read; the other methods get their defaults."""
+
+
+def stage_settings(
+    settings: Settings,
+    stage: str,
+    backbone: str | None = None,
+    method: Method | None = None,
+    set_name: str | None = None,
+) -> Section:
+    """The part of `settings` that a verb gets, as the stage's own model.
+
+    `train` leaves out what lists other jobs (methods, backbones, seeds) and what its method does not read, so
+    that adding a job or changing another method's setting retrains nothing; `test_latents` is `latents` of a test set.
+    """
+    diffusion, occlusion = settings.diffusion, settings.occlusion
+    model = {"model": diffusion.model, "batch_size": diffusion.batch_size, "compile": diffusion.compile}
+    if stage == "parts":
+        return PartsStage(unit=occlusion.unit, share=occlusion.share)
+    if stage == "judge":
+        return settings.evaluation
+    if stage == "pixels":
+        return PixelsStage(short_side=settings.data.short_side, interpolation=settings.data.interpolation)
+    if stage == "inpaint":
+        model["model"] = diffusion.inpainting_model
+        return InpaintStage(**model, resolution=diffusion.resolution, inpaint=diffusion.inpaint)
+    if stage in ("latents", "test_latents"):
+        return LatentsStage(
+            **model,
+            resolution=diffusion.resolution,
+            occlusion=occlusion,
+            study=settings.data.evaluation[set_name].study if set_name in settings.data.evaluation else None,
+            image_size=settings.training.image_size,
+            crop_pct=settings.evaluation.crop_pct,
+            **(_views_of(settings) if stage == "latents" else {}),
+        )
+    if stage == "features":
+        return FeaturesStage(**model, features=diffusion.features)
+    if stage == "train":
+        assert backbone is not None
+        unread = {name: value for name, value in TrainingSettings() if method not in _READ_BY.get(name, METHODS)}
+        alone = settings.training.model_copy(
+            update={"methods": METHODS, "backbones": {}, "seeds": (0,), **(unread if method else {})}
+        )
+        partner_seed = occlusion.seed if method in (None, "replace") else 0
+        return TrainStage(backbone=settings.training.backbones[backbone], training=alone, partner_seed=partner_seed)
+    levels = {name: chosen.levels for name, chosen in settings.data.evaluation.items()}
+    studies = {name: chosen.study for name, chosen in settings.data.evaluation.items() if chosen.study}
+    evaluate = EvaluateStage(occlusion=occlusion, evaluation=settings.evaluation, levels=levels, studies=studies)
+    if stage == "pretrained":
+        assert backbone is not None
+        chosen, size = settings.training.backbones[backbone], settings.training.image_size
+        return PretrainedStage(**dict(evaluate), backbone=chosen, image_size=size)
+    assert stage == "evaluate", f"no stage {stage}"
+    return evaluate
+
+
+def _views_of(settings: Settings) -> dict[str, Any]:
+    """What draws the crops of a training image's views; nothing of it is handed on where there is one view."""
+    if settings.diffusion.views == 1:
+        return {}
+    training = settings.training
+    return {"views": settings.diffusion.views, "crop_scale": training.crop_scale, "flip": training.flip}

@@ -1,0 +1,183 @@
+"""What a run will cost: disk and GPU-hours of each step, estimated before anything is computed.
+
+What enters: the settings, and how many images each set has. What leaves: a `Cost` for each step. FLOPs are those of
+`operations`, for Stable Diffusion 2 and the backbones listed there. Time is FLOPs over 40 % of a device's peak: an
+order of magnitude, not a promise.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from dfeat.config import Settings
+from dfeat.costs.operations import (
+    BACKBONES,
+    CHANNELS,
+    TEXT,
+    backbone_flops,
+    diffusion_flops,
+    known_backbone,
+    until_flops,
+)
+from dfeat.diffusion.schedule import total
+from dfeat.diffusion.settings import FeatureSettings, InpaintSettings
+from dfeat.methods import Method
+from dfeat.training.settings import Backbone
+from dfeat.training.weights import weights_path
+
+BACKBONE_BYTES: Final = 355_000_000
+IMAGE_PIXELS: Final = 180_000
+"""Pixels of an average image of ImageNet."""
+BYTES_PER_PIXEL: Final = {"png": 1.4, "webp": 1.0}
+"""Of a photograph, losslessly encoded; measured on a hundred of them at 500 px."""
+EFFICIENCY: Final = 0.4
+PEAK: Final[dict[str, dict[str, float]]] = {
+    "T4": {"float32": 8.1e12, "float16": 65e12, "bfloat16": 8.1e12},
+    "A100": {"float32": 19.5e12, "float16": 312e12, "bfloat16": 312e12},
+    "H100": {"float32": 67e12, "float16": 989e12, "bfloat16": 989e12},
+    "H200": {"float32": 67e12, "float16": 989e12, "bfloat16": 989e12},
+}
+"""Peak FLOP/s from the makers' data sheets, dense; float32 without TF32. A T4 has no bfloat16 units; H100 and H200 are
+the SXM cards, of 80 and 141 GB."""
+
+
+def card_of(name: str) -> str | None:
+    """The card of PEAK that a device is, by the driver's name of it; None for a card or a slice without figures there."""
+    if re.match("MIG ", name) or re.search(r"H[12]00.*(?:PCIe|NVL)", name):
+        return None
+    return next((card for card in PEAK if re.search(rf"\b{card}\b", name)), None)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One step: items it makes, bytes it leaves on disk, FLOPs, and how the figures were got."""
+
+    step: str
+    items: int
+    bytes: int
+    flops: float
+    precision: str
+    how: str
+    jobs: int = 1
+    """Jobs the step is split into, each on a device of its own."""
+
+    def hours(self, device: str) -> float:
+        """Estimated hours on one device of that name."""
+        return hours(self.flops, device, self.precision)
+
+
+def hours(flops: float, device: str, precision: str) -> float:
+    """Estimated hours of so many FLOPs on one device of that name."""
+    return flops / (EFFICIENCY * PEAK[device][precision]) / 3600
+
+
+def estimate(settings: Settings, images: Mapping[str, int]) -> list[Cost]:
+    """The cost of every step. `images` has the number of images of "train" and of each evaluation set."""
+    methods = settings.training.methods
+    costs = [_pixels(settings, images)]
+    if "sd_inpaint" in methods:
+        costs.append(_inpaint(settings, settings.diffusion.inpaint.copies * images["train"]))
+    if "sd_features" in methods:
+        costs += _latents_and_features(settings, images)
+    return [*costs, _training(settings, images["train"]), _evaluation(settings, images)]
+
+
+def is_small(settings: Settings) -> bool:
+    """Whether the run uses models that are not of the sizes assumed here, as the built-in ones are."""
+    sized = [backbone.kwargs for backbone in settings.training.backbones.values()]
+    return "demo" in (settings.diffusion.model.path, settings.diffusion.inpainting_model.path) or any(sized)
+
+
+def _views(settings: Settings, images: Mapping[str, int]) -> int:
+    """Images that diffusion features are taken of: originals, twins where they have their own, test sets by level."""
+    of_train = settings.diffusion.views * images["train"] * (2 if settings.training.twin_features == "occluded" else 1)
+    return of_train + sum(images[name] * len(s.levels) for name, s in settings.data.evaluation.items())
+
+
+def _pixels(settings: Settings, images: Mapping[str, int]) -> Cost:
+    inpainted = settings.diffusion.inpaint.copies * images["train"] if "sd_inpaint" in settings.training.methods else 0
+    count, side = sum(images.values()) + inpainted, settings.data.short_side
+    how = f"3 bytes a pixel, short side {side}, aspect 4:3"
+    return Cost("pixels", count, round(count * 4 * side * side), 0.0, "float32", how)
+
+
+def inpaint_flops(chosen: InpaintSettings, resolution: int) -> float:
+    """FLOPs of inpainting one image, prompts embedded before; a crop around the mask is counted as the whole image."""
+    cost = {name: diffusion_flops(name, resolution) for name in ("encode", "decode", "unet", "shallow")}
+    return cost["encode"] + total(chosen, cost["unet"], cost["shallow"]) + cost["decode"]
+
+
+def feature_flops(chosen: FeatureSettings, resolution: int) -> float:
+    """FLOPs of a view's features from its latents: a pass up to the last block for each timestep and draw of noise."""
+    return chosen.ensemble * len(chosen.timesteps) * until_flops(chosen.blocks, resolution)
+
+
+def _inpaint(settings: Settings, images: int) -> Cost:
+    """The cost of so many inpainted images, all copies of an image counted."""
+    chosen, resolution = settings.diffusion.inpaint, settings.diffusion.resolution
+    one = inpaint_flops(chosen, resolution)
+    rows, whole = round(total(chosen, 1, 1)), round(total(chosen, 1, 0))
+    shards = chosen.shards or 1
+    prompts = shards * ((settings.data.train.expected_classes or 158) + 1)
+    pixels = resolution**2 if settings.data.drawn else IMAGE_PIXELS
+    size = round(images * pixels * BYTES_PER_PIXEL[chosen.encoding])
+    shallow = f", {rows - whole} of them its outermost layer" if whole < rows else ""
+    how = f"{rows} U-Net passes{shallow}, one encoding and decoding; {pixels // 1000}k pixels an image as {chosen.encoding}"
+    how = f"{chosen.copies} copies an image, each of {how}" if chosen.copies > 1 else how
+    flops = images * one + prompts * TEXT
+    return Cost("inpaint", images, size, flops, settings.diffusion.inpainting_model.precision, how, shards)
+
+
+def _latents_and_features(settings: Settings, images: Mapping[str, int]) -> list[Cost]:
+    diffusion, chosen, views = settings.diffusion, settings.diffusion.features, _views(settings, images)
+    side, precision = diffusion.resolution, diffusion.model.precision
+    jobs = (chosen.shards or 1) * (2 + sum(len(s.levels) for s in settings.data.evaluation.values()))
+    size = views * 4 * (side // 8) ** 2 * 2
+    encoding = views * diffusion_flops("encode", side)
+    latents = Cost("latents", views, size, encoding, precision, "one VAE encoding a view", jobs)
+    blocks = [CHANNELS.get(block, CHANNELS["mid"]) for block in chosen.blocks]
+    width = len(chosen.timesteps) * sum(channels * (chosen.pool or side // cell) ** 2 for channels, cell in blocks)
+    how = f"U-Net up to {', '.join(chosen.blocks)}, {chosen.ensemble} draw(s) of noise; {width} numbers a view"
+    flops = views * feature_flops(chosen, side)
+    return [latents, Cost("features", views, views * width * 2, flops, precision, how, jobs)]
+
+
+def training_flops(settings: Settings, images: int, backbone: Backbone, method: Method) -> float:
+    """FLOPs of training one model on so many originals and as many twins; replace shows the network the masks too."""
+    training, passes = settings.training, 2 if method == "replace" else 1
+    return 2 * images * training.epochs * passes * backbone_flops(backbone.name, training.image_size, training=True)
+
+
+def _training(settings: Settings, images: int) -> Cost:
+    training, seeds = settings.training, len(settings.training.seeds)
+    models = len(training.methods) * len(training.backbones) * seeds
+    pairs = [(backbone, method) for backbone in training.backbones.values() for method in training.methods]
+    flops = seeds * sum(training_flops(settings, images, *pair) for pair in pairs)
+    size = sum(map(_weights_bytes, training.backbones.values())) * len(training.methods) * seeds
+    how = f"{training.epochs} epochs of originals and twins; replace also sees masks{_taken_for(settings)}"
+    return Cost("training", models, size, flops, training.precision, how, models)
+
+
+def _taken_for(settings: Settings) -> str:
+    """What is said of backbones whose FLOPs nobody counted."""
+    unknown = [b.name for b in settings.training.backbones.values() if b.name.partition(".")[0] not in BACKBONES]
+    return "".join(f"; {name} taken for {known_backbone(name)}" for name in unknown)
+
+
+def _weights_bytes(backbone: Backbone) -> int:
+    """Bytes of a trained model: those of the weights it starts from, where they are a local file."""
+    path = weights_path(backbone.weights) if backbone.weights else None
+    return path.stat().st_size if path and path.is_file() else BACKBONE_BYTES
+
+
+def _evaluation(settings: Settings, images: Mapping[str, int]) -> Cost:
+    training = settings.training
+    views = sum(images[name] * len(s.levels) for name, s in settings.data.evaluation.items())
+    runs = len(training.methods) * len(training.seeds)
+    seen = runs * len(training.backbones) * views
+    one = sum(backbone_flops(b.name, training.image_size, training=False) for b in training.backbones.values())
+    how = "every model on every set and level"
+    return Cost("evaluation", seen, seen * 80, runs * views * one, "float32", how, runs * len(training.backbones))

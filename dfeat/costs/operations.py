@@ -1,0 +1,76 @@
+"""FLOPs of the networks a run computes: a multiply-add is two, as torch's counter has it.
+
+What enters: the name of a pass and the side of the image. What leaves: FLOPs of one image. The figures were counted
+on the true architectures (`python -m bench flops`), and a test counts them again.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+GIGA: Final = 1e9
+TEXT: Final = 45.13 * GIGA
+"""The text encoder on one prompt of 77 tokens."""
+DIFFUSION: Final[dict[str, tuple[float, float, float]]] = {
+    "encode": (0.0, 1082.30, 34.36),
+    "decode": (0.0, 2480.16, 34.36),
+    "unet": (3.99, 677.77, 122.50),
+    "shallow": (0.11, 41.70, 21.47),
+    "down.0": (0.21, 66.54, 42.95),
+    "down.1": (0.62, 129.23, 48.32),
+    "down.2": (1.43, 191.72, 48.99),
+    "down.3": (1.44, 199.27, 48.99),
+    "mid": (1.85, 211.04, 49.01),
+    "up.0": (1.86, 236.83, 49.01),
+    "up.1": (3.08, 386.45, 50.02),
+    "up.2": (3.69, 544.76, 58.07),
+    "up.3": (3.99, 677.68, 122.50),
+}
+"""GFLOPs of Stable Diffusion 2's passes as a + b n + c n^2: VAE, whole U-Net, its outermost layer alone (what a pass
+with reused deep features runs), U-Net up to the end of a block.
+
+n is the number of pixels over 512 x 512: convolutions grow with it, attention with its square, and what is computed of
+the prompt alone does not grow.
+"""
+CHANNELS: Final = {"mid": (1280, 64)} | {
+    f"{side}.{number}": size
+    for side, sizes in {
+        "down": ((320, 16), (640, 32), (1280, 64), (1280, 64)),
+        "up": ((1280, 32), (1280, 16), (640, 8), (320, 8)),
+    }.items()
+    for number, size in enumerate(sizes)
+}
+"""Channels of a block's output, and pixels of the image to a cell of it."""
+BACKBONES: Final[dict[str, tuple[float, float]]] = {
+    "convnext_base": (30.71, 92.1),
+    "swin_base_patch4_window7_224": (30.86, 92.5),
+    "resnet18": (3.63, 10.6),
+    "resnet50": (8.17, 24.3),
+    "vit_base_patch16_224": (35.13, 105.1),
+}
+"""GFLOPs of timm models at 224 px: forward; forward and backward."""
+BASE_SIZED: Final = "convnext_base"
+"""Stands for a backbone that is not in the table."""
+
+
+def diffusion_flops(name: str, resolution: int) -> float:
+    """FLOPs of one pass of Stable Diffusion 2 over an image of `resolution` px: a key of DIFFUSION."""
+    pixels = (resolution / 512) ** 2
+    return GIGA * sum(part * pixels**power for power, part in enumerate(DIFFUSION[name]))
+
+
+def until_flops(blocks: tuple[str, ...], resolution: int) -> float:
+    """FLOPs of the U-Net's forward pass up to the last of `blocks`; the whole pass for a block it does not know."""
+    return max(diffusion_flops(block if block in DIFFUSION else "unet", resolution) for block in blocks)
+
+
+def backbone_flops(name: str, size: int, training: bool) -> float:
+    """FLOPs of a timm model (tag or none) on an image of `size` px: forward, and with `training` also backward."""
+    forward, both = BACKBONES[known_backbone(name)]
+    return GIGA * (both if training else forward) * (size / 224) ** 2
+
+
+def known_backbone(name: str) -> str:
+    """The row of BACKBONES that a timm model, with or without its tag, is taken for."""
+    bare = name.partition(".")[0]
+    return bare if bare in BACKBONES else BASE_SIZED

@@ -1,0 +1,159 @@
+"""What the configured run takes on a named device: FLOPs, bytes and GPU-hours of each step, and what would be faster.
+
+What enters: the settings, the number of images of each set, and a device of `costs.PEAK`. What leaves: a `Plan`,
+as text for people and as plain values for programs. Estimates, computed before anything is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from dfeat.config import Settings
+from dfeat.config.files import lay_over
+from dfeat.costs.estimate import EFFICIENCY, PEAK, Cost, estimate, is_small
+from dfeat.errors import UserError, nearest
+from dfeat.section import parse
+
+_SOLVER: Final = {"scheduler": "dpmsolver++", "steps": 25}
+_REUSE: Final = _SOLVER | {"cache_interval": 3}
+_PARTLY_GUIDED: Final = _REUSE | {"guidance_interval": [0, 0.8]}
+FASTER: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
+    ("diffusion.inpaint: dpmsolver++, 25 steps", {"diffusion": {"inpaint": _SOLVER}}),
+    ("the same and cache_interval: 3", {"diffusion": {"inpaint": _REUSE}}),
+    ("the same and guidance_interval: [0, 0.8]", {"diffusion": {"inpaint": _PARTLY_GUIDED}}),
+    ("diffusion.model.precision: {half}", {"diffusion": {"model": {"precision": "{half}"}}}),
+    ("training.precision: bfloat16", {"training": {"precision": "bfloat16"}}),
+)
+"""Settings that cost less than the paper's, each with what it changes; `{half}` is the device's 16-bit type."""
+
+
+@dataclass(frozen=True)
+class Saving:
+    """What a faster setting takes off the whole run: FLOPs, and hours on the device."""
+
+    setting: str
+    flops: float
+    hours: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps of a run with their costs, on one device."""
+
+    run: str
+    device: str
+    images: Mapping[str, int]
+    costs: list[Cost]
+    savings: list[Saving]
+
+    @property
+    def hours(self) -> float:
+        """Hours of all steps on one device."""
+        return sum(cost.hours(self.device) for cost in self.costs)
+
+
+def make_plan(settings: Settings, images: Mapping[str, int], device: str) -> Plan:
+    """The plan of a run. UserError for an unknown device, or for models whose FLOPs are not known."""
+    if device not in PEAK:
+        raise UserError(f"no device {device!r}{nearest(device, PEAK)}; known are {', '.join(PEAK)}")
+    if is_small(settings):
+        raise UserError(
+            f"the run {settings.run!r} has models of its own sizes (the demo's, or backbones with kwargs), and a plan "
+            "knows full-size ones only; plan config.yaml, or take such a run's time from its benchmark files"
+        )
+    costs = estimate(settings, images)
+    return Plan(settings.run, device, images, costs, _savings(settings, images, device, costs))
+
+
+def _savings(settings: Settings, images: Mapping[str, int], device: str, costs: list[Cost]) -> list[Saving]:
+    """Each faster setting alone, and all of them together; those that save nothing here are left out."""
+    half = "bfloat16" if PEAK[device]["bfloat16"] > PEAK[device]["float32"] else "float16"
+    choices = [(name.format(half=half), _with(change, half)) for name, change in FASTER]
+    together: dict[str, Any] = {}
+    for _, change in choices:
+        lay_over(together, deepcopy(change))
+    savings = []
+    for name, change in [*choices, ("all of these", together)]:
+        mapping = settings.model_dump(mode="json")
+        lay_over(mapping, change)
+        faster = estimate(parse(Settings, mapping), images)
+        flops = sum(cost.flops for cost in costs) - sum(cost.flops for cost in faster)
+        hours = sum(cost.hours(device) for cost in costs) - sum(cost.hours(device) for cost in faster)
+        if hours > 0:
+            savings.append(Saving(name, flops, hours))
+    return savings if len(savings) > 2 else savings[:1]
+
+
+def _with(change: dict[str, Any], half: str) -> dict[str, Any]:
+    return {
+        key: _with(value, half) if isinstance(value, dict) else half if value == "{half}" else value
+        for key, value in change.items()
+    }
+
+
+def as_plain(plan: Plan) -> dict[str, Any]:
+    """The plan for programs."""
+    rows = [asdict(cost) | {"hours": cost.hours(plan.device)} for cost in plan.costs]
+    return {
+        "run": plan.run,
+        "device": plan.device,
+        "efficiency": EFFICIENCY,
+        "images": dict(plan.images),
+        "steps": rows,
+        "flops": sum(cost.flops for cost in plan.costs),
+        "bytes": sum(cost.bytes for cost in plan.costs),
+        "hours": plan.hours,
+        "savings": [asdict(saving) for saving in plan.savings],
+    }
+
+
+def as_text(plan: Plan) -> str:
+    """The plan for people: a table of steps, and what would be faster."""
+    head = ("step", "items", "jobs", "TFLOP", "GB", "precision", "GPU-hours", "min/job", "how it was got")
+    rows: list[tuple[str, ...]] = [head]
+    for cost in plan.costs:
+        hours = cost.hours(plan.device)
+        times = (f"{hours:.2f}", f"{hours * 60 / cost.jobs:.1f}") if cost.flops else ("", "")
+        size = f"{cost.bytes / 1e9:.2f}"
+        rows.append(
+            (cost.step, f"{cost.items:,}", str(cost.jobs), _tera(cost.flops), size, cost.precision, *times, cost.how)
+        )
+    flops, size = _tera(sum(cost.flops for cost in plan.costs)), f"{sum(cost.bytes for cost in plan.costs) / 1e9:.2f}"
+    rows.append(("all", "", "", flops, size, "", f"{plan.hours:.2f}", "", ""))
+    images = ", ".join(f"{name} {count:,}" for name, count in plan.images.items())
+    lines = [
+        f'The run "{plan.run}" on one {plan.device}: estimates at {EFFICIENCY:.0%} of its peak. Images: {images}.',
+        "",
+        *_aligned(rows),
+    ]
+    if plan.savings:
+        lines += ["", "What faster settings save (approximations of the paper's choice: see docs/performance.md)"]
+        lines += _aligned(
+            [
+                (saving.setting, f"{_tera(saving.flops)} TFLOP", f"{saving.hours:.2f} GPU-hours")
+                for saving in plan.savings
+            ]
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _tera(flops: float) -> str:
+    return f"{flops / 1e12:,.0f}"
+
+
+def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
+    """Columns of one width; those that hold numbers, in the last row but the head, to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    numbers = (rows[-1], rows[min(1, len(rows) - 1)])
+    right = {column for column in range(len(widths)) if any(row[column][:1].isdigit() for row in numbers)}
+    right -= {0, len(widths) - 1} if len(widths) > 3 else {0}
+    return [
+        "  ".join(
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]

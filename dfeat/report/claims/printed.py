@@ -1,0 +1,94 @@
+"""What arithmetic alone says of the paper's printed tables: values that no count can give, and odd orders.
+
+What enters: a `PaperTable`. What leaves: the values that are no share of the printed n, rounded to two decimals,
+with the nearest shares; and cells where more occlusion raises an accuracy. Nothing here is an opinion: a share of n
+images is k / n for a whole k, and the mean over r runs is k / (r n).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final
+
+from dfeat.report.numbers.paper import METRICS, Cell, PaperTable, backbone_name, method_name
+from dfeat.report.tables.layout import markdown_escaped
+
+MOST_RUNS: Final = 5
+"""Means over so many runs are tried before a value counts as unexplained."""
+
+
+@dataclass(frozen=True)
+class Impossible:
+    """A printed value, in percent, that no count of the table's n gives; `runs` of which it may be the mean, or 0."""
+
+    cell: Cell
+    value: float
+    below: int
+    runs: int
+
+
+def is_share(value: float, images: int) -> bool:
+    """Whether 100 k / images rounds to `value` (two decimals, halves either way) for some whole k."""
+    hundredths = round(100 * value)
+    nearest = round(hundredths * images / 10_000)
+    return any(abs(20_000 * k - 2 * hundredths * images) <= images for k in (nearest - 1, nearest, nearest + 1))
+
+
+def impossible_values(table: PaperTable) -> list[Impossible]:
+    """The printed values that are no share of the table's n, in its order."""
+    return [
+        Impossible(
+            cell,
+            value,
+            int(round(100 * value) * table.images // 10_000),
+            next((runs for runs in range(2, MOST_RUNS + 1) if is_share(value, runs * table.images)), 0),
+        )
+        for cell, value in table.values.items()
+        if not is_share(value, table.images)
+    ]
+
+
+def rises(table: PaperTable) -> list[tuple[Cell, Cell]]:
+    """Neighbouring levels (lower, higher) of one model where the accuracy rises with the information lost."""
+    levels = sorted({cell.level for cell in table.values})
+    models = dict.fromkeys((cell.method, cell.backbone) for cell in table.values)
+    return [
+        (low, high)
+        for method, backbone in models
+        for metric in METRICS
+        for a, b in pairwise(levels)
+        for low, high in [(Cell(method, backbone, a, metric), Cell(method, backbone, b, metric))]
+        if low in table.values and high in table.values and table.values[high] > table.values[low]
+    ]
+
+
+def arithmetic(table: PaperTable) -> Iterator[str]:
+    """The findings on one table as lines of Markdown."""
+    n, name = table.images, table.name.replace("table", "Table ")
+    found = impossible_values(table)
+    yield f"{name}: {len(found)} of {len(table.values)} values are no count of {n:,} images, rounded to two decimals."
+    yield ""
+    if found:
+        yield f"| Value | Cell | Nearest counts of {n:,} | Mean of several runs |"
+        yield "| ---: | --- | --- | --- |"
+        for one in found:
+            near = " and ".join(f"{k:,} ({100 * k / n:.2f})" for k in (one.below, one.below + 1))
+            runs = f"of {one.runs}, perhaps" if one.runs else f"none of 2 to {MOST_RUNS}"
+            yield f"| {one.value:.2f} | {_cell(one.cell, table)} | {near} | {runs} |"
+        yield ""
+    for low, high in rises(table):
+        yield (
+            f"- {_cell(low, table)}: {table.values[low]:.2f}; it rises to {table.values[high]:.2f} "
+            f"at {high.level} % loss."
+        )
+    if rises(table):
+        yield ""
+
+
+def _cell(cell: Cell, table: PaperTable) -> str:
+    level = f", {cell.level} %" if len({other.level for other in table.values}) > 1 else ""
+    return markdown_escaped(
+        f"{method_name(cell.method)}, {backbone_name(cell.backbone)}{level}, {cell.metric.replace('top', 'top-')}"
+    )

@@ -1,0 +1,174 @@
+"""Inpainted training images looked at: how like the hidden original each is, the best and worst, and a gallery.
+
+What enters: the pixel caches of the training set and of its inpainted images, and the chosen parts. What leaves:
+`gallery.png` and `.svg`, the images whose fill is likest and least like the original, at most one of a class, and
+`gallery.json`, thumbnails of a sample drawn by seed, under every method that paints parts.
+
+The measure is the peak signal-to-noise ratio over the hidden pixels alone, PSNR = 10 log10(255^2 / MSE) in dB, of the
+inpainted image against the original. It says how near the fill is to what was there; a plausible fill that differs
+scores low, and one that the eye finds odd may score high. Of several inpainted copies of an image the first is looked at.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from dfeat.config import Settings
+from dfeat.data.crops import view_keys
+from dfeat.data.index import Index, Record, read_index
+from dfeat.data.pixels import PixelCache
+from dfeat.errors import UserError
+from dfeat.occlusion.paint import black_out, partner_order, replace
+from dfeat.occlusion.parts import Parts, read_parts
+from dfeat.progress import progress
+from dfeat.randomness import rng_for
+from dfeat.report.figures.curves import picture_grid
+from dfeat.report.numbers.paper import method_name
+from dfeat.storage.atomic import write_json
+
+RECIPE: Final = 1
+COLUMNS: Final = 6
+"""So many best, and as many worst, are in the figure."""
+THUMBNAIL: Final = 160
+"""Longest side of a thumbnail in pixels; smaller pictures keep their size."""
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What the pictures are made of."""
+
+    index: Index
+    parts: Parts
+    originals: PixelCache
+    inpainted: PixelCache
+    partner: dict[str, str]
+
+    def mask(self, key: str) -> NDArray[np.bool_]:
+        """The hidden pixels at the cached picture's size."""
+        height, width = self.originals[key].shape[:2]
+        picture = Image.fromarray(self.parts.mask(key).astype(np.uint8) * 255)
+        return np.asarray(picture.resize((width, height), Image.Resampling.NEAREST)) > 127
+
+    def filled(self, key: str) -> Pixels:
+        """The inpainted picture of an image; of several copies the first, which is the one it has without others."""
+        return self.inpainted[view_keys(key, self.inpainted.copies)[0]]
+
+    def class_name(self, record: Record) -> str:
+        """The name of the record's class."""
+        return self.index.classes[record.label].name
+
+
+def psnr(a: Pixels, b: Pixels, where: NDArray[np.bool_]) -> float:
+    """PSNR in dB of two pictures (H, W, 3) over the pixels `where` (H, W); infinity where they are equal."""
+    difference = a[where].astype(np.float64) - b[where].astype(np.float64)
+    error = float(np.mean(difference**2)) if difference.size else 0.0
+    return 10 * math.log10(255**2 / error) if error else math.inf
+
+
+def draw_gallery(results: Path, settings: Settings, out: Path) -> None:
+    """Write `gallery.png`, `.svg` and `.json` of the run into the folder `out`."""
+    sources = _sources(results, settings)
+    records = [record for record in sources.index.records if record.key in sources.parts.rows]
+    if not records:
+        raise UserError("gallery: no training image has a part that could be hidden; see data/train/problems.csv")
+    scores = {}
+    with progress(len(records), "images compared") as bar:
+        for record in records:
+            scores[record.key] = _score(sources, record.key)
+            bar.update()
+    _draw_extremes(sources, records, scores, settings, out)
+    chosen = sample(records, settings.report.gallery, rng_for(settings.report.seed, "train", "gallery"))
+    pictures = [entry for record in chosen for entry in _thumbnails(sources, record, scores[record.key], settings)]
+    write_json(out / "gallery.json", {"recipe": RECIPE, "images": len(records), "pictures": pictures})
+
+
+def _sources(results: Path, settings: Settings) -> Sources:
+    index = read_index(results / "data" / "train")
+    return Sources(
+        index,
+        read_parts(results / "occlusion" / "parts.json"),
+        PixelCache(results / "data" / "train" / "pixels.h5"),
+        PixelCache(results / "diffusion" / "inpaint" / "train" / "pixels.h5"),
+        partner_order([record.key for record in index.records], settings.occlusion.seed),
+    )
+
+
+def _score(sources: Sources, key: str) -> float:
+    return psnr(sources.originals[key], sources.filled(key), sources.mask(key))
+
+
+def _draw_extremes(
+    sources: Sources, records: Sequence[Record], scores: dict[str, float], settings: Settings, out: Path
+) -> None:
+    """The figure: three rows of the likest fills, three of the least like; an image with nothing to compare is no best."""
+    compared = [record for record in records if math.isfinite(scores[record.key])] or list(records)
+    ranked = sorted(compared, key=lambda record: (-scores[record.key], record.key))
+    rows: list[list[Pixels]] = []
+    titles: list[list[str]] = []
+    for chosen in (one_a_class(ranked), one_a_class(ranked[::-1])):
+        keys = [record.key for record in chosen]
+        rows.append([sources.originals[key] for key in keys])
+        rows.append([black_out(sources.originals[key], sources.mask(key)) for key in keys])
+        rows.append([sources.filled(key) for key in keys])
+        titles += [[f"{scores[r.key]:.1f} dB, {sources.class_name(r)}" for r in chosen], [], []]
+    labels = [f"{which}: {row}" for which in ("Best", "Worst") for row in ("original", "occluded", "inpainted")]
+    picture_grid("gallery", labels, rows, titles, settings, out)
+
+
+def one_a_class(ranked: Sequence[Record]) -> list[Record]:
+    """The first COLUMNS records of different classes."""
+    first: dict[int, Record] = {}
+    for record in ranked:
+        first.setdefault(record.label, record)
+    return list(first.values())[:COLUMNS]
+
+
+def sample(records: Sequence[Record], count: int, rng: np.random.Generator) -> list[Record]:
+    """`count` records drawn by seed, the same number of every class as far as that goes, sorted by class and key."""
+    by_class: dict[int, list[Record]] = {}
+    for position in rng.permutation(len(records)):
+        by_class.setdefault(records[position].label, []).append(records[position])
+    rounds = [record for same in zip_longest(*by_class.values()) for record in same if record is not None]
+    return sorted(rounds[:count], key=lambda record: (record.label, record.key))
+
+
+def _thumbnails(sources: Sources, record: Record, score: float, settings: Settings) -> Iterator[dict[str, Any]]:
+    """The original, and what each of the run's methods makes of its chosen parts."""
+    key, original, mask = record.key, sources.originals[record.key], sources.mask(record.key)
+    shown: dict[str, Pixels] = {"Original": original}
+    if "blackout" in settings.training.methods:
+        shown[method_name("blackout")] = black_out(original, mask)
+    if "replace" in settings.training.methods:
+        partner = Image.fromarray(sources.originals[sources.partner[key]])
+        resized = np.asarray(partner.resize((original.shape[1], original.shape[0]), Image.Resampling.BICUBIC))
+        shown[method_name("replace")] = replace(original, mask, resized)
+    if "sd_inpaint" in settings.training.methods:
+        shown[method_name("sd_inpaint")] = sources.filled(key)
+    for method, picture in shown.items():
+        rated = method == method_name("sd_inpaint") and math.isfinite(score)
+        yield {
+            "key": key, "class": sources.class_name(record), "method": method,
+            "psnr": round(score, 2) if rated else None, "picture": _data_url(picture),
+        }  # fmt: skip
+
+
+def _data_url(pixels: Pixels) -> str:
+    """A picture as a WebP data URL, at most THUMBNAIL pixels a side."""
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.save(buffer, "WEBP", quality=85, method=6)
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,191 @@
+"""Figures drawn from the tables of a report folder: what a gain costs, and heat maps.
+
+What enters: `efficiency.csv` or `part_cost.csv`. What leaves: `<name>.png` and `.svg` in the look
+that `style` gives, the same bytes for the same table.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from dfeat.config import Settings
+from dfeat.errors import UserError
+from dfeat.report.figures.style import COLOURS, MARKERS, add_note, panel_grid, save, styled
+from dfeat.report.numbers.paper import backbone_name, method_name
+from dfeat.storage.records import read_text, refusal
+
+RECIPE: Final = 1
+_COSTS: Final = (("seconds", 1.0, "Seconds"), ("flops", 1e-9, "GFLOP"))
+Table = list[dict[str, str]]
+
+
+@styled()
+def cost(report: Path, settings: Settings, out: Path) -> None:
+    """Gain over None at the highest level against what preparing and training cost for each training image."""
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    rows = read_table(report / "efficiency.csv", "table efficiency", ("method", "backbone", "quantity", "gain"))
+    shown = [entry for entry in _COSTS if any(row["quantity"] == entry[0] and row["gain"] for row in rows)]
+    if not shown:
+        raise UserError(f"figure cost: {report / 'efficiency.csv'} has no gain over None to set beside a cost")
+    backbones = _unique(row["backbone"] for row in rows)
+    figure, (axes,) = panel_grid(1, len(shown), 2.9, sharey=True)
+    for panel, (quantity, scale, unit) in zip(axes, shown, strict=True):
+        for row in rows:
+            if row["quantity"] == quantity and row["gain"] and row["prepare"] and row["train"]:
+                _cost_point(panel, row, scale, filled=row["backbone"] == backbones[0])
+        panel.axhline(0, color="#000000", linewidth=0.6)
+        panel.set_xscale("log")
+        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        panel.xaxis.set_minor_formatter(NullFormatter())
+        panel.set_xlabel(f"{unit} a training image, preparing and training")
+    level = next(row["level"] for row in rows if row["gain"])
+    axes[0].set_ylabel(f"Gain over None at {level} % loss (points)")
+    methods = _unique(row["method"] for row in rows if row["gain"])
+    handles = [
+        Line2D([], [], linestyle="", color=COLOURS[m], marker=MARKERS[m], markersize=5, label=method_name(m))
+        for m in methods
+    ]
+    for index, backbone in enumerate(backbones):
+        face = "#444444" if index == 0 else "white"
+        handles.append(Line2D([], [], linestyle="", color="#444444", marker="o", markerfacecolor=face,
+                              markersize=5, label=backbone_name(backbone)))  # fmt: skip
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    add_note(figure, settings.report.note)
+    save(figure, out, "cost")
+
+
+@styled()
+def part_cost(report: Path, settings: Settings, out: Path) -> None:
+    """What hiding one part costs each method: parts down, in the order of what they cost, a panel for each backbone."""
+    rows = read_table(report / "part_cost.csv", "table part_cost", ("part", "method", "backbone", "cost"))
+    methods, backbones = (_unique(row[name] for row in rows) for name in ("method", "backbone"))
+    costs = {(row["part"], row["method"], row["backbone"]): float(row["cost"]) for row in rows}
+    reference = "none" if "none" in methods else methods[0]
+
+    def lost(part: str) -> float:
+        return sum(costs.get((part, reference, backbone), 0.0) for backbone in backbones)
+
+    parts = sorted(_unique(row["part"] for row in rows), key=lost, reverse=True)
+    maps = {
+        backbone_name(b): [[costs.get((part, method, b)) for method in methods] for part in parts] for b in backbones
+    }
+    label = "Top-1 accuracy lost when the part is hidden (points)"
+    _heat_maps("part_cost", maps, parts, [method_name(m) for m in methods], label, settings, out)
+
+
+@styled()
+def ablation(name: str, report: Path, settings: Settings, out: Path) -> None:
+    """Accuracy over the grid of `ablation_<name>.csv`, a panel for each method and backbone.
+
+    Two settings taken apart are rows and columns, at the highest level of the set with the most levels; else points are
+    rows, and columns are sets and levels.
+    """
+    needed = ("point", "set", "level", "method", "backbone", "value")
+    table = read_table(report / f"ablation_{name}.csv", f"ablation {name}", needed)
+    keys = list(table[0])[1 : list(table[0]).index("set")]
+    label = "Top-1 accuracy (%)"
+    if len(keys) == 2:
+        levels = {
+            name: {int(row["level"]) for row in table if row["set"] == name}
+            for name in _unique(r["set"] for r in table)
+        }
+        shown = max(levels, key=lambda name: len(levels[name]))
+        level = str(max(levels[shown]))
+        table = [row for row in table if (row["set"], row["level"]) == (shown, level)]
+        label = f"Top-1 accuracy on {table[0]['set']} at {level} % loss"
+    places = [_ablation_place(row, keys) for row in table]
+    rows, columns = (_unique(place[axis] for place in places) for axis in (0, 1))
+    values = {
+        (*place, row["method"], row["backbone"]): float(row["value"]) for place, row in zip(places, table, strict=True)
+    }
+    maps = {
+        f"{method_name(m)}, {backbone_name(b)}": [[values.get((r, c, m, b)) for c in columns] for r in rows]
+        for m, b in dict.fromkeys((row["method"], row["backbone"]) for row in table)
+    }
+    _heat_maps(f"ablation_{name}", maps, rows, columns, label, settings, out, around_0=False)
+
+
+def _ablation_place(row: dict[str, str], keys: Sequence[str]) -> tuple[str, str]:
+    """Row and column of a value."""
+    shown = [f"{key.rpartition('.')[2]} {row[key]}" for key in keys]
+    return (shown[0], shown[1]) if len(keys) == 2 else (", ".join(shown), f"{row['set']} {row['level']} %")
+
+
+def _heat_maps(
+    name: str, maps: dict[str, list[list[float | None]]], rows: Sequence[str], columns: Sequence[str], label: str,
+    settings: Settings, out: Path, *, around_0: bool = True,
+) -> None:  # fmt: skip
+    """Matrices side by side as colours with their numbers in the cells; None is a blank cell.
+
+    Blue-green below 0, white at 0, brown above, or cividis from the least to the most: told apart with any colour
+    vision, and in grey by the numbers.
+    """
+    import numpy as np
+
+    matrices = {
+        title: np.round(np.array([[np.nan if value is None else value for value in line] for line in values]), 1) + 0.0
+        for title, values in maps.items()
+    }
+    finite = np.concatenate([m[np.isfinite(m)] for m in matrices.values()])
+    span = float(np.max(np.abs(finite), initial=0.0)) or 1.0
+    low, high = (
+        (-span, span) if around_0 else (float(np.min(finite, initial=100.0)), float(np.max(finite, initial=0.0)))
+    )
+    figure, (axes,) = panel_grid(1, len(matrices), 0.2 * len(rows) + 0.9, sharey=True)
+    for panel, (title, matrix) in zip(axes, matrices.items(), strict=True):
+        image = panel.imshow(matrix, aspect="auto", vmin=low, vmax=high, cmap="BrBG_r" if around_0 else "cividis")
+        colours = image.to_rgba(matrix)
+        for (row, column), value in np.ndenumerate(matrix):
+            if np.isfinite(value):
+                panel.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=6,
+                           color=_readable(colours[row, column]))  # fmt: skip
+        panel.set_title(title, loc="left", fontweight="bold")
+        panel.set_xticks(range(len(columns)), [textwrap.fill(column, 9) for column in columns], fontsize=6.5)
+        panel.set_yticks(range(len(rows)), rows, fontsize=7)
+        panel.tick_params(length=0)
+        panel.grid(visible=False)
+        panel.spines[:].set_visible(False)
+    bar = figure.colorbar(image, ax=axes, location="bottom", aspect=50, pad=0.02)
+    bar.set_label(label, fontsize=7.5)
+    add_note(figure, settings.report.note)
+    save(figure, out, name)
+
+
+def read_table(path: Path, remake: str, columns: Sequence[str]) -> Table:
+    """The rows of a CSV that must have these columns; UserError naming the file and the verb that makes it."""
+    try:
+        rows = list(csv.DictReader(io.StringIO(read_text(path, remake)), strict=True))
+    except csv.Error as error:
+        raise refusal(path, f"it is no CSV ({error})", remake) from None
+    missing = [name for name in columns if not rows or name not in rows[0]]
+    if missing:
+        raise refusal(path, f"it has no rows with {', '.join(missing)}", remake)
+    return rows
+
+
+def _cost_point(panel: Any, row: dict[str, str], scale: float, *, filled: bool) -> None:
+    gain, low, high = (float(row[name]) for name in ("gain", "gain_low", "gain_high"))
+    colour = COLOURS[row["method"]]
+    panel.errorbar(
+        scale * (float(row["prepare"]) + float(row["train"])), gain, [[gain - low], [high - gain]],
+        fmt=MARKERS[row["method"]], color=colour, markersize=5, markerfacecolor=colour if filled else "white",
+        elinewidth=0.8, capsize=1.5,
+    )  # fmt: skip
+
+
+def _readable(colour: Any) -> str:
+    """Black or white, whichever stands out from the colour (relative luminance, WCAG 2)."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]]
+    return "#000000" if 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] > 0.18 else "#ffffff"
+
+
+def _unique(values: Any) -> list[str]:
+    return list(dict.fromkeys(values))

@@ -1,0 +1,1 @@
+"""Predictions read and resampled, statistics, and the paper's printed values."""

@@ -1,0 +1,270 @@
+"""Predictions read, checked and resampled: what tables, figures and claims are computed from [Sec. 4.3].
+
+What enters: `<method>/<backbone>/seed<k>/<set>@<level>.csv` under a run's evaluation folder, one row an image,
+header `key,label,top1,top2,top3,top4,top5,p1`, and `predictions.json` beside them. What leaves: `SetPredictions` (what
+was right), and `SetResults` (accuracies with intervals and paired contrasts). All files of a set must tell of the same
+images, shown alike, and each must be of the model whose folder it lies in.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dfeat.config import Settings
+from dfeat.errors import UserError
+from dfeat.evaluation.origins import check_model, made_of, read_predictions_origin
+from dfeat.methods import PRETRAINED
+from dfeat.randomness import rng_for
+from dfeat.report.numbers.paper import METRICS, Cell, Metric
+from dfeat.report.numbers.sets import published_sets
+from dfeat.report.numbers.statistics import Bools, Effect, Floats, Ints, Resampled, resample
+from dfeat.storage.origin import Origin
+from dfeat.storage.provenance import bytes_digest
+from dfeat.storage.records import read_text, refusal
+from dfeat.training.settings import Backbone
+
+HEADER: Final = "key,label,top1,top2,top3,top4,top5,p1"
+
+
+@dataclass(frozen=True)
+class SetPredictions:
+    """All predictions on one set. Axes of `rank` and `p1`: (methods, backbones, levels, seeds, images).
+
+    `rank` is 0 where the first guess was right, 4 where the fifth was, 5 where none was; `p1` is the probability
+    of the first guess. `keys` and `labels` are (images,), sorted by key.
+    """
+
+    name: str
+    methods: tuple[str, ...]
+    backbones: tuple[str, ...]
+    levels: tuple[int, ...]
+    seeds: tuple[int, ...]
+    keys: tuple[str, ...]
+    labels: Ints
+    rank: NDArray[np.int8]
+    p1: Floats
+
+    def correct(self, cell: Cell) -> Bools:
+        """Which images were right, (seeds, images)."""
+        return np.less(self.rank[self._index(cell)], 1 if cell.metric == "top1" else 5)
+
+    def confidence(self, cell: Cell) -> Floats:
+        """Probability of the first guess, (seeds, images)."""
+        confidence: Floats = self.p1[self._index(cell)]
+        return confidence
+
+    def _index(self, cell: Cell) -> tuple[int, int, int]:
+        return (
+            self.methods.index(cell.method),
+            self.backbones.index(cell.backbone),
+            self.levels.index(cell.level),
+        )
+
+
+@dataclass(frozen=True)
+class SetResults:
+    """Accuracies on one set as fractions, every two of them comparable on the same resampled images."""
+
+    predictions: SetPredictions
+    resampled: Resampled
+    confidence: float
+
+    def accuracy(self, cell: Cell) -> float:
+        """Mean over seeds and images."""
+        return float(self.resampled.seed_means[self._index(cell)].mean())
+
+    def interval(self, cell: Cell) -> tuple[float, float]:
+        """The bootstrap interval of `accuracy`."""
+        return self.resampled.interval(self._index(cell), self.confidence)
+
+    def contrast(self, weights: dict[Cell, float]) -> Effect:
+        """The sum of weight times accuracy, with interval and p-value against 0."""
+        return self.resampled.contrast({self._index(cell): w for cell, w in weights.items()}, self.confidence)
+
+    def difference(self, a: Cell, b: Cell) -> Effect:
+        """Accuracy of `a` minus that of `b`."""
+        return self.contrast({a: 1.0, b: -1.0})
+
+    def _index(self, cell: Cell) -> tuple[int, int]:
+        sets = self.predictions
+        model = sets.methods.index(cell.method) * len(sets.backbones) + sets.backbones.index(cell.backbone)
+        return model, sets.levels.index(cell.level) * len(METRICS) + METRICS.index(cell.metric)
+
+
+def load_results(evaluation: Path, settings: Settings, sets: tuple[str, ...] | None = None) -> dict[str, SetResults]:
+    """Read the predictions of `sets` (default those of both tables) and resample each set's images once for all its cells."""
+    predictions = load_predictions(evaluation, settings, sets)
+    return {name: resampled(of_set, settings) for name, of_set in predictions.items()}
+
+
+def load_predictions(
+    evaluation: Path, settings: Settings, sets: tuple[str, ...] | None = None
+) -> dict[str, SetPredictions]:
+    """Read the predictions of every method, backbone, seed and level of `sets` (default those of both tables).
+
+    Raises UserError naming the files that are missing, that are no predictions, that another model made than the one
+    whose folder they lie in, or whose keys or labels differ from the others of the same set.
+    """
+    names = published_sets(settings) if sets is None else sets
+    missing = [
+        path
+        for name in names
+        for path in axes_of(settings, name).paths(evaluation, name).values()
+        if not path.is_file()
+    ]
+    if missing:
+        shown = ", ".join(str(path) for path in missing[:3])
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise UserError(f"predictions are missing: {shown}{more}; make them with `dfeat evaluate`")
+    return {name: load_set(evaluation, name, axes_of(settings, name)) for name in names}
+
+
+@dataclass(frozen=True)
+class Axes:
+    """Which models and levels a set's predictions are of."""
+
+    methods: tuple[str, ...]
+    backbones: Mapping[str, Backbone]
+    levels: tuple[int, ...]
+    seeds: tuple[int, ...]
+
+    def paths(self, evaluation: Path, name: str) -> dict[tuple[int, int, int, int], Path]:
+        """The file of each (method, backbone, level, seed), by position."""
+        return {
+            (m, b, v, s): evaluation / method / backbone / f"seed{seed}" / f"{name}@{level}.csv"
+            for m, method in enumerate(self.methods)
+            for b, backbone in enumerate(self.backbones)
+            for v, level in enumerate(self.levels)
+            for s, seed in enumerate(self.seeds)
+        }
+
+
+def axes_of(settings: Settings, name: str) -> Axes:
+    """Every trained model of the settings, at every level of the set."""
+    training = settings.training
+    levels = settings.data.evaluation[name].levels
+    return Axes(training.methods, training.backbones, levels, training.seeds)
+
+
+def load_pretrained(evaluation: Path, settings: Settings, trained: SetResults) -> Iterator[SetResults]:
+    """The results before fine-tuning on the images of `trained`, of those backbones that were read out; or nothing."""
+    name = trained.predictions.name
+    levels = settings.data.evaluation[name].levels
+    axes = [Axes((PRETRAINED,), {key: backbone}, levels, (0,)) for key, backbone in settings.training.backbones.items()]
+    complete = [one for one in axes if all(path.is_file() for path in one.paths(evaluation, name).values())]
+    made = {key: backbone for one in complete for key, backbone in one.backbones.items()}
+    if made and settings.report.before_fine_tuning:
+        read = load_set(evaluation, name, Axes((PRETRAINED,), made, levels, (0,)))
+        if read.keys != trained.predictions.keys:
+            path = next(iter(axes[0].paths(evaluation, name).values()))
+            raise _refusal(path, f"it tells of other images than those of the trained models on {name}")
+        yield resampled(read, settings)
+
+
+def load_set(evaluation: Path, name: str, axes: Axes) -> SetPredictions:
+    """Read a set's predictions; UserError names the file that is broken, of another model, or of other images."""
+    paths = axes.paths(evaluation, name)
+    origins = _origins(evaluation, name, axes)
+    first_path = next(iter(paths.values()))
+    first = _read(first_path, origins[first_path.parent])
+    shape = (len(axes.methods), len(axes.backbones), len(axes.levels), len(axes.seeds), len(first.keys))
+    rank, p1 = np.empty(shape, np.int8), np.empty(shape)
+    for index, path in paths.items():
+        file = first if path == first_path else _read(path, origins[path.parent])
+        if file.keys != first.keys:
+            odd = sorted(set(file.keys) ^ set(first.keys))
+            raise _refusal(path, f"it tells of other images than {first_path}: {len(odd)} differ, e.g. {odd[0]!r}")
+        if not np.array_equal(file.labels, first.labels):
+            key = file.keys[int(np.flatnonzero(file.labels != first.labels)[0])]
+            raise _refusal(path, f"it gives image {key!r} another label than {first_path} does")
+        rank[index], p1[index] = file.rank, file.p1
+    return SetPredictions(
+        name, axes.methods, tuple(axes.backbones), axes.levels, axes.seeds, first.keys, first.labels, rank, p1
+    )
+
+
+def _origins(evaluation: Path, name: str, axes: Axes) -> dict[Path, Origin]:
+    """What the predictions in each folder are of, refused where that is another model, index or occlusion than wanted."""
+    origins: dict[Path, Origin] = {}
+    for method in axes.methods:
+        for key, backbone in axes.backbones.items():
+            for seed in axes.seeds:
+                folder = evaluation / method / key / f"seed{seed}"
+                origin = origins[folder] = read_predictions_origin(folder)
+                check_model(origin, method, backbone, seed)
+                first = next(iter(origins.values()))
+                if made_of(origin, name) != made_of(first, name):
+                    raise origin.refusal(f"on {name} it tells of another index or other settings than {first.path}")
+    return origins
+
+
+@dataclass(frozen=True)
+class _File:
+    keys: tuple[str, ...]
+    labels: Ints
+    rank: NDArray[np.int8]
+    p1: Floats
+
+
+def _read(path: Path, origin: Origin) -> _File:
+    """Read one file of predictions, which must be the one that `origin` tells of, sorted by key."""
+    text = read_text(path, "evaluate")
+    origin.check(path, bytes_digest(text.encode()))
+    try:
+        header, *lines = list(csv.reader(io.StringIO(text, newline=""), strict=True)) or [[]]
+    except csv.Error as error:
+        raise _refusal(path, f"it cannot be read as CSV ({error})") from None
+    if header != HEADER.split(","):
+        raise _refusal(path, f"its header is {','.join(header)[:80]!r}, not {HEADER!r}")
+    if not lines:
+        raise _refusal(path, "it has no rows")
+    broken = next((number for number, line in enumerate(lines, 2) if len(line) != len(header)), None)
+    if broken is not None:
+        raise _refusal(path, f"its line {broken} has {len(lines[broken - 2])} values, not {len(header)}")
+    keys, labels, *tops, p1 = zip(*sorted(lines), strict=True)
+    try:
+        label = np.array(labels).astype(np.int64)
+        guesses = [np.array([guess or "-1" for guess in top]).astype(np.int64) for top in tops]
+        probability = np.array(p1).astype(np.float64)
+    except ValueError as error:
+        raise _refusal(path, f"a label, class or probability in it is no number ({error})") from None
+    _refuse_bad_rows(path, keys, probability)
+    hits = np.stack(guesses) == label
+    rank = np.where(hits.any(axis=0), hits.argmax(axis=0), len(guesses)).astype(np.int8)
+    return _File(keys, label, rank, probability)
+
+
+def _refuse_bad_rows(path: Path, keys: tuple[str, ...], p1: Floats) -> None:
+    """`keys` are sorted, so a key that stands twice stands beside itself."""
+    twice = next((key for key, following in pairwise(keys) if key == following), None)
+    if twice is not None:
+        raise _refusal(path, f"image {twice!r} stands in it twice")
+    outside = np.flatnonzero(~((p1 >= 0) & (p1 <= 1)))
+    if outside.size:
+        row = int(outside[0])
+        raise _refusal(path, f"the probability p1 of image {keys[row]!r} is {p1[row]}, not within 0 and 1")
+
+
+def _refusal(path: Path, reason: str) -> UserError:
+    return refusal(path, reason, "evaluate")
+
+
+def resampled(of_set: SetPredictions, settings: Settings, part: str = "") -> SetResults:
+    """Bootstrap all cells of a set; `part` names a part of its images, which is drawn on its own."""
+    seed, name = settings.report.seed, f"{of_set.name} {part}".strip()
+    models = [(m, b) for m in of_set.methods for b in of_set.backbones]
+    columns: list[tuple[int, Metric]] = [(level, metric) for level in of_set.levels for metric in METRICS]
+    correct = np.stack([[of_set.correct(Cell(m, b, *column)) for column in columns] for m, b in models])
+    seed_rngs = [rng_for(seed, f"{name}/{m}/{b}", "bootstrap seeds") for m, b in models]
+    image_rng = rng_for(seed, name, "bootstrap")
+    drawn = resample(correct, of_set.labels, settings.report.resamples, image_rng, seed_rngs)
+    return SetResults(of_set, drawn, settings.report.confidence)

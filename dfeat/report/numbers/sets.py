@@ -1,0 +1,40 @@
+"""Which evaluation sets belong to which table.
+
+What enters: the settings. What leaves: names. Snakemake asks as well, so nothing heavy is imported.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from dfeat.config import Settings
+from dfeat.data.settings import Study
+from dfeat.errors import UserError
+from dfeat.report.numbers.paper import TableName
+
+STUDY_TABLES: Final[dict[str, Study]] = {"sweep": "sweep", "object": "object", "part_cost": "parts"}
+"""The tables that want sets of a study, and which."""
+
+
+def sets_of(table: TableName, settings: Settings) -> tuple[str, ...]:
+    """The sets of a table: those with several levels of simulated occlusion in table 1, with a single one in table 2.
+
+    Sets with a study of their own are in neither.
+    """
+    sets = {name: entry for name, entry in settings.data.evaluation.items() if entry.study is None}
+    return tuple(name for name, entry in sets.items() if (len(entry.levels) > 1) == (table == "table1"))
+
+
+def published_sets(settings: Settings) -> tuple[str, ...]:
+    """The sets of both tables, in the settings' order."""
+    return tuple(name for name, entry in settings.data.evaluation.items() if entry.study is None)
+
+
+def study_sets(study: Study, settings: Settings) -> tuple[str, ...]:
+    """The sets of a study. Raises UserError where there is none."""
+    found = tuple(name for name, entry in settings.data.evaluation.items() if entry.study == study)
+    if not found:
+        raise UserError(
+            f"no set of data.evaluation has `study: {study}`; config/beyond.yaml has one, docs/evidence.md tells of it"
+        )
+    return found

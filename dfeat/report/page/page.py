@@ -1,0 +1,257 @@
+"""The page itself: what the report folder holds, laid out by `templates/index.html.jinja`.
+
+All text is escaped by the template engine; what is marked safe is made here from numbers, by markdown-it with HTML
+turned off, by docutils with raw input turned off, or shipped by a package. Images and scripts are inlined.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from markupsafe import Markup
+
+from dfeat.config import Settings
+from dfeat.errors import UserError
+from dfeat.report.catalogue import asked_figures
+from dfeat.report.numbers.paper import TableName
+from dfeat.report.page.cards import data_card, markdown_filters, model_card
+from dfeat.report.page.charts import accuracy_charts, gain_charts
+from dfeat.report.page.run_origin import config_text, job_costs, origin
+from dfeat.report.page.views import CsvView, csv_view, curve_rows, paper_table_view
+from dfeat.report.tables.layout import read_rows
+from dfeat.storage.atomic import write_files
+from dfeat.storage.records import read_bytes, read_json, read_text
+
+TABLES: Final[tuple[TableName, ...]] = ("table1", "table2")
+FIGURES: Final = ("figure2", "figure3", "accuracy", "gain", "cost", "part_cost", "gallery")
+"""Shown in this order, those of other names after them; one that was not made is named where the run asks for it."""
+_MAIN_CSV: Final = (*(f"{name}.csv" for name in TABLES), "efficiency.csv")
+
+
+@dataclass(frozen=True)
+class Link:
+    """A file beside the page."""
+
+    name: str
+    href: str
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure: its caption as HTML, and the PNG as a data URL; `picture` is empty where it was not made."""
+
+    name: str
+    caption: Markup
+    picture: str
+    links: list[Link]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Thumbnails (key, class, method, psnr, picture), and what they can be filtered by."""
+
+    images: int
+    shown: int
+    classes: list[str]
+    methods: list[str]
+    pictures: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class MoreTable:
+    """A CSV of the report folder that is not one of the paper's tables."""
+
+    name: str
+    caption: Markup
+    view: CsvView
+    links: list[Link]
+
+
+def write_report(results: Path, settings: Settings, out: Path, captions: Path | None = None) -> None:
+    """Write the page to `out`, and beside it `config.yaml`, `data_card.md` and `model_card.md`.
+
+    `results` is `results/<run>`, whose folder `report` is shown; `captions` holds `<name>.rst` for each figure and
+    table. The same inputs give the same bytes. Raises UserError where there is nothing to report.
+    """
+    folder = results / "report"
+    if not any(folder.glob("*.csv")) and not any(folder.glob("*.png")) and not (folder / "claims.md").is_file():
+        raise UserError(
+            f"{folder} holds no table, figure or claims.md; make them with `dfeat table` and `dfeat figure`"
+        )
+    named = results / "data" / "train" / "classes.json"
+    classes = [entry["name"] for entry in read_json(named, "index train")] if named.is_file() else []
+    page = _Page(folder, out.parent, captions, classes, asked_figures(settings))
+    rows = {name: read_rows(folder / f"{name}.csv") for name in TABLES if (folder / f"{name}.csv").is_file()}
+    tables = [paper_table_view(name, folder / f"{name}.csv", settings.report) for name in rows]
+    everything = [row for name in TABLES for row in rows.get(name, [])]
+    config = out.parent / "config.yaml"
+    cards = _environment(autoescape=False)
+    text = _environment().get_template("index.html.jinja").render(
+        run=settings.run,
+        note=settings.report.note,
+        tables=[(table, page.links(f"{table.name}.{kind}" for kind in ("csv", "tex", "md"))) for table in tables],
+        missing=[name for name in TABLES if name not in rows],
+        curves=[
+            *accuracy_charts(rows.get("table1", [])),
+            *accuracy_charts(curve_rows(folder / "sweep.csv")),
+            *accuracy_charts(curve_rows(folder / "object.csv"), "Share of the object hidden (%)"),
+        ],
+        gains=gain_charts(everything),
+        figures=page.figures(),
+        more=page.more_tables(),
+        claims=page.markdown("claims.md", "table claims"),
+        efficiency=page.csv("efficiency.csv"),
+        efficiency_text=page.markdown("efficiency.md", "table efficiency"),
+        gallery=read_gallery(folder / "gallery.json"),
+        jobs=job_costs(results),
+        origin=origin(results, settings, config),
+        cards=[Link(name, name) for name in ("config.yaml", "data_card.md", "model_card.md")],
+        **_front_end(),
+    )  # fmt: skip
+    made = {
+        config: config_text(settings),
+        out.parent / "data_card.md": data_card(cards, results, settings),
+        out.parent / "model_card.md": model_card(cards, results, settings, everything),
+        out: text,
+    }
+    write_files({path: content.encode() for path, content in made.items()})
+
+
+def read_gallery(path: Path) -> Gallery | None:
+    """The gallery that `dfeat figure gallery` wrote; None where there is none."""
+    if not path.is_file():
+        return None
+    content = read_json(path, "figure gallery")
+    pictures = content["pictures"]
+    return Gallery(
+        images=content["images"],
+        shown=len({picture["key"] for picture in pictures}),
+        classes=list(dict.fromkeys(picture["class"] for picture in pictures)),
+        methods=list(dict.fromkeys(picture["method"] for picture in pictures)),
+        pictures=pictures,
+    )
+
+
+@dataclass(frozen=True)
+class _Page:
+    """The files of a report folder as the template wants them; links lead from `home`."""
+
+    folder: Path
+    home: Path
+    captions: Path | None
+    classes: list[str]
+    asked: Sequence[str]
+
+    def figures(self) -> list[Figure]:
+        """The figures that were made, and those that the run asks for."""
+        made = {path.stem for path in self.folder.glob("*.png")}
+        others = sorted(made - set(FIGURES))
+        shown = [name for name in FIGURES if name in made or (name in self.asked and self.caption(name))]
+        return [self._figure(name) for name in (*shown, *others)]
+
+    def more_tables(self) -> list[MoreTable]:
+        names = sorted(path.name for path in self.folder.glob("*.csv") if path.name not in _MAIN_CSV)
+        return [self._table(name) for name in names]
+
+    def csv(self, name: str) -> MoreTable | None:
+        return self._table(name) if (self.folder / name).is_file() else None
+
+    def markdown(self, name: str, remake: str) -> Markup:
+        """A Markdown file as HTML, its first heading left out: the page has one of its own."""
+        from markdown_it import MarkdownIt
+
+        path = self.folder / name
+        if not path.is_file():
+            return Markup()
+        text = read_text(path, remake)
+        body = text.split("\n", 1)[1] if text.startswith("# ") else text
+        return Markup(MarkdownIt("commonmark", {"html": False}).enable("table").render(body))
+
+    def caption(self, name: str) -> Markup:
+        """The caption `<name>.rst` as HTML; empty without one. The run's note stands on the page once already."""
+        from docutils.core import publish_parts
+        from jinja2 import Template
+
+        path = None if self.captions is None else self.captions / f"{name}.rst"
+        if path is None or not path.is_file():
+            return Markup()
+        text = Template(path.read_text(encoding="utf-8")).render(snakemake=_NoNote)
+        overrides = {"raw_enabled": False, "file_insertion_enabled": False, "_disable_config": True}
+        return Markup(publish_parts(text, writer="html5", settings_overrides=overrides)["body"])
+
+    def links(self, names: Iterable[str]) -> list[Link]:
+        present = [name for name in names if (self.folder / name).is_file()]
+        start = Path(os.path.relpath(self.folder, self.home))
+        return [Link(name, quote((start / name).as_posix())) for name in present]
+
+    def _figure(self, name: str) -> Figure:
+        path = self.folder / f"{name}.png"
+        picture = f"data:image/png;base64,{_base64(read_bytes(path, f'figure {name}'))}" if path.is_file() else ""
+        return Figure(name, self.caption(name), picture, self.links([f"{name}.png", f"{name}.svg"]))
+
+    def _table(self, name: str) -> MoreTable:
+        stem = name.removesuffix(".csv")
+        links = self.links(f"{stem}.{kind}" for kind in ("csv", "tex", "md"))
+        about = self.caption(stem) or self._about(self.folder / f"{stem}.md")
+        return MoreTable(stem, about, csv_view(self.folder / name, self.classes), links)
+
+    def _about(self, path: Path) -> Markup:
+        """The first paragraph of a table's Markdown, which says what it shows; the note stands at the table already."""
+        from markdown_it import MarkdownIt
+
+        blocks = read_text(path, "table").split("\n\n") if path.is_file() else []
+        first = next((block for block in blocks if block.strip()[:1] not in ("#", "|", "*", "")), "")
+        return Markup(MarkdownIt("commonmark", {"html": False}).render(first))
+
+
+class _NoNote:
+    """What a caption sees as `snakemake`: a run without a note."""
+
+    config: Final[dict[str, Any]] = {}
+
+
+def _environment(*, autoescape: bool = True) -> Any:
+    """The template engine: HTML is escaped, Markdown escapes itself; a name that is not given is an error."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("dfeat.report.page"), autoescape=autoescape, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    environment.filters |= {"in_words": _in_words, **markdown_filters()}
+    return environment
+
+
+def _in_words(name: str) -> str:
+    """A file's stem in words: "ablation_timestep" is "Ablation timestep"."""
+    text = name.replace("_", " ")
+    return text[:1].upper() + text[1:]
+
+
+def _front_end() -> dict[str, Markup]:
+    """The scripts and styles that itables and vl-convert ship, and the page's own."""
+    from importlib.resources import files
+
+    import vl_convert
+
+    bundle = files("itables") / "html"
+    templates = files("dfeat.report.page") / "templates"
+    module = f"data:text/javascript;base64,{_base64((bundle / 'dt_bundle.js').read_bytes())}"
+    return {
+        "datatables_style": Markup((bundle / "dt_bundle.css").read_text(encoding="utf-8")),
+        "style": Markup((templates / "page.css").read_text(encoding="utf-8")),
+        "import_map": Markup(json.dumps({"imports": {"datatables": module}})),
+        "vega": Markup(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")),
+        "script": Markup((templates / "page.js").read_text(encoding="utf-8")),
+    }
+
+
+def _base64(payload: bytes) -> str:
+    return base64.b64encode(payload).decode()

@@ -1,0 +1,1 @@
+"""Tables as rows, and as CSV, Markdown and LaTeX."""

@@ -1,0 +1,290 @@
+"""How tables are laid out: rows of numbers as CSV, and in the paper's layout as Markdown and LaTeX.
+
+What enters: `Row`s, one for each cell and metric. What leaves: text. `grids` is the paper's layout (methods and
+backbones down, levels or sets across), which the HTML report shares.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dfeat.config import ReportSettings
+from dfeat.report.numbers.paper import TableName, backbone_name, method_name, paper_table
+from dfeat.storage.records import read_text, refusal
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of `<table>.csv`, as text. Accuracies, differences and calibration errors are in percent.
+
+    `metric` is top1, top5 or ece; what does not apply is empty. `best` says whether the cell is set in bold.
+    The columns from `difference_to_none` to `smallest_difference` compare with None, those that begin with
+    `baseline` one of ours with the best of the other methods, None among them. `p_by_seed` has McNemar's exact p of
+    each seed, `p_mcnemar` joins them, `p_holm` is adjusted over all comparisons of the table.
+    """
+
+    table: str
+    set: str
+    level: str
+    method: str
+    backbone: str
+    metric: str
+    value: str
+    low: str = ""
+    high: str = ""
+    n: str = ""
+    seeds: str = ""
+    difference_to_none: str = ""
+    difference_low: str = ""
+    difference_high: str = ""
+    p_by_seed: str = ""
+    p_mcnemar: str = ""
+    p_holm: str = ""
+    smallest_difference: str = ""
+    baseline: str = ""
+    baseline_difference: str = ""
+    baseline_low: str = ""
+    baseline_high: str = ""
+    baseline_p_by_seed: str = ""
+    baseline_p_mcnemar: str = ""
+    baseline_p_holm: str = ""
+    paper: str = ""
+    paper_inside: str = ""
+    best: str = ""
+    note: str = ""
+
+
+COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table as it is printed. `groups` are spanning heads (text, columns) above `heads`; a cell is its metrics' rows."""
+
+    title: str
+    groups: tuple[tuple[str, int], ...]
+    heads: tuple[str, ...]
+    lines: tuple[tuple[tuple[str, ...], tuple[tuple[Row, ...], ...]], ...]
+
+
+def csv_text(rows: Iterable[Row]) -> str:
+    """The rows as CSV with a header."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(dataclasses.astuple(row) for row in rows)
+    return buffer.getvalue()
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read a table's CSV back."""
+    try:
+        return [Row(**line) for line in csv.DictReader(io.StringIO(read_text(path, "table"), newline=""), strict=True)]
+    except (TypeError, csv.Error) as error:
+        raise refusal(path, f"it cannot be read as a table ({error})", "table") from None
+
+
+def grids(name: TableName, rows: list[Row]) -> list[Grid]:
+    """The paper's layout: Table 1 has a grid for each set, levels across; Table 2 one grid, sets and backbones across."""
+    shown = [row for row in rows if row.metric != "ece"]
+    if name == "table2":
+        return [_grid_of_real(shown)] if shown else []
+    return [_grid_of_levels([row for row in shown if row.set == name]) for name in _unique(row.set for row in shown)]
+
+
+def _grid_of_levels(rows: list[Row]) -> Grid:
+    levels = _unique(row.level for row in rows)
+    lines = tuple(
+        (
+            (method_name(method) if index == 0 else "", backbone_name(backbone)),
+            tuple(_pick(rows, method=method, backbone=backbone, level=level) for level in levels),
+        )
+        for method in _unique(row.method for row in rows)
+        for index, backbone in enumerate(_unique(row.backbone for row in rows if row.method == method))
+    )
+    heads = ("Augmentation Method", "Architecture", *(f"{level} %" for level in levels))
+    return Grid(
+        f"Accuracy (top-1 / top-5) on {rows[0].set} by information loss, n = {int(rows[0].n):,} images, {_seeds(rows)}",
+        (("", 2), ("Information loss", len(levels))), heads, lines,
+    )  # fmt: skip
+
+
+def _grid_of_real(rows: list[Row]) -> Grid:
+    sets, backbones = _unique(row.set for row in rows), _unique(row.backbone for row in rows)
+    lines = tuple(
+        (
+            (method_name(method),),
+            tuple(
+                tuple(row for row in _pick(rows, method=method, backbone=backbone, set=name) if row.metric == "top1")
+                for name in sets
+                for backbone in backbones
+            ),
+        )
+        for method in _unique(row.method for row in rows)
+    )
+    count = {row.set: f"{row.set}{_loss(row.level)}, n = {int(row.n):,}" for row in rows}
+    groups = (("", 1), *((count[name], len(backbones)) for name in sets))
+    heads = ("Augmentation Method", *(backbone_name(backbone) for _ in sets for backbone in backbones))
+    real = " on really occluded images" if all(row.level == "0" for row in rows) else ""
+    return Grid(f"Top-1 accuracy{real}, {_seeds(rows)}", groups, heads, lines)
+
+
+def _loss(level: str) -> str:
+    return "" if level == "0" else f" at {level} % loss"
+
+
+def _seeds(rows: list[Row]) -> str:
+    seeds = _seed_count(rows)
+    return "1 training seed" if seeds == 1 else f"{seeds} training seeds"
+
+
+def _seed_count(rows: list[Row]) -> int:
+    """Seeds of the trained models; a row before fine-tuning has one whatever the run has."""
+    return max(int(row.seeds) for row in rows)
+
+
+def _pick(rows: list[Row], **wanted: str) -> tuple[Row, ...]:
+    return tuple(row for row in rows if all(getattr(row, key) == value for key, value in wanted.items()))
+
+
+def _unique(values: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(values))
+
+
+def heading(name: TableName, rows: list[Row]) -> str:
+    """The table's number, with the paper's title where it holds the paper's own sets."""
+    number = name.replace("table", "Table ")
+    return f"{number}. {paper_table(name).title}" if any(row.paper for row in rows) else number
+
+
+def explanation(rows: list[Row], confidence: float) -> str:
+    """What the marks of a table mean, in words."""
+    text = (
+        f"Accuracies in percent, the mean over seeds and images; below each its {100 * confidence:g} % bootstrap "
+        "interval over images (within classes) and seeds. Bold: the best method of its architecture, where the "
+        "interval of its lead over the runner-up excludes 0. Dagger: errs differently from None on these images "
+        "(exact McNemar test per seed, joined by majority, Holm-adjusted over the table, p < 0.05). Double dagger: one "
+        "of ours errs differently from the best of the other methods there (same test)."
+    )
+    seen = [float(row.smallest_difference) for row in rows if row.smallest_difference and row.metric == "top1"]
+    if seen:
+        text += (
+            f" On so many images one model against one shows a top-1 difference from None of {min(seen):.1f} to "
+            f"{max(seen):.1f} points or more with 80 % power (Connor 1987)."
+        )
+    if rows and _seed_count(rows) == 1:
+        text += " With one seed the interval does not know how much training runs differ."
+    if any(row.paper for row in rows):
+        text += " Last line: the paper's value, in brackets where it lies outside our interval."
+    return text
+
+
+def values(cell: tuple[Row, ...], bold: Callable[[str], str], dagger: str, double: str = "\N{DOUBLE DAGGER}") -> str:
+    """The first line of a cell: "71.50 / 93.20"; `double` marks one of ours that differs from the best baseline."""
+    marked = (
+        (bold(f"{float(row.value):.2f}") if row.best == "true" else f"{float(row.value):.2f}")
+        + (dagger if row.p_holm and float(row.p_holm) < 0.05 else "")
+        + (double if row.baseline_p_holm and float(row.baseline_p_holm) < 0.05 else "")
+        for row in cell
+    )
+    return " / ".join(marked)
+
+
+def intervals(cell: tuple[Row, ...], dash: str = "\N{EN DASH}") -> str:
+    """The second line of a cell: "70.1-72.9 / 92.0-94.1"."""
+    return " / ".join(f"{float(row.low):.1f}{dash}{float(row.high):.1f}" for row in cell)
+
+
+def printed(cell: tuple[Row, ...]) -> str:
+    """The third line of a cell: the paper's values, those outside our interval in brackets; empty without."""
+    if not any(row.paper for row in cell):
+        return ""
+    shown = (f"({row.paper})" if row.paper_inside == "false" else row.paper or "?" for row in cell)
+    return "paper " + " / ".join(shown)
+
+
+def markdown(name: TableName, rows: list[Row], report: ReportSettings) -> str:
+    """The table as Markdown."""
+    lines = [f"# {heading(name, rows)}", ""]
+    if report.note:
+        lines += [f"**{markdown_escaped(report.note)}**", ""]
+    for grid in grids(name, rows):
+        heads = grid.heads
+        if name == "table2":
+            spans = [text for text, width in grid.groups for _ in range(width)]
+            heads = tuple(f"{span}: {head}" if span else head for span, head in zip(spans, heads, strict=True))
+        aligned = ["---" if index < len(grid.lines[0][0]) else "---:" for index in range(len(heads))]
+        lines += [markdown_escaped(grid.title), "", _pipes(map(markdown_escaped, heads)), _pipes(aligned)]
+        for names, cells in grid.lines:
+            lines.append(_pipes([*map(markdown_escaped, names), *map(_markdown_cell, cells)]))
+        lines.append("")
+    lines.append(explanation(rows, report.confidence) if rows else _EMPTY[name])
+    return "\n".join(lines) + "\n"
+
+
+_EMPTY = {
+    "table1": "No set of data.evaluation has several levels of occlusion; this table is empty.",
+    "table2": "No set of data.evaluation has a single level; this table is empty.",
+}
+
+
+def _markdown_cell(cell: tuple[Row, ...]) -> str:
+    small = [intervals(cell), *filter(None, [printed(cell)])]
+    return values(cell, "**{}**".format, "†") + "".join(f"<br><sub>{line}</sub>" for line in small)
+
+
+def _pipes(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def markdown_escaped(text: str) -> str:
+    """Text as Markdown and the HTML made from it show it literally."""
+    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return "".join(f"\\{character}" if character in "\\`*_[]|#" else character for character in text)
+
+
+def tex(name: TableName, rows: list[Row], report: ReportSettings) -> str:
+    """The table as a LaTeX `table*`; needs only the package booktabs."""
+    lines = [r"\begin{table*}[t]", r"\centering", r"\small"]
+    if report.note:
+        lines.append(rf"\textbf{{{tex_escaped(report.note)}}}\par\smallskip")
+    for grid in grids(name, rows):
+        lines += _tabular(grid)
+    caption = explanation(rows, report.confidence) if rows else _EMPTY[name]
+    title = heading(name, rows).partition(". ")[2]
+    above = "".join(f"{text}. " for text in [title, *(grid.title for grid in grids(name, rows))] if text)
+    lines += [rf"\caption{{{tex_escaped(above + caption)}}}", rf"\label{{tab:{name}}}", r"\end{table*}"]
+    return "\n".join(lines) + "\n"
+
+
+def _tabular(grid: Grid) -> list[str]:
+    names = len(grid.lines[0][0])
+    lines = [rf"\begin{{tabular}}{{{'l' * names}{'c' * (len(grid.heads) - names)}}}", r"\toprule"]
+    lines.append(" & ".join(rf"\multicolumn{{{w}}}{{c}}{{{tex_escaped(t)}}}" for t, w in grid.groups) + r" \\")
+    lines += [" & ".join(map(tex_escaped, grid.heads)) + r" \\", r"\midrule"]
+    for index, (labels, cells) in enumerate(grid.lines):
+        if index and labels[0]:
+            lines.append(r"\addlinespace")
+        blank = " & " * names
+        first = [values(cell, r"\textbf{{{}}}".format, r"$^\dagger$", r"$^\ddagger$") for cell in cells]
+        lines.append(" & ".join([*map(tex_escaped, labels), *first]) + r" \\")
+        for small in ([intervals(cell, "--") for cell in cells], [tex_escaped(printed(cell)) for cell in cells]):
+            if any(small):
+                lines.append(blank + " & ".join(rf"{{\tiny {text}}}" for text in small) + r" \\")
+    return [*lines, r"\bottomrule", r"\end{tabular}", r"\par\medskip"]
+
+
+_TEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "\N{EN DASH}": "--",
+}  # fmt: skip
+
+
+def tex_escaped(text: str) -> str:
+    """Text as LaTeX shows it literally."""
+    return "".join(_TEX.get(character, character) for character in " ".join(text.split()))

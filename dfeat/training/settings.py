@@ -1,0 +1,91 @@
+"""The section `training`, and what `dfeat train` is given."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from dfeat.data.settings import CROP_SCALE, FLIP, IMAGE_SIZE, CropScale
+from dfeat.methods import METHODS, Method
+from dfeat.section import BatchSize, Commit, ImageSize, Name, Section, Share, without_nulls
+
+
+class Backbone(Section):
+    """A timm model and its ImageNet-1k weights [Sec. 4.2]."""
+
+    name: str = Field(description="timm name with tag, e.g. convnext_base.fb_in1k")
+    kwargs: dict[str, Any] = Field(default_factory=dict, description="timm model arguments, for unusual sizes")
+    weights: str | None = Field(None, description="local .safetensors file; null downloads timm's")
+    revision: Commit | None = Field(None, description="commit of timm's weights on the Hub, wanted without `weights`")
+
+
+class TrainingSettings(Section):
+    """Fine-tuning [Sec. 4.2]: what is trained, and how."""
+
+    methods: tuple[Method, ...] = Field(METHODS, min_length=1)
+    backbones: dict[Name, Backbone] = Field(
+        default_factory=lambda: {
+            "convnext": Backbone(name="convnext_base.fb_in1k"),
+            "swin": Backbone(name="swin_base_patch4_window7_224.ms_in1k"),
+        }
+    )
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
+    image_size: ImageSize = Field(IMAGE_SIZE, description="side of the network's input")
+    epochs: int = Field(30, ge=1, description="passes over originals and augmented images [25-30]")
+    batch_size: BatchSize = 64
+    gpus: int = Field(1, ge=1, le=64, description="devices of a node that share each batch; 1: models side by side")
+    accumulate: int = Field(1, ge=1, description="parts a batch is computed in, one after another, to save memory")
+    learning_rate: float = Field(0.01, gt=0, description="the paper prints 10e-3")
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(1e-4, ge=0)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    originals: bool = Field(
+        True, description="train on originals and their twins; false: on twins alone, twice, so that steps stay equal"
+    )
+    crop_scale: CropScale = Field(CROP_SCALE, description="area of the random resized crop")
+    flip: Share = FLIP
+    inpainted: Literal["all", "accepted"] = Field(
+        "all", description="which inpainted twins are trained on: all, or those in which None still sees the class"
+    )
+    alpha: float = Field(1.0, ge=0, description="Eq. 1: weight of the loss on images")
+    beta: float = Field(0.5, ge=0, description="Eq. 1: weight of the loss on masks (replace)")
+    mask_image: Literal["object", "chosen"] = Field("object", description="Eq. 1: whose mask is classified")
+    cutmix_alpha: float = Field(1.0, gt=0, description="CutMix: Beta(alpha, alpha) draws the kept area")
+    twin_features: Literal["occluded", "clean"] = Field(
+        "occluded",
+        description="sd_features: twins are occluded, with features of their own; clean: twins are originals",
+    )
+    head: Literal["new", "pretrained"] = Field(
+        "new", description="pretrained: start from the rows of the run's classes in the weights' ImageNet-1k head"
+    )
+    fusion: Literal["concat", "sum", "gated", "attention"] = Field("concat", description="of l_f and l_d into l_a")
+    precision: Literal["float32", "bfloat16"] = "float32"
+    compile: bool = Field(False, description="torch.compile of the backbone: minutes at the start, faster steps after")
+
+    @field_validator("backbones", mode="before")
+    @classmethod
+    def _left_out(cls, backbones: Any) -> Any:
+        """As evaluation sets: one that an overlay gives as null is left out."""
+        return without_nulls(backbones)
+
+    @model_validator(mode="after")
+    def _rows_for_every_device(self) -> Self:
+        if self.gpus > self.batch_size:
+            raise ValueError(f"gpus is {self.gpus}, more than the {self.batch_size} images of a batch; lower it")
+        return self
+
+    @field_validator("methods", "seeds")
+    @classmethod
+    def _unique(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        if len(set(values)) != len(values):
+            raise ValueError("has a value twice; name each once")
+        return values
+
+
+class TrainStage(Section):
+    """What `dfeat train` is given."""
+
+    backbone: Backbone
+    training: TrainingSettings = TrainingSettings()
+    partner_seed: int = Field(0, description="occlusion.seed, which draws whose pixels replace hidden ones")

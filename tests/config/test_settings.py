@@ -1,0 +1,179 @@
+"""Settings: faults are sentences, the schema is in step, and a stage is handed only what it reads."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from dfeat.config import Settings, config_schema, stage_settings
+from dfeat.errors import UserError
+from dfeat.methods import METHODS
+from dfeat.section import parse
+from dfeat.storage.provenance import settings_text
+
+ROOT = Path(__file__).parents[2]
+
+
+def merged(*names: str) -> dict:
+    """Configuration files laid over each other, as snakemake does."""
+
+    def lay(base: dict, over: dict) -> dict:
+        return base | {
+            key: lay(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
+            for key, value in over.items()
+        }
+
+    content: dict = {}
+    for name in names:
+        content = lay(content, yaml.safe_load((ROOT / name).read_text()))
+    return content
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"trainig": {}}, "unknown key 'trainig'; did you mean 'training'?"),
+        ({"training": {"learning_rat": 1}}, "did you mean 'learning_rate'?"),
+        ({"training": {"epochs": "many"}}, "'training.epochs' is 'many'"),
+        ({"training": {"methods": ["none", "none"]}}, "has a value twice"),
+        ({"training": {"backbones": {"a": {"nam": "x"}}}}, "did you mean 'name'?"),
+        ({"data": {"evaluation": {"mine": {"rot": "x"}}}}, "did you mean 'root'?"),
+        ({"data": {"evaluation": {"mine": {"root": "x", "levels": [0, 120]}}}}, "less than or equal to 100"),
+        ({"diffusion": {"features": {"blocks": ["middle"]}}}, "use mid, down.<i> or up.<i>"),
+        ({"diffusion": {"resolution": 100}}, "multiple of 8"),
+        ({"training": {"crop_scale": [1.0, 0.1]}}, "with 0 < least <= most <= 1"),
+        ({"training": {"crop_scale": [2, 5]}}, "'training.crop_scale' is [2, 5]: is no range of areas"),
+        ({"training": {"crop_scale": [0, 1]}}, "with 0 < least <= most <= 1"),
+        ({"training": {"backbones": {"convnext": None, "swin": None}}}, "training.backbones has none left"),
+        ({"data": {"evaluation": {"train": {"root": "x"}}}}, "a set named 'train', as the training images are"),
+        ({"data": {"evaluation": {"train-occluded": {"root": "x"}}}}, "give it another name"),
+        ({"diffusion": {"model": {"revision": "main"}}}, "'diffusion.model.revision' is 'main': is no commit"),
+        (
+            {"training": {"backbones": {"a": {"name": "x", "revision": "v1"}}}},
+            "in the path that `hf download MODEL` prints",
+        ),
+        ({"run": "../../etc"}, "'run' is '../../etc': is part of a path, so give letters, digits"),
+        ({"data": {"train": {"wnid": "cat"}}}, "'data.train.wnid' is 'cat': is no wnid; give one such as n02487347"),
+        ({"occlusion": {"patch": 15}}, "does not divide training.image_size 224"),
+        ({"data": {"short_side": 128}}, "raise data.short_side"),
+    ],
+)
+def test_a_wrong_setting_is_a_sentence_that_names_the_key(change: dict, sentence: str) -> None:
+    with pytest.raises(UserError) as error:
+        parse(Settings, change)
+    assert sentence in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_broken_json_is_a_sentence() -> None:
+    with pytest.raises(UserError, match="is not JSON"):
+        parse(Settings, "{run: demo", "--settings")
+
+
+def test_the_schema_is_in_step_with_the_models() -> None:
+    assert (ROOT / "workflow/schemas/config.schema.json").read_text() == config_schema(), "run `make schema`"
+
+
+@pytest.mark.parametrize("overlays", [(), ("config/demo.yaml",), ("config/demo.yaml", "config/smoke.yaml"),
+                                      ("config/paper.yaml",), ("config/fast.yaml",), ("config/single-gpu.yaml",)])  # fmt: skip
+def test_the_shipped_configurations_are_valid(overlays: tuple[str, ...]) -> None:
+    assert parse(Settings, merged("config.yaml", *overlays)).training.methods == METHODS
+
+
+def test_the_overlay_for_one_card_computes_in_what_that_card_has() -> None:
+    settings = parse(Settings, merged("config.yaml", "config/single-gpu.yaml"))
+    assert settings.resources.device == "T4"
+    assert (settings.training.precision, settings.training.accumulate) == ("float32", 8)
+    assert settings.diffusion.model.precision == "float16"
+
+
+def test_config_yaml_says_what_the_defaults_are() -> None:
+    written = parse(Settings, merged("config.yaml"))
+    assert written == Settings()
+    assert parse(Settings, merged("config.yaml", "config/paper.yaml")) == written
+
+
+def test_an_overlay_takes_sets_and_backbones_away_with_null() -> None:
+    less = {"data": {"evaluation": {"dfeat": None}}, "training": {"backbones": {"swin": None}}}
+    whole = merged("config.yaml")
+    whole["data"]["evaluation"] |= less["data"]["evaluation"]
+    whole["training"]["backbones"] |= less["training"]["backbones"]
+    settings = parse(Settings, whole)
+    assert list(settings.data.evaluation) == ["imagenet_val"]
+    assert list(settings.training.backbones) == ["convnext"]
+
+
+def test_every_choice_that_is_documented_is_a_setting_with_that_default() -> None:
+    """The bold entries of docs/choices.md: `section.key: value`, further keys of the same section without it."""
+    entries = re.findall(r"^\*\*[^*]+\*\* \((`[^)]+`)\)", (ROOT / "docs/choices.md").read_text(), re.MULTILINE)
+    assert len(entries) > 20
+    for entry in entries:
+        section = ""
+        for code in re.findall(r"`([^`]+)`", entry.replace("\n", " ")):
+            path, _, value = code.partition(": ")
+            section, key = path.rsplit(".", 1) if "." in path else (section, path)
+            found: Any = Settings().model_dump(mode="json")
+            for name in f"{section}.{key}".strip(".").split("."):
+                assert name in found, f"{code}: no setting {section}.{key}"
+                found = found[name]
+            assert not value or found == yaml.safe_load(value), code
+
+
+@pytest.mark.parametrize(
+    ("stage", "change", "sentence"),
+    [
+        ("inpaint", {"batch_size": 0}, "'batch_size' is 0"),
+        ("features", {"batch_size": 0}, "'batch_size' is 0"),
+        ("latents", {"views": 0}, "'views' is 0"),
+        ("latents", {"image_size": 0}, "'image_size' is 0"),
+        ("latents", {"resolution": 60}, "multiple of 8"),
+        ("inpaint", {"resolution": 60}, "multiple of 8"),
+        ("latents", {"crop_pct": 5}, "'crop_pct' is 5"),
+        ("latents", {"flip": 2}, "'flip' is 2"),
+        ("latents", {"crop_scale": [2, 5]}, "with 0 < least <= most <= 1"),
+        ("evaluate", {"levels": {"dfeat": [400]}}, "less than or equal to 100"),
+        ("evaluate", {"levels": {"dfeat": []}}, "'levels.dfeat' is []"),
+        ("pretrained", {"image_size": 0}, "'image_size' is 0"),
+    ],
+)
+def test_a_verb_refuses_what_config_yaml_would(stage: str, change: dict, sentence: str) -> None:
+    given = stage_settings(Settings(), stage, "swin")
+    with pytest.raises(UserError) as error:
+        parse(type(given), given.model_dump(mode="json") | change, "--settings")
+    assert sentence in str(error.value)
+
+
+def test_a_verb_that_is_given_nothing_takes_the_defaults_of_the_sections() -> None:
+    for stage in ("parts", "pixels", "inpaint", "latents", "features"):
+        whole = stage_settings(Settings(), stage)
+        assert type(whole)() == whole
+
+
+def test_a_changed_training_setting_changes_no_other_stage() -> None:
+    before, after = Settings(), parse(Settings, {"training": {"learning_rate": 0.1, "beta": 0.9}})
+    for stage in ("parts", "pixels", "inpaint", "latents", "features", "evaluate"):
+        assert settings_text(stage_settings(before, stage)) == settings_text(stage_settings(after, stage))
+
+
+def test_a_method_is_not_handed_what_only_others_read() -> None:
+    before = Settings()
+    after = parse(Settings, {"training": {"beta": 0.9, "seeds": [5]}, "occlusion": {"protocol": "image"}})
+    changed = {
+        method
+        for method in METHODS
+        if stage_settings(before, "train", "swin", method) != stage_settings(after, "train", "swin", method)
+    }
+    assert changed == {"replace"}
+
+
+def test_another_model_may_inpaint_and_features_stay_those_of_the_first() -> None:
+    both = parse(Settings, {"diffusion": {"model": {"path": "a"}}})
+    apart = parse(Settings, {"diffusion": {"model": {"path": "a"}, "inpaint_model": {"path": "b"}}})
+    assert stage_settings(both, "inpaint").model.path == "a"  # type: ignore[attr-defined]
+    assert stage_settings(apart, "inpaint").model.path == "b"  # type: ignore[attr-defined]
+    for stage in ("latents", "features"):
+        assert settings_text(stage_settings(apart, stage)) == settings_text(stage_settings(both, stage))

@@ -1,0 +1,157 @@
+"""The cost model agrees with operations that are counted, and the plan with the settings."""
+
+from __future__ import annotations
+
+import json
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.architectures import stable_diffusion_21
+from bench.flops import flops, pass_costs
+from dfeat.cli import main
+from dfeat.config import Settings
+from dfeat.config.files import read_settings
+from dfeat.costs.estimate import PEAK
+from dfeat.costs.operations import BACKBONES, DIFFUSION, TEXT, backbone_flops, diffusion_flops
+from dfeat.costs.plan import FASTER, as_plain, as_text, make_plan
+from dfeat.costs.sizing import sized
+from dfeat.diffusion.features import find_block, forward_until
+from dfeat.errors import UserError
+from dfeat.section import parse
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def read_sized(paths):  # type: ignore[no-untyped-def]
+    return sized(read_settings(paths))
+
+
+PAPER = {"train": 24_095, "imagenet_val": 7_900, "dfeat": 300}
+META = torch.device("meta")
+BLOCKS = [name for name in DIFFUSION if "." in name or name == "mid"]
+
+
+@pytest.fixture(scope="module")
+def networks() -> tuple:
+    return stable_diffusion_21(META)
+
+
+@pytest.mark.parametrize(("resolution", "blocks"), [(512, BLOCKS), (256, ["mid", "up.1"]), (768, ["mid", "up.1"])])
+def test_the_cost_model_of_diffusion_is_what_is_counted(networks: tuple, resolution: int, blocks: list[str]) -> None:
+    unet, vae, text = networks
+    side = resolution // 8
+    pixels, latents = (torch.empty(1, n, s, s, device=META) for n, s in ((3, resolution), (4, side)))
+    prompt, step = torch.empty(1, 77, 1024, device=META), torch.zeros(1, dtype=torch.long, device=META)
+    counted = {
+        "encode": flops(lambda: vae.encode(pixels)),
+        "decode": flops(lambda: vae.decode(latents)),
+        "unet": flops(lambda: unet(latents, step, encoder_hidden_states=prompt)),
+        "shallow": pass_costs(resolution)["shallow"],
+    }
+    for name in blocks:
+        block = find_block(unet, name)
+        counted[name] = flops(partial(forward_until, unet, [block], latents, step, prompt))
+    for name, value in counted.items():
+        assert diffusion_flops(name, resolution) == pytest.approx(value, rel=0.02), name
+    tokens = torch.zeros(1, 77, dtype=torch.long, device=META)
+    assert flops(lambda: text(tokens)) == pytest.approx(TEXT, rel=0.02)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_the_cost_model_of_backbones_is_what_is_counted(name: str) -> None:
+    import timm
+
+    with META:
+        model = timm.create_model(name, num_classes=158)
+        images = torch.empty(1, 3, 224, 224)
+    assert backbone_flops(name, 224, training=False) == pytest.approx(flops(lambda: model(images)), rel=0.02)
+    both = flops(lambda: model(images).sum(), backward=True)
+    assert backbone_flops(name + ".some_tag", 224, training=True) == pytest.approx(both, rel=0.02)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 8])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_gradients_of_a_convolution_cost_twice_its_forward_pass(groups: int, transposed: bool) -> None:
+    kind = torch.nn.ConvTranspose2d if transposed else torch.nn.Conv2d
+    layer, images = kind(8, 16, 3, stride=2, groups=groups), torch.randn(2, 8, 9, 9, requires_grad=True)
+    assert flops(lambda: layer(images).sum(), backward=True) == 3 * flops(lambda: layer(images))
+
+
+@pytest.mark.parametrize("device", PEAK)
+def test_the_papers_run_is_planned_on_each_device(device: str) -> None:
+    plan = make_plan(read_sized([REPOSITORY / "config.yaml"]), PAPER, device)
+    said = as_plain(plan)
+    assert [row["step"] for row in said["steps"]] == [
+        "pixels", "inpaint", "latents", "features", "training", "evaluation",
+    ]  # fmt: skip
+    assert said["hours"] == pytest.approx(sum(row["hours"] for row in said["steps"]))
+    inpaint, training = said["steps"][1], said["steps"][4]
+    assert inpaint["flops"] / 24_095 == pytest.approx(84.06e12, rel=0.01)
+    assert (inpaint["jobs"], training["jobs"]) == (173, 36)  # sized for resources.device, whatever is planned for
+    text = as_text(plan)
+    assert f"on one {device}" in text
+    assert all(line == line.rstrip() for line in text.splitlines())
+    assert ("float16" if device == "T4" else "bfloat16") in text
+
+
+def test_savings_are_those_of_the_settings_and_none_is_left_in_the_fast_run(tmp_path: Path) -> None:
+    shards = tmp_path / "shards.yaml"  # the same in both runs: each job embeds the prompts anew
+    shards.write_text("diffusion: {inpaint: {shards: 12}, features: {shards: 1}}\n")
+    plan = make_plan(read_sized([REPOSITORY / "config.yaml", shards]), PAPER, "H200")
+    *single, together = plan.savings
+    assert len(single) == len(FASTER)
+    assert all(0 < saving.hours < together.hours < plan.hours for saving in single)
+    assert single[0].flops == pytest.approx(24_095 * 50 * diffusion_flops("unet", 512))
+    files = [REPOSITORY / "config.yaml", REPOSITORY / "config" / "fast.yaml", shards]
+    fast = make_plan(read_sized(files), PAPER, "H200")
+    assert plan.hours - fast.hours == pytest.approx(together.hours)
+    assert fast.savings == []
+
+
+def test_copies_are_planned_as_so_many_images(tmp_path: Path) -> None:
+    (tmp_path / "four.yaml").write_text("diffusion: {inpaint: {copies: 4}}\n")
+    files = [REPOSITORY / "config.yaml"], [REPOSITORY / "config.yaml", tmp_path / "four.yaml"]
+    plans = [make_plan(read_sized(paths), PAPER, "A100") for paths in files]
+    one, four = ({cost.step: cost for cost in plan.costs} for plan in plans)
+    assert four["inpaint"].items == 4 * one["inpaint"].items
+    assert four["inpaint"].bytes == pytest.approx(4 * one["inpaint"].bytes, abs=4)
+    assert four["inpaint"].flops == pytest.approx(4 * one["inpaint"].flops, rel=1e-3)
+    assert four["inpaint"].jobs == pytest.approx(4 * one["inpaint"].jobs, abs=3)
+    assert four["pixels"].items - one["pixels"].items == 3 * PAPER["train"]
+    assert four["training"] == one["training"] and four["features"] == one["features"]
+    assert "4 copies an image" in as_text(plans[1]) and "copies" not in as_text(plans[0])
+
+
+@pytest.mark.parametrize(
+    ("methods", "device"), [(["none", "blackout", "replace", "cutmix"], "A100"), (["none", "sd_features"], "T4")]
+)
+def test_a_plan_with_one_saving_left_is_printed(methods: list[str], device: str) -> None:
+    settings = read_sized([REPOSITORY / "config.yaml"])
+    plain = settings.model_dump(mode="json")
+    plan = make_plan(parse(Settings, plain | {"training": plain["training"] | {"methods": methods}}), PAPER, device)
+    saving = plan.savings
+    assert len(saving) == 1
+    assert as_text(plan).rstrip().splitlines()[-1].startswith(saving[0].setting)
+
+
+def test_what_cannot_be_planned_is_a_sentence() -> None:
+    settings = read_sized([REPOSITORY / "config.yaml"])
+    with pytest.raises(UserError, match="did you mean 'A100'"):
+        make_plan(settings, PAPER, "A10")
+    with pytest.raises(UserError, match="models of its own sizes"):
+        make_plan(read_sized([REPOSITORY / "config.yaml", REPOSITORY / "config" / "demo.yaml"]), PAPER, "T4")
+
+
+def test_the_verb_prints_what_programs_read(monkeypatch: pytest.MonkeyPatch, capsys, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["dfeat", "plan", "--settings", "{}", "--device", "A100", "--json"])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    said = json.loads(capsys.readouterr().out)
+    assert said["device"] == "A100"
+    assert said["images"] == PAPER
+    assert parse(Settings, {}).run == said["run"]

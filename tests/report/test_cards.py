@@ -1,0 +1,83 @@
+"""The cards say what was made from what, by counts and digests read from the artifacts, and under which licences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from dfeat.config import Settings
+from dfeat.diffusion.settings import ModelSource
+from dfeat.report.page import write_report
+from dfeat.report.page.cards import model_licence
+from dfeat.storage.provenance import file_digest
+from dfeat.storage.shards import Shard, write_shard
+
+from .predictions import small_settings
+from .test_report import EVIL, write_run
+
+MODEL = "a1" * 32
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("run")
+    write_run(run, small_settings(note=EVIL))
+    index = run / "data" / "train" / "index.csv"
+    index.write_text("key,file,label,wnid,width,height\n")
+    (index.parent / "source.json").write_text('{"images": 41, "classes": 7, "problems": 3}')
+    for number, rows in enumerate((3, 2)):
+        keys = [f"{number}_{row}" for row in range(rows)]
+        shard = Shard("features", 1, {}, MODEL, keys, np.ones((rows, 4), np.float16))
+        write_shard(run / f"diffusion/features/train/{number}-of-2.h5", shard)
+    write_report(run, small_settings(note=EVIL), run / "report" / "index.html")
+    return run
+
+
+def test_the_data_card_counts_what_is_there(run: Path) -> None:
+    card = (run / "report" / "data_card.md").read_text()
+    digest = file_digest(run / "data" / "train" / "index.csv")
+    assert f"| train | data/PartImageNet | 41 | 7 | 3 | `{digest}` |" in card
+    assert f"| features | train | 2 | 5 | `{MODEL}` |" in card
+    assert "ImageNet's terms of access" in card and "CreativeML Open RAIL++-M" in card and "manifest.csv" in card
+
+
+def test_the_model_card_names_every_model_and_its_accuracy(run: Path) -> None:
+    card = (run / "report" / "model_card.md").read_text()
+    assert f"| None | ConvNeXt | 0 |  | 8 | 3 | `{'f' * 64}` |" in card
+    assert card.count("| simulated | 80 % |") == card.count("| simulated | 0 % |") == 6
+    assert "timm's convnext\\_base.fb\\_in1k" in card
+
+
+@pytest.mark.parametrize("name", ["data_card.md", "model_card.md"])
+def test_a_card_opens_with_yaml_and_shows_text_literally(run: Path, name: str) -> None:
+    from markdown_it import MarkdownIt
+
+    card = (run / "report" / name).read_text()
+    _, head, body = card.split("---\n", 2)
+    assert yaml.safe_load(head)["license"] == "other"
+    html = MarkdownIt("commonmark", {"html": True}).enable("table").render(body)
+    assert "<script" not in html and "alert('x')" in html
+
+
+def test_the_licence_of_a_diffusion_model_is_what_its_own_card_states(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("---\nlicense: openrail++\nlibrary_name: diffusers\n---\n# Card\n")
+    assert model_licence(ModelSource(path=str(tmp_path))).startswith("openrail++, as ")
+    assert model_licence(ModelSource(path="demo")).startswith("Apache-2.0")
+    assert model_licence(Settings().diffusion.model).startswith("CreativeML Open RAIL++-M")
+    assert "not known" in model_licence(ModelSource(path=str(tmp_path / "elsewhere")))
+
+
+def test_two_diffusion_models_are_told_apart(tmp_path: Path) -> None:
+    settings = small_settings()
+    apart = settings.diffusion.model_copy(update={"inpaint_model": ModelSource(path="weights/painter")})
+    settings = settings.model_copy(update={"diffusion": apart})
+    write_run(tmp_path, settings)
+    write_report(tmp_path, settings, tmp_path / "report" / "index.html")
+    data, model = ((tmp_path / "report" / name).read_text() for name in ("data_card.md", "model_card.md"))
+    assert "Diffusion model of the inpainted images: weights/painter" in data
+    assert "Diffusion model of the features: " in data
+    assert "Diffusion model (SD Inpaint): not known" in model
+    assert "Diffusion model (SD Features): " in model

@@ -1,0 +1,144 @@
+"""Figures are drawn for any run, and the same inputs give the same bytes."""
+
+from __future__ import annotations
+
+import itertools
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from PIL import Image
+
+from dfeat.config import Settings
+from dfeat.errors import UserError
+from dfeat.report.figures import curves, maps
+from dfeat.section import parse
+
+from .predictions import small_settings, write_predictions
+
+TITLES = ["car", "tench, Tinca tinca", "great white shark <script>$x_1$ & man-eater, Carcharodon carcharias, and more"]
+
+
+def pictures(side: int = 48) -> list[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
+    rng = np.random.default_rng(0)
+    return [(title, *rng.integers(0, 255, (3, side, side, 3), np.uint8)) for title in TITLES]
+
+
+@pytest.fixture(scope="module")
+def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run") / "evaluation"
+    write_predictions(folder, small_settings())
+    return folder
+
+
+def draw_all(evaluation: Path, settings: Settings, out: Path) -> None:
+    curves.figure2(pictures(), settings, out)
+    curves.figure3([(t, a) for t, a, *_ in pictures()], [(t, a[:32]) for t, a, *_ in pictures()[:2]], settings, out)
+    curves.accuracy(evaluation, settings, out)
+    curves.gain(evaluation, settings, out)
+
+
+def test_every_figure_is_the_same_bytes_twice_whatever_the_users_style(evaluation: Path, tmp_path: Path) -> None:
+    draw_all(evaluation, small_settings(), tmp_path / "a")
+    with mpl.rc_context({"font.size": 20, "axes.facecolor": "red", "savefig.dpi": 33, "svg.fonttype": "none"}):
+        draw_all(evaluation, small_settings(), tmp_path / "b")
+    names = sorted(path.name for path in (tmp_path / "a").iterdir() if path.is_file())
+    assert names == sorted(f"{name}.{kind}" for name in curves.FIGURES for kind in ("png", "svg"))
+    for name in names:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+        if name.endswith("svg"):
+            ElementTree.fromstring((tmp_path / "a" / name).read_text())
+            assert "dc:date" not in (tmp_path / "a" / name).read_text()
+        else:
+            with Image.open(tmp_path / "a" / name) as image:
+                assert image.width <= curves.WIDTH * 300 and "Software" not in image.info
+
+
+def write_efficiency(folder: Path) -> None:
+    lines = ["method,backbone,quantity,prepare,train,test,extra,level,gain,gain_low,gain_high,per_point"]
+    for method, gain in (("none", ""), ("cutmix", "1.5"), ("sd_features", "-2.5")):
+        for backbone in ("convnext", "swin"):
+            for quantity, train in (("seconds", "0.03"), ("flops", "2e9"), ("bytes", "900")):
+                level, low, high = ("80", "-3.5", "2.5") if gain else ("", "", "")
+                lines.append(f"{method},{backbone},{quantity},0.5,{train},0,0,{level},{gain},{low},{high},")
+    folder.mkdir()
+    (folder / "efficiency.csv").write_text("\n".join(lines) + "\n")
+
+
+def write_part_cost(folder: Path) -> None:
+    lines = ["set,category,part,method,backbone,n,seeds,whole,hidden,cost,cost_low,cost_high"]
+    for number, part in enumerate(["Quadruped Head", "Quadruped Body", "Fish Fin"]):
+        for method in ("none", "cutmix", "sd_features"):
+            for backbone in ("convnext", "swin") if part != "Fish Fin" else ("swin",):
+                cost = 7.125 * number - len(method) / 3
+                lines.append(
+                    f"parts,{number},{part},{method},{backbone},20,1,80,{80 - cost},{cost},{cost - 2},{cost + 2}"
+                )
+    (folder / "part_cost.csv").write_text("\n".join(lines) + "\n")
+
+
+def write_ablation_table(folder: Path, keys: dict[str, list[str]]) -> None:
+    points = list(itertools.product(*keys.values()))
+    lines = [",".join(["point", *keys, "set", "level", "method", "backbone", "metric", "value"])]
+    for number, point in enumerate(points):
+        for level in (0, 80):
+            for backbone in ("convnext", "swin"):
+                lines.append(
+                    f"{number},{','.join(point)},simulated,{level},sd_features,{backbone},top1,{60 + number - level / 2}"
+                )
+    (folder / f"ablation_{len(keys)}.csv").write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize("keys", [1, 2, 3])
+def test_grids_of_one_two_or_three_settings_are_drawn(tmp_path: Path, keys: int) -> None:
+    grid = {"diffusion.features.timestep": ["25", "261"], "blocks": ["mid", "up.1"], "training.fusion": ["concat"]}
+    write_ablation_table(tmp_path, dict(list(grid.items())[:keys]))
+    for name in ("a", "b"):
+        maps.ablation(str(keys), tmp_path, small_settings(), tmp_path / name)
+    for kind in ("png", "svg"):
+        first, second = (tmp_path / name / f"ablation_{keys}.{kind}" for name in ("a", "b"))
+        assert first.read_bytes() == second.read_bytes()
+
+
+def test_figures_of_tables_are_the_same_bytes_twice(tmp_path: Path) -> None:
+    write_efficiency(tmp_path / "report")
+    write_part_cost(tmp_path / "report")
+    for name in ("a", "b"):
+        with mpl.rc_context({"font.size": 7 + ord(name) % 5, "image.cmap": "jet"}):
+            maps.cost(tmp_path / "report", small_settings(), tmp_path / name)
+            maps.part_cost(tmp_path / "report", small_settings(), tmp_path / name)
+    for file in ("cost.png", "cost.svg", "part_cost.png", "part_cost.svg"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_a_cost_figure_without_a_gain_is_refused(tmp_path: Path) -> None:
+    write_efficiency(tmp_path / "report")
+    path = tmp_path / "report" / "efficiency.csv"
+    path.write_text("\n".join(path.read_text().splitlines()[:4]) + "\n")
+    with pytest.raises(UserError, match="no gain over None"):
+        maps.cost(tmp_path / "report", small_settings(), tmp_path)
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match="has no rows with method, backbone"):
+        maps.cost(tmp_path / "report", small_settings(), tmp_path)
+    assert not (tmp_path / "cost.png").exists()
+
+
+def test_write_figure_finds_them_by_name(evaluation: Path, tmp_path: Path) -> None:
+    curves.write_figure("accuracy", evaluation, small_settings(""), tmp_path)
+    assert (tmp_path / "accuracy.png").is_file()
+    with pytest.raises(UserError, match="no figure 'acuracy'; there are figure2, figure3, accuracy, gain"):
+        curves.write_figure("acuracy", evaluation, small_settings(), tmp_path)
+
+
+def test_what_cannot_be_drawn_is_said(evaluation: Path, tmp_path: Path) -> None:
+    plain = small_settings().model_dump(mode="json")
+    plain["training"]["methods"] = ["none"]
+    with pytest.raises(UserError, match="needs 'none' and another method"):
+        curves.gain(evaluation, parse(Settings, plain), tmp_path)
+    del plain["data"]["evaluation"]["simulated"]
+    with pytest.raises(UserError, match="several levels"):
+        curves.accuracy(evaluation, parse(Settings, plain), tmp_path)
+    with pytest.raises(UserError, match="figure2 got no images"):
+        curves.figure2([], small_settings(), tmp_path)

@@ -1,0 +1,213 @@
+"""The report in a real browser, headless: nothing breaks, nothing is fetched, sorting and filtering work.
+
+Needs Debian's `chromium` (or another Chromium on the path); where there is none, the tests are skipped and say so.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from importlib import import_module
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from dfeat.report.page import write_report
+
+from .predictions import small_settings
+from .test_report import CAPTIONS, EVIL, write_run
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None,
+    reason="no Chromium on the path; `apt-get install chromium` lets the report be tested in a browser",
+)
+NARROW, WIDE = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as running:
+        arguments = ["--disable-gpu", "--disable-background-networking"]
+        chromium = running.chromium.launch(
+            executable_path=CHROMIUM, args=arguments, chromium_sandbox=hasattr(os, "getuid") and os.getuid() != 0
+        )
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> str:
+    run = tmp_path_factory.mktemp("run")
+    write_run(run, small_settings(note=EVIL))
+    out = run / "report" / "index.html"
+    write_report(run, small_settings(note=EVIL), out, CAPTIONS)
+    return out.as_uri()
+
+
+class Opened:
+    """A page with what it said and what it asked for."""
+
+    def __init__(self, browser: Any, address: str, **options: Any) -> None:
+        self.page = browser.new_page(**{"viewport": WIDE, **options})
+        self.said: list[str] = []
+        self.asked: list[str] = []
+        self.page.on("console", lambda message: self.said.append(f"{message.type}: {message.text}"))
+        self.page.on("pageerror", lambda error: self.said.append(str(error)))
+        self.page.on("dialog", lambda dialog: (self.said.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.goto(address)
+        self.page.wait_for_selector(".chart svg")
+        self.page.wait_for_selector("#gallery .controls:not([hidden])")
+
+    def expect(self, locator: Any) -> Any:
+        """Playwright's assertions, which wait: DataTables sorts and filters after the event, not within it."""
+        return import_module("playwright.sync_api").expect(locator)
+
+    def column(self, table: str, place: int) -> list[str]:
+        """The first lines of a column's cells, as shown."""
+        cells = self.page.locator(f"#{table} tbody tr > :nth-child({place})").all_inner_texts()
+        return [text.split("\n")[0] for text in cells]
+
+    def shown(self) -> list[str]:
+        """Class and method of each picture shown in the gallery."""
+        rows = self.page.locator("#gallery-table tbody tr").all()
+        return [" | ".join(row.locator("td").all_inner_texts()[1:3]) for row in rows]
+
+
+@pytest.fixture
+def opened(browser: Any, address: str) -> Iterator[Opened]:
+    opened = Opened(browser, address)
+    yield opened
+    opened.page.close()
+
+
+def test_it_loads_without_an_error_and_asks_for_nothing(opened: Opened, address: str) -> None:
+    assert opened.said == []
+    assert [url for url in opened.asked if not url.startswith("data:")] == [address]
+    assert opened.page.locator(".chart svg").count() == 4
+    assert opened.page.locator("h1").inner_text() == "D-Feat Occlusions: run synthetic"
+    assert EVIL in opened.page.locator(".note").first.inner_text()
+
+
+def test_a_click_on_a_head_sorts_by_the_number(opened: Opened) -> None:
+    before = opened.column("table1-1", 5)
+    head = opened.page.locator("#table1-1 thead tr:last-child th").nth(2)
+    for order in ("ascending", "descending"):
+        head.click()
+        opened.expect(head).to_have_attribute("aria-sort", order)
+        values = [float(text.split("†")[0].split(" /")[0]) for text in opened.column("table1-1", 5)]
+        assert values == sorted(values, reverse=order == "descending") and opened.column("table1-1", 5) != before
+
+
+def test_the_keyboard_sorts_and_filters_too(opened: Opened) -> None:
+    page = opened.page
+    page.locator("#tables input").first.focus()
+    page.keyboard.type("CutMix")
+    opened.expect(page.locator("#tables")).to_contain_text("2 rows (of 6)")
+    assert set(opened.column("table1-1", 1)) == {"CutMix"}
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.closest('table')?.id") == "table1-1"
+    page.keyboard.press("Enter")
+    opened.expect(page.locator("#table1-1 [aria-sort]")).to_have_text(["Augmentation Method"])
+
+
+def test_a_long_table_filters_by_a_list_of_values(opened: Opened) -> None:
+    page = opened.page
+    page.locator("#tables summary").first.click()
+    page.locator("#table1-cells thead .dtcc-button").nth(3).click()
+    page.locator(".dtcc-dropdown .dtcc-list-buttons button", has_text="CutMix").click()
+    opened.expect(page.locator("#table1-cells_info")).to_contain_text("(of ")
+    assert len(set(opened.column("table1-cells", 4))) == 1
+
+
+def test_the_gallery_filters_by_class_and_method_and_sorts_by_likeness(opened: Opened) -> None:
+    page = opened.page
+    assert len(opened.shown()) == 12
+    page.select_option("#gallery-class", "car")
+    assert len(opened.shown()) == 6
+    page.select_option("#gallery-method", "Ours: SD Inpaint")
+    assert opened.shown() == ["car | Ours: SD Inpaint"] * 2
+    page.select_option("#gallery-class", "")
+    page.select_option("#gallery-order", "desc")
+    assert opened.column("gallery-table", 4) == [f"PSNR {10 + n:.1f} dB" for n in (3, 2, 1, 0)]
+    page.select_option("#gallery-class", EVIL)  # shown, and chosen, literally
+    assert opened.shown() == [f"{EVIL} | Ours: SD Inpaint"]
+    assert opened.said == []
+
+
+def test_a_phone_shows_the_page_without_scrolling_sideways(browser: Any, address: str) -> None:
+    opened = Opened(browser, address, viewport=NARROW, is_mobile=True, has_touch=True)
+    assert opened.page.evaluate("document.documentElement.scrollWidth") == NARROW["width"]
+    assert opened.said == []
+    opened.page.close()
+
+
+def test_a_phone_shows_every_caption_whole(browser: Any, address: str) -> None:
+    """ "Demo, not a replication" and n stand above a table that scrolls, wherever it is scrolled to."""
+    opened = Opened(browser, address, viewport=NARROW, is_mobile=True, has_touch=True)
+    page = opened.page
+    page.evaluate("document.querySelectorAll('details').forEach(e => e.open = true)")
+    for share in (0, 0.5, 1):
+        page.evaluate(
+            "s => document.querySelectorAll('.dt-layout-full').forEach(e => e.scrollLeft = s * e.scrollWidth)", share
+        )
+        assert (page.locator("#table1-cells").bounding_box()["x"] < 0) == (share > 0)
+        boxes = [caption.bounding_box() for caption in page.locator("caption").all()]
+        assert len(boxes) > 6
+        for box in boxes:
+            assert box and box["width"] > 200 and box["x"] >= 0 and box["x"] + box["width"] <= NARROW["width"], share
+    assert page.locator("#table1-1 caption").evaluate("e => e.scrollWidth <= e.clientWidth")
+    assert page.locator("#table1-cells").bounding_box()["width"] > NARROW["width"]
+    page.close()
+
+
+def _colours(page: Any, selector: str) -> tuple[float, float]:
+    """Lightness of an element's text, and of the body's background, 0 to 1."""
+    texts = page.evaluate(
+        "s => [getComputedStyle(document.querySelector(s)).color, getComputedStyle(document.body).backgroundColor]",
+        selector,
+    )
+    shades = [[float(part) for part in text[4:-1].split(",")[:3]] for text in texts]
+    return sum(shades[0]) / 765, sum(shades[1]) / 765
+
+
+def test_a_dark_page_is_dark_and_a_printed_one_is_not(browser: Any, address: str) -> None:
+    opened = Opened(browser, address, color_scheme="dark")
+    for selector in ("h1", "#table1-1 tbody td", "#table1-1 tbody td small", ".chart svg text"):
+        ink, paper = _colours(opened.page, selector)
+        assert paper < 0.2 and ink > 0.6, selector
+    opened.page.emulate_media(media="print")
+    ink, paper = _colours(opened.page, "#table1-1 tbody td")
+    assert ink < 0.3 < 0.9 < paper
+    assert not opened.page.locator("header nav").is_visible()
+    opened.page.set_viewport_size({"width": 680, "height": 1000})  # A4 without its margins
+    assert opened.page.evaluate("document.documentElement.scrollWidth") <= 680
+    assert opened.page.locator("#table1-1").evaluate("e => e.getBoundingClientRect().right") <= 680
+    opened.page.close()
+
+
+def test_without_scripts_the_tables_and_pictures_are_there(browser: Any, address: str) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(address)
+    assert page.locator("#table1-1 tbody tr").count() == 6
+    assert page.locator("#gallery-table img").count() == 12
+    assert not page.locator("#gallery .controls").is_visible()
+    context.close()
+
+
+def test_everything_that_can_be_used_can_be_reached_and_is_named(opened: Opened) -> None:
+    """Each control has a name, each picture a text, and headings skip no level."""
+    unnamed = opened.page.evaluate(
+        """() => [...document.querySelectorAll('input, select, button, a, summary')].filter(e =>
+             !(e.labels?.length || e.ariaLabel || e.innerText?.trim() || e.textContent.trim() || e.title)
+           ).map(e => e.outerHTML.slice(0, 120))"""
+    )
+    assert unnamed == []
+    assert opened.page.locator("img:not([alt]), img[alt='']").count() == 0
+    levels = opened.page.evaluate("() => [...document.querySelectorAll('h1,h2,h3,h4')].map(e => Number(e.tagName[1]))")
+    assert levels[0] == 1 and all(b - a <= 1 for a, b in pairwise(levels))
