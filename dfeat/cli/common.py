@@ -59,17 +59,16 @@ def check_inputs(**made_by: Iterable[Path | None]) -> None:
 
 
 def all_settings(config: list[Path] | None, settings: str | None) -> Settings:
-    """The settings of `--config` or `--settings`, shards sized; those of config.yaml where neither is given."""
+    """The settings of `--config` or `--settings`; those of config.yaml where neither is given."""
     from dfeat.config import Settings
     from dfeat.config.files import read_settings
-    from dfeat.costs.sizing import sized
     from dfeat.section import parse
 
     if settings is None:
-        return sized(read_settings(config or [Path("config.yaml")]))
+        return read_settings(config or [Path("config.yaml")])
     if config:
         raise UserError("give either --config or --settings")
-    return sized(parse(Settings, settings, "--settings"))
+    return parse(Settings, settings, "--settings")
 
 
 def example(command: str) -> str:

@@ -2,53 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from dfeat.cli.common import AllSettings, ConfigFiles, Out, all_settings, app, example
-from dfeat.errors import UserError
 
 
 @app.command(
     epilog=example("dfeat table table1 --results results/demo --config config.yaml --config config/demo.yaml --out out")
 )
 def table(
-    name: Annotated[
-        str,
-        typer.Argument(
-            help="table1, table2, efficiency, claims, sweep, object, part_cost, calibration, per_class or label_preservation"
-        ),
-    ],
+    name: Annotated[str, typer.Argument(help="its name; an unknown one is answered with the list")],
     results: Annotated[Path, typer.Option(help="results/<run>")],
     out: Out,
     config: ConfigFiles = None,
     settings: AllSettings = None,
 ) -> None:
     """Make a table (csv, md, tex), or claims.md, from the stored predictions; efficiency also reads benchmarks."""
-    from dfeat.costs.counts import count
-    from dfeat.report.claims.claims import write_claims
-    from dfeat.report.tables.efficiency import write_efficiency
-    from dfeat.report.tables.label_preservation import write_label_preservation
-    from dfeat.report.tables.published import write_table
-    from dfeat.report.tables.studies import STUDIES, write_study
+    from dfeat.report.catalogue import find
 
     chosen = all_settings(config, settings)
-    evaluation = results / "evaluation"
-    makers: dict[str, Callable[[], None]] = {
-        "table1": lambda: write_table("table1", evaluation, chosen, out),
-        "table2": lambda: write_table("table2", evaluation, chosen, out),
-        "efficiency": lambda: write_efficiency(results, chosen, count(chosen), out),
-        "claims": lambda: write_claims(evaluation, chosen, out),
-    }
-    makers["label_preservation"] = partial(write_label_preservation, results, chosen, out)
-    makers |= {study: partial(write_study, study, results, chosen, out) for study in STUDIES}
-    if name not in makers:
-        raise UserError(f"no table {name!r}; use {', '.join(makers)}")
-    makers[name]()
+    find("table", name, chosen).make(results, chosen, out)
 
 
 @app.command(
@@ -75,18 +51,17 @@ def ablation(
     )
 )
 def figure(
-    name: Annotated[
-        str, typer.Argument(help="figure2, figure3, accuracy, gain, cost, part_cost, gallery, sheet or ablation_NAME")
-    ],
+    name: Annotated[str, typer.Argument(help="its name; an unknown one is answered with the list")],
     results: Annotated[Path, typer.Option(help="results/<run>")],
     out: Out,
     config: ConfigFiles = None,
     settings: AllSettings = None,
 ) -> None:
     """Draw a figure (png, svg)."""
-    from dfeat.report.figures.examples import draw_figure
+    from dfeat.report.catalogue import find
 
-    draw_figure(name, results, all_settings(config, settings), out)
+    chosen = all_settings(config, settings)
+    find("figure", name, chosen).make(results, chosen, out)
 
 
 @app.command(

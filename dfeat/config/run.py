@@ -73,7 +73,7 @@ class ResourceSettings(Section):
     workers: int = Field(2, ge=0, description="processes that prepare a training's batches; changes no result")
     gpu: int = Field(1, ge=0, le=1, description="1: a GPU job takes a device, a training training.gpus; 0: the CPU")
     device: Literal["T4", "A100", "H100", "H200"] = Field(
-        "A100", description="what the GPUs are, to size shards given as null"
+        "A100", description="what the GPUs are: sets the time that jobs are given, and names no file"
     )
     mem_mb: int = Field(16_000, ge=100)
     runtime: int = Field(60, ge=1, description="minutes")

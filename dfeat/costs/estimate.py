@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from dfeat.config import Settings
+from dfeat.config.shards import shard_count
 from dfeat.costs.operations import (
     BACKBONES,
     CHANNELS,
@@ -25,6 +26,7 @@ from dfeat.costs.operations import (
 from dfeat.diffusion.schedule import total
 from dfeat.diffusion.settings import FeatureSettings, InpaintSettings
 from dfeat.methods import Method
+from dfeat.places import OCCLUDED, TRAIN, level_view
 from dfeat.training.settings import Backbone
 from dfeat.training.weights import weights_path
 
@@ -120,7 +122,7 @@ def _inpaint(settings: Settings, images: int) -> Cost:
     chosen, resolution = settings.diffusion.inpaint, settings.diffusion.resolution
     one = inpaint_flops(chosen, resolution)
     rows, whole = round(total(chosen, 1, 1)), round(total(chosen, 1, 0))
-    shards = chosen.shards or 1
+    shards = shard_count(settings, "inpaint", TRAIN)
     prompts = shards * ((settings.data.train.expected_classes or 158) + 1)
     pixels = resolution**2 if settings.data.drawn else IMAGE_PIXELS
     size = round(images * pixels * BYTES_PER_PIXEL[chosen.encoding])
@@ -134,7 +136,9 @@ def _inpaint(settings: Settings, images: int) -> Cost:
 def _latents_and_features(settings: Settings, images: Mapping[str, int]) -> list[Cost]:
     diffusion, chosen, views = settings.diffusion, settings.diffusion.features, _views(settings, images)
     side, precision = diffusion.resolution, diffusion.model.precision
-    jobs = (chosen.shards or 1) * (2 + sum(len(s.levels) for s in settings.data.evaluation.values()))
+    tests = [level_view(name, level) for name, s in settings.data.evaluation.items() for level in s.levels]
+    twins = [OCCLUDED] if settings.training.twin_features == "occluded" else []
+    jobs = sum(shard_count(settings, "features", view) for view in (TRAIN, *twins, *tests))
     size = views * 4 * (side // 8) ** 2 * 2
     encoding = views * diffusion_flops("encode", side)
     latents = Cost("latents", views, size, encoding, precision, "one VAE encoding a view", jobs)

@@ -48,7 +48,7 @@ class InpaintSettings(Section):
     shards: int | None = Field(
         None,
         ge=1,
-        description="jobs (and files) of the training set; null: jobs of 20 to 30 minutes on resources.device",
+        description="jobs (and files) of the training set; null: one for every 512 inpainted images",
     )
 
     @field_validator("guidance_interval")
@@ -70,7 +70,7 @@ class FeatureSettings(Section):
     ensemble: int = Field(1, ge=1, description="noise draws averaged per image")
     seed: int = 0
     shards: int | None = Field(
-        None, ge=1, description="jobs (and files) of each view of a set; null: of up to 30 minutes on resources.device"
+        None, ge=1, description="jobs (and files) of each view of a set; null: one for every 8,192 of its rows"
     )
 
     @property

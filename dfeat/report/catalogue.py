@@ -1,31 +1,350 @@
-"""Which tables and figures a run's report shows.
+"""The catalogue: every table and figure by name, what it is made of, and how.
 
-What enters: the settings. What leaves: names. Snakemake asks as well, so nothing heavy is imported.
+What enters: a configured run. What leaves: `Published` entries in the order in which the report shows them. The rules,
+the targets, the command line and the page go over this list and no other; a new table or figure is one entry, and a
+function that writes it. Functions are imported when they are called, so a plan needs neither numpy nor matplotlib.
 """
 
 from __future__ import annotations
 
-from dfeat.config import Settings
-from dfeat.report.numbers.sets import STUDY_TABLES, sets_of
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final, Literal
+
+from dfeat.config import ResourceSettings, Settings, table_settings
+from dfeat.config.points import Run
+from dfeat.errors import UserError, nearest
+from dfeat.methods import method
+from dfeat.places import TRAIN
+from dfeat.report.numbers.paper import TableName
+from dfeat.report.numbers.sets import STUDY_TABLES, published_sets, sets_of, study_sets
+from dfeat.storage.provenance import settings_text
+
+Make = Callable[[Path, Settings, Path], None]
+"""Writes the files: results/<run>, the settings, the folder that they go to."""
 
 
-def asked_tables(settings: Settings) -> tuple[str, ...]:
-    """The tables beyond the paper's that the report shows: those that the run's methods and sets allow."""
-    studies = {entry.study for entry in settings.data.evaluation.values()}
-    compared = ("per_class",) if _compares(settings) else ()
-    return ("calibration", *compared, *(table for table, study in STUDY_TABLES.items() if study in studies))
+@dataclass(frozen=True)
+class Published:
+    """A table or a figure: `name` is the stem of its files and of the target that makes them."""
+
+    kind: Literal["table", "figure"]
+    name: str
+    suffixes: tuple[str, ...]
+    make: Make
+    inputs: Callable[[Run], list[Path]]
+    reads: Callable[[Settings], Settings]
+    """The part of the settings that it depends on: what it is given, so that a change elsewhere does not make it again."""
+    recipe: str
+    """The module whose RECIPE it is made by."""
+    category: Literal["Tables", "Figures", "Claims", "Beyond the paper"]
+    wanted: Callable[[Settings], bool] | None = lambda settings: True
+    """Whether the report of a run wants it; None where it is made by name alone, and shown where it was made."""
+    caption: str = ""
+    """The caption's name where it is not the entry's own."""
+    minutes: int = 30
+
+    @property
+    def rule(self) -> str:
+        """The name of the rule that makes it."""
+        return f"{'write' if self.kind == 'table' else 'draw'}_{self.name}"
+
+    @property
+    def target(self) -> str:
+        """The target that makes it, with the figure or table of the same name."""
+        return {"object": "object_occlusion"}.get(self.name, self.name)
+
+    @property
+    def command(self) -> str:
+        """The verb that makes it, with its name."""
+        if self.kind == "table" and self.name.startswith(_GRID):
+            return f"ablation {self.name.removeprefix(_GRID)}"
+        return f"{self.kind} {self.name}"
+
+    @property
+    def job(self) -> str:
+        """The name of its log and benchmark: a table's is its own, its figure's another where both have one name."""
+        shared = self.kind == "figure" and (self.name.startswith(_GRID) or self.name in STUDY_TABLES)
+        return f"{self.name}_figure" if shared else self.name
+
+    def given(self, settings: Settings) -> str:
+        """The settings that it is given, as JSON."""
+        return settings_text(self.reads(settings))
+
+    def files(self, run: Run) -> list[Path]:
+        """Its files."""
+        return run.place.published(self.name, *self.suffixes)
 
 
-def asked_figures(settings: Settings) -> tuple[str, ...]:
-    """The figures that the report shows; inpainted images among them where a method of the run inpaints."""
-    inpaints = "sd_inpaint" in settings.training.methods
-    cost = ("cost",) if _compares(settings) and sets_of("table1", settings) else ()
-    parts = ("part_cost",) if "part_cost" in asked_tables(settings) else ()
-    pairs = ("figure2",) if inpaints else ()
-    gallery = ("gallery",) if inpaints else ()
-    return (*pairs, "figure3", "accuracy", "gain", *gallery, *cost, *parts)
+_GRID: Final = "ablation_"
+_PICTURE: Final = (".png", ".svg")
 
 
-def _compares(settings: Settings) -> bool:
+def catalogue(settings: Settings) -> list[Published]:
+    """All tables and figures of a run, in the order in which the report shows them."""
+    grids = [entry for name in settings.ablation for entry in _grid(name)]
+    return [*_TABLES, *_FIGURES, *grids]
+
+
+def wanted(settings: Settings) -> list[Published]:
+    """Those that the report of a run wants."""
+    return [entry for entry in catalogue(settings) if entry.wanted and entry.wanted(settings)]
+
+
+def find(kind: Literal["table", "figure"], name: str, settings: Settings) -> Published:
+    """The entry of that name. Raises UserError, naming those that there are."""
+    entries = {entry.name: entry for entry in catalogue(settings) if entry.kind == kind}
+    if name not in entries:
+        raise UserError(f"no {kind} {name!r}{nearest(name, entries)}; use {', '.join(entries)}")
+    return entries[name]
+
+
+def names(kind: Literal["table", "figure"]) -> str:
+    """The names of all tables or figures, as help texts list them."""
+    return ", ".join([entry.name for entry in (*_TABLES, *_FIGURES) if entry.kind == kind] + [f"{_GRID}NAME"])
+
+
+def whole_settings(settings: Settings) -> Settings:
+    """All settings but for what jobs ask for, which is no result's concern."""
+    return settings.model_copy(update={"resources": ResourceSettings(threads=settings.resources.threads)})
+
+
+def _efficiency_settings(settings: Settings) -> Settings:
+    """What the costs depend on: all but resources, and but for what the report alone shows."""
+    shown_alone = table_settings(settings, []).report
+    return settings.model_copy(update={"resources": ResourceSettings(), "report": shown_alone})
+
+
+def _sets_of(name: str, settings: Settings) -> tuple[str, ...]:
+    """The sets that a table beyond the paper's is made from. Raises UserError where the run has none."""
+    return study_sets(STUDY_TABLES[name], settings) if name in STUDY_TABLES else published_sets(settings)
+
+
+def _indexes(run: Run, sets: Iterable[str]) -> list[Path]:
+    return [run.place.index(name) for name in sets]
+
+
+def compares(settings: Settings) -> bool:
     """Whether there is a method to compare with None."""
     return "none" in settings.training.methods and len(settings.training.methods) > 1
+
+
+def _inpaints(settings: Settings) -> bool:
+    return any("inpainted" in method(name).needs for name in settings.training.methods)
+
+
+def _has_study(table: str, settings: Settings) -> bool:
+    return any(chosen.study == STUDY_TABLES[table] for chosen in settings.data.evaluation.values())
+
+
+def _of_published(settings: Settings) -> Settings:
+    return table_settings(settings, published_sets(settings))
+
+
+def _paper_table(name: TableName) -> Published:
+    def make(results: Path, settings: Settings, out: Path) -> None:
+        from dfeat.report.tables.published import write_table
+
+        write_table(name, results / "evaluation", settings, out)
+
+    def inputs(run: Run) -> list[Path]:
+        sets = sets_of(name, run.settings)
+        return [*run.predictions(sets), *run.pretrained_predictions(sets)]
+
+    def reads(settings: Settings) -> Settings:
+        return table_settings(settings, sets_of(name, settings))
+
+    return Published("table", name, (".csv", ".md", ".tex"), make, inputs, reads, "dfeat.report", "Tables")
+
+
+def _study(name: str, shown_where: Callable[[Settings], bool]) -> Published:
+    def make(results: Path, settings: Settings, out: Path) -> None:
+        from dfeat.report.tables.studies import write_study
+
+        write_study(name, results, settings, out)
+
+    def inputs(run: Run) -> list[Path]:
+        sets = _sets_of(name, run.settings)
+        return [*run.predictions(sets), *_indexes(run, sets)]
+
+    def reads(settings: Settings) -> Settings:
+        return table_settings(settings, _sets_of(name, settings))
+
+    return Published(
+        "table", name, (".csv", ".md"), make, inputs, reads, "dfeat.report", "Beyond the paper", shown_where, "study"
+    )
+
+
+def _write_efficiency(results: Path, settings: Settings, out: Path) -> None:
+    from dfeat.costs.counts import count
+    from dfeat.report.tables.efficiency import write_efficiency
+
+    write_efficiency(results, settings, count(settings), out)
+
+
+def _efficiency_inputs(run: Run) -> list[Path]:
+    return [*run.predictions(run.published), *_indexes(run, [TRAIN, *run.levels])]
+
+
+def _write_claims(results: Path, settings: Settings, out: Path) -> None:
+    from dfeat.report.claims.claims import write_claims
+
+    write_claims(results / "evaluation", settings, out)
+
+
+def _claims_inputs(run: Run) -> list[Path]:
+    # without None nothing is compared, neither in accuracy nor in cost
+    cost = run.place.published("efficiency", ".json") if "none" in run.settings.training.methods else []
+    return [*run.predictions(run.published), *cost]
+
+
+def _write_labels(results: Path, settings: Settings, out: Path) -> None:
+    from dfeat.report.tables.label_preservation import write_label_preservation
+
+    write_label_preservation(results, settings, out)
+
+
+def _verdicts(run: Run) -> list[Path]:
+    tables = [run.place.verdicts(backbone) for backbone in run.settings.training.backbones]
+    return [file for table in tables for file in (table, table.with_suffix(".json"))]
+
+
+def _grid(name: str) -> tuple[Published, Published]:
+    """The table and the heat maps of an ablation."""
+
+    def write(results: Path, settings: Settings, out: Path) -> None:
+        from dfeat.report.tables.ablations import write_ablation
+
+        write_ablation(name, results, settings, out)
+
+    def draw(results: Path, settings: Settings, out: Path) -> None:
+        from dfeat.report.figures.maps import ablation
+
+        ablation(name, results / "report", settings, out)
+
+    stem = f"{_GRID}{name}"
+    return (
+        Published(
+            "table", stem, (".csv", ".md"), write, lambda run: run.point_predictions(name), whole_settings,
+            "dfeat.report", "Beyond the paper", None, "ablation",
+        ),
+        Published(
+            "figure", stem, (".png", ".svg"), draw, lambda run: run.place.published(stem, ".csv"), whole_settings,
+            "dfeat.report.figures.maps", "Beyond the paper", None, "ablation",
+        ),
+    )  # fmt: skip
+
+
+def _draw_figure2(results: Path, settings: Settings, out: Path) -> None:
+    from dfeat.report.figures.examples import draw_figure2
+
+    draw_figure2(results, settings, out)
+
+
+def _draw_figure3(results: Path, settings: Settings, out: Path) -> None:
+    from dfeat.report.figures.examples import draw_figure3
+
+    draw_figure3(results, settings, out)
+
+
+def _draw_accuracy(results: Path, settings: Settings, out: Path) -> None:
+    from dfeat.report.figures.curves import accuracy
+
+    accuracy(results / "evaluation", settings, out)
+
+
+def _draw_gain(results: Path, settings: Settings, out: Path) -> None:
+    from dfeat.report.figures.curves import gain
+
+    gain(results / "evaluation", settings, out)
+
+
+def _draw_cost(results: Path, settings: Settings, out: Path) -> None:
+    from dfeat.report.figures.maps import cost
+
+    cost(results / "report", settings, out)
+
+
+def _draw_part_cost(results: Path, settings: Settings, out: Path) -> None:
+    from dfeat.report.figures.maps import part_cost
+
+    part_cost(results / "report", settings, out)
+
+
+def _draw_sheet(results: Path, settings: Settings, out: Path) -> None:
+    from dfeat.report.figures.sheet import draw_sheet
+
+    draw_sheet(results, settings, out)
+
+
+def _draw_gallery(results: Path, settings: Settings, out: Path) -> None:
+    from dfeat.report.figures.gallery import draw_gallery
+
+    draw_gallery(results, settings, out)
+
+
+def _inpainted_shards(run: Run) -> list[Path]:
+    return [run.place.index(TRAIN), run.place.parts(), *run.shards("", "inpaint", TRAIN)]
+
+
+def _inpainted_pixels(run: Run) -> list[Path]:
+    return [run.place.index(TRAIN), run.place.parts(), run.place.pixels(TRAIN), run.place.inpainted()]
+
+
+_TABLES: Final = (
+    _paper_table("table1"),
+    _paper_table("table2"),
+    Published(
+        "table", "efficiency", (".csv", ".json", ".md"), _write_efficiency, _efficiency_inputs, _efficiency_settings,
+        "dfeat.report", "Tables", lambda settings: "none" in settings.training.methods,
+    ),
+    Published("table", "claims", (".md",), _write_claims, _claims_inputs, _of_published, "dfeat.report", "Claims"),
+    _study("calibration", lambda settings: True),
+    _study("per_class", compares),
+    *(_study(name, partial(_has_study, name)) for name in STUDY_TABLES),
+    Published(
+        "table", "label_preservation", (".csv", ".md"), _write_labels, _verdicts, _of_published,
+        "dfeat.report", "Beyond the paper", None, "study",
+    ),
+)  # fmt: skip
+
+_FIGURES: Final = (
+    Published(
+        "figure", "figure2", _PICTURE, _draw_figure2, _inpainted_shards, whole_settings,
+        "dfeat.report.figures.examples", "Figures", _inpaints,
+    ),
+    Published(
+        "figure", "figure3", _PICTURE, _draw_figure3, lambda run: _indexes(run, run.levels), whole_settings,
+        "dfeat.report.figures.examples", "Figures",
+    ),
+    Published(
+        "figure", "accuracy", _PICTURE, _draw_accuracy,
+        lambda run: run.predictions(sets_of("table1", run.settings)),
+        lambda settings: table_settings(settings, sets_of("table1", settings)),
+        "dfeat.report.figures.curves", "Figures",
+    ),
+    Published(
+        "figure", "gain", _PICTURE, _draw_gain, lambda run: run.predictions(run.published), _of_published,
+        "dfeat.report.figures.curves", "Figures",
+    ),
+    Published(
+        "figure", "cost", _PICTURE, _draw_cost, lambda run: run.place.published("efficiency", ".csv"),
+        lambda settings: table_settings(settings, settings.data.evaluation),
+        "dfeat.report.figures.maps", "Figures",
+        lambda settings: compares(settings) and bool(sets_of("table1", settings)),
+    ),
+    Published(
+        "figure", "part_cost", _PICTURE, _draw_part_cost, lambda run: run.place.published("part_cost", ".csv"),
+        _of_published, "dfeat.report.figures.maps", "Figures", partial(_has_study, "part_cost"),
+    ),
+    Published(
+        "figure", "gallery", (*_PICTURE, ".json"), _draw_gallery, _inpainted_pixels, whole_settings,
+        "dfeat.report.figures.gallery", "Figures", _inpaints, minutes=60,
+    ),
+    Published(
+        "figure", "sheet", _PICTURE, _draw_sheet, _inpainted_shards, whole_settings,
+        "dfeat.report.figures.examples", "Figures", None,
+    ),
+)  # fmt: skip

@@ -18,16 +18,11 @@ from dfeat.config.files import read_settings
 from dfeat.costs.estimate import PEAK
 from dfeat.costs.operations import BACKBONES, DIFFUSION, TEXT, backbone_flops, diffusion_flops
 from dfeat.costs.plan import FASTER, as_plain, as_text, make_plan
-from dfeat.costs.sizing import sized
 from dfeat.diffusion.features import find_block, forward_until
 from dfeat.errors import UserError
 from dfeat.section import parse
 
 REPOSITORY = Path(__file__).parents[2]
-
-
-def read_sized(paths):  # type: ignore[no-untyped-def]
-    return sized(read_settings(paths))
 
 
 PAPER = {"train": 24_095, "imagenet_val": 7_900, "dfeat": 300}
@@ -83,7 +78,7 @@ def test_gradients_of_a_convolution_cost_twice_its_forward_pass(groups: int, tra
 
 @pytest.mark.parametrize("device", PEAK)
 def test_the_papers_run_is_planned_on_each_device(device: str) -> None:
-    plan = make_plan(read_sized([REPOSITORY / "config.yaml"]), PAPER, device)
+    plan = make_plan(read_settings([REPOSITORY / "config.yaml"]), PAPER, device)
     said = as_plain(plan)
     assert [row["step"] for row in said["steps"]] == [
         "pixels", "inpaint", "latents", "features", "training", "evaluation",
@@ -91,7 +86,7 @@ def test_the_papers_run_is_planned_on_each_device(device: str) -> None:
     assert said["hours"] == pytest.approx(sum(row["hours"] for row in said["steps"]))
     inpaint, training = said["steps"][1], said["steps"][4]
     assert inpaint["flops"] / 24_095 == pytest.approx(84.06e12, rel=0.01)
-    assert (inpaint["jobs"], training["jobs"]) == (173, 36)  # sized for resources.device, whatever is planned for
+    assert (inpaint["jobs"], training["jobs"]) == (48, 36)  # whatever the device
     text = as_text(plan)
     assert f"on one {device}" in text
     assert all(line == line.rstrip() for line in text.splitlines())
@@ -101,13 +96,13 @@ def test_the_papers_run_is_planned_on_each_device(device: str) -> None:
 def test_savings_are_those_of_the_settings_and_none_is_left_in_the_fast_run(tmp_path: Path) -> None:
     shards = tmp_path / "shards.yaml"  # the same in both runs: each job embeds the prompts anew
     shards.write_text("diffusion: {inpaint: {shards: 12}, features: {shards: 1}}\n")
-    plan = make_plan(read_sized([REPOSITORY / "config.yaml", shards]), PAPER, "H200")
+    plan = make_plan(read_settings([REPOSITORY / "config.yaml", shards]), PAPER, "H200")
     *single, together = plan.savings
     assert len(single) == len(FASTER)
     assert all(0 < saving.hours < together.hours < plan.hours for saving in single)
     assert single[0].flops == pytest.approx(24_095 * 50 * diffusion_flops("unet", 512))
     files = [REPOSITORY / "config.yaml", REPOSITORY / "config" / "fast.yaml", shards]
-    fast = make_plan(read_sized(files), PAPER, "H200")
+    fast = make_plan(read_settings(files), PAPER, "H200")
     assert plan.hours - fast.hours == pytest.approx(together.hours)
     assert fast.savings == []
 
@@ -115,7 +110,7 @@ def test_savings_are_those_of_the_settings_and_none_is_left_in_the_fast_run(tmp_
 def test_copies_are_planned_as_so_many_images(tmp_path: Path) -> None:
     (tmp_path / "four.yaml").write_text("diffusion: {inpaint: {copies: 4}}\n")
     files = [REPOSITORY / "config.yaml"], [REPOSITORY / "config.yaml", tmp_path / "four.yaml"]
-    plans = [make_plan(read_sized(paths), PAPER, "A100") for paths in files]
+    plans = [make_plan(read_settings(paths), PAPER, "A100") for paths in files]
     one, four = ({cost.step: cost for cost in plan.costs} for plan in plans)
     assert four["inpaint"].items == 4 * one["inpaint"].items
     assert four["inpaint"].bytes == pytest.approx(4 * one["inpaint"].bytes, abs=4)
@@ -130,7 +125,7 @@ def test_copies_are_planned_as_so_many_images(tmp_path: Path) -> None:
     ("methods", "device"), [(["none", "blackout", "replace", "cutmix"], "A100"), (["none", "sd_features"], "T4")]
 )
 def test_a_plan_with_one_saving_left_is_printed(methods: list[str], device: str) -> None:
-    settings = read_sized([REPOSITORY / "config.yaml"])
+    settings = read_settings([REPOSITORY / "config.yaml"])
     plain = settings.model_dump(mode="json")
     plan = make_plan(parse(Settings, plain | {"training": plain["training"] | {"methods": methods}}), PAPER, device)
     saving = plan.savings
@@ -139,11 +134,11 @@ def test_a_plan_with_one_saving_left_is_printed(methods: list[str], device: str)
 
 
 def test_what_cannot_be_planned_is_a_sentence() -> None:
-    settings = read_sized([REPOSITORY / "config.yaml"])
+    settings = read_settings([REPOSITORY / "config.yaml"])
     with pytest.raises(UserError, match="did you mean 'A100'"):
         make_plan(settings, PAPER, "A10")
     with pytest.raises(UserError, match="models of its own sizes"):
-        make_plan(read_sized([REPOSITORY / "config.yaml", REPOSITORY / "config" / "demo.yaml"]), PAPER, "T4")
+        make_plan(read_settings([REPOSITORY / "config.yaml", REPOSITORY / "config" / "demo.yaml"]), PAPER, "T4")
 
 
 def test_the_verb_prints_what_programs_read(monkeypatch: pytest.MonkeyPatch, capsys, tmp_path: Path) -> None:

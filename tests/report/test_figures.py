@@ -13,6 +13,7 @@ from PIL import Image
 
 from dfeat.config import Settings
 from dfeat.errors import UserError
+from dfeat.report.catalogue import find
 from dfeat.report.figures import curves, maps
 from dfeat.section import parse
 
@@ -45,7 +46,9 @@ def test_every_figure_is_the_same_bytes_twice_whatever_the_users_style(evaluatio
     with mpl.rc_context({"font.size": 20, "axes.facecolor": "red", "savefig.dpi": 33, "svg.fonttype": "none"}):
         draw_all(evaluation, small_settings(), tmp_path / "b")
     names = sorted(path.name for path in (tmp_path / "a").iterdir() if path.is_file())
-    assert names == sorted(f"{name}.{kind}" for name in curves.FIGURES for kind in ("png", "svg"))
+    assert names == sorted(
+        f"{name}.{kind}" for name in ("figure2", "figure3", "accuracy", "gain") for kind in ("png", "svg")
+    )
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
         if name.endswith("svg"):
@@ -125,11 +128,11 @@ def test_a_cost_figure_without_a_gain_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "cost.png").exists()
 
 
-def test_write_figure_finds_them_by_name(evaluation: Path, tmp_path: Path) -> None:
-    curves.write_figure("accuracy", evaluation, small_settings(""), tmp_path)
+def test_figures_are_found_by_name(evaluation: Path, tmp_path: Path) -> None:
+    find("figure", "accuracy", small_settings()).make(evaluation.parent, small_settings(""), tmp_path)
     assert (tmp_path / "accuracy.png").is_file()
-    with pytest.raises(UserError, match="no figure 'acuracy'; there are figure2, figure3, accuracy, gain"):
-        curves.write_figure("acuracy", evaluation, small_settings(), tmp_path)
+    with pytest.raises(UserError, match="no figure 'acuracy'; did you mean 'accuracy'?"):
+        find("figure", "acuracy", small_settings())
 
 
 def test_what_cannot_be_drawn_is_said(evaluation: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from dfeat.config import Settings, table_settings
 from dfeat.errors import UserError
 from dfeat.evaluation.origins import PREDICTIONS
 from dfeat.report.claims.claims import write_claims
-from dfeat.report.figures.examples import draw_figure
+from dfeat.report.figures.curves import accuracy, gain
 from dfeat.report.numbers.results import load_predictions
 from dfeat.report.tables.ablations import write_ablation
 from dfeat.report.tables.efficiency import _gains
@@ -109,8 +109,8 @@ READERS: dict[str, Callable[[Path, Settings], object]] = {
     "claims": lambda run, settings: write_claims(run / "evaluation", settings, run / "report"),
     "study": lambda run, settings: write_study("calibration", run, settings, run / "report"),
     "efficiency": lambda run, settings: list(_gains(run / "evaluation", settings)),
-    "accuracy": lambda run, settings: draw_figure("accuracy", run, settings, run / "report"),
-    "gain": lambda run, settings: draw_figure("gain", run, settings, run / "report"),
+    "accuracy": lambda run, settings: accuracy(run / "evaluation", settings, run / "report"),
+    "gain": lambda run, settings: gain(run / "evaluation", settings, run / "report"),
     "ablation": ablation,
 }
 

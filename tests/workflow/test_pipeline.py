@@ -128,13 +128,13 @@ def test_predictions_say_which_model_made_them_and_from_what(run: Path, settings
 
 
 def test_tables_and_pictures_are_made_from_what_the_run_left(run: Path, settings: Settings, tmp_path: Path) -> None:
-    from dfeat.report.figures.examples import draw_figure
+    from dfeat.report.catalogue import find
 
     for name in ("table1", "table2"):
         write_table(name, run / "evaluation", settings, tmp_path)
         assert {(tmp_path / f"{name}.{kind}").is_file() for kind in ("csv", "md", "tex")} == {True}
     for name in ("figure2", "figure3", "accuracy", "gain", "gallery", "sheet"):
-        draw_figure(name, run, settings, tmp_path)
+        find("figure", name, settings).make(run, settings, tmp_path)
         assert (tmp_path / f"{name}.png").stat().st_size > 1000
     pictures = json.loads((tmp_path / "gallery.json").read_text())["pictures"]
     methods = ["Original", "Black-Out Parts", "Replace Parts", "Ours: SD Inpaint"]
@@ -143,11 +143,11 @@ def test_tables_and_pictures_are_made_from_what_the_run_left(run: Path, settings
 
 
 def test_the_report_is_made_from_what_the_run_left(run: Path, settings: Settings) -> None:
-    from dfeat.report.figures.examples import draw_figure
+    from dfeat.report.catalogue import find
     from dfeat.report.page import write_report
 
     write_table("table1", run / "evaluation", settings, run / "report")
-    draw_figure("gallery", run, settings, run / "report")
+    find("figure", "gallery", settings).make(run, settings, run / "report")
     write_report(run, settings, run / "report" / "index.html")
     card = (run / "report" / "data_card.md").read_text()
     images = len((run / "data" / "train" / "index.csv").read_text().splitlines()) - 1

@@ -87,32 +87,29 @@ def test_every_rule_has_as_many_jobs_as_documented(tree: Path) -> None:
 def test_the_ablation_of_copies_inpaints_anew_where_there_are_more_and_trains_one_method(tree: Path) -> None:
     planned = jobs(dry_run(tree, target="ablation_copies"))
     once, models = documented()["inpaint"], 2 * 3  # backbones, seeds
-    assert planned["inpaint"] == once  # of the first point, which is the run's
-    assert planned["ablation_inpaint"] == pytest.approx((2 + 4) * once, abs=4)
-    assert (planned["inpainted_pixels"], planned["ablation_inpainted_pixels"]) == (1, 2)
-    assert (planned["train"], planned["ablation_train"]) == (models, 2 * models)
-    assert planned["ablation_evaluate"] == 3 * models
-    assert planned["parts"] == planned["compare_points"] == planned["plot_points"] == 1
-    assert not {"latents", "features", "judge", "ablation_judge", "ablation_parts"} & planned.keys()
+    assert planned["inpaint"] == pytest.approx((1 + 2 + 4) * once, abs=4)  # the first point's are the run's
+    assert planned["inpainted_pixels"] == 3
+    assert planned["train"] == planned["evaluate_point"] == 3 * models
+    assert planned["parts"] == planned["write_ablation_copies"] == planned["draw_ablation_copies"] == 1
+    assert not {"latents", "features", "judge"} & planned.keys()
 
 
 def test_points_that_inpaint_anew_judge_their_own_images(tree: Path) -> None:
     (tree / "accepted.yaml").write_text("training: {inpainted: accepted}\n")
     planned = jobs(dry_run(tree, "accepted.yaml", target="ablation_copies"))
-    assert (planned["judge"], planned["ablation_judge"]) == (2, 2 * 2)  # backbones; points with more copies
-    assert planned["train"] == 2 * 2 * 3  # None, which judges, and SD Inpaint
+    assert planned["judge"] == 3 * 2  # points, backbones
+    assert planned["train"] == 2 * 3 * (1 + 3)  # None, which judges, and SD Inpaint at each point
 
 
 def test_clean_features_need_none_of_occluded_training_images(tree: Path) -> None:
     (tree / "clean.yaml").write_text("training: {twin_features: clean}\n")
     planned = jobs(dry_run(tree, "clean.yaml"))
-    views = 8  # of which the occluded training images are one
-    assert planned["latents"] == planned["features"] == documented()["features"] * (views - 1) // views
+    assert planned["latents"] == planned["features"] == documented()["features"] - 3  # shards of the occluded images
 
 
 def test_a_run_without_inpainting_inpaints_nothing_unless_asked(tree: Path) -> None:
     (tree / "plain.yaml").write_text("training: {methods: [none, blackout, replace, cutmix]}\n")
-    pictured = {"inpaint", "inpainted_pixels", "show_inpainted", "show_gallery"}
+    pictured = {"inpaint", "inpainted_pixels", "draw_figure2", "draw_gallery"}
     needless = pictured | {"latents", "features"}
     expected = {rule: count for rule, count in documented().items() if rule not in needless}
     models = expected["train"] * 4 // 6

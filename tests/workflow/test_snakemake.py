@@ -76,7 +76,7 @@ def test_what_parts_cost_is_a_table_and_a_heat_map(tree: Path) -> None:
     files = ("config.yaml", "config/demo.yaml", "config/demo-beyond.yaml", "tiny.json")
     result = snakemake(tree, "-n", "part_cost", "--configfile", *files)
     assert result.returncode == 0, text(result)
-    assert jobs(result)["study"] == jobs(result)["plot_part_cost"] == 1
+    assert jobs(result)["write_part_cost"] == jobs(result)["draw_part_cost"] == 1
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,28 @@
+def set_settings(name):
+    """The settings of one set, as JSON, but for what its index does not depend on: expected counts and levels."""
+    unread = {"expected_images": None}
+    if name == TRAIN:
+        plain = SETTINGS.data.train.model_copy(
+            update=unread | {"expected_classes": None}
+        )
+    else:
+        plain = SETTINGS.data.evaluation[name].model_copy(
+            update=unread | {"levels": (0,)}
+        )
+    return settings_text(plain)
+
+
 rule demo_data:
     output:
-        f"{RUN}/raw/drawn.json",
+        HERE.run / "raw" / "drawn.json",
     log:
-        f"{RUN}/logs/data/demo_data.log",
+        HERE.log("data", "demo_data"),
     benchmark:
-        f"{RUN}/benchmarks/data/demo_data.tsv"
+        HERE.benchmark("data", "demo_data")
     threads: 1
     resources:
-        mem_mb=grown(1000),
-        runtime=grown(10),
+        mem_mb=per_attempt(1000),
+        runtime=per_attempt(10),
     params:
         root=subpath(output[0], parent=True),
         drawn=SETTINGS.data.drawn,
@@ -24,7 +38,7 @@ rule index_train:
         RAW,
     output:
         multiext(
-            f"{RUN}/data/train/",
+            f"{HERE.data(TRAIN)}/",
             "index.csv",
             "problems.csv",
             "classes.json",
@@ -32,16 +46,16 @@ rule index_train:
             "source.json",
         ),
     log:
-        f"{RUN}/logs/data/index_train.log",
+        HERE.log("data", "index_train"),
     benchmark:
-        f"{RUN}/benchmarks/data/index_train.tsv"
+        HERE.benchmark("data", "index_train")
     threads: 1
     resources:
-        mem_mb=grown(4000),
-        runtime=grown(30),
+        mem_mb=per_attempt(4000),
+        runtime=per_attempt(30),
     params:
         folder=subpath(output[0], parent=True),
-        settings=set_settings("train"),
+        settings=set_settings(TRAIN),
         recipe=recipe("dfeat.data.index"),
     shell:
         "dfeat index train --settings {params.settings:q} --out {params.folder:q} > {log:q} 2>&1"
@@ -50,19 +64,19 @@ rule index_train:
 rule index_evaluation:
     input:
         RAW,
-        classes=f"{RUN}/data/train/classes.json",
+        classes=HERE.classes(),
     output:
-        multiext(f"{RUN}/data/{{set}}/", "index.csv", "problems.csv", "source.json"),
+        multiext(f"{HERE.data('{set}')}/", "index.csv", "problems.csv", "source.json"),
     log:
-        f"{RUN}/logs/data/index_{{set}}.log",
+        HERE.log("data", "index_{set}"),
     benchmark:
-        f"{RUN}/benchmarks/data/index_{{set}}.tsv"
+        HERE.benchmark("data", "index_{set}")
     wildcard_constraints:
         set="(?!train$)[A-Za-z0-9][A-Za-z0-9_.-]*",
     threads: 1
     resources:
-        mem_mb=grown(4000),
-        runtime=grown(30),
+        mem_mb=per_attempt(4000),
+        runtime=per_attempt(30),
     params:
         folder=subpath(output[0], parent=True),
         settings=lambda wildcards: set_settings(wildcards.set),
@@ -74,20 +88,20 @@ rule index_evaluation:
 
 rule pixels:
     input:
-        f"{RUN}/data/{{set}}/index.csv",
+        HERE.index("{set}"),
     output:
-        f"{RUN}/data/{{set}}/pixels.h5",
+        HERE.pixels("{set}"),
     log:
-        f"{RUN}/logs/data/pixels_{{set}}.log",
+        HERE.log("data", "pixels_{set}"),
     benchmark:
-        f"{RUN}/benchmarks/data/pixels_{{set}}.tsv"
+        HERE.benchmark("data", "pixels_{set}")
     threads: 1
     resources:
-        mem_mb=grown(2000),
-        runtime=grown(60),
+        mem_mb=per_attempt(2000),
+        runtime=per_attempt(60),
     params:
         folder=subpath(input[0], parent=True),
-        settings=stage("pixels"),
+        settings=RUN.stage("", "pixels"),
         recipe=recipe("dfeat.data.pixels"),
     shell:
         "dfeat pixels --index {params.folder:q} --settings {params.settings:q} --out {output:q} > {log:q} 2>&1"

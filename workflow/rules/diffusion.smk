@@ -1,18 +1,25 @@
+def gpu_minutes(kind, view=None):
+    """Minutes to ask a scheduler for, for one shard of a view; more with each attempt."""
+    return lambda wildcards, attempt: attempt * shard_minutes(
+        RUN.at(wildcards.at), kind, view or wildcards.view
+    )
+
+
 rule inpaint:
     input:
-        index=f"{RUN}/data/train/index.csv",
-        parts=f"{RUN}/occlusion/parts.json",
+        index=HERE.index(TRAIN),
+        parts=lambda wildcards: RUN.parts(wildcards.at),
     output:
-        f"{RUN}/diffusion/inpaint/train/{{shard}}-of-{{shards}}.h5",
+        POINT.shard("inpaint", TRAIN, "{shard}", "{shards}"),
     log:
-        f"{RUN}/logs/diffusion/inpaint_{{shard}}-of-{{shards}}.log",
+        POINT.log("diffusion", "inpaint_{shard}-of-{shards}"),
     benchmark:
-        f"{RUN}/benchmarks/diffusion/inpaint_{{shard}}-of-{{shards}}.tsv"
+        POINT.benchmark("diffusion", "inpaint_{shard}-of-{shards}")
     threads: THREADS
     resources:
         gpu=GPU,
-        mem_mb=grown(SETTINGS.resources.mem_mb),
-        runtime=grown(SETTINGS.resources.runtime),
+        mem_mb=per_attempt(SETTINGS.resources.mem_mb),
+        runtime=gpu_minutes("inpaint", TRAIN),
         workers=SETTINGS.resources.workers,
     params:
         folder=subpath(input.index, parent=True),
@@ -27,53 +34,48 @@ rule inpaint:
 
 rule inpainted_pixels:
     input:
-        shards_of("inpaint", "train"),
+        lambda wildcards: RUN.shards(wildcards.at, "inpaint", TRAIN),
     output:
-        f"{RUN}/diffusion/inpaint/train/pixels.h5",
+        POINT.inpainted(),
     log:
-        f"{RUN}/logs/diffusion/inpainted_pixels.log",
+        POINT.log("diffusion", "inpainted_pixels"),
     benchmark:
-        f"{RUN}/benchmarks/diffusion/inpainted_pixels.tsv"
+        POINT.benchmark("diffusion", "inpainted_pixels")
     threads: 1
     resources:
-        mem_mb=grown(16000),
-        runtime=grown(60),
+        mem_mb=per_attempt(16000),
+        runtime=per_attempt(60),
     params:
         settings=stage("pixels"),
         recipe=recipe("dfeat.data.pixels"),
-        shards=lambda wildcards, input: [
-            word for shard in input for word in ("--inpainted", shard)
-        ],
+        shards=lambda wildcards, input: repeated("--inpainted", input),
     shell:
         "dfeat pixels {params.shards:q} --settings {params.settings:q} --out {output:q} > {log:q} 2>&1"
 
 
 rule latents:
     input:
-        index=lambda wildcards: f"{RUN}/data/{view_set(wildcards)}/index.csv",
+        index=lambda wildcards: HERE.index(view_set(wildcards.view)),
         parts=lambda wildcards: (
-            [f"{RUN}/occlusion/parts.json"] if view_name(wildcards) == "parts" else []
+            [RUN.parts(wildcards.at)] if wildcards.view == OCCLUDED else []
         ),
     output:
-        f"{RUN}/diffusion/latents/{{view}}/{{shard}}-of-{{shards}}.h5",
+        POINT.shard("latents", "{view}", "{shard}", "{shards}"),
     log:
-        f"{RUN}/logs/diffusion/latents_{{view}}_{{shard}}-of-{{shards}}.log",
+        POINT.log("diffusion", "latents_{view}_{shard}-of-{shards}"),
     benchmark:
-        f"{RUN}/benchmarks/diffusion/latents_{{view}}_{{shard}}-of-{{shards}}.tsv"
+        POINT.benchmark("diffusion", "latents_{view}_{shard}-of-{shards}")
     threads: THREADS
     resources:
         gpu=GPU,
-        mem_mb=grown(SETTINGS.resources.mem_mb),
-        runtime=grown(SETTINGS.resources.runtime),
+        mem_mb=per_attempt(SETTINGS.resources.mem_mb),
+        runtime=gpu_minutes("latents"),
         workers=SETTINGS.resources.workers,
     params:
         folder=subpath(input.index, parent=True),
-        view=view_name,
+        view=lambda wildcards: view_pictures(wildcards.view),
         parts=lambda wildcards, input: ["--parts", input.parts] if input.parts else [],
-        settings=lambda wildcards: stage(
-            "latents" if view_set(wildcards) == "train" else "test_latents",
-            set_name=view_set(wildcards),
-        ),
+        settings=lambda wildcards: RUN.latents_stage(wildcards.at, wildcards.view),
         recipe=recipe("dfeat.diffusion.latents"),
         threads=THREADS,
     shell:
@@ -84,18 +86,20 @@ rule latents:
 
 rule features:
     input:
-        f"{RUN}/diffusion/latents/{{view}}/{{shard}}-of-{{shards}}.h5",
+        lambda wildcards: RUN.source(
+            wildcards.at, "latents", view=wildcards.view
+        ).shard("latents", wildcards.view, wildcards.shard, wildcards.shards),
     output:
-        f"{RUN}/diffusion/features/{{view}}/{{shard}}-of-{{shards}}.h5",
+        POINT.shard("features", "{view}", "{shard}", "{shards}"),
     log:
-        f"{RUN}/logs/diffusion/features_{{view}}_{{shard}}-of-{{shards}}.log",
+        POINT.log("diffusion", "features_{view}_{shard}-of-{shards}"),
     benchmark:
-        f"{RUN}/benchmarks/diffusion/features_{{view}}_{{shard}}-of-{{shards}}.tsv"
+        POINT.benchmark("diffusion", "features_{view}_{shard}-of-{shards}")
     threads: THREADS
     resources:
         gpu=GPU,
-        mem_mb=grown(SETTINGS.resources.mem_mb),
-        runtime=grown(SETTINGS.resources.runtime),
+        mem_mb=per_attempt(SETTINGS.resources.mem_mb),
+        runtime=gpu_minutes("features"),
     params:
         settings=stage("features"),
         recipe=recipe("dfeat.diffusion.features"),

@@ -1,35 +1,53 @@
+def evaluated(place, at):
+    """The prediction files of a model on the sets that it is evaluated on, with that of what they are of."""
+    folder = place.predictions("{method}", "{backbone}", "{seed}")
+    levels = RUN.evaluated(at)
+    files = [
+        f"{level_view(name, level)}.csv" for name in levels for level in levels[name]
+    ]
+    return [folder / file for file in (*files, "predictions.json")]
+
+
+def indexed(levels):
+    """What an evaluation reads of its sets."""
+    return [file for name in levels for file in (HERE.index(name), HERE.pixels(name))]
+
+
 rule evaluate:
     input:
-        model=f"{RUN}/training/{{method}}/{{backbone}}/seed{{seed}}/model.safetensors",
-        run=f"{RUN}/training/{{method}}/{{backbone}}/seed{{seed}}/run.json",
-        classes=f"{RUN}/data/train/classes.json",
-        sets=[
-            f"{RUN}/data/{name}/{file}"
-            for name in LEVELS
-            for file in ("index.csv", "pixels.h5")
+        model=lambda wildcards: RUN.weights(
+            wildcards.at, wildcards.method, wildcards.backbone, wildcards.seed
+        ),
+        run=lambda wildcards: RUN.weights(
+            wildcards.at, wildcards.method, wildcards.backbone, wildcards.seed
+        ).with_name("run.json"),
+        classes=HERE.classes(),
+        sets=lambda wildcards: indexed(RUN.evaluated(wildcards.at)),
+        features=lambda wildcards: [
+            file for _, file in RUN.test_features(wildcards.at, wildcards.method)
         ],
-        features=test_features,
     output:
-        [
-            f"{RUN}/evaluation/{{method}}/{{backbone}}/seed{{seed}}/{name}@{level}.csv"
-            for name, levels in LEVELS.items()
-            for level in levels
-        ],
-        f"{RUN}/evaluation/{{method}}/{{backbone}}/seed{{seed}}/predictions.json",
+        evaluated(POINT, ""),
     log:
-        f"{RUN}/logs/evaluation/{{method}}_{{backbone}}_seed{{seed}}.log",
+        POINT.log("evaluation", "{method}_{backbone}_seed{seed}"),
     benchmark:
-        f"{RUN}/benchmarks/evaluation/{{method}}_{{backbone}}_seed{{seed}}.tsv"
+        POINT.benchmark("evaluation", "{method}_{backbone}_seed{seed}")
+    wildcard_constraints:
+        at=RUN_ONLY,
     threads: THREADS
     resources:
         gpu=GPU,
-        mem_mb=grown(SETTINGS.resources.mem_mb),
-        runtime=grown(SETTINGS.resources.runtime),
+        mem_mb=per_attempt(SETTINGS.resources.mem_mb),
+        runtime=per_attempt(SETTINGS.resources.runtime),
     params:
         model=subpath(input.model, parent=True),
         data=subpath(input.classes, ancestor=2),
         folder=subpath(output[0], parent=True),
-        features=test_feature_options,
+        features=lambda wildcards: [
+            word
+            for view, file in RUN.test_features(wildcards.at, wildcards.method)
+            for word in ("--features", f"{view}={file}")
+        ],
         settings=stage("evaluate"),
         recipe=recipe("dfeat.evaluation.predict"),
         threads=THREADS,
@@ -39,34 +57,36 @@ rule evaluate:
         " --out {params.folder:q} > {log:q} 2>&1"
 
 
+# A point is evaluated on the sets of Tables 1 and 2 alone, so its files are not the run's.
+use rule evaluate as evaluate_point with:
+    output:
+        evaluated(POINT, "point"),
+    wildcard_constraints:
+        at=RUN.points_pattern,
+
+
 rule evaluate_pretrained:
     input:
-        classes=f"{RUN}/data/train/classes.json",
-        sets=[
-            f"{RUN}/data/{name}/{file}"
-            for name in LEVELS
-            for file in ("index.csv", "pixels.h5")
-        ],
+        classes=HERE.classes(),
+        sets=indexed(RUN.levels),
     output:
         [
-            f"{RUN}/evaluation/pretrained/{{backbone}}/seed0/{name}@{level}.csv"
-            for name, levels in LEVELS.items()
-            for level in levels
+            file.replace("{method}", "pretrained").replace("{seed}", "0")
+            for file in map(str, evaluated(HERE, ""))
         ],
-        f"{RUN}/evaluation/pretrained/{{backbone}}/seed0/predictions.json",
     log:
-        f"{RUN}/logs/evaluation/pretrained_{{backbone}}.log",
+        HERE.log("evaluation", "pretrained_{backbone}"),
     benchmark:
-        f"{RUN}/benchmarks/evaluation/pretrained_{{backbone}}.tsv"
+        HERE.benchmark("evaluation", "pretrained_{backbone}")
     threads: THREADS
     resources:
         gpu=GPU,
-        mem_mb=grown(SETTINGS.resources.mem_mb),
-        runtime=grown(SETTINGS.resources.runtime),
+        mem_mb=per_attempt(SETTINGS.resources.mem_mb),
+        runtime=per_attempt(SETTINGS.resources.runtime),
     params:
         data=subpath(input.classes, ancestor=2),
         folder=subpath(output[0], parent=True),
-        settings=lambda wildcards: stage("pretrained", wildcards.backbone),
+        settings=lambda wildcards: RUN.stage("", "pretrained", wildcards.backbone),
         recipe=recipe("dfeat.evaluation.predict"),
         threads=THREADS,
     shell:
@@ -76,32 +96,27 @@ rule evaluate_pretrained:
 
 rule judge:
     input:
-        models=lambda wildcards: [
-            f"{RUN}/training/none/{wildcards.backbone}/seed{seed}/model.safetensors"
-            for seed in SETTINGS.training.seeds
-        ],
-        index=f"{RUN}/data/train/index.csv",
-        pixels=f"{RUN}/data/train/pixels.h5",
-        parts=f"{RUN}/occlusion/parts.json",
-        inpainted=f"{RUN}/diffusion/inpaint/train/pixels.h5",
+        models=lambda wildcards: RUN.judges(wildcards.at, wildcards.backbone),
+        index=HERE.index(TRAIN),
+        pixels=HERE.pixels(TRAIN),
+        parts=lambda wildcards: RUN.parts(wildcards.at),
+        inpainted=lambda wildcards: RUN.inpainted(wildcards.at),
     output:
-        verdicts=f"{RUN}/evaluation/labels/{{backbone}}/verdicts.csv",
-        origin=f"{RUN}/evaluation/labels/{{backbone}}/verdicts.json",
+        verdicts=POINT.verdicts("{backbone}"),
+        origin=POINT.verdicts("{backbone}").with_suffix(".json"),
     log:
-        f"{RUN}/logs/evaluation/judge_{{backbone}}.log",
+        POINT.log("evaluation", "judge_{backbone}"),
     benchmark:
-        f"{RUN}/benchmarks/evaluation/judge_{{backbone}}.tsv"
+        POINT.benchmark("evaluation", "judge_{backbone}")
     threads: THREADS
     resources:
         gpu=GPU,
-        mem_mb=grown(SETTINGS.resources.mem_mb),
-        runtime=grown(SETTINGS.resources.runtime),
+        mem_mb=per_attempt(SETTINGS.resources.mem_mb),
+        runtime=per_attempt(SETTINGS.resources.runtime),
     params:
-        models=lambda wildcards, input: [
-            word
-            for model in input.models
-            for word in ("--model", model.rpartition("/")[0])
-        ],
+        models=lambda wildcards, input: repeated(
+            "--model", [Path(model).parent for model in input.models]
+        ),
         folder=subpath(input.index, parent=True),
         settings=stage("judge"),
         recipe=recipe("dfeat.evaluation.predict"),

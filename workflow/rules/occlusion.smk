@@ -1,17 +1,17 @@
 rule parts:
     input:
-        index=f"{RUN}/data/train/index.csv",
-        annotations=f"{RUN}/data/train/annotations.json",
+        index=HERE.index(TRAIN),
+        annotations=HERE.data(TRAIN) / "annotations.json",
     output:
-        f"{RUN}/occlusion/parts.json",
+        POINT.parts(),
     log:
-        f"{RUN}/logs/occlusion/parts.log",
+        POINT.log("occlusion", "parts"),
     benchmark:
-        f"{RUN}/benchmarks/occlusion/parts.tsv"
+        POINT.benchmark("occlusion", "parts")
     threads: 1
     resources:
-        mem_mb=grown(2000),
-        runtime=grown(30),
+        mem_mb=per_attempt(2000),
+        runtime=per_attempt(30),
     params:
         folder=subpath(input.index, parent=True),
         settings=stage("parts"),

@@ -1,31 +1,45 @@
+def method_inputs(wildcards):
+    """What a method reads beside pixels and parts."""
+    return RUN.method_inputs(wildcards.at, wildcards.method, wildcards.backbone)
+
+
+def method_options(wildcards, input):
+    """The same as options of `dfeat train`."""
+    words = []
+    for name, files in method_inputs(wildcards).items():
+        files = files if isinstance(files, list) else [files]
+        words += repeated(f"--{name.replace('_', '-')}", files)
+    return words
+
+
 rule train:
     input:
         unpack(method_inputs),
-        index=f"{RUN}/data/train/index.csv",
-        pixels=f"{RUN}/data/train/pixels.h5",
-        parts=f"{RUN}/occlusion/parts.json",
+        index=HERE.index(TRAIN),
+        pixels=HERE.pixels(TRAIN),
+        parts=lambda wildcards: RUN.parts(wildcards.at),
     output:
         multiext(
-            f"{RUN}/training/{{method}}/{{backbone}}/seed{{seed}}/",
+            f"{POINT.model('{method}', '{backbone}', '{seed}')}/",
             "model.safetensors",
             "metrics.jsonl",
             "run.json",
         ),
     log:
-        f"{RUN}/logs/training/{{method}}_{{backbone}}_seed{{seed}}.log",
+        POINT.log("training", "{method}_{backbone}_seed{seed}"),
     benchmark:
-        f"{RUN}/benchmarks/training/{{method}}_{{backbone}}_seed{{seed}}.tsv"
+        POINT.benchmark("training", "{method}_{backbone}_seed{seed}")
     threads: THREADS * SETTINGS.training.gpus
     resources:
         gpu=GPU * SETTINGS.training.gpus,
-        mem_mb=grown(SETTINGS.resources.mem_mb),
+        mem_mb=per_attempt(SETTINGS.resources.mem_mb),
         runtime=lambda wildcards, attempt: attempt
         * training_minutes(SETTINGS, wildcards.backbone, wildcards.method),
     params:
         data=subpath(input.index, parent=True),
         folder=subpath(output[0], parent=True),
         options=method_options,
-        settings=lambda wildcards: stage("train", wildcards.backbone, wildcards.method),
+        settings=stage("train", "backbone", "method"),
         recipe=recipe("dfeat.training.loop"),
         threads=THREADS,
         workers=SETTINGS.resources.workers,

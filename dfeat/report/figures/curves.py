@@ -7,7 +7,7 @@ What enters: images as arrays (the caller reads them), or a run's evaluation fol
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,13 +29,6 @@ from dfeat.report.numbers.sets import sets_of
 RECIPE: Final = 2
 
 Image = NDArray[np.uint8]
-
-
-def write_figure(name: str, *arguments: Any) -> None:
-    """Draw the figure of that name: `write_figure("accuracy", evaluation, settings, out)`; see each function."""
-    if name not in FIGURES:
-        raise UserError(f"there is no figure {name!r}; there are {', '.join(FIGURES)}")
-    FIGURES[name](*arguments)
 
 
 @styled()
@@ -104,11 +97,6 @@ def gain(evaluation: Path, settings: Settings, out: Path) -> None:
     handles = [Patch(facecolor=COLOURS[m], label=method_name(m)) for m in methods]
     _finish(figure, handles, settings, _n_text(results, settings))
     save(figure, out, "gain")
-
-
-FIGURES: Final[dict[str, Callable[..., None]]] = {
-    "figure2": figure2, "figure3": figure3, "accuracy": accuracy, "gain": gain,
-}  # fmt: skip
 
 
 def _accuracy_panel(panel: Axes, of_set: SetResults, backbone: str) -> None:

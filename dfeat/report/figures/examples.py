@@ -6,8 +6,6 @@ seed, one of a class, spread over the classes; nothing is picked by how it looks
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -22,9 +20,8 @@ from dfeat.occlusion.paint import black_out
 from dfeat.occlusion.parts import read_parts
 from dfeat.occlusion.patches import drop_for
 from dfeat.randomness import rng_for
-from dfeat.report.figures import curves, maps
-from dfeat.report.figures.gallery import draw_gallery
-from dfeat.report.figures.sheet import draw_sheet, read_inpainted
+from dfeat.report.figures import curves
+from dfeat.report.figures.sheet import read_inpainted
 from dfeat.report.numbers.sets import sets_of
 
 RECIPE: Final = 1
@@ -33,23 +30,14 @@ SHOWN_LEVEL: Final = 60
 """Figure 3 shows simulated occlusion at 60 %, as the paper's does."""
 
 
-def draw_figure(name: str, results: Path, settings: Settings, out: Path) -> None:
-    """Draw a figure of a run into `out`: figure2, figure3, accuracy, gain, cost, part_cost, gallery, sheet or ablation_NAME."""
-    makers: dict[str, Callable[[], None]] = {
-        "figure2": lambda: curves.figure2(_inpainted(results, settings), settings, out),
-        "figure3": lambda: curves.figure3(*_test_images(results, settings), settings, out),
-        "accuracy": lambda: curves.accuracy(results / "evaluation", settings, out),
-        "gain": lambda: curves.gain(results / "evaluation", settings, out),
-        "cost": lambda: maps.cost(results / "report", settings, out),
-        "part_cost": lambda: maps.part_cost(results / "report", settings, out),
-        "gallery": lambda: draw_gallery(results, settings, out),
-        "sheet": lambda: draw_sheet(results, settings, out),
-    }
-    for grid in settings.ablation:
-        makers[f"ablation_{grid}"] = partial(maps.ablation, grid, results / "report", settings, out)
-    if name not in makers:
-        raise UserError(f"no figure {name!r}; use {', '.join(makers)}")
-    makers[name]()
+def draw_figure2(results: Path, settings: Settings, out: Path) -> None:
+    """Draw Figure 2: training images, occluded and inpainted."""
+    curves.figure2(_inpainted(results, settings), settings, out)
+
+
+def draw_figure3(results: Path, settings: Settings, out: Path) -> None:
+    """Draw Figure 3: test images, with patches dropped and really occluded."""
+    curves.figure3(*_test_images(results, settings), settings, out)
 
 
 def _inpainted(

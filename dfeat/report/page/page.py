@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 from dfeat.config import Settings
 from dfeat.errors import UserError
-from dfeat.report.catalogue import asked_figures
+from dfeat.report.catalogue import catalogue
 from dfeat.report.numbers.paper import TableName
 from dfeat.report.page.cards import data_card, markdown_filters, model_card
 from dfeat.report.page.charts import accuracy_charts, gain_charts
@@ -30,8 +30,6 @@ from dfeat.storage.atomic import write_files
 from dfeat.storage.records import read_bytes, read_json, read_text
 
 TABLES: Final[tuple[TableName, ...]] = ("table1", "table2")
-FIGURES: Final = ("figure2", "figure3", "accuracy", "gain", "cost", "part_cost", "gallery")
-"""Shown in this order, those of other names after them; one that was not made is named where the run asks for it."""
 _MAIN_CSV: Final = (*(f"{name}.csv" for name in TABLES), "efficiency.csv")
 
 
@@ -87,7 +85,7 @@ def write_report(results: Path, settings: Settings, out: Path, captions: Path | 
         )
     named = results / "data" / "train" / "classes.json"
     classes = [entry["name"] for entry in read_json(named, "index train")] if named.is_file() else []
-    page = _Page(folder, out.parent, captions, classes, asked_figures(settings))
+    page = _Page(folder, out.parent, captions, classes, settings)
     rows = {name: read_rows(folder / f"{name}.csv") for name in TABLES if (folder / f"{name}.csv").is_file()}
     tables = [paper_table_view(name, folder / f"{name}.csv", settings.report) for name in rows]
     everything = [row for name in TABLES for row in rows.get(name, [])]
@@ -147,14 +145,18 @@ class _Page:
     home: Path
     captions: Path | None
     classes: list[str]
-    asked: Sequence[str]
+    settings: Settings
 
     def figures(self) -> list[Figure]:
-        """The figures that were made, and those that the run asks for."""
+        """The figures in the catalogue's order, then those of other names; what the report wants and lacks is named."""
         made = {path.stem for path in self.folder.glob("*.png")}
-        others = sorted(made - set(FIGURES))
-        shown = [name for name in FIGURES if name in made or (name in self.asked and self.caption(name))]
-        return [self._figure(name) for name in (*shown, *others)]
+        listed = [
+            entry.name
+            for entry in catalogue(self.settings)
+            if entry.kind == "figure" and entry.wanted
+            if entry.name in made or (entry.wanted(self.settings) and self.caption(entry.name))
+        ]
+        return [self._figure(name) for name in (*listed, *sorted(made - set(listed)))]
 
     def more_tables(self) -> list[MoreTable]:
         names = sorted(path.name for path in self.folder.glob("*.csv") if path.name not in _MAIN_CSV)

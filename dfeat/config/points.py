@@ -1,0 +1,198 @@
+"""A configured run and the points of its ablations: what each job is given, and which files it reads.
+
+What enters: the settings. What leaves: a `Run`, which the workflow's rules ask. A run is the empty point; a point of a
+grid has the same jobs under its own folder, and takes every artifact of the run that its changed settings do not reach.
+Nothing heavy is imported: a plan needs neither numpy nor torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from dfeat.config.run import Settings, ablation_points
+from dfeat.config.shards import shard_count
+from dfeat.config.stages import stage_settings
+from dfeat.methods import PRETRAINED, method
+from dfeat.places import OCCLUDED, RESULTS, TRAIN, Place, level_view, point_folder, prediction_files, view_set
+from dfeat.section import Section
+from dfeat.storage.provenance import settings_text
+from dfeat.training.weights import has_imagenet_head
+
+Artifact = Literal["parts", "inpaint", "latents", "features", "train", "verdicts"]
+RUN_ONLY: Final = "(?:)"
+"""The pattern of `at` for the run itself: an empty alternative, which Snakemake takes in this form alone."""
+
+
+class Run:
+    """The jobs of a run. `at` is "" for the run itself, or the folder of a point (`places.point_folder`)."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.place = Place(RESULTS / settings.run)
+        self._points: dict[str, list[Settings]] = {}
+
+    @cached_property
+    def levels(self) -> dict[str, tuple[int, ...]]:
+        """The levels of every evaluation set."""
+        return {name: chosen.levels for name, chosen in self.settings.data.evaluation.items()}
+
+    @cached_property
+    def published(self) -> dict[str, tuple[int, ...]]:
+        """The levels of the sets of Tables 1 and 2."""
+        return {name: levels for name, levels in self.levels.items() if not self.settings.data.evaluation[name].study}
+
+    @property
+    def points_pattern(self) -> str:
+        """The pattern of `at` for every point of every grid; one that matches nothing where there is no grid."""
+        grids = {name: math.prod(map(len, chosen.grid.values())) for name, chosen in self.settings.ablation.items()}
+        numbers = [f"{point_folder(name, '')}(?:{'|'.join(map(str, range(count)))})" for name, count in grids.items()]
+        return "|".join(numbers) or r"(?!)"
+
+    def points(self, ablation: str) -> list[Settings]:
+        """The settings of a grid's points, evaluated on the sets of Tables 1 and 2 alone. UserError for a bad point."""
+        if ablation not in self._points:
+            sets = {name: self.settings.data.evaluation[name] for name in self.published}
+            data = self.settings.data.model_copy(update={"evaluation": sets})
+            run = self.settings.model_copy(update={"data": data})
+            self._points[ablation] = [point for _, point in ablation_points(run, ablation)]
+        return self._points[ablation]
+
+    def at(self, at: str) -> Settings:
+        """The settings of the run, or of a point."""
+        if not at:
+            return self.settings
+        _, _, name, number = at.split("/")
+        return self.points(name)[int(number)]
+
+    def stage(self, at: str, name: str, *read: Any) -> str:
+        """A stage's part of the settings, as the one JSON argument that its verb takes."""
+        return settings_text(self._stage(at, name, *read))
+
+    def _stage(self, at: str, name: str, *read: Any) -> Section:
+        return stage_settings(self.at(at), name, *read)
+
+    def reached(
+        self, at: str, artifact: Artifact, *, view: str = "", method_name: str = "", backbone: str = ""
+    ) -> bool:
+        """Whether a point's changed settings reach an artifact, by what its stage is given or by what it is made from."""
+
+        def differs(name: str, *read: Any) -> bool:
+            return self._stage(at, name, *read) != self._stage("", name, *read)
+
+        if artifact == "parts":
+            return differs("parts")
+        if artifact == "inpaint":
+            return differs("inpaint") or self.reached(at, "parts")
+        if artifact == "verdicts":
+            judge = self.reached(at, "train", method_name="none", backbone=backbone)
+            return judge or self.reached(at, "inpaint")
+        if artifact == "latents":
+            return self._other_crops(at) or (view == OCCLUDED and self.reached(at, "parts"))
+        if artifact == "features":
+            return differs("features") or self.reached(at, "latents", view=view)
+        needs = method(method_name).needs
+        return (
+            differs("train", backbone, method_name)
+            or self.reached(at, "parts")
+            or ("inpainted" in needs and self.reached(at, "inpaint"))
+            or ("features" in needs and self.reached(at, "features", view=TRAIN))
+        )
+
+    def _other_crops(self, at: str) -> bool:
+        """Whether a point encodes other pictures than the run: all that a stage of latents is given but the share of
+        hidden parts, which reaches the occluded view alone, by way of the parts."""
+        crops = [self._stage(point, "latents").model_dump(exclude={"occlusion": {"share"}}) for point in (at, "")]
+        return crops[0] != crops[1]
+
+    def source(self, at: str, artifact: Artifact, **of: str) -> Place:
+        """Where a point takes an artifact from: its own folders, or the run's."""
+        return Place(self.place.run, at if self.reached(at, artifact, **of) else "")
+
+    def shards(self, at: str, kind: Literal["inpaint", "latents", "features"], view: str) -> list[Path]:
+        """The shards of a view that a point reads."""
+        place = self.source(at, kind, view=view)
+        return place.shards(kind, view, shard_count(self.at(place.at), kind, view))
+
+    def parts(self, at: str) -> Path:
+        """The chosen parts that a point reads."""
+        return self.source(at, "parts").parts()
+
+    def inpainted(self, at: str) -> Path:
+        """The cache of inpainted images that a point reads."""
+        return self.source(at, "inpaint").inpainted()
+
+    def weights(self, at: str, method_name: str, backbone: str, seed: int | str) -> Path:
+        """The weights of the model that a point evaluates."""
+        return self.source(at, "train", method_name=method_name, backbone=backbone).weights(method_name, backbone, seed)
+
+    def judges(self, at: str, backbone: str) -> list[Path]:
+        """The weights of the None models that judge a point's inpainted images."""
+        return [self.weights(at, "none", backbone, seed) for seed in self.settings.training.seeds]
+
+    def method_inputs(self, at: str, method_name: str, backbone: str) -> dict[str, Path | list[Path]]:
+        """What a training reads beside pixels and parts, by the name of the option of `dfeat train`."""
+        needs, training = method(method_name).needs, self.at(at).training
+        found: dict[str, Path | list[Path]] = {}
+        if "inpainted" in needs:
+            found["inpainted"] = self.inpainted(at)
+            if training.inpainted == "accepted":
+                found["verdicts"] = self.source(at, "verdicts", backbone=backbone).verdicts(backbone)
+        if "features" in needs:
+            found["features"] = self.shards(at, "features", TRAIN)
+            if training.twin_features != "clean":
+                found["twin_features"] = self.shards(at, "features", OCCLUDED)
+        return found
+
+    def test_features(self, at: str, method_name: str) -> list[tuple[str, Path]]:
+        """(SET@LEVEL, shard) of all test-time features that an evaluation reads."""
+        if "features" not in method(method_name).needs:
+            return []
+        views = [level_view(name, level) for name, levels in self.evaluated(at).items() for level in levels]
+        return [(view, file) for view in views for file in self.shards(at, "features", view)]
+
+    def evaluated(self, at: str) -> dict[str, tuple[int, ...]]:
+        """The levels of the sets that models are evaluated on: a point's on those of Tables 1 and 2."""
+        return self.published if at else self.levels
+
+    def predictions(self, sets: Iterable[str], at: str = "", methods: Iterable[str] = ()) -> list[Path]:
+        """The prediction files of all models on these sets, with predictions.json; none without sets."""
+        training = self.settings.training
+        place = Place(self.place.run, at)
+        return [
+            place.predictions(name, backbone, seed) / file
+            for file in self._prediction_files(sets)
+            for name in methods or training.methods
+            for backbone in training.backbones
+            for seed in training.seeds
+        ]
+
+    def pretrained_predictions(self, sets: Iterable[str]) -> list[Path]:
+        """The prediction files on these sets of those backbones that are read out before fine-tuning."""
+        if not self.settings.report.before_fine_tuning:
+            return []
+        backbones = self.settings.training.backbones.items()
+        return [
+            self.place.predictions(PRETRAINED, name, 0) / file
+            for file in self._prediction_files(sets)
+            for name, chosen in backbones
+            if has_imagenet_head(chosen)
+        ]
+
+    def _prediction_files(self, sets: Iterable[str]) -> list[str]:
+        files = list(prediction_files({name: self.levels[name] for name in sets}))
+        return [*files, "predictions.json"] if files else []
+
+    def point_predictions(self, ablation: str) -> list[Path]:
+        """The prediction files of every point of a grid."""
+        methods = self.settings.ablation[ablation].methods
+        numbers = range(len(self.points(ablation)))
+        return [file for n in numbers for file in self.predictions(self.published, point_folder(ablation, n), methods)]
+
+    def latents_stage(self, at: str, view: str) -> str:
+        """What `dfeat latents` is given for a view, as JSON."""
+        set_name = view_set(view)
+        return self.stage(at, "latents" if set_name == TRAIN else "test_latents", None, None, set_name)

@@ -1,0 +1,137 @@
+"""Where everything that a run makes lies, and what its views are called.
+
+What enters: the run's folder, a point of an ablation, and the names of sets, views, methods. What leaves: paths. The
+rules ask with wildcards in place of names (`"{view}"`), the code with names; nobody else joins these paths.
+
+    results/<run>                       a run
+    results/<run>/ablation/<name>/<n>   point n of a grid: the same folders, as far as the point differs from the run
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+RESULTS: Final = Path("results")
+TRAIN: Final = "train"
+"""The training set, and the view of its images as they are."""
+OCCLUDED: Final = "train-occluded"
+"""The view of the training images with the chosen parts black."""
+
+
+def level_view(set_name: str, level: int | str) -> str:
+    """The view of an evaluation set at a level of occlusion: SET@LEVEL."""
+    return f"{set_name}@{level}"
+
+
+def view_set(view: str) -> str:
+    """The data set that a view is of."""
+    return TRAIN if view in (TRAIN, OCCLUDED) else view.rpartition("@")[0]
+
+
+def view_pictures(view: str) -> str:
+    """How the images of a view are shown, as `dfeat latents --view` takes it: clean, parts, or drop:LEVEL."""
+    return {TRAIN: "clean", OCCLUDED: "parts"}.get(view) or f"drop:{view.rpartition('@')[2]}"
+
+
+def point_folder(ablation: str, number: int | str) -> str:
+    """What the folder of a point adds to the run's, with a slash before it."""
+    return f"/ablation/{ablation}/{number}"
+
+
+@dataclass(frozen=True)
+class Place:
+    """The artifacts of a run, or of a point of one of its ablations where `at` is given (`point_folder`).
+
+    Every method returns the path of a file, or of the folder that holds an artifact's files where it says so.
+    """
+
+    run: Path
+    at: str = ""
+
+    @property
+    def home(self) -> Path:
+        """The folder that the steps' folders lie in."""
+        return Path(f"{self.run}{self.at}")
+
+    @property
+    def report(self) -> Path:
+        """The folder of tables, figures and the page; a run's only."""
+        return self.run / "report"
+
+    def data(self, set_name: str) -> Path:
+        """The folder of a set's index and pixels; a run's only."""
+        return self.run / "data" / set_name
+
+    def index(self, set_name: str) -> Path:
+        """The index of a set."""
+        return self.data(set_name) / "index.csv"
+
+    def classes(self) -> Path:
+        """The classes of the training set, which are the run's."""
+        return self.data(TRAIN) / "classes.json"
+
+    def pixels(self, set_name: str) -> Path:
+        """The cache of a set's decoded pixels."""
+        return self.data(set_name) / "pixels.h5"
+
+    def parts(self) -> Path:
+        """The chosen parts."""
+        return self.home / "occlusion" / "parts.json"
+
+    def view(self, kind: str, view: str) -> Path:
+        """The folder of a view's shards; `kind` is inpaint, latents or features."""
+        return self.home / "diffusion" / kind / view
+
+    def shard(self, kind: str, view: str, number: int | str, count: int | str) -> Path:
+        """One shard of a view."""
+        return self.view(kind, view) / f"{number}-of-{count}.h5"
+
+    def shards(self, kind: str, view: str, count: int) -> list[Path]:
+        """All shards of a view."""
+        return [self.shard(kind, view, number, count) for number in range(count)]
+
+    def inpainted(self) -> Path:
+        """The cache of decoded inpainted images."""
+        return self.view("inpaint", TRAIN) / "pixels.h5"
+
+    def model(self, method: str, backbone: str, seed: int | str) -> Path:
+        """The folder of a trained model."""
+        return self.home / "training" / method / backbone / f"seed{seed}"
+
+    def weights(self, method: str, backbone: str, seed: int | str) -> Path:
+        """The weights of a trained model."""
+        return self.model(method, backbone, seed) / "model.safetensors"
+
+    def predictions(self, method: str, backbone: str, seed: int | str) -> Path:
+        """The folder of a model's predictions."""
+        return predictions_folder(self.home / "evaluation", method, backbone, seed)
+
+    def verdicts(self, backbone: str) -> Path:
+        """The verdicts of a backbone's None models on the inpainted images; verdicts.json lies beside."""
+        return self.home / "evaluation" / "labels" / backbone / "verdicts.csv"
+
+    def log(self, step: str, job: str) -> Path:
+        """What a job prints."""
+        return Path(f"{self.run}/logs{self.at}") / step / f"{job}.log"
+
+    def benchmark(self, step: str, job: str) -> Path:
+        """What Snakemake measured of a job."""
+        return Path(f"{self.run}/benchmarks{self.at}") / step / f"{job}.tsv"
+
+    def published(self, name: str, *suffixes: str) -> list[Path]:
+        """The files of a table or figure."""
+        return [self.report / f"{name}{suffix}" for suffix in suffixes]
+
+
+def predictions_folder(evaluation: Path, method: str, backbone: str, seed: int | str) -> Path:
+    """The folder of a model's predictions below a folder `evaluation`."""
+    return evaluation / method / backbone / f"seed{seed}"
+
+
+def prediction_files(levels: dict[str, tuple[int, ...]]) -> Iterator[str]:
+    """The names of a model's prediction files on these sets at these levels, without what tells of them."""
+    for set_name, of_set in levels.items():
+        yield from (f"{level_view(set_name, level)}.csv" for level in of_set)
