@@ -95,7 +95,8 @@ use rule judge as ablation_judge with:
         parts=lambda wildcards: f"{place(wildcards, 'parts')}/occlusion/parts.json",
         inpainted=inpainted_at,
     output:
-        multiext(f"{POINT}/evaluation/labels/{{backbone}}/verdicts", ".csv", ".json"),
+        verdicts=f"{POINT}/evaluation/labels/{{backbone}}/verdicts.csv",
+        origin=f"{POINT}/evaluation/labels/{{backbone}}/verdicts.json",
     log:
         f"{RUN}/logs/ablation/{{ablation}}/{{point}}/judge_{{backbone}}.log",
     benchmark:
