@@ -42,7 +42,7 @@ def drawn(out: Path) -> Values:
     named = {path.relative_to(out).as_posix(): path for path in sorted(out.rglob("*.*")) if path.is_file()}
     made: Values = {"files": text([name for name in named if ".sha256" not in name])}
     for name in ("PartImageNet/train.json", "PartImageNet_held_out/test.json"):
-        made[name] = text(named[name].read_bytes())
+        made |= _annotations(name, named[name].read_text())
     for folder in ("PartImageNet/train", "PartImageNet_held_out/test", "imagenet/val", "dfeat"):
         pictures = [np.asarray(Image.open(path)) for name, path in named.items() if name.startswith(f"{folder}/")]
         made[folder] = numbers(pictures)
@@ -52,10 +52,11 @@ def drawn(out: Path) -> Values:
 def index(out: Path) -> Values:
     """The indexes of all sets: every file that `dfeat index` writes."""
     run.index(out)
-    made = {}
+    made: Values = {}
     for path in sorted(out.rglob("*.*")):
         if path.is_file() and ".sha256" not in path.parts:
-            made[path.relative_to(out).as_posix()] = text(path.read_bytes())
+            name, content = path.relative_to(out).as_posix(), path.read_text()
+            made |= _annotations(name, content) if path.name == "annotations.json" else {name: text(content)}
     return made
 
 
@@ -431,6 +432,13 @@ def record(made: Made) -> str:
 
 def _ramp() -> np.ndarray:
     return (np.mgrid[0:50, 0:70].sum(0)[..., None] * np.array([1, 2, 0])).astype(np.uint8)
+
+
+def _annotations(name: str, content: str) -> Values:
+    """COCO annotations; their areas apart, which lie on an edge of rounding."""
+    given = json.loads(content)
+    areas = [annotation.pop("area") for annotation in given["annotations"]]
+    return {name: text(json.dumps(given)), f"{name} areas": numbers(areas)}
 
 
 def _unsigned(content: str) -> str:
