@@ -274,7 +274,7 @@ def test_the_built_in_run_needs_nothing(tmp_path: Path, monkeypatch: pytest.Monk
 def test_snakemake_stops_with_sentences_where_data_is_missing(tmp_path: Path) -> None:
     for name in ("Snakefile", "config.yaml", "workflow", "profiles"):
         (tmp_path / name).symlink_to(REPOSITORY / name)
-    command = [sys.executable, "-m", "snakemake", "-n"]
+    command = [sys.executable, "-m", "snakemake", "-n", "-p"]
     environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert result.returncode == 2

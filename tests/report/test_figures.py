@@ -131,7 +131,7 @@ def test_a_cost_figure_without_a_gain_is_refused(tmp_path: Path) -> None:
 def test_figures_are_found_by_name(evaluation: Path, tmp_path: Path) -> None:
     find("figure", "accuracy", small_settings()).make(evaluation.parent, small_settings(""), tmp_path)
     assert (tmp_path / "accuracy.png").is_file()
-    with pytest.raises(UserError, match="no figure 'acuracy'; did you mean 'accuracy'?"):
+    with pytest.raises(UserError, match="no figure 'acuracy'; did you mean 'accuracy'"):
         find("figure", "acuracy", small_settings())
 
 

@@ -62,7 +62,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def dry_run(tree: Path, *overlays: str, target: str = "all") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "snakemake", "-n", "--cores", "8", "--resources", "gpu=4", "--configfile"]
+    command = [sys.executable, "-m", "snakemake", "-n", "-p", "--cores", "8", "--resources", "gpu=4", "--configfile"]
     command += ["config.yaml", "model.yaml", *overlays, "--", target]
     environment = os.environ | {"XDG_CACHE_HOME": str(tree / "cache")}
     return subprocess.run(command, cwd=tree, capture_output=True, text=True, env=environment)

@@ -38,7 +38,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "tiny.json").write_text(json.dumps(overlay()))
     indexed = snakemake(folder, *(f"results/tiny/data/{name}/index.csv" for name in ("train", "imagenet_val", "dfeat")))
     assert indexed.returncode == 0, text(indexed)
-    planned = snakemake(folder, "-n", "all")
+    planned = snakemake(folder, "-n", "-p", "all")
     assert planned.returncode == 0, text(planned)
     for line in re.findall(r"^ +output: (.+)$", planned.stdout + planned.stderr, re.MULTILINE):
         for path in line.split(", "):
@@ -52,7 +52,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def again(folder: Path, changed: dict[str, Any]) -> dict[str, int]:
     """The jobs that the change asks for, by rule."""
     (folder / "changed.json").write_text(json.dumps(changed))
-    result = snakemake(folder, "-n", "--configfile", "config.yaml", "config/demo.yaml", "changed.json", "--", "all")
+    result = snakemake(
+        folder, "-n", "-p", "--configfile", "config.yaml", "config/demo.yaml", "changed.json", "--", "all"
+    )
     assert result.returncode == 0, text(result)
     return {rule: count for rule, count in jobs(result).items() if rule not in ("total", "all")}
 
@@ -118,7 +120,7 @@ def test_a_grid_makes_only_what_its_settings_reach(
     grid = {name: {"methods": ["sd_features"], "grid": {key: values}}}
     (finished / "changed.json").write_text(json.dumps(overlay(ablation=grid)))
     files = ["--configfile", "config.yaml", "config/demo.yaml", "changed.json", "--"]
-    result = snakemake(finished, "-n", *files, f"ablation_{name}")
+    result = snakemake(finished, "-n", "-p", *files, f"ablation_{name}")
     assert result.returncode == 0, text(result)
     asked = {rule.removesuffix("_point"): count for rule, count in jobs(result).items()}
     assert {

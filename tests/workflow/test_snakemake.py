@@ -64,7 +64,9 @@ def jobs(result: subprocess.CompletedProcess[str]) -> dict[str, int]:
 
 
 def test_every_published_result_is_made_by_name(tree: Path) -> None:
-    result = snakemake(tree, "-n", "table1", "table2", "figure2", "figure3", "accuracy", "gain", "claims", "report")
+    result = snakemake(
+        tree, "-n", "-p", "table1", "table2", "figure2", "figure3", "accuracy", "gain", "claims", "report"
+    )
     assert result.returncode == 0, text(result)
     counts = jobs(result)
     assert counts["train"] == counts["evaluate"] == 4
@@ -74,7 +76,7 @@ def test_every_published_result_is_made_by_name(tree: Path) -> None:
 
 def test_what_parts_cost_is_a_table_and_a_heat_map(tree: Path) -> None:
     files = ("config.yaml", "config/demo.yaml", "config/demo-beyond.yaml", "tiny.json")
-    result = snakemake(tree, "-n", "part_cost", "--configfile", *files)
+    result = snakemake(tree, "-n", "-p", "part_cost", "--configfile", *files)
     assert result.returncode == 0, text(result)
     assert jobs(result)["write_part_cost"] == jobs(result)["draw_part_cost"] == 1
 
@@ -94,14 +96,18 @@ def test_a_second_run_does_nothing(made: Path) -> None:
 def test_a_changed_training_setting_never_inpaints_again(made: Path) -> None:
     changed = {"training": {**TINY["training"], "learning_rate": 0.5, "beta": 0.1, "epochs": 9}}
     (made / "changed.json").write_text(json.dumps({**TINY, **changed}))
-    result = snakemake(made, "-n", "--configfile", "config.yaml", "config/demo.yaml", "changed.json", "--", INPAINTED)
+    result = snakemake(
+        made, "-n", "-p", "--configfile", "config.yaml", "config/demo.yaml", "changed.json", "--", INPAINTED
+    )
     assert "Nothing to be done" in text(result)
 
 
 def test_a_changed_choice_of_parts_runs_what_follows_it_and_no_more(made: Path) -> None:
     changed = {"occlusion": {"share": 0.25}}
     (made / "changed.json").write_text(json.dumps({**TINY, **changed}))
-    result = snakemake(made, "-n", "--configfile", "config.yaml", "config/demo.yaml", "changed.json", "--", INPAINTED)
+    result = snakemake(
+        made, "-n", "-p", "--configfile", "config.yaml", "config/demo.yaml", "changed.json", "--", INPAINTED
+    )
     assert {rule for rule in jobs(result) if rule != "total"} == {"parts", "inpaint", "inpainted_pixels"}
 
 
@@ -113,7 +119,7 @@ def test_jobs_leave_a_log_and_a_benchmark(made: Path) -> None:
 
 
 def test_a_typo_in_the_configuration_is_a_sentence(tree: Path) -> None:
-    result = snakemake(tree, "-n", "--config", "trainin={}")
+    result = snakemake(tree, "-n", "-p", "--config", "trainin={}")
     assert result.returncode == 2
     told = (
         "dfeat: config.yaml + config/demo.yaml + tiny.json + --config: unknown key 'trainin'; did you mean 'training'?"
