@@ -31,8 +31,8 @@ from dfeat.errors import UserError
 from dfeat.progress import progress
 from dfeat.randomness import seed_for
 from dfeat.storage.atomic import json_bytes, write_files
-from dfeat.storage.provenance import file_digest, settings_text
-from dfeat.storage.records import read_bytes, read_text
+from dfeat.storage.provenance import bytes_digest, settings_text
+from dfeat.storage.records import read_bytes, read_digested, read_text
 
 __all__ = ["RECIPE", "ClassInfo", "Index", "Record", "build_evaluation_index", "build_train_index", "read_index"]
 
@@ -55,6 +55,8 @@ class Index:
     classes: tuple[ClassInfo, ...]
     folder: Path
     root: Path
+    digest: str = ""
+    """SHA-256 of index.csv. Artifacts store it, so that rows of another index are recognised and rejected."""
     _source: Source | None = field(default=None, repr=False, compare=False)
 
     def load(self, record: Record) -> NDArray[np.uint8]:
@@ -172,19 +174,15 @@ def _drawn(records: tuple[Record, ...], per_class: int | None) -> tuple[Record, 
     return tuple(record for record in records if record.key in kept)
 
 
-def index_digest(folder: Path) -> str:
-    """SHA-256 of a set's index.csv: artifacts carry it, so that rows of another index are not mistaken for these."""
-    return file_digest(Path(folder) / "index.csv")
-
-
 def read_index(folder: Path) -> Index:
     """Read an index that was built before. Raises UserError when it is missing, damaged, cut off or not one."""
     folder = Path(folder)
-    source_text, text = (read_text(folder / name, "index") for name in ("source.json", "index.csv"))
+    source_text = read_text(folder / "source.json", "index")
+    content, digest = read_digested(folder / "index.csv", "index")
     classes = _read_classes(folder)
     try:
         source = json.loads(source_text)
-        rows = list(csv.reader(io.StringIO(text, newline="")))
+        rows = list(csv.reader(io.StringIO(content.decode(), newline="")))
         if tuple(rows[0]) != INDEX_COLUMNS:
             raise ValueError(f"index.csv has the columns {','.join(rows[0])}, not {','.join(INDEX_COLUMNS)}")
         records = tuple(
@@ -193,7 +191,7 @@ def read_index(folder: Path) -> Index:
         )
         if len(records) != source["images"]:
             raise ValueError(f"index.csv has {len(records)} rows, not the {source['images']} of source.json")
-        return Index(source["set"], records, classes, folder, Path(source["root"]))
+        return Index(source["set"], records, classes, folder, Path(source["root"]), digest)
     except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
         raise UserError(
             f"the index in {folder} cannot be read ({error}); delete it and run `dfeat index` again"
@@ -249,7 +247,7 @@ def _write(
         "source.json": json_bytes(described),
     }
     write_files({index.folder / name: content for name, content in contents.items()})
-    return index
+    return replace(index, digest=bytes_digest(contents["index.csv"]))
 
 
 def _coco_text(data: TrainData) -> str:

@@ -20,13 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dfeat.data.index import index_digest, read_index
+from dfeat.data.index import read_index
 from dfeat.data.settings import PixelsStage
 from dfeat.errors import UserError
 from dfeat.progress import progress
 from dfeat.storage.atomic import reserve, staged
 from dfeat.storage.provenance import settings_text
-from dfeat.storage.records import recorded_digests
 from dfeat.storage.shards import SCHEMA, Shard, open_shard, read_shard
 
 RECIPE: Final = 2
@@ -75,7 +74,7 @@ def cache_index(index_folder: Path, settings: PixelsStage, out: Path) -> int:
     shapes = [resized_shape(r.height, r.width, settings.short_side) for r in index.records]
     images = (index.load(record) for record in index.records)
     keys = [record.key for record in index.records]
-    _write(out, keys, shapes, images, settings.model_dump(mode="json"), "", index_digest(index_folder))
+    _write(out, keys, shapes, images, settings.model_dump(mode="json"), "", index.digest)
     return len(index.records)
 
 
@@ -120,7 +119,7 @@ def _write(
     total = int(sizes.sum())
 
     def verify(temporary: Path) -> None:
-        PixelCache(temporary, check=True)
+        PixelCache(temporary)  # it has no record yet, so its pixels are hashed
 
     new_file = partial(h5py.File, mode="w", libver=("v110", "v110"))
     with staged(out, verify=verify) as temporary, new_file(temporary) as file:
@@ -155,10 +154,11 @@ def _write(
 class PixelCache:
     """Images of a cache by key, memory-mapped. Safe to hand to worker processes: each maps the file itself."""
 
-    def __init__(self, path: Path, *, check: bool = False, index: str | None = None) -> None:
-        """Open a cache. UserError if it is not whole, not what was written, or not of the index `index` (a digest).
+    def __init__(self, path: Path, *, index: str | None = None) -> None:
+        """Open a cache, hashing it once as `open_shard` does.
 
-        The file is compared with its digest record; `check`, or the lack of a record, compares the pixels' own digest.
+        Raises UserError if it is incomplete, not what was written, or made from another index than `index` (the
+        SHA-256 of an index.csv).
         """
         self.path = path
         with open_shard(path, "pixels", index=index) as file:
@@ -173,10 +173,6 @@ class PixelCache:
             self.digest = str(file.attrs["sha256"])
         self.row_of = {key: row for row, key in enumerate(self.keys)}
         self._map: Any = None
-        if (check or not recorded_digests(path)) and hashlib.sha256(self._pixels()).hexdigest() != self.digest:
-            raise UserError(
-                f"{path} was damaged: its pixels do not match their digest; delete it and run `dfeat pixels`"
-            )
 
     def __getitem__(self, key: str) -> Pixels:
         """The image of that key, (H, W, 3) uint8, a read-only view of the file."""

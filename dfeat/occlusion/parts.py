@@ -22,12 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from dfeat.data.index import index_digest, read_index
+from dfeat.data.index import read_index
 from dfeat.data.segmentation import decode_counts
 from dfeat.errors import UserError
 from dfeat.occlusion.settings import PartsStage
 from dfeat.storage.atomic import write_json
-from dfeat.storage.records import read_json, refusal
+from dfeat.storage.records import parsed, read_digested, read_json, refusal
 
 RECIPE: Final = 2
 Rle = dict[str, Any]
@@ -184,14 +184,10 @@ def choose_all(index_folder: Path, settings: PartsStage, out: Path) -> int:
     if path is None:
         raise UserError(f"{index_folder} has no part annotations; parts are chosen for the training set only")
     coco = read_json(path, "index")
-    of_image: dict[int, list[dict[str, Any]]] = {}
-    for annotation in coco["annotations"]:
-        of_image.setdefault(annotation["image_id"], []).append(annotation)
     names = {category["id"]: category["name"] for category in coco["categories"]}
     images: dict[str, Any] = {}
-    for image in sorted(coco["images"], key=lambda image: image["key"]):
-        annotations = of_image.get(image["id"], [])
-        row = choice_row(annotations, image["height"], image["width"], settings)
+    for image, parts in sorted(annotated_images(coco), key=lambda pair: pair[0]["key"]):
+        row = choice_row(parts, image["height"], image["width"], settings)
         if row is not None:
             images[image["key"]] = row
     if not images:
@@ -201,12 +197,20 @@ def choose_all(index_folder: Path, settings: PartsStage, out: Path) -> int:
         {
             "recipe": RECIPE,
             "settings": settings.model_dump(mode="json"),
-            "index": index_digest(index_folder),
+            "index": index.digest,
             "categories": {str(number): name for number, name in sorted(names.items())},
             "images": images,
         },
     )
     return len(images)
+
+
+def annotated_images(coco: dict[str, Any]) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """Each image record of a cleaned COCO file with its annotations, in the order of the file."""
+    by_image: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in coco["images"]}
+    for annotation in coco["annotations"]:
+        by_image.setdefault(annotation["image_id"], []).append(annotation)
+    return [(image, by_image[image["id"]]) for image in coco["images"]]
 
 
 def choice_row(
@@ -240,6 +244,8 @@ class Parts:
     categories: dict[int, str]
     index: str = ""
     """SHA-256 of the index.csv whose images these are."""
+    digest: str = ""
+    """SHA-256 of parts.json itself."""
 
     def mask(self, key: str, which: str = "mask") -> NDArray[np.bool_]:
         """The union of the chosen parts ("mask") or of all parts ("object") of an image, (H, W)."""
@@ -248,10 +254,11 @@ class Parts:
 
 def read_parts(path: Path, *, index: str | None = None) -> Parts:
     """Read parts.json; UserError where it is missing, damaged, or not what `dfeat parts` writes from that index."""
-    content = read_json(path, "parts")
+    raw, digest = read_digested(path, "parts")
+    content = parsed(path, raw, "parts")
     try:
         categories = {int(number): name for number, name in content["categories"].items()}
-        parts = Parts(content["images"], categories, content.get("index", ""))
+        parts = Parts(content["images"], categories, content.get("index", ""), digest)
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise refusal(path, f"it is no parts.json ({error})", "parts") from None
     if index is not None and parts.index != index:

@@ -7,7 +7,6 @@ of the object's area; those of `parts` are 0 (nothing hidden) and 100 (the recor
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,10 +18,10 @@ from dfeat.data.pixels import evaluation_crop
 from dfeat.data.records import part_of_key
 from dfeat.data.settings import Study
 from dfeat.errors import UserError
-from dfeat.occlusion.parts import Rle, part_rles, rle_mask
+from dfeat.occlusion.parts import Rle, annotated_images, part_rles, rle_mask
 from dfeat.occlusion.patches import drop_for
 from dfeat.occlusion.settings import OcclusionSettings
-from dfeat.storage.records import read_bytes
+from dfeat.storage.records import read_json
 
 
 @dataclass(frozen=True)
@@ -73,13 +72,9 @@ def read_masks(index: Index) -> dict[str, Rle]:
             f"the set {index.set_name!r} has no masks, which its occlusion needs; take kind 'partimagenet' for it, or "
             "occlusion.protocol grid, image or random"
         )
-    coco = json.loads(read_bytes(path, "index"))
-    annotations: dict[int, list[dict[str, object]]] = {}
-    for annotation in coco["annotations"]:
-        annotations.setdefault(annotation["image_id"], []).append(annotation)
     parts = {
-        image["key"]: part_rles(annotations.get(image["id"], []), image["height"], image["width"], "category")
-        for image in coco["images"]
+        image["key"]: part_rles(annotations, image["height"], image["width"], "category")
+        for image, annotations in annotated_images(read_json(path, "index"))
     }
     masks: dict[str, Rle] = {}
     for record in index.records:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
 import json
 import os
 import secrets
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dfeat.errors import MachineError, UserError
+from dfeat.storage.provenance import bytes_digest, unguarded_file_digest
 from dfeat.storage.records import FOLDER, record_path, recorded_digests
 
 Payload = bytes | memoryview
@@ -41,7 +41,7 @@ def staged(path: Path, verify: Callable[[Path], None] | None = None) -> Iterator
         _sync(temporary)
         if verify is not None:
             verify(temporary)
-        _publish({path: (temporary, _digest(temporary))})
+        _publish({path: (temporary, unguarded_file_digest(temporary))})
 
 
 def write_files(contents: Mapping[Path, Payload], *, recorded: bool = True) -> None:
@@ -52,13 +52,13 @@ def write_files(contents: Mapping[Path, Payload], *, recorded: bool = True) -> N
     written: dict[Path, tuple[Path, str]] = {}
     with _temporaries(list(contents)) as temporaries:
         for (path, payload), temporary in zip(contents.items(), temporaries, strict=True):
-            digest = hashlib.sha256(payload).hexdigest()
+            digest = bytes_digest(payload)
             try:
                 with temporary.open("r+b") as file:
                     reserve(file.fileno(), memoryview(payload).nbytes)
                     file.write(payload)
                 _sync(temporary)
-                if _digest(temporary) != digest:
+                if unguarded_file_digest(temporary) != digest:
                     raise OSError("what was written reads back differently; the disk is not to be trusted")
             except OSError as error:
                 raise _cannot_write(path, error) from error
@@ -166,11 +166,6 @@ def _cannot_write(path: Path, error: OSError) -> UserError:
     kind = MachineError if error.errno in _MACHINE else UserError
     cause = os.strerror(error.errno) if error.errno else str(error)  # h5py's own text is a page long
     return kind(f"cannot write {path}: {cause}; nothing was left there, mend the cause and run again")
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:

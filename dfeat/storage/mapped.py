@@ -35,6 +35,10 @@ class MappedRows:
             np.stack([self._row(int(row)) for row in rows]) if len(rows) else np.empty((0, *self.shape[1:]), self.dtype)
         )
 
+    def loaded(self) -> NDArray[Any]:
+        """All rows in memory, as one array."""
+        return np.concatenate([np.empty((0, *self.shape[1:]), self.dtype), *self._opened()])
+
     def _row(self, row: int) -> NDArray[Any]:
         if not -len(self) <= row < len(self):
             raise IndexError(f"row {row} of {len(self)}")

@@ -15,7 +15,7 @@ from typing import Any
 from dfeat.errors import UserError
 from dfeat.storage.atomic import json_bytes
 from dfeat.storage.provenance import bytes_digest
-from dfeat.storage.records import read_json, refusal
+from dfeat.storage.records import decoded, read_digested, read_json, refusal
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,12 @@ class Origin:
         if self.said["files"][file.name] != digest:
             raise refusal(file, f"it is another file than {self.path.name} beside it tells of", self.remake)
 
+    def read_text(self, file: Path) -> str:
+        """The text of a file beside `path`, hashed once for its digest record and for `check`."""
+        content, digest = read_digested(file, self.remake)
+        self.check(file, digest)
+        return decoded(file, content, self.remake)
+
     def refusal(self, reason: str) -> UserError:
         """The sentence for an origin that is not the one that is wanted."""
         return refusal(self.path, reason, self.remake)
@@ -47,7 +53,7 @@ def read_origin(path: Path, remake: str, needed: Mapping[str, type]) -> Origin:
     """Read such a file. UserError where it is missing, damaged, or lacks one of `needed`, names with the type of each."""
     said = read_json(path, remake)
     if not isinstance(said, dict):
-        raise refusal(path, "it is no JSON object", remake)
+        raise refusal(path, "it is not a JSON object", remake)
     lacking = [name for name, kind in {**needed, "files": dict}.items() if not isinstance(said.get(name), kind)]
     if lacking:
         raise refusal(path, f"it does not say {', '.join(lacking)}", remake)

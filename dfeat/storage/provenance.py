@@ -15,22 +15,27 @@ from dfeat.errors import UserError
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file, as hex."""
+    """SHA-256 of a file, as hex. Raises UserError if it cannot be read."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return unguarded_file_digest(path)
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
+        raise UserError(f"cannot read {path}: {error.strerror}; check that it exists and is readable") from None
 
 
-def bytes_digest(content: bytes) -> str:
+def unguarded_file_digest(path: Path) -> str:
+    """SHA-256 of a file, as hex. Raises OSError if it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def bytes_digest(content: bytes | memoryview) -> str:
     """SHA-256 of bytes, as hex."""
     return hashlib.sha256(content).hexdigest()
 
 
 def combined_digest(named_digests: dict[str, str]) -> str:
     """One SHA-256 for several named files, independent of their order."""
-    return hashlib.sha256(json.dumps(named_digests, sort_keys=True).encode()).hexdigest()
+    return bytes_digest(json.dumps(named_digests, sort_keys=True).encode())
 
 
 def settings_text(settings: Any) -> str:

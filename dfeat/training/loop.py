@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dfeat.data.index import index_digest
 from dfeat.diffusion.stream import Done, Waiting
 from dfeat.errors import UserError
 from dfeat.methods import Method
@@ -264,8 +263,8 @@ def _write_run(
         "settings": stage.model_dump(mode="json"),
         "features": features_identity(sources.features),
         "inputs": {
-            "index": index_digest(inputs.index),
-            "parts": file_digest(inputs.parts),
+            "index": sources.parts.index,
+            "parts": sources.parts.digest,
             "backbone": file_digest(weights_file(stage.backbone)),
         },
         "model": bytes_digest(tensors),

@@ -73,7 +73,7 @@ def test_predictions_that_say_nothing_of_their_model_are_refused(evaluation: Pat
     origin = evaluation / MODEL / PREDICTIONS
     origin.unlink()
     refused(evaluation, r"predictions\.json is missing; make it with `dfeat evaluate`")
-    for content, told in (("[1]", "no JSON object"), ("{}", "does not say method, backbone"), ("{", "no JSON")):
+    for content, told in (("[1]", "not a JSON object"), ("{}", "does not say method, backbone"), ("{", "not JSON")):
         origin.write_text(content)
         refused(evaluation, told)
 
