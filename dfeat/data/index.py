@@ -23,7 +23,7 @@ from dfeat.data.classes import class_infos
 from dfeat.data.folder import read_folder
 from dfeat.data.imagenet import read_imagenet
 from dfeat.data.images import decode, inspect, is_image_name
-from dfeat.data.partimagenet import TrainData, read_partimagenet
+from dfeat.data.partimagenet import TrainData, TrainImage, read_partimagenet
 from dfeat.data.records import INDEX_COLUMNS, Candidate, ClassInfo, Problems, Record, part_key, table_text
 from dfeat.data.settings import EvaluationSet, TrainSet
 from dfeat.data.sources import Source
@@ -33,8 +33,6 @@ from dfeat.randomness import seed_for
 from dfeat.storage.atomic import json_bytes, write_files
 from dfeat.storage.provenance import bytes_digest, settings_text
 from dfeat.storage.records import read_bytes, read_digested, read_text
-
-__all__ = ["RECIPE", "ClassInfo", "Index", "Record", "build_evaluation_index", "build_train_index", "read_index"]
 
 RECIPE: Final = 1
 
@@ -89,10 +87,7 @@ def build_train_index(settings: TrainSet, out: Path) -> Index:
     images = [data.images[key] for key in sorted(data.images)]
     classes = class_infos(image.candidate.wnid for image in images)
     labels = {info.wnid: label for label, info in enumerate(classes)}
-    records = tuple(
-        Record(i.candidate.key, i.candidate.file, labels[i.candidate.wnid], i.candidate.wnid, i.width, i.height)
-        for i in images
-    )
+    records = _records_of(images, labels)
     counts = {
         **data.counts,
         "annotations": sum(len(image.parts) for image in images),
@@ -141,11 +136,7 @@ def _build_part_index(
     data = read_partimagenet(source, TrainSet(root=settings.root), problems)
     labels = {info.wnid: label for label, info in enumerate(classes)}
     usable = [data.images[key] for key in sorted(data.images) if data.images[key].candidate.wnid in labels]
-    whole = tuple(
-        Record(i.candidate.key, i.candidate.file, labels[i.candidate.wnid], i.candidate.wnid, i.width, i.height)
-        for i in usable
-        if i.parts
-    )
+    whole = _records_of([image for image in usable if image.parts], labels)
     for image in usable:
         if not image.parts:
             problems.add(image.candidate.key, "annotations", "has no usable part", "left out of this evaluation set")
@@ -161,6 +152,13 @@ def _build_part_index(
     index = Index(name, records, classes, out, source.root)
     extra = {"layout": data.layout, "annotation_files": data.files}
     return _write(index, source, settings, extra, counts, problems, {"annotations.json": _coco_text(data).encode()})
+
+
+def _records_of(images: Iterable[TrainImage], labels: dict[str, int]) -> tuple[Record, ...]:
+    return tuple(
+        Record(i.candidate.key, i.candidate.file, labels[i.candidate.wnid], i.candidate.wnid, i.width, i.height)
+        for i in images
+    )
 
 
 def _drawn(records: tuple[Record, ...], per_class: int | None) -> tuple[Record, ...]:

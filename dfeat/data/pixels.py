@@ -168,8 +168,7 @@ class PixelCache:
             self._length = file["pixels"].shape[0]
             self._at = file["pixels"].id.get_offset()
             settings = json.loads(file.attrs["settings"])
-            self.short_side, self.copies = int(settings["short_side"]), int(settings.get("copies", 1))
-            self.index = str(file.attrs.get("index", ""))
+            self.copies = int(settings.get("copies", 1))
             self.digest = str(file.attrs["sha256"])
         self.row_of = {key: row for row, key in enumerate(self.keys)}
         self._map: Any = None

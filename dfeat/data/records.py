@@ -72,10 +72,10 @@ class Problems:
         """The rows as CSV text, in an order that does not depend on how they were found."""
         return table_text(PROBLEM_COLUMNS, sorted(self.rows))
 
-    def summary(self, most: int = 3) -> str:
-        """The commonest problems, for an error message; empty where there are none."""
+    def summary(self) -> str:
+        """The three most frequent problems, for an error message; empty if there are none."""
         counts = Counter(f"{part}: {what}" for _, _, part, what, _ in self.rows)
-        return "; ".join(f"{what} ({count}x)" for what, count in counts.most_common(most))
+        return "; ".join(f"{what} ({count}x)" for what, count in counts.most_common(3))
 
 
 def table_text(columns: tuple[str, ...], rows: list[Any]) -> str:

@@ -18,7 +18,7 @@ from PIL import Image
 
 from dfeat.demo.canvas import SIZE, polygon_mask
 from dfeat.demo.drawing import Drawing, draw
-from dfeat.demo.dresses import SUPER_CATEGORIES, WNIDS
+from dfeat.demo.dresses import WNIDS
 from dfeat.demo.occluders import draw_occluder
 from dfeat.randomness import rng_for
 from dfeat.storage.atomic import write_bytes, write_json, write_text
@@ -127,8 +127,3 @@ def _jpeg(image: NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=95, subsampling=0)
     return buffer.getvalue()
-
-
-def class_supercategory(class_index: int) -> str:
-    """The super-category of a class, as PartImageNet names it."""
-    return SUPER_CATEGORIES[class_index // 4].name

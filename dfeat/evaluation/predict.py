@@ -7,8 +7,6 @@ each level. What leaves: `<set>@<level>.csv`, columns key,label,top1..top5,p1, f
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +19,7 @@ from numpy.typing import NDArray
 
 from dfeat.data.index import Index, Record, read_index
 from dfeat.data.pixels import PixelCache, evaluation_crop
+from dfeat.data.records import table_text
 from dfeat.errors import UserError
 from dfeat.evaluation.origins import PREDICTIONS, said_of_model
 from dfeat.evaluation.pretrained import PretrainedModel
@@ -142,7 +141,9 @@ def evaluate_model(
             index, stage.occlusion, stage.studies.get(set_name), model.image_size, evaluation.crop_pct
         )
         predictions = _predict_set(model, index.records, cache, rows_of, stage, occlusion, set_name)
-        contents |= {out / f"{set_name}@{level}.csv": _csv(rows) for level, rows in predictions.items()}
+        contents |= {
+            out / f"{set_name}@{level}.csv": table_text(HEADER, rows).encode() for level, rows in predictions.items()
+        }
     said = {
         **said_of_model(model.run),
         "recipe": RECIPE,
@@ -248,11 +249,3 @@ def _checked_features(
 def _five(classes: NDArray[Any]) -> list[int | str]:
     """Five columns whatever the number of classes; those that do not exist are empty."""
     return [int(c) for c in classes] + [""] * (5 - len(classes))
-
-
-def _csv(rows: list[tuple[Any, ...]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(HEADER)
-    writer.writerows(rows)
-    return text.getvalue().encode()

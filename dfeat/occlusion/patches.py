@@ -22,11 +22,7 @@ from dfeat.randomness import rng_for
 
 def drop_grid(side: int, patch: int, share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
     """Drop exactly round(share * patches) of the patches of a (side, side) image; side is a multiple of patch."""
-    per_side = side // patch
-    count = round_half_up(share * per_side * per_side)
-    dropped = np.zeros(per_side * per_side, bool)
-    dropped[rng.permutation(per_side * per_side)[:count]] = True
-    return dropped.reshape(per_side, per_side).repeat(patch, 0).repeat(patch, 1)
+    return drop_on_image(side, side, patch, share, rng)
 
 
 def drop_on_image(height: int, width: int, patch: int, share: float, rng: np.random.Generator) -> NDArray[np.bool_]:

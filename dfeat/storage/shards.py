@@ -87,15 +87,9 @@ def write_shard(path: Path, shard: Shard) -> None:
     write_bytes(path, buffer.getbuffer())
 
 
-def read_shard(
-    path: Path, kind: str, *, settings: Any = None, model: str | None = None, index: str | None = None
-) -> Shard:
-    """Read a shard whole, refusing it by name if it is not what is expected.
-
-    `settings`, `model` and `index`, where given, must equal those it was made with; the payload must have its digest.
-    Raises UserError naming the file, what is wrong, and the verb that makes it again.
-    """
-    with open_shard(path, kind, settings=settings, model=model, index=index) as file:
+def read_shard(path: Path, kind: str, *, model: str | None = None, index: str | None = None) -> Shard:
+    """Read a whole shard into memory, with the arguments, checks and errors of `open_shard`."""
+    with open_shard(path, kind, model=model, index=index) as file:
         payload = file[PAYLOADS[kind]]
         return Shard(
             kind,
@@ -110,9 +104,7 @@ def read_shard(
 
 
 @contextmanager
-def open_shard(
-    path: Path, kind: str, *, settings: Any = None, model: str | None = None, index: str | None = None
-) -> Iterator[h5py.File]:
+def open_shard(path: Path, kind: str, *, model: str | None = None, index: str | None = None) -> Iterator[h5py.File]:
     """Open a shard for reading, after every check that does not need its rows.
 
     Each byte is hashed once: the file, which holds the payload, for its digest record; or, for a file copied from
@@ -121,7 +113,6 @@ def open_shard(
     Args:
         path: The shard.
         kind: A key of PAYLOADS, which is also the `dfeat` verb that makes such a shard.
-        settings: If given, those it must have been made with.
         model: If given, the digest of the diffusion model it must have been made with.
         index: If given, the SHA-256 of the index.csv it must have been made from.
 
@@ -132,7 +123,7 @@ def open_shard(
     digest = check_file(path, kind)
     try:
         with h5py.File(path, "r") as file:
-            fault = _fault(file, kind, settings, model, index)
+            fault = _fault(file, kind, model, index)
             if fault is None and digest is None and _stored_digest(file[PAYLOADS[kind]]) != file.attrs["sha256"]:
                 fault = "its payload does not match its digest (the file was damaged)"
             if fault is not None:
@@ -223,7 +214,7 @@ def _memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _fault(file: h5py.File, kind: str, settings: Any, model: str | None, index: str | None) -> str | None:
+def _fault(file: h5py.File, kind: str, model: str | None, index: str | None) -> str | None:
     attributes = file.attrs
     missing = {"schema", "kind", "recipe", "settings", "model", "rows", "sha256"} - set(attributes)
     if missing:
@@ -244,8 +235,6 @@ def _fault(file: h5py.File, kind: str, settings: Any, model: str | None, index: 
         return "it is not whole: rows are missing or not done"
     if kind != "pixels" and file[PAYLOADS[kind]].shape[:1] != (rows,):
         return "its payload has another number of rows than its keys"
-    if settings is not None and attributes["settings"] != settings_text(settings):
-        return f"it was made with other settings: {attributes['settings']}"
     if model is not None and attributes["model"] != model:
         return f"it was made with another model ({str(attributes['model'])[:12]}, expected {model[:12]})"
     if index is not None and attributes.get("index", "") != index:

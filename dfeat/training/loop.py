@@ -74,7 +74,7 @@ def train(
         whole = _fit(model, optimizer, batches, seed, state, device, workers, checkpoint, stop, team, waiting)
     done = Done.after((state.step - begun) * (part.stop - part.start), waiting)
     if whole and team.leads:
-        _write_run(out, method, stage, seed, inputs, sources, feature_width, model, state, time.monotonic() - started)
+        _write_run(out, method, stage, seed, sources, feature_width, model, state, time.monotonic() - started)
     team.leave()
     if not whole:
         say(f"train {out} was told to stop: saved after step {state.step}, the same command goes on from there")
@@ -241,7 +241,6 @@ def _write_run(
     method: Method,
     stage: TrainStage,
     seed: int,
-    inputs: Inputs,
     sources: Sources,
     feature_width: int,
     model: nn.Module,
