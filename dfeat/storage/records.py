@@ -1,9 +1,9 @@
-"""Digest records: what each artifact's bytes were when it was written, so that damage is found before it is read.
+"""Digest records: the SHA-256 of each artifact as written, so that readers reject a damaged file before using it.
 
-What enters: an artifact's path. What leaves: its bytes, or a refusal that names it and the verb that makes it again.
+What enters: an artifact's path. What leaves: its bytes, or an error that names it and the verb that makes it again.
 The record of `folder/name` is `folder/.sha256/name`, in the format of `sha256sum -c`. The writer (`storage.atomic`)
-puts the new digest there before the new file takes its name, beside the old digest, and takes the old one out
-afterwards: whenever a process dies, what stands under the name has its digest in the record.
+adds the new digest before the new file takes its name and removes the old one afterwards. So whenever a process
+dies, the record lists the digest of the file that has the name.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _DIGEST: Final = re.compile(rb"^[0-9a-f]{64}(?=  )", re.MULTILINE)
 
 
 def record_path(path: Path) -> Path:
-    """Where the digest record of an artifact lies."""
+    """The path of an artifact's digest record."""
     return path.parent / FOLDER / path.name
 
 
 def recorded_digests(path: Path) -> tuple[str, ...]:
-    """The digests that the artifact may have, none where it has no record. A damaged record gives a digest of nothing."""
+    """The digests that an artifact may have: empty without a record; a damaged record gives one that nothing matches."""
     try:
         found = _DIGEST.findall(record_path(path).read_bytes())
     except FileNotFoundError:
@@ -110,14 +110,14 @@ def _compare(path: Path, digest: str | None, wanted: tuple[str, ...], remake: st
 
 
 def cannot_read(path: Path, remake: str, error: OSError) -> UserError:
-    """The sentence for an artifact that the system does not hand out."""
+    """The error for an artifact that the operating system cannot open or read."""
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return UserError(f"{path} is missing; make it with `dfeat {remake}`")
     if isinstance(error, PermissionError | IsADirectoryError):
-        return UserError(f"cannot read {path}: {error.strerror}")
+        return UserError(f"cannot read {path}: {error.strerror}; it must be a file you may read")
     return MachineError(f"cannot read {path}: {error.strerror or error}; mend the cause and run again")
 
 
 def refusal(path: Path, reason: str, remake: str) -> UserError:
-    """The one sentence for an artifact that is not used."""
+    """The error for an artifact that is rejected."""
     return UserError(f"{path} cannot be used: {reason}; delete it and make it again with `dfeat {remake}`")

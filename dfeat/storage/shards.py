@@ -5,6 +5,9 @@ leaves: an HDF5 file whole and verified under its final name, contiguous and unc
 `schema`, `kind`, `recipe`, `settings` (JSON), `model` (digest), `rows`, `sha256` (of the payload), and, where there
 are such, `index` (digest of the index.csv the rows are from) and `weights` (JSON, the digest of every file of the
 model). Readers check the file against its digest record, and then these, before a value is used.
+
+The layout is pinned (`libver` v110, contiguous, no chunks or filters), so equal rows give equal bytes, and a payload is
+one run of bytes that `storage.mapped` can map by its offset.
 """
 
 from __future__ import annotations
@@ -45,16 +48,15 @@ class Shard:
     payload: NDArray[Any] | list[bytes]
     extras: dict[str, NDArray[Any]] = field(default_factory=dict)
     weights: dict[str, str] = field(default_factory=dict)
-    """SHA-256 of every file of the model, by name; written as an attribute, for people."""
+    """SHA-256 of every file of the model, by name; an attribute for human readers."""
     index: str = ""
-    """SHA-256 of the index.csv whose images the rows are."""
+    """SHA-256 of the index.csv that lists the images of the rows."""
 
 
 def write_shard(path: Path, shard: Shard) -> None:
-    """Build the shard in memory, then write it through `storage.atomic`: a full disk leaves nothing.
+    """Build the shard in memory and write it atomically.
 
-    Raises UserError when a key appears twice or a floating payload has a value that is not finite, naming
-    the rows: nothing is written then.
+    Raises UserError, and writes nothing, if a key appears twice or a floating payload has a value that is not finite.
     """
     _refuse_bad_rows(path, shard)
     buffer = io.BytesIO()
@@ -135,7 +137,7 @@ def open_shard(path: Path, kind: str, *, model: str | None = None, index: str | 
 
 @dataclass
 class Rows:
-    """Rows of several shards of one kind: `payload[row_of[key]]` is one image's, `payload[[...]]` those of several."""
+    """Rows of several shards of one kind: `payload[row_of[key]]` is the row of one image."""
 
     payload: NDArray[Any] | MappedRows
     row_of: dict[str, int]
@@ -145,11 +147,19 @@ class Rows:
 
 
 def read_rows(paths: Sequence[Path], kind: str, *, index: str | None = None, fits: int | None = None) -> Rows:
-    """Read array shards that belong together; all must share settings and model, no key may appear twice.
+    """Read the array shards of one view as one table of rows.
 
-    `index`, where given, is the digest of the index.csv that all must be from.
-    Up to `fits` bytes (default: a quarter of the machine's memory) they are loaded whole, above that they are mapped.
-    Either way every file is checked, and hashed once, before a row of it is used (`open_shard`).
+    Every file is checked, and hashed once, before a row of it is used (`open_shard`).
+
+    Args:
+        paths: The shards; all must share settings and model, and no key may appear twice.
+        kind: Their kind, see PAYLOADS.
+        index: If given, the SHA-256 of the index.csv they must have been made from.
+        fits: Bytes up to which rows are loaded whole, beyond which they are mapped; by default a quarter of the
+            machine's memory.
+
+    Raises:
+        UserError: A shard is rejected; it names the file, the reason and the verb that makes it again.
     """
     heads = [_head(path, kind, index) for path in paths]
     first = heads[0]
@@ -174,7 +184,7 @@ def read_rows(paths: Sequence[Path], kind: str, *, index: str | None = None, fit
 
 @dataclass
 class _Head:
-    """What a shard says of itself, and where its payload lies in the file."""
+    """The attributes and small datasets of a shard, and the place of its payload in the file."""
 
     keys: list[str]
     settings: str

@@ -60,7 +60,7 @@ def test_predictions_of_another_model_are_refused(evaluation: Path, other: str, 
         copied(path, evaluation / MODEL / path.name)
     refused(evaluation, told)
     write_bytes(evaluation / MODEL / PREDICTIONS, said)
-    refused(evaluation, "another file than predictions.json beside it tells of")
+    refused(evaluation, "another file than predictions.json beside it lists")
 
 
 @pytest.mark.parametrize(("put", "over"), [("real@0", "simulated@0"), ("simulated@40", "simulated@80")])
@@ -85,7 +85,7 @@ def test_what_an_earlier_evaluation_left_is_refused(evaluation: Path) -> None:
     kept.unlink()
     write_origin(evaluation / MODEL, "none", small_settings().training.backbones["swin"], 1)
     write_bytes(kept, content)
-    refused(evaluation, r"real@0\.csv cannot be used: predictions\.json beside it does not tell of it")
+    refused(evaluation, r"real@0\.csv cannot be used: predictions\.json beside it does not list it")
 
 
 @pytest.mark.parametrize(
