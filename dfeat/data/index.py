@@ -58,7 +58,7 @@ class Index:
     _source: Source | None = field(default=None, repr=False, compare=False)
 
     def load(self, record: Record) -> NDArray[np.uint8]:
-        """The picture of `record`, (height, width, 3) RGB. Raises UserError, naming the file, if it broke since."""
+        """The picture of `record`, (height, width, 3) uint8 RGB. Raises UserError if the file is damaged or has changed."""
         if self._source is None:
             self._source = Source(self.root)
         where = f"{self.root}/{record.file}"
@@ -72,7 +72,7 @@ class Index:
         return np.array(image, dtype=np.uint8)
 
     def annotations_path(self) -> Path | None:
-        """The cleaned COCO file of part annotations; None where the set has none."""
+        """The path of the cleaned COCO file of part annotations; None if the set has none."""
         path = self.folder / "annotations.json"
         return path if path.is_file() else None
 
@@ -132,7 +132,7 @@ def _build_part_index(
     problems: Problems,
     out: Path,
 ) -> Index:
-    """An evaluation set with part annotations: its images that have parts, or for the study of parts each of these."""
+    """Index an evaluation set with part annotations: a record for each image that has parts, or for each such part."""
     data = read_partimagenet(source, TrainSet(root=settings.root), problems)
     labels = {info.wnid: label for label, info in enumerate(classes)}
     usable = [data.images[key] for key in sorted(data.images) if data.images[key].candidate.wnid in labels]
@@ -173,7 +173,7 @@ def _drawn(records: tuple[Record, ...], per_class: int | None) -> tuple[Record, 
 
 
 def read_index(folder: Path) -> Index:
-    """Read an index that was built before. Raises UserError when it is missing, damaged, cut off or not one."""
+    """Read a set's index. Raises UserError if a file of it is missing, damaged, truncated or malformed."""
     folder = Path(folder)
     source_text = read_text(folder / "source.json", "index")
     content, digest = read_digested(folder / "index.csv", "index")
@@ -249,7 +249,7 @@ def _write(
 
 
 def _coco_text(data: TrainData) -> str:
-    """The COCO file, a record a line; ids count up in the order of keys, from 1."""
+    """The COCO file with one record per line; ids count from 1 in the order of keys."""
     images: list[str] = []
     annotations: list[str] = []
     for image_id, key in enumerate(sorted(data.images), 1):
@@ -280,11 +280,13 @@ def _read_classes(path: Path) -> tuple[ClassInfo, ...]:
     try:
         return tuple(ClassInfo(str(entry["wnid"]), str(entry["name"])) for entry in json.loads(content))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{path} is no list of classes ({error}); delete it and index the training set again") from None
+        raise UserError(
+            f"{path} is not a list of classes ({error}); delete it and index the training set again"
+        ) from None
 
 
 def open_source(set_name: str, root: str, kind: str) -> Source:
-    """The files of a set. Raises UserError that says where they can be got, where there are none."""
+    """Open the files of a set. Raises UserError, with where to obtain them, if there are none."""
     try:
         if not root.strip():
             raise UserError("its root is empty; give the folder or archive that holds it")

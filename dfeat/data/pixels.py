@@ -31,7 +31,7 @@ from dfeat.storage.shards import SCHEMA, Shard, open_shard, read_shard
 RECIPE: Final = 2
 Pixels = NDArray[np.uint8]
 _METADATA, _METADATA_ROW = 1 << 16, 256
-"""Bytes of HDF5's own bookkeeping and of a row's key, shape and offset, at most."""
+"""Upper bounds, in bytes, of HDF5's own metadata and of a row's key, shape and offset."""
 
 
 def evaluation_crop(image: NDArray[Any], crop_pct: float, size: int) -> NDArray[Any]:
@@ -69,7 +69,7 @@ def resize(image: NDArray[Any], height: int, width: int, interpolation: str = "b
 
 
 def cache_index(index_folder: Path, settings: PixelsStage, out: Path) -> int:
-    """Decode every image of an index into the cache `out`; returns their number."""
+    """Decode every image of an index into the cache `out`; return the number of images."""
     index = read_index(index_folder)
     shapes = [resized_shape(r.height, r.width, settings.short_side) for r in index.records]
     images = (index.load(record) for record in index.records)
@@ -79,9 +79,10 @@ def cache_index(index_folder: Path, settings: PixelsStage, out: Path) -> int:
 
 
 def cache_inpainted(shards: list[Path], settings: PixelsStage, out: Path) -> int:
-    """Decode the images of inpaint shards into the cache `out`; returns their number.
+    """Decode the images of inpaint shards into the cache `out`; return the number of images.
 
-    Where the shards hold several copies of each image, so does the cache, and it says so. UserError where they disagree.
+    If the shards hold several copies of each image, so does the cache, and its settings record their number. Raises
+    UserError if the shards differ in it.
     """
     content = [read_shard(path, "inpaint") for path in shards]
     copies = [copies_in(shard) for shard in content]
@@ -123,7 +124,7 @@ def _write(
 
     new_file = partial(h5py.File, mode="w", libver=("v110", "v110"))
     with staged(out, verify=verify) as temporary, new_file(temporary) as file:
-        # on a full disk HDF5 fails late, and may close cleanly over missing bytes
+        # On a full disk HDF5 may fail only when it flushes, or close without an error over missing bytes.
         reserve(file.id.get_vfd_handle(), total + _METADATA + _METADATA_ROW * len(keys))
         file.create_dataset("key", data=np.array(keys, dtype=object), dtype=h5py.string_dtype("utf-8"))
         file.create_dataset("done", data=np.ones(len(keys), bool))
@@ -152,7 +153,7 @@ def _write(
 
 
 class PixelCache:
-    """Images of a cache by key, memory-mapped. Safe to hand to worker processes: each maps the file itself."""
+    """Images of a cache by key, memory-mapped. May be pickled for worker processes: each maps the file itself."""
 
     def __init__(self, path: Path, *, index: str | None = None) -> None:
         """Open a cache, hashing it once as `open_shard` does.

@@ -1,6 +1,6 @@
-"""What is hidden of a test image at a level, whatever the protocol: the one place that evaluation and latents ask.
+"""The hidden pixels of a test image at a level, for every protocol; used by both evaluation and latents.
 
-What enters: a record of an index, a level in percent, and the masks of its set where the protocol is of objects or
+What enters: a record of an index, a level in percent, and the masks of its set if the protocol needs objects or
 parts. What leaves: the hidden pixels of its evaluation crop, (side, side). The levels of the study `object` are shares
 of the object's area; those of `parts` are 0 (nothing hidden) and 100 (the record's part hidden, pixel by pixel).
 """
@@ -39,7 +39,7 @@ class TestOcclusion:
     def of(
         cls, index: Index, settings: OcclusionSettings, study: Study | None, side: int, crop_pct: float
     ) -> TestOcclusion:
-        """The occlusion of an indexed set, its masks read where they are needed."""
+        """The occlusion of an indexed set; reads its masks if the protocol or study needs them."""
         if study == "object":
             settings = settings.model_copy(update={"protocol": "object"})
         masked = study == "parts" or settings.protocol == "object"
@@ -64,7 +64,7 @@ class TestOcclusion:
 def read_masks(index: Index) -> dict[str, Rle]:
     """The mask of each record as COCO RLE: of its part where its key names one, else of the whole object.
 
-    Raises UserError where the set has no annotations.
+    Raises UserError if the set has no annotations.
     """
     path = index.annotations_path()
     if path is None:
