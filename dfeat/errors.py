@@ -1,4 +1,4 @@
-"""The error a user can mend: a sentence that says what, where, what is allowed and what to do."""
+"""Errors that are shown to the user as one sentence: the key or file, the value found, what is allowed, the remedy."""
 
 from __future__ import annotations
 

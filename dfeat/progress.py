@@ -1,6 +1,6 @@
 """Progress of long work: a bar with rate and time left on a terminal, nothing elsewhere; and lines for the log.
 
-Of the processes that train one model together only the first speaks.
+Of the processes that train one model together only the first writes.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from dfeat.errors import UserError
 
 
 def progress(total: int, label: str) -> Any:
-    """A tqdm bar to update by hand; silent when standard error is no terminal."""
+    """A tqdm bar that the caller updates; disabled unless standard error is a terminal."""
     from tqdm import tqdm
 
     return tqdm(total=total, desc=label, unit="img", disable=not shows_bars())
 
 
 def shows_bars() -> bool:
-    """Whether bars are drawn: on a terminal, by the process that speaks."""
+    """Whether bars are drawn: on a terminal, by the first process."""
     return leads() and sys.stderr.isatty()
 
 
 @contextmanager
 def bars_of_libraries() -> Iterator[None]:
-    """What transformers and diffusers do within draws its bars where ours are drawn; afterwards they are as before."""
+    """Disable the bars of transformers and diffusers inside the block unless `shows_bars`; restore them afterwards."""
     from diffusers.utils import logging as of_diffusers
     from transformers.utils import logging as of_transformers
 
@@ -43,13 +43,13 @@ def bars_of_libraries() -> Iterator[None]:
 
 
 def say(line: str) -> None:
-    """One line for the job's log."""
+    """Write one line to the job's log (standard error)."""
     if leads():
         print(f"dfeat: {line}", file=sys.stderr, flush=True)
 
 
 def leads() -> bool:
-    """Whether this process is the first of those that were started together, or alone."""
+    """Whether this process is the only one or, of those started together, the first (LOCAL_RANK 0)."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 

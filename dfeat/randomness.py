@@ -1,4 +1,4 @@
-"""The one place that seeds: random numbers from (seed, key, purpose), never from order or batch.
+"""Seeding: all random numbers derive from (seed, key, purpose), never from order or batch.
 
 An image's noise, crop or partner is the same whatever its neighbours, shard, worker or device are.
 """

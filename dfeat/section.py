@@ -47,11 +47,11 @@ IN_WORDS: Final = {
     _NAME: "is part of a path, so give letters, digits, '_', '-' and '.', the first a letter or a digit",
     WNID: "is no wnid; give one such as n02487347",
 }
-"""What a pattern allows, for those who do not read patterns."""
+"""What each pattern allows, in words for error messages."""
 
 
 class Section(BaseModel):
-    """A section of config.yaml: unknown keys are refused, values do not change after reading."""
+    """A section of config.yaml: immutable, finite numbers only, unknown keys rejected."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 

@@ -10,7 +10,7 @@ index, is the run's own. Input images, logs and benchmarks are nobody's artifact
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -39,6 +39,31 @@ class Finding:
     why: str = ""
 
 
+@dataclass(frozen=True)
+class _Run:
+    """A run's folder, and what was read of it so far: a file that others refer to is hashed once."""
+
+    folder: Path
+    digests: dict[Path, str] = field(default_factory=dict)
+    origins: dict[Path, Origin] = field(default_factory=dict)
+
+    def digest(self, path: Path) -> str | None:
+        """SHA-256 of a file as it stands now; None where it is missing."""
+        if path not in self.digests and path.is_file():
+            self.digests[path] = file_digest(path)
+        return self.digests.get(path)
+
+    def index_digest(self, set_name: str) -> str | None:
+        """SHA-256 of a set's index.csv as it stands now; None where it is missing."""
+        return self.digest(self.folder / "data" / set_name / "index.csv")
+
+    def check_file(self, path: Path, verb: str) -> None:
+        """`check_file`, whose digest is kept."""
+        digest = check_file(path, verb)
+        if digest is not None:
+            self.digests[path] = digest
+
+
 class _LeftOver(Exception):
     """A whole file that nothing reads any more."""
 
@@ -47,13 +72,14 @@ def verify_run(run: Path) -> Iterator[Finding]:
     """Look at every artifact of a run, in the order of the steps. UserError where there is no run."""
     if not any((run / step).is_dir() for step in STEPS):
         raise UserError(f"{run} holds no run: none of the folders {', '.join(STEPS)} is there; give results/<run>")
+    seen = _Run(run)
     for step in STEPS:
         for path in sorted(path for path in (run / step).rglob("*") if path.is_file() and path.parent.name != FOLDER):
-            yield _look_at(run, path)
+            yield _look_at(seen, path)
 
 
-def _look_at(run: Path, path: Path) -> Finding:
-    name = path.relative_to(run).as_posix()
+def _look_at(run: _Run, path: Path) -> Finding:
+    name = path.relative_to(run.folder).as_posix()
     if ".tmp." in path.name:
         return Finding(name, "left over", "by a process that died; the next write of that file sweeps it")
     try:
@@ -65,14 +91,11 @@ def _look_at(run: Path, path: Path) -> Finding:
     return Finding(name, "whole")
 
 
-def _check(run: Path, path: Path) -> None:
+def _check(run: _Run, path: Path) -> None:
     """Raise UserError unless the artifact is whole and belongs to the artifacts beside it."""
-    home = _home(run, path)
-    step = path.relative_to(home).parts[0]
+    step = path.relative_to(_home(run, path)).parts[0]
     if path.suffix == ".h5":
         _check_hdf5(run, path)
-    else:
-        check_file(path, _VERBS.get(step, step))
     if not recorded_digests(path):
         raise UserError(f"{path} has no digest record beside it, so nobody can tell whether it is what was written")
     if path.name == "source.json" and step == "data":
@@ -82,20 +105,22 @@ def _check(run: Path, path: Path) -> None:
     elif path.name == "parts.json":
         from dfeat.occlusion.parts import read_parts
 
-        read_parts(path, index=_index_digest(run, "train"))
+        read_parts(path, index=run.index_digest("train"))
     elif path.name == "run.json" and step == "training":
         _check_model(run, path)
     elif step == "evaluation":
         _check_evaluation(run, path)
+    elif path.suffix != ".h5":
+        run.check_file(path, _VERBS.get(step, step))
 
 
-def _home(run: Path, path: Path) -> Path:
+def _home(run: _Run, path: Path) -> Path:
     """The folder whose steps an artifact is of: the run, or a point of one of its ablations."""
-    relative = path.relative_to(run).parts
-    return run.joinpath(*relative[:3]) if relative[0] == "ablation" and len(relative) > 4 else run
+    relative = path.relative_to(run.folder).parts
+    return run.folder.joinpath(*relative[:3]) if relative[0] == "ablation" and len(relative) > 4 else run.folder
 
 
-def _check_hdf5(run: Path, path: Path) -> None:
+def _check_hdf5(run: _Run, path: Path) -> None:
     from dfeat.data.pixels import PixelCache
     from dfeat.storage.shards import read_shard
 
@@ -103,45 +128,48 @@ def _check_hdf5(run: Path, path: Path) -> None:
     if len(relative) != {"data": 3, "diffusion": 4}.get(relative[0]):
         raise UserError(f"{path} lies where no step keeps such a file; take it away")
     if path.name == "pixels.h5":
-        PixelCache(path, check=True, index=_index_digest(run, "train" if relative[0] == "diffusion" else relative[1]))
+        PixelCache(path, index=run.index_digest("train" if relative[0] == "diffusion" else relative[1]))
     else:
         view = relative[2]
         set_name = "train" if view in ("train", "train-occluded") else view.rpartition("@")[0]
-        read_shard(path, relative[1], index=_index_digest(run, set_name))
+        read_shard(path, relative[1], index=run.index_digest(set_name))
 
 
-def _check_model(run: Path, path: Path) -> None:
+def _check_model(run: _Run, path: Path) -> None:
     described: dict[str, Any] = read_json(path, "train")
     method, _, seed = path.parts[-4:-1]
     if (described.get("method"), f"seed{described.get('seed')}") != (method, seed):
         told = f"{described.get('method')} with seed {described.get('seed')}"
         raise refusal(path, f"it tells of {told}, not of {method} in {seed}", "train")
     weights = path.parent / "model.safetensors"
-    if described.get("model") != (file_digest(weights) if weights.is_file() else None):
+    if described.get("model") != run.digest(weights):
         raise UserError(f"{path} tells of another model than {weights}; make both again with `dfeat train`")
     inputs = described.get("inputs", {})
     parts = _home(run, path) / "occlusion" / "parts.json"
     if not parts.is_file():
-        parts = run / "occlusion" / "parts.json"
-    for name, file in (("index", run / "data" / "train" / "index.csv"), ("parts", parts)):
-        if file.is_file() and inputs.get(name) != file_digest(file):
+        parts = run.folder / "occlusion" / "parts.json"
+    for name, file in (("index", run.folder / "data" / "train" / "index.csv"), ("parts", parts)):
+        if run.digest(file) not in (None, inputs.get(name)):
             raise UserError(f"{path}: the model was trained with another {file.name} than {file}; make it again")
 
 
-def _check_evaluation(run: Path, path: Path) -> None:
+def _check_evaluation(run: _Run, path: Path) -> None:
     """Predictions and verdicts: what they say of themselves must be true of the models and indexes that stand there."""
     from dfeat.evaluation.origins import read_predictions_origin, read_verdicts_origin
 
     _, method, *folders = path.relative_to(_home(run, path)).parts
     if len(folders) != (2 if method == "labels" else 3):
         raise UserError(f"{path} lies where no step keeps such a file; take it away")
-    origin = read_verdicts_origin(path) if method == "labels" else read_predictions_origin(path.parent)
+    if path.parent not in run.origins:
+        read = read_verdicts_origin(path) if method == "labels" else read_predictions_origin(path.parent)
+        run.origins[path.parent] = read
+    origin = run.origins[path.parent]
     if path != origin.path:
         if path.name not in origin.said["files"]:
             raise _LeftOver(
                 f"by an evaluation before that of {origin.path.name} beside it, as of a level that was dropped"
             )
-        origin.check(path, file_digest(path))
+        origin.read_text(path)
         return
     said = origin.said
     missing = next((name for name in said["files"] if not (path.parent / name).is_file()), None)
@@ -157,20 +185,14 @@ def _check_evaluation(run: Path, path: Path) -> None:
     _check_made_of(run, origin, said["indexes"], {f"{method}/{folders[0]}/{folders[1]}": said["model"]})
 
 
-def _check_made_of(run: Path, origin: Origin, indexes: dict[str, str], models: dict[str, str]) -> None:
+def _check_made_of(run: _Run, origin: Origin, indexes: dict[str, str], models: dict[str, str]) -> None:
     """Refuse what was made from other indexes (digests by set) or models (digests by folder) than those of the run."""
     for folder, digest in models.items():
         weights = _home(run, origin.path) / "training" / folder / "model.safetensors"
         if not weights.is_file():
-            weights = run / "training" / folder / "model.safetensors"
-        if weights.is_file() and file_digest(weights) != digest:
+            weights = run.folder / "training" / folder / "model.safetensors"
+        if run.digest(weights) not in (None, digest):
             raise origin.refusal(f"it tells of another model than {weights}")
     for set_name, digest in indexes.items():
-        if _index_digest(run, set_name) not in (None, digest):
-            raise origin.refusal(f"it tells of another index.csv than that of {run / 'data' / set_name}")
-
-
-def _index_digest(run: Path, set_name: str) -> str | None:
-    """The digest of a set's index as it stands now; None where there is none to compare with."""
-    path = run / "data" / set_name / "index.csv"
-    return file_digest(path) if path.is_file() else None
+        if run.index_digest(set_name) not in (None, digest):
+            raise origin.refusal(f"it tells of another index.csv than that of {run.folder / 'data' / set_name}")

@@ -17,7 +17,7 @@ from dfeat.data.segmentation import MAX_ID, Fault, Unusable, clean_segmentation,
 
 @dataclass(frozen=True)
 class Part:
-    """A part annotation that is fit for use. `segmentation` is its JSON text: many are held in memory."""
+    """A usable part annotation. `segmentation` is JSON text, which takes less memory than lists."""
 
     category_id: int
     segmentation: str
@@ -27,7 +27,7 @@ class Part:
 
 
 def identifier(value: Any) -> int | str | None:
-    """An id by which records refer to each other: a whole number, or a text that is none; None where it is neither."""
+    """An id by which records refer to each other: a whole number, or else a non-empty text; otherwise None."""
     number = whole_number(value)
     if number is not None:
         return number

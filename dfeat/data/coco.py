@@ -1,4 +1,4 @@
-"""Reads a COCO annotation file whose every record may be wrong, up to the point where the image is needed.
+"""Parse a COCO annotation file of which any record may be malformed, as far as that needs no image.
 
 What enters: a JSON file of a `Source`. What leaves: its categories, its images by id and its annotations by
 image, with a row in `Problems` for each record that is mended or dropped.

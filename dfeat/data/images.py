@@ -1,7 +1,7 @@
-"""The one place that reads an image.
+"""Image decoding: all image files are read here.
 
 What enters: the bytes of a file. What leaves: `inspect` gives its size and what is unusual about it, mostly
-from the header; `decode` gives the picture, 8-bit RGB. What cannot be shown faithfully is refused: truncated
+from the header; `decode` gives the picture, 8-bit RGB. What cannot be decoded faithfully is rejected: truncated
 files, files that are no images, and headers that promise more than `MAX_PIXELS`.
 
 Conversions: CMYK, palette, grey and bilevel to RGB; transparency over white; 16 bits to 8 by scaling;
@@ -109,7 +109,7 @@ def _open(raw: bytes, where: str) -> Image.Image:
         image = Image.open(io.BytesIO(raw), formats=FORMATS)
     except Image.DecompressionBombError:
         raise _refusal(where, f"it is larger than {MAX_PIXELS:,} pixels") from None
-    except Exception:  # Pillow's readers raise whatever a broken header makes them raise
+    except Exception:  # on a broken header Pillow's readers raise exceptions of any type
         raise _refusal(where, "it is no image that can be read" if raw else "it is empty") from None
     width, height = image.size
     if width * height > MAX_PIXELS:
@@ -185,7 +185,7 @@ def _orientation(image: Image.Image, raw: bytes) -> int:
         return 1
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # broken EXIF raises whatever it likes, and says nothing about the pixels
+    except Exception:  # broken EXIF raises exceptions of any type and does not affect the pixels
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 

@@ -23,7 +23,7 @@ from dfeat.data.classes import class_infos
 from dfeat.data.folder import read_folder
 from dfeat.data.imagenet import read_imagenet
 from dfeat.data.images import decode, inspect, is_image_name
-from dfeat.data.partimagenet import TrainData, read_partimagenet
+from dfeat.data.partimagenet import TrainData, TrainImage, read_partimagenet
 from dfeat.data.records import INDEX_COLUMNS, Candidate, ClassInfo, Problems, Record, part_key, table_text
 from dfeat.data.settings import EvaluationSet, TrainSet
 from dfeat.data.sources import Source
@@ -31,10 +31,8 @@ from dfeat.errors import UserError
 from dfeat.progress import progress
 from dfeat.randomness import seed_for
 from dfeat.storage.atomic import json_bytes, write_files
-from dfeat.storage.provenance import file_digest, settings_text
-from dfeat.storage.records import read_bytes, read_text
-
-__all__ = ["RECIPE", "ClassInfo", "Index", "Record", "build_evaluation_index", "build_train_index", "read_index"]
+from dfeat.storage.provenance import bytes_digest, settings_text
+from dfeat.storage.records import read_bytes, read_digested, read_text
 
 RECIPE: Final = 1
 
@@ -55,10 +53,12 @@ class Index:
     classes: tuple[ClassInfo, ...]
     folder: Path
     root: Path
+    digest: str = ""
+    """SHA-256 of index.csv. Artifacts store it, so that rows of another index are recognised and rejected."""
     _source: Source | None = field(default=None, repr=False, compare=False)
 
     def load(self, record: Record) -> NDArray[np.uint8]:
-        """The picture of `record`, (height, width, 3) RGB. Raises UserError, naming the file, if it broke since."""
+        """The picture of `record`, (height, width, 3) uint8 RGB. Raises UserError if the file is damaged or has changed."""
         if self._source is None:
             self._source = Source(self.root)
         where = f"{self.root}/{record.file}"
@@ -72,7 +72,7 @@ class Index:
         return np.array(image, dtype=np.uint8)
 
     def annotations_path(self) -> Path | None:
-        """The cleaned COCO file of part annotations; None where the set has none."""
+        """The path of the cleaned COCO file of part annotations; None if the set has none."""
         path = self.folder / "annotations.json"
         return path if path.is_file() else None
 
@@ -87,10 +87,7 @@ def build_train_index(settings: TrainSet, out: Path) -> Index:
     images = [data.images[key] for key in sorted(data.images)]
     classes = class_infos(image.candidate.wnid for image in images)
     labels = {info.wnid: label for label, info in enumerate(classes)}
-    records = tuple(
-        Record(i.candidate.key, i.candidate.file, labels[i.candidate.wnid], i.candidate.wnid, i.width, i.height)
-        for i in images
-    )
+    records = _records_of(images, labels)
     counts = {
         **data.counts,
         "annotations": sum(len(image.parts) for image in images),
@@ -135,15 +132,11 @@ def _build_part_index(
     problems: Problems,
     out: Path,
 ) -> Index:
-    """An evaluation set with part annotations: its images that have parts, or for the study of parts each of these."""
+    """Index an evaluation set with part annotations: a record for each image that has parts, or for each such part."""
     data = read_partimagenet(source, TrainSet(root=settings.root), problems)
     labels = {info.wnid: label for label, info in enumerate(classes)}
     usable = [data.images[key] for key in sorted(data.images) if data.images[key].candidate.wnid in labels]
-    whole = tuple(
-        Record(i.candidate.key, i.candidate.file, labels[i.candidate.wnid], i.candidate.wnid, i.width, i.height)
-        for i in usable
-        if i.parts
-    )
+    whole = _records_of([image for image in usable if image.parts], labels)
     for image in usable:
         if not image.parts:
             problems.add(image.candidate.key, "annotations", "has no usable part", "left out of this evaluation set")
@@ -161,6 +154,13 @@ def _build_part_index(
     return _write(index, source, settings, extra, counts, problems, {"annotations.json": _coco_text(data).encode()})
 
 
+def _records_of(images: Iterable[TrainImage], labels: dict[str, int]) -> tuple[Record, ...]:
+    return tuple(
+        Record(i.candidate.key, i.candidate.file, labels[i.candidate.wnid], i.candidate.wnid, i.width, i.height)
+        for i in images
+    )
+
+
 def _drawn(records: tuple[Record, ...], per_class: int | None) -> tuple[Record, ...]:
     """At most `per_class` records of each class, drawn by their keys alone."""
     if per_class is None:
@@ -172,19 +172,15 @@ def _drawn(records: tuple[Record, ...], per_class: int | None) -> tuple[Record, 
     return tuple(record for record in records if record.key in kept)
 
 
-def index_digest(folder: Path) -> str:
-    """SHA-256 of a set's index.csv: artifacts carry it, so that rows of another index are not mistaken for these."""
-    return file_digest(Path(folder) / "index.csv")
-
-
 def read_index(folder: Path) -> Index:
-    """Read an index that was built before. Raises UserError when it is missing, damaged, cut off or not one."""
+    """Read a set's index. Raises UserError if a file of it is missing, damaged, truncated or malformed."""
     folder = Path(folder)
-    source_text, text = (read_text(folder / name, "index") for name in ("source.json", "index.csv"))
+    source_text = read_text(folder / "source.json", "index")
+    content, digest = read_digested(folder / "index.csv", "index")
     classes = _read_classes(folder)
     try:
         source = json.loads(source_text)
-        rows = list(csv.reader(io.StringIO(text, newline="")))
+        rows = list(csv.reader(io.StringIO(content.decode(), newline="")))
         if tuple(rows[0]) != INDEX_COLUMNS:
             raise ValueError(f"index.csv has the columns {','.join(rows[0])}, not {','.join(INDEX_COLUMNS)}")
         records = tuple(
@@ -193,7 +189,7 @@ def read_index(folder: Path) -> Index:
         )
         if len(records) != source["images"]:
             raise ValueError(f"index.csv has {len(records)} rows, not the {source['images']} of source.json")
-        return Index(source["set"], records, classes, folder, Path(source["root"]))
+        return Index(source["set"], records, classes, folder, Path(source["root"]), digest)
     except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
         raise UserError(
             f"the index in {folder} cannot be read ({error}); delete it and run `dfeat index` again"
@@ -249,11 +245,11 @@ def _write(
         "source.json": json_bytes(described),
     }
     write_files({index.folder / name: content for name, content in contents.items()})
-    return index
+    return replace(index, digest=bytes_digest(contents["index.csv"]))
 
 
 def _coco_text(data: TrainData) -> str:
-    """The COCO file, a record a line; ids count up in the order of keys, from 1."""
+    """The COCO file with one record per line; ids count from 1 in the order of keys."""
     images: list[str] = []
     annotations: list[str] = []
     for image_id, key in enumerate(sorted(data.images), 1):
@@ -284,11 +280,13 @@ def _read_classes(path: Path) -> tuple[ClassInfo, ...]:
     try:
         return tuple(ClassInfo(str(entry["wnid"]), str(entry["name"])) for entry in json.loads(content))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{path} is no list of classes ({error}); delete it and index the training set again") from None
+        raise UserError(
+            f"{path} is not a list of classes ({error}); delete it and index the training set again"
+        ) from None
 
 
 def open_source(set_name: str, root: str, kind: str) -> Source:
-    """The files of a set. Raises UserError that says where they can be got, where there are none."""
+    """Open the files of a set. Raises UserError, with where to obtain them, if there are none."""
     try:
         if not root.strip():
             raise UserError("its root is empty; give the folder or archive that holds it")

@@ -1,4 +1,4 @@
-"""Label files of ImageNet val, in the forms that are about.
+"""Label files of ImageNet val, in the forms in circulation.
 
 What enters: a text file. What leaves: `Labels`, image key -> wnid. Forms: lines of file name and wnid (also
 Kaggle's LOC_val_solution.csv), lines of file name and class index, one wnid a line, one class index a line
@@ -127,7 +127,7 @@ def _from_meta(path: Path) -> dict[int, str]:
         return {int(entry["ILSVRC2012_ID"]): str(entry["WNID"]) for entry in synsets}
     except ImportError:
         raise UserError(f"reading {path} needs scipy: pip install scipy") from None
-    except Exception as error:  # a broken .mat makes scipy raise whatever it likes
+    except Exception as error:  # on a broken .mat scipy raises exceptions of any type
         raise UserError(f"{path} is not the devkit's meta.mat ({error}); copy it again") from None
 
 

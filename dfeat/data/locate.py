@@ -1,4 +1,4 @@
-"""Finds the file that an annotation's `file_name` means, whatever folders were nested around it.
+"""Find the file that an annotation's `file_name` means, whatever folders were nested around it.
 
 What enters: the names in a `Source`. What leaves: one of them for each `file_name`, or a row in `Problems`.
 """
@@ -39,7 +39,7 @@ class Locator:
         return {PurePosixPath(name).stem for name in self._by_name}
 
     def unused(self) -> int:
-        """How many images no record named."""
+        """The number of images that no record named."""
         return sum(len(names) for names in self._by_name.values()) - len(self._used)
 
     def knows(self, file_name: str) -> bool:
@@ -87,5 +87,5 @@ class Locator:
 
 
 def _composed(name: str) -> str:
-    """macOS stores accents decomposed; annotations have them composed."""
+    """`name` in Unicode NFC: macOS stores accents decomposed (NFD), annotations have them composed."""
     return unicodedata.normalize("NFC", name)

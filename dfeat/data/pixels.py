@@ -20,19 +20,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dfeat.data.index import index_digest, read_index
+from dfeat.data.index import read_index
 from dfeat.data.settings import PixelsStage
 from dfeat.errors import UserError
 from dfeat.progress import progress
 from dfeat.storage.atomic import reserve, staged
 from dfeat.storage.provenance import settings_text
-from dfeat.storage.records import recorded_digests
 from dfeat.storage.shards import SCHEMA, Shard, open_shard, read_shard
 
 RECIPE: Final = 2
 Pixels = NDArray[np.uint8]
 _METADATA, _METADATA_ROW = 1 << 16, 256
-"""Bytes of HDF5's own bookkeeping and of a row's key, shape and offset, at most."""
+"""Upper bounds, in bytes, of HDF5's own metadata and of a row's key, shape and offset."""
 
 
 def evaluation_crop(image: NDArray[Any], crop_pct: float, size: int) -> NDArray[Any]:
@@ -70,19 +69,20 @@ def resize(image: NDArray[Any], height: int, width: int, interpolation: str = "b
 
 
 def cache_index(index_folder: Path, settings: PixelsStage, out: Path) -> int:
-    """Decode every image of an index into the cache `out`; returns their number."""
+    """Decode every image of an index into the cache `out`; return the number of images."""
     index = read_index(index_folder)
     shapes = [resized_shape(r.height, r.width, settings.short_side) for r in index.records]
     images = (index.load(record) for record in index.records)
     keys = [record.key for record in index.records]
-    _write(out, keys, shapes, images, settings.model_dump(mode="json"), "", index_digest(index_folder))
+    _write(out, keys, shapes, images, settings.model_dump(mode="json"), "", index.digest)
     return len(index.records)
 
 
 def cache_inpainted(shards: list[Path], settings: PixelsStage, out: Path) -> int:
-    """Decode the images of inpaint shards into the cache `out`; returns their number.
+    """Decode the images of inpaint shards into the cache `out`; return the number of images.
 
-    Where the shards hold several copies of each image, so does the cache, and it says so. UserError where they disagree.
+    If the shards hold several copies of each image, so does the cache, and its settings record their number. Raises
+    UserError if the shards differ in it.
     """
     content = [read_shard(path, "inpaint") for path in shards]
     copies = [copies_in(shard) for shard in content]
@@ -120,11 +120,11 @@ def _write(
     total = int(sizes.sum())
 
     def verify(temporary: Path) -> None:
-        PixelCache(temporary, check=True)
+        PixelCache(temporary)  # it has no record yet, so its pixels are hashed
 
     new_file = partial(h5py.File, mode="w", libver=("v110", "v110"))
     with staged(out, verify=verify) as temporary, new_file(temporary) as file:
-        # on a full disk HDF5 fails late, and may close cleanly over missing bytes
+        # On a full disk HDF5 may fail only when it flushes, or close without an error over missing bytes.
         reserve(file.id.get_vfd_handle(), total + _METADATA + _METADATA_ROW * len(keys))
         file.create_dataset("key", data=np.array(keys, dtype=object), dtype=h5py.string_dtype("utf-8"))
         file.create_dataset("done", data=np.ones(len(keys), bool))
@@ -153,12 +153,13 @@ def _write(
 
 
 class PixelCache:
-    """Images of a cache by key, memory-mapped. Safe to hand to worker processes: each maps the file itself."""
+    """Images of a cache by key, memory-mapped. May be pickled for worker processes: each maps the file itself."""
 
-    def __init__(self, path: Path, *, check: bool = False, index: str | None = None) -> None:
-        """Open a cache. UserError if it is not whole, not what was written, or not of the index `index` (a digest).
+    def __init__(self, path: Path, *, index: str | None = None) -> None:
+        """Open a cache, hashing it once as `open_shard` does.
 
-        The file is compared with its digest record; `check`, or the lack of a record, compares the pixels' own digest.
+        Raises UserError if it is incomplete, not what was written, or made from another index than `index` (the
+        SHA-256 of an index.csv).
         """
         self.path = path
         with open_shard(path, "pixels", index=index) as file:
@@ -168,15 +169,10 @@ class PixelCache:
             self._length = file["pixels"].shape[0]
             self._at = file["pixels"].id.get_offset()
             settings = json.loads(file.attrs["settings"])
-            self.short_side, self.copies = int(settings["short_side"]), int(settings.get("copies", 1))
-            self.index = str(file.attrs.get("index", ""))
+            self.copies = int(settings.get("copies", 1))
             self.digest = str(file.attrs["sha256"])
         self.row_of = {key: row for row, key in enumerate(self.keys)}
         self._map: Any = None
-        if (check or not recorded_digests(path)) and hashlib.sha256(self._pixels()).hexdigest() != self.digest:
-            raise UserError(
-                f"{path} was damaged: its pixels do not match their digest; delete it and run `dfeat pixels`"
-            )
 
     def __getitem__(self, key: str) -> Pixels:
         """The image of that key, (H, W, 3) uint8, a read-only view of the file."""

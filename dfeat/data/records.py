@@ -1,7 +1,7 @@
 """The small types of the data step: classes, images, and the problems met on the way.
 
-What enters: nothing. What leaves: `ClassInfo`, `Record`, `Candidate`, and `Problems`, the list that becomes
-problems.csv. Nothing a user gave is dropped without a row there.
+What enters: nothing. What leaves: `ClassInfo`, `Record`, `Candidate`, and `Problems`, the rows of problems.csv.
+Every input that is dropped or changed has a row there.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Candidate:
-    """An image that has a class, before it was looked into."""
+    """An image whose class is known and whose file has not been opened yet."""
 
     key: str
     file: str
@@ -47,12 +47,12 @@ class Candidate:
 
 
 def part_key(key: str, category: int) -> str:
-    """The key of an image with one of its parts in mind, e.g. n02487347_1956~part3."""
+    """The key of one part of an image, e.g. n02487347_1956~part3."""
     return f"{key}{_PART}{category}"
 
 
 def part_of_key(key: str) -> tuple[str, int | None]:
-    """An image's key and the part category that it names, if any."""
+    """Split a key into the image's key and the part category, None if it has none."""
     image, found, category = key.rpartition(_PART)
     return (image, int(category)) if found and category.isdecimal() else (key, None)
 
@@ -65,17 +65,17 @@ class Problems:
     rows: list[tuple[str, str, str, str, str]] = field(default_factory=list)
 
     def add(self, record: Any, part: str, what: str, done: str) -> None:
-        """Note that `part` of `record` is `what`, and what was `done` about it."""
+        """Add a row: `what` is wrong with the field `part` of `record`, and what was `done` about it."""
         self.rows.append((self.set_name, text_of(record), part, text_of(what, 300), done))
 
     def csv(self) -> str:
         """The rows as CSV text, in an order that does not depend on how they were found."""
         return table_text(PROBLEM_COLUMNS, sorted(self.rows))
 
-    def summary(self, most: int = 3) -> str:
-        """The commonest problems, for an error message; empty where there are none."""
+    def summary(self) -> str:
+        """The three most frequent problems, for an error message; empty if there are none."""
         counts = Counter(f"{part}: {what}" for _, _, part, what, _ in self.rows)
-        return "; ".join(f"{what} ({count}x)" for what, count in counts.most_common(most))
+        return "; ".join(f"{what} ({count}x)" for what, count in counts.most_common(3))
 
 
 def table_text(columns: tuple[str, ...], rows: list[Any]) -> str:
@@ -88,7 +88,7 @@ def table_text(columns: tuple[str, ...], rows: list[Any]) -> str:
 
 
 def text_of(value: Any, most: int = 120) -> str:
-    """`value` as one short line of text that every file and terminal can hold."""
+    """`value` as one line of printable text of at most `most` characters."""
     if isinstance(value, str):
         text = value
     elif isinstance(value, int) and value.bit_length() > 512:

@@ -2,8 +2,8 @@
 
 What enters: the value of a COCO annotation's `segmentation`, of any shape, and the image's size. What leaves:
 a `Shape`, polygons of finite numbers in the image or compressed RLE of the image's size, covering at least a
-pixel. pycocotools 2.0.11 dies on NaN and huge coordinates, raises on short polygons, and accepts RLE of a
-wrong size without a word.
+pixel. pycocotools 2.0.11 crashes the process (a fault in C, no exception) on NaN and huge coordinates,
+raises on short polygons, and accepts RLE of a wrong size silently, so every check comes before it is called.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from dfeat.data.records import text_of
 
 MAX_ID: Final = 2**53
 TOLERANCE: Final = 1.0
-"""Pixels by which a polygon may leave the image unremarked: rounding. pycocotools cuts it off."""
+"""Pixels by which a polygon may leave the image without a fault: rounding, which pycocotools clips."""
 MAX_OUTLINE: Final = 1e6
-"""Pixels of the longest outline: pycocotools needs some 50 bytes for each."""
+"""Pixels of the longest outline that is accepted: pycocotools allocates some 50 bytes for each."""
 MAX_COORDINATE: Final = 1e7
 MAX_RUN: Final = 2**31
-"""Pixels of the longest run of an RLE; no image that is read has as many."""
+"""Pixels of the longest run of an RLE that is accepted; larger than any image that is read."""
 Points = NDArray[np.float64]
 Fault = tuple[str, str, str]
 """(field, what, done) of one record."""
@@ -53,7 +53,7 @@ class Shape:
 
 
 def whole_number(value: Any) -> int | None:
-    """`value` as an int where it is one (3, 3.0, "3"), otherwise None; booleans are not numbers here."""
+    """`value` as an int if it denotes one (3, 3.0, "3"), otherwise None; booleans are not numbers here."""
     if isinstance(value, bool):
         return None
     if isinstance(value, int):
@@ -73,7 +73,7 @@ def _int_or_none(text: str) -> int | None:
 
 
 def clean_segmentation(value: Any, width: int, height: int, faults: list[Fault]) -> Shape:
-    """Mend what can be mended, with a row in `faults`; raise Unusable where nothing is left."""
+    """Repair a segmentation, with a row in `faults` for each repair. Raises Unusable if nothing usable is left."""
     if isinstance(value, dict):
         return _rle_shape(value, width, height)
     if not isinstance(value, list):
@@ -142,7 +142,10 @@ def _numbers(values: list[Any], faults: list[Fault]) -> Points:
 
 
 def _covers_pixels(points: Points, width: int, height: int) -> bool:
-    """Whether any pixel is covered; rasterised only where the polygon is so thin that none might be."""
+    """Whether the polygon covers a pixel; rasterises it only if it may be too thin.
+
+    2 * area / perimeter is the width of a long thin shape; above 2 pixels it is taken to cover one.
+    """
     outline = float(np.hypot(*np.diff(points, axis=0, append=points[:1]).T).sum())
     if outline > 0 and 2 * _enclosed(points) / outline > 2:
         return True
@@ -154,6 +157,7 @@ def _covers_pixels(points: Points, width: int, height: int) -> bool:
 
 def _enclosed(points: Points) -> float:
     x, y = points[:, 0], points[:, 1]
+    # Shoelace formula: A = |sum_i (x_i y_(i+1) - y_i x_(i+1))| / 2
     return float(abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2)
 
 
@@ -192,6 +196,7 @@ def _rle_shape(value: dict[str, Any], width: int, height: int) -> Shape:
         raise _unusable(f"is RLE whose counts are {text_of(counts)}")
     if not runs or min(runs) < 0:
         raise _unusable("is RLE whose counts are no run lengths")
+    # The runs alternate outside and inside and cover the image: they must add up to its area.
     if sum(runs) != width * height:
         raise _unusable(f"is RLE whose counts add up to {text_of(sum(runs))}, not {width * height}")
     rle = coco_mask.frPyObjects({"size": [height, width], "counts": runs}, height, width)
@@ -213,11 +218,14 @@ def decode_counts(text: bytes) -> NDArray[np.int64] | None:
         return None
     last = np.flatnonzero(groups & 32 == 0)
     first = np.concatenate([[0], last[:-1] + 1])
+    # x = sum_j (group_j & 31) << 5 j, j the place of the group within its number
     shift = 5 * (np.arange(len(groups)) - np.repeat(first, last - first + 1))
     if shift.max() > 30:
         return None
     runs = np.add.reduceat((groups & 31) << shift, first)
+    # two's complement: bit 16 of the last group is the sign
     runs -= np.where(groups[last] & 16, 32 << shift[last], 0)
+    # r_i = x_i + r_(i-2) from i = 3 on: r_1, r_3, ... and r_2, r_4, ... are running sums
     runs[1::2] = runs[1::2].cumsum()
     runs[2::2] = runs[2::2].cumsum()
     return None if np.abs(runs).max() > MAX_RUN else runs

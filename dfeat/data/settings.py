@@ -131,7 +131,7 @@ _DEFAULT: Final = DataSettings()
 
 
 class PixelsStage(Section):
-    """What `dfeat pixels` is given."""
+    """The settings `dfeat pixels` depends on."""
 
     short_side: ShortSide = _DEFAULT.short_side
     interpolation: Interpolation = _DEFAULT.interpolation

@@ -1,8 +1,8 @@
 """Where a set's files come from: a folder, a .zip or a .tar, read in place and never unpacked.
 
 What enters: the root a user configured. What leaves: names (relative, '/' between parts, sorted) and bytes.
-Links that lead out of the root, absolute names and names with '..' are never followed; they stand in
-`Source.refused`. Junk that macOS leaves (`__MACOSX`, `._*`, `.DS_Store`) is not listed, nor are our own digest records.
+Links that lead out of the root, absolute names and names with '..' are never followed; `Source.refused` lists them.
+The metadata files of macOS (`__MACOSX`, `._*`, `.DS_Store`) and digest records are not listed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Source:
         return {**self.__dict__, "_zip": None}
 
     def names(self) -> list[str]:
-        """All files, sorted. Looks once; what was left out and why is in `refused` afterwards."""
+        """The names of all files, sorted; listed on the first call, which also fills `refused`."""
         if self._names is None:
             listing = {"folder": self._walk, "zip": self._list_zip, "tar": self._list_tar}[self.kind]
             found = {name for name in listing() if not _junk(name)}
@@ -50,7 +50,7 @@ class Source:
         return self._names
 
     def read(self, name: str) -> bytes:
-        """The bytes of one file. Raises UserError, naming it, when it is gone, unreadable or too large."""
+        """The bytes of one file. Raises UserError if it is missing, unreadable, too large or outside the root."""
         if not safe_inside(str(self.root), name):
             raise UserError(f"{name} leads out of {self.root}; it is not read")
         try:

@@ -28,7 +28,7 @@ def draw(class_index: int, rng: np.random.Generator) -> Drawing:
     """Draw one object of the class on a textured background, in a random pose, scale and place."""
     super_index, within = CLASSES[class_index]
     category = SUPER_CATEGORIES[super_index]
-    pose = _random_pose(category.name, rng)
+    pose = _random_pose(rng)
     dresses = {part: shown_dress(category, part, within, rng) for part in category.dresses}
     canvas = background(rng)
     parts: list[tuple[int, Points]] = []
@@ -36,7 +36,7 @@ def draw(class_index: int, rng: np.random.Generator) -> Drawing:
         polygon = pose.to_pixels(shape)
         fill(canvas, polygon, _paint(dresses[part], pose, shape) * shade)
         parts.append((part, polygon))
-    _add_eye(canvas, category.name, pose, parts)
+    _add_eye(canvas, category.name, pose)
     coarse = averaged(canvas)
     light = rng.uniform(0.88, 1.08)
     return Drawing(np.clip(coarse * light + rng.normal(0, 1.5, coarse.shape), 0, 255).astype(np.uint8), parts)
@@ -60,7 +60,7 @@ class _Pose:
         return uv[..., 0], uv[..., 1]
 
 
-def _random_pose(name: str, rng: np.random.Generator) -> _Pose:
+def _random_pose(rng: np.random.Generator) -> _Pose:
     angle = np.deg2rad(rng.uniform(-14, 14))
     size = SIZE * rng.uniform(0.40, 0.49)
     flip = -1.0 if rng.random() < 0.5 else 1.0
@@ -93,7 +93,7 @@ def _paint(dress: Dress, pose: _Pose, shape: Points) -> NDArray[np.float64]:
     return np.where(mix[..., None], accent, base)
 
 
-def _add_eye(canvas: NDArray[np.float64], name: str, pose: _Pose, parts: list[tuple[int, Points]]) -> None:
+def _add_eye(canvas: NDArray[np.float64], name: str, pose: _Pose) -> None:
     """A dark dot where the eye is: it belongs to the head, and is no part of its own."""
     if name in EYES:
         fill(canvas, pose.to_pixels(ellipse(*EYES[name], 0.05, 0.05)), np.array([20.0, 18.0, 22.0]))

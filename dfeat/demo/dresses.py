@@ -1,9 +1,9 @@
-"""How the parts of drawn objects are dressed: what tells the classes apart.
+"""The colours and patterns ("dress") of the parts of drawn objects, which distinguish the classes.
 
 What enters: a class, one of its parts and a random generator. What leaves: the part's `Dress`. Four classes share one
 super-category and its shape. A class is two bits (a, b); of the parts of an object one shows a, one shows b, one shows
 a xor b, and one has a dress of its own for each class. So no single two-way part names the class, and hiding any half
-of the parts leaves enough of them to name it. Dresses are blurred by noise, as nature's are.
+of the parts leaves enough of them to name it. Noise mixes the dresses, as in nature.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The networks of the built-in latent diffusion model, and how they are saved.
 
-What enters: nothing, or the words that the tokenizer is to know. What leaves: untrained parts of a Stable Diffusion in
+What enters: nothing, or the words of the tokenizer's vocabulary. What leaves: untrained parts of a Stable Diffusion in
 small, and, of trained ones, a folder in the diffusers layout with fp16 safetensors.
 """
 
@@ -83,7 +83,7 @@ def build_text_encoder(vocabulary: int) -> Any:
 
 
 def build_tokenizer(words: list[str]) -> Any:
-    """A CLIP tokenizer whose known words are one token each; any other text falls apart into characters."""
+    """A CLIP tokenizer with one token for each of `words`; any other text is split into characters."""
     from transformers import CLIPTokenizer
 
     vocabulary = ["<|startoftext|>", "<|endoftext|>"]
@@ -128,7 +128,7 @@ def save_pipeline(vae: Any, unet: Any, text_encoder: Any, tokenizer: Any, out: P
 
 
 def save(model: Any, out: Path) -> None:
-    """Write a model in the diffusers layout; its files take their names when all are on disk."""
+    """Write a model in the diffusers layout, all files or none."""
     with tempfile.TemporaryDirectory() as name, bars_of_libraries():
         folder = Path(name)
         model.save_pretrained(folder, safe_serialization=True)

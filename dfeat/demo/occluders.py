@@ -14,17 +14,16 @@ from dfeat.demo.shapes import ellipse, limb
 _OCCLUDER_COLOURS = ((70, 112, 52), (104, 80, 60), (150, 150, 154), (176, 140, 92), (90, 60, 110), (60, 90, 120))
 
 
-def draw_occluder(
-    image: NDArray[np.uint8],
-    object_mask: NDArray[np.bool_],
-    rng: np.random.Generator,
-    low: float = 0.15,
-    high: float = 0.30,
-) -> NDArray[np.uint8]:
-    """Put something in front of the object that hides between `low` and `high` of its area.
+LEAST, MOST = 0.15, 0.30
+"""Share of the object's area that an occluder hides."""
 
-    Occluders are leaves, posts, a fence or a box, with a texture of their own. Tries until the share fits;
-    each try grows or shrinks the occluder, so it ends after few.
+
+def draw_occluder(
+    image: NDArray[np.uint8], object_mask: NDArray[np.bool_], rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Draw leaves, posts, a fence or a box in front of the object, hiding LEAST to MOST of its area.
+
+    Each attempt enlarges or shrinks the occluder until its share fits, which takes a few attempts.
     """
     kinds = (_leaves, _posts, _fence, _box)
     kind = kinds[rng.integers(len(kinds))]
@@ -35,9 +34,9 @@ def draw_occluder(
         shapes = kind(float(columns[centre]), float(rows[centre]), scale, rng)
         covered = polygon_mask(shapes, SIZE)
         share = (covered & object_mask).sum() / object_mask.sum()
-        if low <= share <= high:
+        if LEAST <= share <= MOST:
             break
-        scale = float(np.clip(scale * (1.06 if share < low else 0.94), 0.3, 4.0))
+        scale = float(np.clip(scale * (1.06 if share < LEAST else 0.94), 0.3, 4.0))
         if attempt % 25 == 24:
             kind, scale = kinds[rng.integers(len(kinds))], 1.0
     else:

@@ -2,7 +2,7 @@
 
 What enters: a seed and sizes. What leaves, under one root: `PartImageNet/` (images by wnid and COCO part
 annotations, as the original release), `imagenet/val/` (folders by wnid), `dfeat/` (folders by wnid, objects
-behind real occluders), and last `drawn.json`, which says that all is there. The same seed gives the same bytes.
+behind drawn occluders), and `drawn.json`, written last to mark the sets as complete. The same seed gives the same bytes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from PIL import Image
 
 from dfeat.demo.canvas import SIZE, polygon_mask
 from dfeat.demo.drawing import Drawing, draw
-from dfeat.demo.dresses import SUPER_CATEGORIES, WNIDS
+from dfeat.demo.dresses import WNIDS
 from dfeat.demo.occluders import draw_occluder
 from dfeat.randomness import rng_for
 from dfeat.storage.atomic import write_bytes, write_json, write_text
@@ -53,7 +53,7 @@ PART_NAMES: Final = {
 def write_demo_data(
     root: Path, *, seed: int = 0, train: int = 60, val: int = 40, real: int = 15, parts: int = 0
 ) -> None:
-    """Write the sets, with so many images a class, under `root`; `parts` is of images on which nothing is trained."""
+    """Write the sets under `root`, with the given numbers of images per class; `parts` images are held out of training."""
     _write_parts(root / "PartImageNet", "train", seed, train)
     if parts:
         _write_parts(root / "PartImageNet_held_out", "test", seed, parts)
@@ -127,8 +127,3 @@ def _jpeg(image: NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=95, subsampling=0)
     return buffer.getvalue()
-
-
-def class_supercategory(class_index: int) -> str:
-    """The super-category of a class, as PartImageNet names it."""
-    return SUPER_CATEGORIES[class_index // 4].name

@@ -1,9 +1,9 @@
 """Which devices a job computes on, and with how many threads.
 
-Snakemake's `gpu` resource limits how many GPU jobs run, and tells none of them which device is its own. So each takes
-its devices here before CUDA starts. Environment, all optional: `DFEAT_LEASES` is the folder of the locks (default
-/tmp/dfeat-devices), `DFEAT_SLOTS` the number of jobs that may share a device (default 1), `DFEAT_DEVICES` a list of
-names that stand for this machine's devices, to try a workflow where there are none: its jobs compute on the CPU.
+Snakemake's `gpu` resource limits how many GPU jobs run at once but does not assign devices to them. So each job leases
+its devices here before CUDA starts. Optional environment variables: `DFEAT_LEASES`, the folder of the locks (default
+/tmp/dfeat-devices); `DFEAT_SLOTS`, the number of jobs that may share a device (default 1); `DFEAT_DEVICES`, a list of
+names that replaces this machine's devices, to try a workflow on a machine without GPUs (its jobs run on the CPU).
 """
 
 from __future__ import annotations
@@ -23,12 +23,19 @@ __all__ = ["compute_on", "jobs_at_once", "machine_devices", "occupancy", "pick_d
 
 
 def compute_on(gpus: int, threads: int, job: str) -> torch.device:
-    """Take the devices of a job, fix torch's threads, and say where it computes. Call it before CUDA starts.
+    """Lease the devices of a job, fix torch's number of threads, and log where the job computes.
 
-    What the devices consume from here on is said when the process ends, where they tell (`devices.energy`).
+    Call it before CUDA starts. The energy that the devices consume from here on is logged when the process ends, if
+    they count it (`devices.energy`). A process that a leaseholder started (LOCAL_RANK is set) leases nothing and uses
+    the device of its rank among its parent's.
 
-    With `gpus` 0, or where there is no device, that is the CPU. A process that a leaseholder started to compute beside
-    others (LOCAL_RANK says which it is) takes nothing: one of its parent's devices is its own.
+    Args:
+        gpus: Devices to lease; 0 for the CPU.
+        threads: Threads of torch on the CPU.
+        job: The job's name, shown to jobs that wait for its devices.
+
+    Returns:
+        The first leased device, or the CPU if `gpus` is 0 or the machine has no device.
     """
     import torch
 
@@ -51,14 +58,14 @@ def compute_on(gpus: int, threads: int, job: str) -> torch.device:
 
 
 def pick_device() -> torch.device:
-    """The first CUDA device this process may use, or the CPU where there is none."""
+    """The first CUDA device this process may use, or the CPU if there is none."""
     import torch
 
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def set_threads(threads: int) -> None:
-    """Fix torch's threads: sums depend on how they are split, so results must not depend on the machine."""
+    """Fix torch's number of threads: it decides how sums are split, hence how they round, on every machine alike."""
     import torch
 
     torch.set_num_threads(threads)

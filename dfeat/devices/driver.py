@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 PRETENDED: Final = "pretended"
-"""What devices of DFEAT_DEVICES are called."""
+"""`Device.name` of the devices that DFEAT_DEVICES lists."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Device:
 
 
 def machine_devices() -> list[Device]:
-    """The devices of this machine in the driver's order, from the driver's own tool; CUDA is not started."""
+    """The devices of this machine in the driver's order, from `nvidia-smi -L`, which does not start CUDA."""
     pretended = os.environ.get("DFEAT_DEVICES")
     if pretended is not None:
         return [Device(name, PRETENDED) for name in re.split(r"[,\s]+", pretended) if name]
@@ -34,7 +34,7 @@ def machine_devices() -> list[Device]:
 
 
 def parse_driver_list(text: str) -> list[Device]:
-    """The devices that `nvidia-smi -L` names; of a GPU that is split into MIG instances, these alone."""
+    """The devices that `nvidia-smi -L` lists; a GPU that is split into MIG instances is replaced by them."""
     devices: list[Device] = []
     split: set[str] = set()
     whole = ""
@@ -51,9 +51,9 @@ def parse_driver_list(text: str) -> list[Device]:
 
 
 def visible_devices(environment: Mapping[str, str] = os.environ) -> list[Device]:
-    """The devices that CUDA_VISIBLE_DEVICES leaves of this machine's: numbers in the driver's order, or UUIDs.
+    """The devices of this machine that CUDA_VISIBLE_DEVICES allows: numbers in the driver's order, or UUIDs.
 
-    As in CUDA, a UUID may be cut short, and the list ends at the first entry that names no device.
+    As in CUDA, a UUID may be abbreviated, and the list ends at the first entry that matches no device.
     """
     devices = machine_devices()
     wanted = environment.get("CUDA_VISIBLE_DEVICES")

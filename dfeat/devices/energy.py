@@ -1,9 +1,9 @@
-"""What a job's devices consume, as the driver counts it.
+"""The energy a job's devices consume, as the driver counts it.
 
-What enters: the devices a job holds, when it takes them. What leaves, when its process ends by itself: the line
-`energy: X J` in its log, which `evaluation.efficiency` reads. Source: NVML's nvmlDeviceGetTotalEnergyConsumption,
-millijoules of a whole device since the driver was loaded, on Volta and later. It counts for everybody who computes
-there and tells nothing of a part of a device; where the number would not be the job's own, there is no line.
+What enters: the devices a job holds, when it leases them. What leaves, when its process ends by itself: the line
+`energy: X J` in its log, which `report.tables.efficiency` reads. Source: NVML's nvmlDeviceGetTotalEnergyConsumption,
+the millijoules a whole device consumed since the driver was loaded, on Volta and later. The counter covers all jobs on
+a device and has no value for a MIG instance; where it would not be the job's own, no line is written.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dfeat.progress import say
 
 
 def meter(devices: Sequence[Device]) -> None:
-    """Have this process say when it ends what the devices consumed from now on; nothing where that cannot be known."""
+    """Log at exit the energy the devices consumed from now on; do nothing where that cannot be measured."""
     own = not shared() and all(device.name != PRETENDED for device in devices)
     before = counters(devices) if own else []
     if before:
@@ -27,9 +27,9 @@ def meter(devices: Sequence[Device]) -> None:
 
 
 def counters(devices: Sequence[Device]) -> list[int]:
-    """The energy counter of each device in millijoules; an empty list unless NVML tells that of all of them.
+    """The energy counter of each device in millijoules; an empty list unless NVML has one for all of them.
 
-    NVML stays loaded until the process ends: a driver that nobody uses may be unloaded, and its counters with it.
+    NVML stays initialised until the process ends: an idle driver may be unloaded, which resets its counters.
     """
     try:
         import pynvml as nvml
@@ -47,17 +47,17 @@ def counters(devices: Sequence[Device]) -> list[int]:
 
 def _tell(devices: Sequence[Device], before: Sequence[int]) -> None:
     spent = [end - start for start, end in zip(before, counters(devices), strict=False)]
-    # A counter that stands still is one that does not count; one that went back began anew with its driver.
+    # A counter that did not advance is not supported; one that went back was reset with its driver.
     if len(spent) == len(before) and min(spent) > 0:
         with contextlib.suppress(OSError):  # the log may lie on a full disk
             say(f"energy: {sum(spent) / 1000:.3f} J of {', '.join(device.uuid for device in devices)}")
 
 
 def _handles(nvml: Any, devices: Sequence[Device]) -> list[Any]:
-    """NVML's handles of the devices, an empty list where it is not certain which they are.
+    """NVML's handles of the devices; an empty list if it is not certain which they are.
 
-    A scheduler may assign numbers. They follow CUDA's order, which need not be NVML's, so they are understood only
-    where the job sees no other devices than its own.
+    A scheduler may assign devices by number, in CUDA's order, which need not be NVML's. So numbers are accepted only
+    if the job sees no devices but its own.
     """
     if all(device.uuid.startswith("GPU-") for device in devices):
         return [nvml.nvmlDeviceGetHandleByUUID(device.uuid) for device in devices]

@@ -1,7 +1,8 @@
 """Leases of this machine's GPUs: an advisory lock (flock) for each device and slot, in a folder of the machine.
 
-A lock is keyed by the device's UUID. Its descriptor stays open as long as the process lives, so the kernel gives the
-device back however the process ends. Where a scheduler assigned the devices, they are taken as they are.
+A lock file is named by the device's UUID, which unlike its number is the same for every process, whatever
+CUDA_VISIBLE_DEVICES says. Its descriptor stays open as long as the process lives, so the kernel releases the lock however
+the process ends. Devices that a scheduler assigned are taken as they are, without a lock.
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ SCHEDULERS: Final = {
 }
 """A variable that a scheduler sets in its jobs, and the scheduler."""
 PARTS: Final = ("SLURM_SHARDS_ON_NODE", "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE")
-"""What SLURM sets in a job that it assigned a part of a device: a shard, or a share of MPS."""
+"""Variables that SLURM sets in a job to which it assigned a part of a device: a shard, or a share of MPS."""
 
 _held: dict[Path, int] = {}
-"""Locks of this process and their descriptors, which stay open until it ends."""
+"""Locks this process holds and their descriptors, which stay open until it ends."""
 _taken: list[Device] = []
 
 
@@ -55,10 +56,19 @@ class Holder:
 
 
 def lease(count: int, job: str) -> list[Device]:
-    """Take `count` devices for the life of this process, all or none; waits, and says so, while others hold them.
+    """Lease `count` devices for the life of this process, all or none; wait, and log it, while others hold them.
 
-    `job` says to those who wait what holds the devices. From here on CUDA sees these devices only. Returns them;
-    an empty list where there is none at all. Raises UserError where there are some, but fewer than `count`.
+    Sets CUDA_VISIBLE_DEVICES to them.
+
+    Args:
+        count: Devices to lease.
+        job: Recorded in the locks, and shown to the jobs that wait for them.
+
+    Returns:
+        The devices; an empty list if the machine has none.
+
+    Raises:
+        UserError: The machine has devices, but fewer than `count`.
     """
     if _taken:
         return list(_taken)
@@ -76,7 +86,7 @@ def lease(count: int, job: str) -> list[Device]:
 
 
 def occupancy() -> list[tuple[Device, int, str | None]]:
-    """Every device of this machine, its slots, and who holds them; None where a slot is free."""
+    """(device, slot, holder) of every slot of this machine; the holder of a free slot is None."""
     held = []
     for device in machine_devices():
         for slot in range(_slots()):
@@ -86,17 +96,17 @@ def occupancy() -> list[tuple[Device, int, str | None]]:
 
 
 def jobs_at_once() -> int:
-    """How many GPU jobs this machine takes at once: its devices times their slots, or its cores where it has none."""
+    """How many GPU jobs this machine runs at once: its devices times their slots, or its cores if it has no device."""
     return len(visible_devices()) * _slots() or os.cpu_count() or 1
 
 
 def shared() -> bool:
-    """Whether other jobs may compute on this job's devices as well, by slots or by the scheduler's leave."""
+    """Whether other jobs may use this job's devices at the same time, by slots or as the scheduler assigned them."""
     return _slots() > 1 or any(variable in os.environ for variable in PARTS)
 
 
 def _assigned(count: int) -> list[Device] | None:
-    """The devices that a scheduler assigned to this job, where they are as many as it takes."""
+    """The devices that a scheduler assigned to this job; None if it assigned none, or more than `count`."""
     scheduler = next((name for variable, name in SCHEDULERS.items() if variable in os.environ), None)
     entries = [word.strip() for word in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if word.strip()]
     if scheduler is None or not entries or len(entries) > count:
@@ -109,10 +119,10 @@ def _assigned(count: int) -> list[Device] | None:
 
 
 def _wait_for(count: int, devices: Sequence[Device], job: str) -> list[Device]:
-    """Take `count` of the devices, waiting for as long as it needs.
+    """Lease `count` of the devices, waiting as long as necessary.
 
-    An attempt is made under the lock `turn`. A job that wants one device gives the turn back after each attempt; a
-    job that wants several keeps it until it has them, so that those which want one do not starve it.
+    Each attempt is made under the lock `turn`. A job that needs one device releases it after each attempt; a job that
+    needs several keeps it until it has them all, so that jobs that need one cannot starve it.
     """
     said, started, pause = "", time.monotonic(), 0.1
     locks = [(device, _lock_of(device, slot)) for slot in range(_slots()) for device in devices]
@@ -135,7 +145,7 @@ def _wait_for(count: int, devices: Sequence[Device], job: str) -> list[Device]:
 
 
 def _attempt(count: int, locks: Sequence[tuple[Device, Path]], job: str) -> list[Device]:
-    """`count` different devices, or none: what was got is given back where it is not enough."""
+    """Try once to lock `count` different devices; if there are fewer, release them and return an empty list."""
     taken: dict[Device, Path] = {}
     for device, lock in locks:
         if len(taken) < count and device not in taken and _hold(lock, job):
@@ -147,7 +157,7 @@ def _attempt(count: int, locks: Sequence[tuple[Device, Path]], job: str) -> list
 
 
 def _hold(lock: Path, job: str) -> bool:
-    """Take a lock for the life of this process; False where another has it."""
+    """Take a lock for the life of this process; return False if another process holds it."""
     descriptor = _open(lock)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -188,17 +198,18 @@ def _busy(lock: Path) -> bool:
 
 
 def _holder(lock: Path) -> str:
-    """Who wrote itself into the lock."""
+    """The holder that is recorded in the lock, as text."""
     try:
         return str(Holder(**json.loads(lock.read_text())))
     except (OSError, ValueError, TypeError):
-        return "a process that has just taken it"
+        return "a process that has just started"
 
 
 def _open(lock: Path) -> int:
-    """The lock's file, which every user of this machine may open.
+    """Open a lock file, which every user of this machine may open.
 
-    In a folder that all may write to, the kernel refuses O_CREAT on another user's file: hence first without it.
+    In a sticky folder that all may write to, the kernel rejects O_CREAT on another user's file (fs.protected_regular),
+    so it is opened without O_CREAT first.
     """
     refused: OSError | None = None
     for create in (0, os.O_CREAT, 0):
@@ -218,7 +229,7 @@ def _lock_of(device: Device, slot: int) -> Path:
 
 
 def _folder() -> Path:
-    """Where this machine's locks are. Not in TMPDIR, which a scheduler sets for each job."""
+    """The folder of this machine's locks; not in TMPDIR, which schedulers set for each job."""
     folder = Path(os.environ.get("DFEAT_LEASES") or "/tmp/dfeat-devices")
     if not folder.is_dir():
         try:

@@ -225,10 +225,8 @@ def _pooled(block: torch.Tensor, pool: int) -> torch.Tensor:
 
 def extract_features(latents_file: Path, settings: FeaturesStage, out: Path, device: torch.device) -> Done:
     """Features of every row of a latents shard, written to `out`."""
-    latents = read_shard(latents_file, "latents")
     model = load_model(settings.model, "features", device)
-    if latents.model != model.digest:
-        raise UserError(f"{latents_file} was encoded with another model; make it again with `dfeat latents`")
+    latents = read_shard(latents_file, "latents", model=model.digest)
     compile_model(model, settings.compile)
     scaling_factor = vae_scaling_factor(settings.model)
     extractor = FeatureExtractor(

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dfeat.data.classes import lemmas
-from dfeat.data.index import ClassInfo, Record, index_digest, read_index
+from dfeat.data.index import ClassInfo, Record, read_index
 from dfeat.data.pixels import resize
 from dfeat.diffusion.canvas import Canvas, Copy, copies_of
 from dfeat.diffusion.crops import Square, around, sides
@@ -224,8 +224,8 @@ def inpaint_shard(
 
     A row is an image, or with `settings.inpaint.copies` K > 1 one of its copies, `view_key(key, 0)` to K - 1.
     """
-    index, digest = read_index(index_folder), index_digest(index_folder)
-    parts = read_parts(parts_file, index=digest)
+    index = read_index(index_folder)
+    parts = read_parts(parts_file, index=index.digest)
     records = part_of([record for record in index.records if record.key in parts.rows], shard)
     inpainter = Inpainter(load_model(settings.model, "inpaint", device, settings.resolution), settings.inpaint)
     copies = [copy for record in records for copy in copies_of(record, settings.inpaint)]
@@ -255,7 +255,8 @@ def inpaint_shard(
     keys = [copy.key for copy in copies]
     extras = {"seed": np.array([copy.seed for copy in copies], np.int64)}
     model, payload = inpainter.model, [encoded[key] for key in keys]
-    write_shard(out, Shard("inpaint", RECIPE, settings, model.digest, keys, payload, extras, model.digests, digest))
+    rows = Shard("inpaint", RECIPE, settings, model.digest, keys, payload, extras, model.digests, index.digest)
+    write_shard(out, rows)
     return done
 
 

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from dfeat.data.crops import Crop, random_crop, view_key
-from dfeat.data.index import Index, Record, index_digest, read_index
+from dfeat.data.index import Index, Record, read_index
 from dfeat.data.pixels import evaluation_crop, resize
 from dfeat.diffusion.fitting import Fitting
 from dfeat.diffusion.models import compile_model, load_model
@@ -53,8 +53,8 @@ def encode_view(
     The view "parts" needs `parts_file` and has a row only for images that have parts. With `settings.views` K > 1 a
     training image has K rows, `view_key(key, 0)` to K - 1: random crops whose `box` and `flip` stand beside them.
     """
-    index, digest = read_index(index_folder), index_digest(index_folder)
-    parts = read_parts(parts_file, index=digest) if parts_file and view == "parts" else None
+    index = read_index(index_folder)
+    parts = read_parts(parts_file, index=index.digest) if parts_file and view == "parts" else None
     rows = _rows_of(part_of(_records_of(index, view, parts), shard), view, settings)
     model = load_model(settings.model, "latents", device, settings.resolution)
     compile_model(model, settings.compile)
@@ -74,7 +74,9 @@ def encode_view(
     described = settings.model_dump(mode="json") | {"view": view}
     keys = [row.key for row in rows]
     crops = _crops_of(rows)
-    write_shard(out, Shard("latents", RECIPE, described, model.digest, keys, payload, crops, model.digests, digest))
+    write_shard(
+        out, Shard("latents", RECIPE, described, model.digest, keys, payload, crops, model.digests, index.digest)
+    )
     return done
 
 

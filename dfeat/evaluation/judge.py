@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from dfeat.data.crops import view_keys
-from dfeat.data.index import Record, index_digest, read_index
+from dfeat.data.index import Record, read_index
 from dfeat.data.pixels import PixelCache, evaluation_crop
 from dfeat.data.records import table_text
 from dfeat.errors import UserError
@@ -32,8 +32,7 @@ from dfeat.occlusion.paint import black_out
 from dfeat.occlusion.parts import read_parts
 from dfeat.storage.atomic import write_files
 from dfeat.storage.origin import origin_bytes
-from dfeat.storage.provenance import bytes_digest, file_digest
-from dfeat.storage.records import read_text, refusal
+from dfeat.storage.records import refusal
 from dfeat.training.settings import Backbone
 
 VIEWS: Final = ("original", "blackout", "inpainted")
@@ -53,9 +52,9 @@ def judge(
     """Write the verdicts on all inpainted images, a .csv, and what they are of; returns how many were accepted."""
     if out.suffix != ".csv":
         raise UserError(f"{out}: verdicts are a table; give --out a name that ends in .csv")
-    index, digest = read_index(index_folder), index_digest(index_folder)
-    parts = read_parts(parts_file, index=digest)
-    originals, filled = PixelCache(pixels, index=digest), PixelCache(inpainted, index=digest)
+    index = read_index(index_folder)
+    parts = read_parts(parts_file, index=index.digest)
+    originals, filled = PixelCache(pixels, index=index.digest), PixelCache(inpainted, index=index.digest)
     loaded = [TrainedModel(folder, device) for folder in models]
     if any(model.run["features"] is not None for model in loaded):
         raise UserError(
@@ -81,8 +80,8 @@ def judge(
     said = {
         "models": [said_of_model(model.run) for model in loaded],
         "recipe": RECIPE,
-        "index": digest,
-        "parts": file_digest(parts_file),
+        "index": index.digest,
+        "parts": parts.digest,
         "inpainted": filled.digest,
         "settings": settings.model_dump(mode="json"),
     }
@@ -114,8 +113,8 @@ def _right_answers(
 
 def read_verdicts(path: Path, backbone: Backbone) -> list[dict[str, str]]:
     """The rows of verdicts.csv; UserError where it is missing or none, or where models of another backbone judged."""
-    origin, text = read_verdicts_origin(path), read_text(path, "judge")
-    origin.check(path, bytes_digest(text.encode()))
+    origin = read_verdicts_origin(path)
+    text = origin.read_text(path)
     for model in origin.said["models"]:
         check_backbone(origin, model["backbone"], backbone)
     rows = list(csv.DictReader(io.StringIO(text, newline="")))

@@ -7,8 +7,6 @@ each level. What leaves: `<set>@<level>.csv`, columns key,label,top1..top5,p1, f
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,8 +17,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dfeat.data.index import Record, index_digest, read_index
+from dfeat.data.index import Index, Record, read_index
 from dfeat.data.pixels import PixelCache, evaluation_crop
+from dfeat.data.records import table_text
 from dfeat.errors import UserError
 from dfeat.evaluation.origins import PREDICTIONS, said_of_model
 from dfeat.evaluation.pretrained import PretrainedModel
@@ -31,8 +30,7 @@ from dfeat.progress import progress
 from dfeat.section import parse
 from dfeat.storage.atomic import write_files
 from dfeat.storage.origin import origin_bytes
-from dfeat.storage.provenance import bytes_digest
-from dfeat.storage.records import read_bytes, read_json, refusal
+from dfeat.storage.records import read_digested, read_json, refusal
 from dfeat.storage.shards import Rows, read_rows
 from dfeat.training.network import Classifier, normalised
 from dfeat.training.settings import TrainStage
@@ -50,8 +48,8 @@ class TrainedModel:
         from safetensors.torch import load
 
         self.run = read_json(folder / "run.json", "train")
-        weights = read_bytes(folder / "model.safetensors", "train")
-        if not isinstance(self.run, dict) or self.run.get("model") != bytes_digest(weights):
+        weights, digest = read_digested(folder / "model.safetensors", "train")
+        if not isinstance(self.run, dict) or self.run.get("model") != digest:
             raise refusal(folder / "model.safetensors", "it is not the model that run.json beside it tells of", "train")
         try:
             state = load(weights)
@@ -101,53 +99,55 @@ def evaluate(
     `data` holds SET/index.csv and SET/pixels.h5; `features` maps SET@LEVEL to its features shards, and is empty
     for models without fusion.
     """
-    _need_sets(stage)
-    return evaluate_model(TrainedModel(model_folder, device), data, features, stage, out)
+    indexes = _read_indexes(data, stage)
+    return evaluate_model(TrainedModel(model_folder, device), indexes, features, stage, out)
 
 
 def evaluate_pretrained(data: Path, stage: PretrainedStage, out: Path, device: torch.device) -> list[Path]:
     """The same of a backbone before fine-tuning; the classes are those that the sets were indexed with."""
-    _need_sets(stage)
-    classes = read_index(data / next(iter(stage.levels))).classes
+    indexes = _read_indexes(data, stage)
+    classes = next(iter(indexes.values())).classes
     model = PretrainedModel(stage.backbone, classes, stage.image_size, device)
-    return evaluate_model(model, data, {}, stage, out)
+    return evaluate_model(model, indexes, {}, stage, out)
 
 
-def _need_sets(stage: EvaluateStage) -> None:
+def _read_indexes(data: Path, stage: EvaluateStage) -> dict[str, Index]:
+    """The index of each set in the settings, by name, each read once. UserError if the settings name no set."""
     if not stage.levels:
         raise UserError(
             "the settings' `levels` name no set; give each set its levels of occlusion, e.g. {'dfeat': [0]}"
         )
+    return {set_name: read_index(data / set_name) for set_name in stage.levels}
 
 
 def evaluate_model(
-    model: Model, data: Path, features: dict[str, list[Path]], stage: EvaluateStage, out: Path
+    model: Model, indexes: dict[str, Index], features: dict[str, list[Path]], stage: EvaluateStage, out: Path
 ) -> list[Path]:
     """Write the predictions of a loaded model on all sets and levels of the settings; returns their files.
 
     `predictions.json` beside them tells of these files and no others: what an earlier evaluation left is not used.
     """
     contents: dict[Path, bytes] = {}
-    indexes: dict[str, str] = {}
     for set_name, levels in stage.levels.items():
-        index, digest = read_index(data / set_name), index_digest(data / set_name)
-        cache = PixelCache(data / set_name / "pixels.h5", index=digest)
+        index = indexes[set_name]
+        cache = PixelCache(index.folder / "pixels.h5", index=index.digest)
         if len(index.classes) != model.run["classes"]:
             raise UserError(
-                f"{data / set_name} has {len(index.classes)} classes, the model {model.run['classes']}; index the set again"
+                f"{index.folder} has {len(index.classes)} classes, the model {model.run['classes']}; index the set again"
             )
-        rows_of = {level: _checked_features(model, features, set_name, level, digest) for level in levels}
+        rows_of = {level: _checked_features(model, features, set_name, level, index.digest) for level in levels}
         evaluation = stage.evaluation
         occlusion = TestOcclusion.of(
             index, stage.occlusion, stage.studies.get(set_name), model.image_size, evaluation.crop_pct
         )
         predictions = _predict_set(model, index.records, cache, rows_of, stage, occlusion, set_name)
-        contents |= {out / f"{set_name}@{level}.csv": _csv(rows) for level, rows in predictions.items()}
-        indexes[set_name] = digest
+        contents |= {
+            out / f"{set_name}@{level}.csv": table_text(HEADER, rows).encode() for level, rows in predictions.items()
+        }
     said = {
         **said_of_model(model.run),
         "recipe": RECIPE,
-        "indexes": indexes,
+        "indexes": {set_name: index.digest for set_name, index in indexes.items()},
         "settings": stage.model_dump(mode="json"),
     }
     write_files({**contents, out / PREDICTIONS: origin_bytes(said, contents)})
@@ -249,11 +249,3 @@ def _checked_features(
 def _five(classes: NDArray[Any]) -> list[int | str]:
     """Five columns whatever the number of classes; those that do not exist are empty."""
     return [int(c) for c in classes] + [""] * (5 - len(classes))
-
-
-def _csv(rows: list[tuple[Any, ...]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(HEADER)
-    writer.writerows(rows)
-    return text.getvalue().encode()

@@ -1,4 +1,4 @@
-"""Which parts are hidden: the half of an object's parts that covers the most (Sec. 3, "Input Augmentation").
+"""Part choice: the half of an object's parts whose union is largest (Sec. 3, "Input Augmentation").
 
 What enters: the training index with its checked COCO annotations. What leaves: `parts.json`, per image n, k,
 the chosen part categories, the area of their union, its share of the image, and two masks as COCO RLE: the
@@ -22,17 +22,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from dfeat.data.index import index_digest, read_index
+from dfeat.data.index import read_index
 from dfeat.data.segmentation import decode_counts
 from dfeat.errors import UserError
 from dfeat.occlusion.settings import PartsStage
 from dfeat.storage.atomic import write_json
-from dfeat.storage.records import read_json, refusal
+from dfeat.storage.records import parsed, read_digested, read_json, refusal
 
 RECIPE: Final = 2
 Rle = dict[str, Any]
 EXACT_PARTS: Final = 16
-"""Up to so many overlapping parts every combination is weighed; beyond, parts are taken greedily."""
+"""The largest number of overlapping parts for which all combinations are compared; above it the choice is greedy."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,12 @@ def choose_parts(masks: NDArray[np.bool_], share: float = 0.5) -> Choice:
 def choose_rles(rles: list[Rle], share: float = 0.5) -> Choice:
     """Choose k = ceil(share * n) of n part masks, COCO RLEs of one size, so that their union is largest.
 
-    Exact up to EXACT_PARTS masks, overlapping or not, and for any number of disjoint ones; ties go to the
-    lowest positions. More overlapping masks than that are taken greedily, which covers at least 1 - 1/e of
-    the best union (Nemhauser, Wolsey and Fisher, 1978). No mask is decoded: the work grows with the length of
-    the outlines, not with the area.
+    Exact up to EXACT_PARTS masks, overlapping or not, and for any number of disjoint ones; ties go to the lowest
+    positions. Above that the choice is greedy, which covers at least 1 - 1/e of the best union (Nemhauser, Wolsey and
+    Fisher, 1978). No mask is decoded, so the cost grows with the length of the outlines, not with the area.
     """
     areas = coco_mask.area(rles)
+    # Disjoint parts: |A_1 u ... u A_n| = sum |A_i|, so the k largest areas are the largest union.
     k = math.ceil(share * len(rles))
     if int(areas.sum()) == int(coco_mask.area(coco_mask.merge(rles))):
         return _choose_largest(areas, k)
@@ -70,22 +70,24 @@ def _choose_largest(areas: NDArray[Any], k: int) -> Choice:
 
 
 def _choose_exact(rles: list[Rle], k: int) -> Choice:
-    """Weigh all combinations at once.
+    """Compare all combinations of k parts.
 
-    Each pixel is a set of parts, written as a bit pattern. The area that a combination c leaves uncovered is
-    the number of pixels whose pattern is a subset of c's complement: a sum over subsets, done for every c
-    together in n passes over 2^n counts (the zeta transform).
+    A pixel's pattern S is the set of parts that cover it, as n bits; f(S) is the number of pixels of that pattern. A
+    combination c misses the pixels whose pattern lies in its complement, so it covers total - F(complement of c) with
+    F(T) = sum of f(S) over all subsets S of T. The zeta transform gives F for all 2^n sets T in n passes.
     """
     n = len(rles)
     subsets = _pattern_areas(rles)
     total = int(subsets.sum())
     for position in range(n):
+        # F(T) += F(T without part `position`) for every T that has it: axis 1 is that bit.
         pairs = subsets.reshape(-1, 2, 1 << position)
         pairs[:, 1] += pairs[:, 0]
     of_size_k = _combinations(n, k)
+    # |union of c| = total - F(complement of c)
     areas = total - subsets[(1 << n) - 1 - of_size_k]
     best = of_size_k[areas == areas.max()]
-    for position in range(n):  # of equals the one that has the lowest positions
+    for position in range(n):  # among equal areas keep the lowest positions
         having = best[best >> position & 1 == 1]
         best = having if len(having) else best
     return Choice(tuple(p for p in range(n) if int(best[0]) >> p & 1), int(areas.max()))
@@ -93,34 +95,41 @@ def _choose_exact(rles: list[Rle], k: int) -> Choice:
 
 @cache
 def _combinations(n: int, k: int) -> NDArray[np.int64]:
-    """All k of n positions, as bit patterns."""
+    """All combinations of k of n positions, as bit patterns, (n choose k,)."""
     patterns = np.arange(1 << n)
     return patterns[np.bitwise_count(patterns) == k]
 
 
 def _pattern_areas(rles: list[Rle]) -> NDArray[np.int64]:
-    """Pixels of each set of parts, (2^n,): bit p of the place is part p.
+    """The number of pixels of each pattern, (2^n,); bit p of the index stands for part p.
 
-    In the order of an RLE, column by column, a pixel's pattern changes only where a run of some part ends.
+    In an RLE's order (column by column) the pattern changes only where a run of some part ends. So the sorted run ends
+    of all parts split the image into stretches of one pattern. The last stretch has length 0; pixels before the first
+    run end have pattern 0, which every complement contains and which is therefore left out of both total and F.
     """
     ends = [_run_ends(rle) for rle in rles]
     at = np.concatenate(ends)
     order = np.argsort(at, kind="stable")
     toggled = np.repeat(1 << np.arange(len(rles)), [len(end) for end in ends])
+    # A run end of part p flips bit p: a pattern is the XOR of all flips so far.
     patterns = np.bitwise_xor.accumulate(toggled[order])
     lengths = np.diff(at[order], append=at[order[-1]])
     return np.bincount(patterns, weights=lengths, minlength=1 << len(rles)).astype(np.int64)
 
 
 def _run_ends(rle: Rle) -> NDArray[np.int64]:
-    """Where an RLE's runs end, of pixels outside and inside the mask in turn."""
+    """Positions at which an RLE's runs end; runs alternate between pixels outside and inside the mask."""
     runs = decode_counts(rle["counts"])
     assert runs is not None, "pycocotools writes what decode_counts reads"
     return runs.cumsum()
 
 
 def _choose_greedily(rles: list[Rle], k: int) -> Choice:
-    """The part that adds most, k times; a part's gain only shrinks, so few are weighed again (Minoux, 1978)."""
+    """Take k times the part that adds the most pixels.
+
+    A part's gain never grows, so its last known gain is an upper bound, and only the head of a queue ordered by these
+    bounds needs recomputing (lazy greedy; Minoux, 1978).
+    """
     covered: Rle | None = None
     area = 0
     queue = [(-int(part), position) for position, part in enumerate(coco_mask.area(rles))]
@@ -139,10 +148,10 @@ def _choose_greedily(rles: list[Rle], k: int) -> Choice:
 
 
 def part_rles(annotations: Iterable[dict[str, Any]], height: int, width: int, unit: str) -> dict[int, Rle]:
-    """One image's parts with area > 0 as COCO RLE of (height, width), in ascending order of their id.
+    """The parts of one image that cover a pixel, as COCO RLEs of (height, width), in ascending order of their id.
 
-    `unit` "category" unites the instances of a part category, keyed by category id; "annotation" keeps each
-    annotation apart, keyed by annotation id.
+    With `unit` "category" the instances of a part category are united under its id; with "annotation" each annotation
+    is a part, under its own id.
     """
     instances: dict[int, list[Rle]] = {}
     for annotation in annotations:
@@ -160,7 +169,7 @@ def rle_mask(rle: dict[str, Any]) -> NDArray[np.bool_]:
 
 
 def _as_rles(segmentation: Any, height: int, width: int) -> list[Rle]:
-    """A checked COCO segmentation (polygons, uncompressed or compressed RLE) as RLEs."""
+    """A checked COCO segmentation (polygons, or RLE with counts as list or text) as compressed RLEs."""
     if isinstance(segmentation, list):
         return list(coco_mask.frPyObjects(segmentation, height, width))
     if isinstance(segmentation["counts"], list):
@@ -170,28 +179,25 @@ def _as_rles(segmentation: Any, height: int, width: int) -> list[Rle]:
 
 
 def _plain(rle: Rle) -> Rle:
-    """An RLE that JSON can hold."""
+    """The RLE with types that JSON can encode."""
     return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode()}
 
 
 def choose_all(index_folder: Path, settings: PartsStage, out: Path) -> int:
-    """Choose the parts of every annotated image of the index and write parts.json; returns the image count.
+    """Choose the parts of every annotated image of the index and write parts.json; return the number of images.
 
-    An image without a usable part is left out: it is trained on as it is and has no augmented twin.
+    An image without a usable part is left out: training uses it unchanged, without an augmented twin. Raises UserError
+    if the index has no annotations or no image with a usable part.
     """
     index = read_index(index_folder)
     path = index.annotations_path()
     if path is None:
         raise UserError(f"{index_folder} has no part annotations; parts are chosen for the training set only")
     coco = read_json(path, "index")
-    of_image: dict[int, list[dict[str, Any]]] = {}
-    for annotation in coco["annotations"]:
-        of_image.setdefault(annotation["image_id"], []).append(annotation)
     names = {category["id"]: category["name"] for category in coco["categories"]}
     images: dict[str, Any] = {}
-    for image in sorted(coco["images"], key=lambda image: image["key"]):
-        annotations = of_image.get(image["id"], [])
-        row = choice_row(annotations, image["height"], image["width"], settings)
+    for image, parts in sorted(annotated_images(coco), key=lambda pair: pair[0]["key"]):
+        row = choice_row(parts, image["height"], image["width"], settings)
         if row is not None:
             images[image["key"]] = row
     if not images:
@@ -201,7 +207,7 @@ def choose_all(index_folder: Path, settings: PartsStage, out: Path) -> int:
         {
             "recipe": RECIPE,
             "settings": settings.model_dump(mode="json"),
-            "index": index_digest(index_folder),
+            "index": index.digest,
             "categories": {str(number): name for number, name in sorted(names.items())},
             "images": images,
         },
@@ -209,10 +215,18 @@ def choose_all(index_folder: Path, settings: PartsStage, out: Path) -> int:
     return len(images)
 
 
+def annotated_images(coco: dict[str, Any]) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """Each image record of a cleaned COCO file with its annotations, in the order of the file."""
+    by_image: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in coco["images"]}
+    for annotation in coco["annotations"]:
+        by_image.setdefault(annotation["image_id"], []).append(annotation)
+    return [(image, by_image[image["id"]]) for image in coco["images"]]
+
+
 def choice_row(
     annotations: list[dict[str, Any]], height: int, width: int, settings: PartsStage
 ) -> dict[str, Any] | None:
-    """An image's row of parts.json, from its checked annotations; None where no part has a pixel."""
+    """An image's row of parts.json, from its checked annotations; None if no part covers a pixel."""
     parts = part_rles(annotations, height, width, settings.unit)
     if not parts:
         return None
@@ -234,12 +248,14 @@ def choice_row(
 
 @dataclass(frozen=True)
 class Parts:
-    """parts.json, read: for each image key its row; masks are decoded when asked for."""
+    """The content of parts.json: a row for each image key. Masks are decoded on demand."""
 
     rows: dict[str, dict[str, Any]]
     categories: dict[int, str]
     index: str = ""
     """SHA-256 of the index.csv whose images these are."""
+    digest: str = ""
+    """SHA-256 of parts.json itself."""
 
     def mask(self, key: str, which: str = "mask") -> NDArray[np.bool_]:
         """The union of the chosen parts ("mask") or of all parts ("object") of an image, (H, W)."""
@@ -247,13 +263,14 @@ class Parts:
 
 
 def read_parts(path: Path, *, index: str | None = None) -> Parts:
-    """Read parts.json; UserError where it is missing, damaged, or not what `dfeat parts` writes from that index."""
-    content = read_json(path, "parts")
+    """Read parts.json. Raises UserError if it is missing, damaged, or not made from the index of that digest."""
+    raw, digest = read_digested(path, "parts")
+    content = parsed(path, raw, "parts")
     try:
         categories = {int(number): name for number, name in content["categories"].items()}
-        parts = Parts(content["images"], categories, content.get("index", ""))
+        parts = Parts(content["images"], categories, content.get("index", ""), digest)
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise refusal(path, f"it is no parts.json ({error})", "parts") from None
+        raise refusal(path, f"it is not a parts.json ({error})", "parts") from None
     if index is not None and parts.index != index:
         raise refusal(path, "it was made from another index", "parts")
     return parts

@@ -22,11 +22,7 @@ from dfeat.randomness import rng_for
 
 def drop_grid(side: int, patch: int, share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
     """Drop exactly round(share * patches) of the patches of a (side, side) image; side is a multiple of patch."""
-    per_side = side // patch
-    count = round_half_up(share * per_side * per_side)
-    dropped = np.zeros(per_side * per_side, bool)
-    dropped[rng.permutation(per_side * per_side)[:count]] = True
-    return dropped.reshape(per_side, per_side).repeat(patch, 0).repeat(patch, 1)
+    return drop_on_image(side, side, patch, share, rng)
 
 
 def drop_on_image(height: int, width: int, patch: int, share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
@@ -55,8 +51,10 @@ def drop_on_object(
     """Drop grid patches that touch the object until at least `share` of the object's area is hidden."""
     side = object_mask.shape[0]
     per_side = side // patch
+    # Pixels of the object in each tile: (rows, patch, columns, patch) summed over the two patch axes.
     tiles = object_mask.reshape(per_side, patch, per_side, patch).sum(axis=(1, 3)).ravel()
     order = rng.permutation(np.flatnonzero(tiles))
+    # The smallest prefix of `order` that hides share * area; the tolerance absorbs the rounding of the product.
     enough = int(np.searchsorted(np.cumsum(tiles[order]), share * tiles.sum() - 1e-9)) + 1 if share > 0 else 0
     dropped = np.zeros(per_side * per_side, bool)
     dropped[order[:enough]] = True

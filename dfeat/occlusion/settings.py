@@ -29,7 +29,7 @@ _DEFAULT: Final = OcclusionSettings()
 
 
 class PartsStage(Section):
-    """What `dfeat parts` is given: a change of anything else does not choose parts again."""
+    """The settings `dfeat parts` depends on. Changing any other setting does not rerun it."""
 
     unit: Unit = _DEFAULT.unit
     share: HiddenShare = _DEFAULT.share

@@ -1,13 +1,12 @@
-"""What is hidden of a test image at a level, whatever the protocol: the one place that evaluation and latents ask.
+"""The hidden pixels of a test image at a level, for every protocol; used by both evaluation and latents.
 
-What enters: a record of an index, a level in percent, and the masks of its set where the protocol is of objects or
+What enters: a record of an index, a level in percent, and the masks of its set if the protocol needs objects or
 parts. What leaves: the hidden pixels of its evaluation crop, (side, side). The levels of the study `object` are shares
 of the object's area; those of `parts` are 0 (nothing hidden) and 100 (the record's part hidden, pixel by pixel).
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,10 +18,10 @@ from dfeat.data.pixels import evaluation_crop
 from dfeat.data.records import part_of_key
 from dfeat.data.settings import Study
 from dfeat.errors import UserError
-from dfeat.occlusion.parts import Rle, part_rles, rle_mask
+from dfeat.occlusion.parts import Rle, annotated_images, part_rles, rle_mask
 from dfeat.occlusion.patches import drop_for
 from dfeat.occlusion.settings import OcclusionSettings
-from dfeat.storage.records import read_bytes
+from dfeat.storage.records import read_json
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class TestOcclusion:
     def of(
         cls, index: Index, settings: OcclusionSettings, study: Study | None, side: int, crop_pct: float
     ) -> TestOcclusion:
-        """The occlusion of an indexed set, its masks read where they are needed."""
+        """The occlusion of an indexed set; reads its masks if the protocol or study needs them."""
         if study == "object":
             settings = settings.model_copy(update={"protocol": "object"})
         masked = study == "parts" or settings.protocol == "object"
@@ -65,7 +64,7 @@ class TestOcclusion:
 def read_masks(index: Index) -> dict[str, Rle]:
     """The mask of each record as COCO RLE: of its part where its key names one, else of the whole object.
 
-    Raises UserError where the set has no annotations.
+    Raises UserError if the set has no annotations.
     """
     path = index.annotations_path()
     if path is None:
@@ -73,13 +72,9 @@ def read_masks(index: Index) -> dict[str, Rle]:
             f"the set {index.set_name!r} has no masks, which its occlusion needs; take kind 'partimagenet' for it, or "
             "occlusion.protocol grid, image or random"
         )
-    coco = json.loads(read_bytes(path, "index"))
-    annotations: dict[int, list[dict[str, object]]] = {}
-    for annotation in coco["annotations"]:
-        annotations.setdefault(annotation["image_id"], []).append(annotation)
     parts = {
-        image["key"]: part_rles(annotations.get(image["id"], []), image["height"], image["width"], "category")
-        for image in coco["images"]
+        image["key"]: part_rles(annotations, image["height"], image["width"], "category")
+        for image, annotations in annotated_images(read_json(path, "index"))
     }
     masks: dict[str, Rle] = {}
     for record in index.records:

@@ -1,1 +1,1 @@
-"""Common ground: the one way to write a file, HDF5 shards, and the provenance of what is written."""
+"""Files: atomic writes, digest records, HDF5 shards, and the provenance of artifacts."""

@@ -1,9 +1,12 @@
-"""The one way a file is written: whole under its final name, or not at all.
+"""Atomic writes: a file appears whole under its final name, or not at all. All files are written here.
 
 What enters: bytes, or a function that fills a temporary file. What leaves: the file, synced, read back and
 verified before it is renamed into place, and its digest record (`storage.records`). Files that belong together are
 all written and verified before the first of them takes its name. A crash leaves only
-`<name>.tmp.<host>.<pid>.<random>` beside it; the next write of that name sweeps those whose process is dead.
+`<name>.tmp.<host>.<pid>.<random>` beside it; the next write of that name removes those whose process is dead.
+
+The order that makes this hold: reserve space, write, fsync the file, read it back and compare, write the digest
+record, rename (atomic within a folder), fsync the folder so that the rename survives a power failure.
 """
 
 from __future__ import annotations
@@ -11,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
 import json
 import os
 import secrets
@@ -21,45 +23,54 @@ from pathlib import Path
 from typing import Any, Final
 
 from dfeat.errors import MachineError, UserError
+from dfeat.storage.provenance import bytes_digest, unguarded_file_digest
 from dfeat.storage.records import FOLDER, record_path, recorded_digests
 
 Payload = bytes | memoryview
 _MACHINE: Final = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EFBIG}
-"""Causes that are the machine's and not the user's."""
+"""Errors of the machine rather than of the user: they exit with status 1."""
 
 
 @contextlib.contextmanager
 def staged(path: Path, verify: Callable[[Path], None] | None = None) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; when the block ends well, sync, verify and rename it to `path`.
+    """Yield a temporary path beside `path`; after the block, sync and verify it and rename it to `path`.
 
-    The block must `reserve` the space it needs before it writes. `verify` reads the closed file and raises if it is
-    not what was meant. On any error the temporary file goes and nothing stands under the final name. An OSError (disk
-    full, no permission) becomes a UserError that names the file and the cause.
+    The block must `reserve` the space it needs before it writes. On any error the temporary file is removed and what
+    stood under the final name stays.
+
+    Args:
+        path: The final name.
+        verify: Reads the closed file and raises if its content is not the intended one.
+
+    Raises:
+        UserError: The file cannot be written (no permission), naming it and the cause.
+        MachineError: The machine failed (full disk, device error).
     """
     with _temporaries([path]) as (temporary,):
         yield temporary
         _sync(temporary)
         if verify is not None:
             verify(temporary)
-        _publish({path: (temporary, _digest(temporary))})
+        _publish({path: (temporary, unguarded_file_digest(temporary))})
 
 
 def write_files(contents: Mapping[Path, Payload], *, recorded: bool = True) -> None:
-    """Write files of one job: each is read back and compared by digest before the first takes its name.
+    """Write the files of one job: all are read back and compared by digest before the first takes its name.
 
-    So a full disk leaves none of them. `recorded=False` keeps no digest record (for drawn input images).
+    A full disk therefore leaves none of them. `recorded=False` writes no digest record (for drawn input images).
+    Raises UserError or MachineError as `staged` does.
     """
     written: dict[Path, tuple[Path, str]] = {}
     with _temporaries(list(contents)) as temporaries:
         for (path, payload), temporary in zip(contents.items(), temporaries, strict=True):
-            digest = hashlib.sha256(payload).hexdigest()
+            digest = bytes_digest(payload)
             try:
                 with temporary.open("r+b") as file:
                     reserve(file.fileno(), memoryview(payload).nbytes)
                     file.write(payload)
                 _sync(temporary)
-                if _digest(temporary) != digest:
-                    raise OSError("what was written reads back differently; the disk is not to be trusted")
+                if unguarded_file_digest(temporary) != digest:
+                    raise OSError("the file reads back differently from what was written, so the disk is faulty")
             except OSError as error:
                 raise _cannot_write(path, error) from error
             written[path] = temporary, digest
@@ -67,7 +78,7 @@ def write_files(contents: Mapping[Path, Payload], *, recorded: bool = True) -> N
 
 
 def write_bytes(path: Path, payload: Payload, *, recorded: bool = True) -> None:
-    """Write `payload` to `path` atomically; what was written is read back and compared by digest."""
+    """Write `payload` to `path`, see `write_files`."""
     write_files({path: payload}, recorded=recorded)
 
 
@@ -87,7 +98,7 @@ def json_bytes(value: Any) -> bytes:
 
 
 def reserve(descriptor: int, size: int) -> None:
-    """Allocate `size` bytes of an open file, so that a full disk is an error before anything is written."""
+    """Allocate `size` bytes of an open file, so that a full disk raises OSError before anything is written."""
     if size:
         os.posix_fallocate(descriptor, 0, size)
 
@@ -100,7 +111,10 @@ def remove(path: Path) -> None:
 
 @contextlib.contextmanager
 def _temporaries(paths: list[Path]) -> Iterator[list[Path]]:
-    """An empty temporary file beside each path, gone when the block ends; OSErrors become sentences."""
+    """Yield an empty temporary file beside each path and remove what is left of them after the block.
+
+    An OSError in the block becomes the error that `staged` documents.
+    """
     made: list[Path] = []
     at = paths[0]
     try:
@@ -120,7 +134,11 @@ def _temporaries(paths: list[Path]) -> Iterator[list[Path]]:
 
 
 def _publish(written: dict[Path, tuple[Path, str]], recorded: bool = True) -> None:
-    """Give synced temporary files their names. Records are all on disk before the first name changes hands."""
+    """Rename synced temporary files to their final names.
+
+    Until a rename the old file stands under the name, after it the new one, and a crash may come between any two
+    steps. So the record first lists both digests, then the files are renamed, and only then the old digest goes.
+    """
     folders = {path.parent for path in written}
     with contextlib.ExitStack() as stack:
         if recorded:
@@ -133,12 +151,12 @@ def _publish(written: dict[Path, tuple[Path, str]], recorded: bool = True) -> No
             _sync(folder)
         if recorded:
             doubled = {path: (digest,) for path, (_, digest) in written.items() if len(recorded_digests(path)) > 1}
-            with contextlib.suppress(OSError, UserError):  # both digests are true, so no harm if they stay
+            with contextlib.suppress(OSError, UserError):  # a second valid digest does no harm
                 _write_records(doubled)
 
 
 def _with_standing(digest: str, path: Path) -> tuple[str, ...]:
-    """The new digest, and those of what stands under the name now, which stay true until the new file takes it."""
+    """The new digest, then those of the file that has the name now, which stay valid until the rename."""
     standing = recorded_digests(path) if path.is_file() else ()
     return (digest, *(old for old in standing if old != digest))
 
@@ -154,10 +172,10 @@ def _write_records(digests: Mapping[Path, tuple[str, ...]]) -> None:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Two processes that write the same artifact take turns, so that file and record stay a pair."""
+    """Serialise writers of one folder, so that a file and its record stay a pair."""
     folder.mkdir(exist_ok=True)
     with (folder / ".lock").open("ab") as file:
-        with contextlib.suppress(OSError):  # a file system without locks
+        with contextlib.suppress(OSError):  # the file system has no locks
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -166,11 +184,6 @@ def _cannot_write(path: Path, error: OSError) -> UserError:
     kind = MachineError if error.errno in _MACHINE else UserError
     cause = os.strerror(error.errno) if error.errno else str(error)  # h5py's own text is a page long
     return kind(f"cannot write {path}: {cause}; nothing was left there, mend the cause and run again")
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:

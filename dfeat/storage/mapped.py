@@ -1,4 +1,8 @@
-"""Rows of shards that are too large to be loaded, read from their files as they are asked for."""
+"""Rows of shards that are too large for memory, read from their files when they are indexed.
+
+A shard's payload is contiguous, uncompressed and of fixed-size rows, so it is a plain array at a known offset of the
+HDF5 file. It is mapped with np.memmap there, past h5py, which neither shares pages among processes nor survives a fork.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +15,13 @@ from numpy.typing import NDArray
 
 
 class MappedRows:
-    """Rows of contiguous datasets in several files, by their offset: `rows[3]`, `rows[[5, 1]]`, as of one array.
+    """Rows of contiguous datasets in several files, indexed as one array: `rows[3]`, `rows[[5, 1]]`.
 
-    Safe to hand to worker processes: each maps the files itself.
+    May be pickled for worker processes: each maps the files itself.
     """
 
     def __init__(self, files: Sequence[tuple[Path, int, int]], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        """`files` are (path, offset in bytes, rows); `shape` is that of all rows together, (rows, ...)."""
+        """Args: `files`, each (path, offset of the payload in bytes, rows); `shape` of all rows together, (rows, ...)."""
         self.files, self.shape, self.dtype = list(files), shape, dtype
         self._ends = np.cumsum([rows for _, _, rows in files])
         self._maps: list[NDArray[Any]] | None = None
@@ -34,6 +38,10 @@ class MappedRows:
         return (
             np.stack([self._row(int(row)) for row in rows]) if len(rows) else np.empty((0, *self.shape[1:]), self.dtype)
         )
+
+    def loaded(self) -> NDArray[Any]:
+        """All rows in memory, as one array."""
+        return np.concatenate([np.empty((0, *self.shape[1:]), self.dtype), *self._opened()])
 
     def _row(self, row: int) -> NDArray[Any]:
         if not -len(self) <= row < len(self):

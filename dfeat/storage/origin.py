@@ -1,8 +1,9 @@
-"""What a job says of the tables it wrote: a JSON file beside them, which names what they were made of.
+"""The origin of a job's tables: a JSON file beside them that records what they were made from.
 
-What enters: what is to be said, and the contents of the job's files. What leaves: the JSON, to be written in the same
-breath, with the SHA-256 of each file under `files`; and read back, an `Origin` that refuses any other file. A table in
-a fixed format has no room for this, and a digest record moves along with the file that it is of.
+What enters: the facts to record, and the contents of the job's files. What leaves: the JSON, to be written together
+with them, with the SHA-256 of each file under `files`; and, read back, an `Origin` that rejects any other file. The
+tables have fixed columns with no place for this, and a digest record is copied together with its file, so neither can
+show that a table belongs where it lies.
 """
 
 from __future__ import annotations
@@ -15,39 +16,45 @@ from typing import Any
 from dfeat.errors import UserError
 from dfeat.storage.atomic import json_bytes
 from dfeat.storage.provenance import bytes_digest
-from dfeat.storage.records import read_json, refusal
+from dfeat.storage.records import decoded, read_digested, read_json, refusal
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What `path` says of the files beside it, and the verb `remake` that makes all of them again."""
+    """The content `said` of the JSON file `path`, and the verb `remake` that makes it and the files beside it."""
 
     path: Path
     said: dict[str, Any]
     remake: str
 
     def check(self, file: Path, digest: str) -> None:
-        """Refuse a file beside `path` whose SHA-256 is not the one that is said."""
+        """Raise UserError unless `files` lists a file beside `path` with this SHA-256."""
         if file.name not in self.said["files"]:
-            raise refusal(file, f"{self.path.name} beside it does not tell of it", self.remake)
+            raise refusal(file, f"{self.path.name} beside it does not list it", self.remake)
         if self.said["files"][file.name] != digest:
-            raise refusal(file, f"it is another file than {self.path.name} beside it tells of", self.remake)
+            raise refusal(file, f"it is another file than {self.path.name} beside it lists", self.remake)
+
+    def read_text(self, file: Path) -> str:
+        """The text of a file beside `path`, hashed once for its digest record and for `check`."""
+        content, digest = read_digested(file, self.remake)
+        self.check(file, digest)
+        return decoded(file, content, self.remake)
 
     def refusal(self, reason: str) -> UserError:
-        """The sentence for an origin that is not the one that is wanted."""
+        """The error for an origin that is not the expected one."""
         return refusal(self.path, reason, self.remake)
 
 
 def origin_bytes(said: Mapping[str, Any], contents: Mapping[Path, bytes]) -> bytes:
-    """The JSON beside the files of `contents`: what is `said` of them, and their digests."""
+    """The JSON to write beside the files of `contents`: `said`, and their digests under `files`."""
     return json_bytes({**said, "files": {path.name: bytes_digest(content) for path, content in contents.items()}})
 
 
 def read_origin(path: Path, remake: str, needed: Mapping[str, type]) -> Origin:
-    """Read such a file. UserError where it is missing, damaged, or lacks one of `needed`, names with the type of each."""
+    """Read an origin file. Raises UserError if it is missing or damaged, or lacks one of `needed` (names and types)."""
     said = read_json(path, remake)
     if not isinstance(said, dict):
-        raise refusal(path, "it is no JSON object", remake)
+        raise refusal(path, "it is not a JSON object", remake)
     lacking = [name for name, kind in {**needed, "files": dict}.items() if not isinstance(said.get(name), kind)]
     if lacking:
         raise refusal(path, f"it does not say {', '.join(lacking)}", remake)

@@ -15,22 +15,27 @@ from dfeat.errors import UserError
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file, as hex."""
+    """SHA-256 of a file, as hex. Raises UserError if it cannot be read."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return unguarded_file_digest(path)
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
+        raise UserError(f"cannot read {path}: {error.strerror}; check that it exists and is readable") from None
 
 
-def bytes_digest(content: bytes) -> str:
+def unguarded_file_digest(path: Path) -> str:
+    """SHA-256 of a file, as hex. Raises OSError if it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def bytes_digest(content: bytes | memoryview) -> str:
     """SHA-256 of bytes, as hex."""
     return hashlib.sha256(content).hexdigest()
 
 
 def combined_digest(named_digests: dict[str, str]) -> str:
     """One SHA-256 for several named files, independent of their order."""
-    return hashlib.sha256(json.dumps(named_digests, sort_keys=True).encode()).hexdigest()
+    return bytes_digest(json.dumps(named_digests, sort_keys=True).encode())
 
 
 def settings_text(settings: Any) -> str:
@@ -45,7 +50,7 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 def revision() -> str | None:
-    """The commit of the checkout that this package runs from, "with changes" where files differ; None without one."""
+    """The commit of the checkout this package runs from, followed by "with changes" if files differ; None without one."""
     root = Path(__file__).resolve().parents[2]
     try:
         commit = _git(root, "rev-parse", "--show-toplevel", "HEAD").split("\n")
@@ -63,7 +68,7 @@ def _git(root: Path, *arguments: str) -> str:
 
 
 def files_digest(package: str, folder: str) -> str:
-    """One SHA-256 for the files of a package's folder: a rule hands it on, so that a changed template counts."""
+    """One SHA-256 for the files of a package's folder; as a rule's parameter it reruns the rule if a template changes."""
     spec = importlib.util.find_spec(package)
     assert spec is not None and spec.origin is not None, f"no package {package}"
     root = Path(spec.origin).parent / folder
@@ -73,7 +78,7 @@ def files_digest(package: str, folder: str) -> str:
 def declared_recipe(module: str) -> int:
     """The `RECIPE` that a stage's module declares, read from its source without importing it.
 
-    A rule hands it on as a param, so that a change of what a stage computes makes its outputs again.
+    Rules take it as a parameter, so that raising it reruns the stage.
     """
     spec = importlib.util.find_spec(module)
     assert spec is not None and spec.origin is not None, f"no module {module}"

@@ -1,32 +1,32 @@
-"""Digest records: what each artifact's bytes were when it was written, so that damage is found before it is read.
+"""Digest records: the SHA-256 of each artifact as written, so that readers reject a damaged file before using it.
 
-What enters: an artifact's path. What leaves: its bytes, or a refusal that names it and the verb that makes it again.
+What enters: an artifact's path. What leaves: its bytes, or an error that names it and the verb that makes it again.
 The record of `folder/name` is `folder/.sha256/name`, in the format of `sha256sum -c`. The writer (`storage.atomic`)
-puts the new digest there before the new file takes its name, beside the old digest, and takes the old one out
-afterwards: whenever a process dies, what stands under the name has its digest in the record.
+adds the new digest before the new file takes its name and removes the old one afterwards. So whenever a process
+dies, the record lists the digest of the file that has the name.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from pathlib import Path
 from typing import Any, Final
 
 from dfeat.errors import MachineError, UserError
+from dfeat.storage.provenance import bytes_digest, unguarded_file_digest
 
 FOLDER: Final = ".sha256"
 _DIGEST: Final = re.compile(rb"^[0-9a-f]{64}(?=  )", re.MULTILINE)
 
 
 def record_path(path: Path) -> Path:
-    """Where the digest record of an artifact lies."""
+    """The path of an artifact's digest record."""
     return path.parent / FOLDER / path.name
 
 
 def recorded_digests(path: Path) -> tuple[str, ...]:
-    """The digests that the artifact may have, none where it has no record. A damaged record gives a digest of nothing."""
+    """The digests that an artifact may have: empty without a record; a damaged record gives one that nothing matches."""
     try:
         found = _DIGEST.findall(record_path(path).read_bytes())
     except FileNotFoundError:
@@ -34,59 +34,90 @@ def recorded_digests(path: Path) -> tuple[str, ...]:
     return tuple(digest.decode() for digest in found) or ("unreadable",)
 
 
-def check_file(path: Path, remake: str) -> None:
-    """Refuse an artifact that is missing or damaged since it was written. `remake` is the verb that makes it."""
+def check_file(path: Path, remake: str) -> str | None:
+    """Compare an artifact with its digest record, reading the file once.
+
+    Args:
+        path: The artifact.
+        remake: The `dfeat` verb that makes it, named in the error.
+
+    Returns:
+        The SHA-256 of the file, or None, without hashing it, if it has no record.
+
+    Raises:
+        UserError: The file is missing, unreadable, or not what was written.
+    """
     try:
-        with path.open("rb") as file:
+        with path.open("rb"):  # before the record: a missing artifact is the error to report
             wanted = recorded_digests(path)
-            digest = hashlib.file_digest(file, "sha256").hexdigest() if wanted else None
+        digest = unguarded_file_digest(path) if wanted else None
     except OSError as error:
         raise cannot_read(path, remake, error) from None
-    if digest is not None and digest not in wanted:
-        raise refusal(path, "it is not what was written (it was damaged or changed since)", remake)
+    _compare(path, digest, wanted, remake)
+    return digest
 
 
-def read_bytes(path: Path, remake: str) -> bytes:
-    """The bytes of an artifact, compared with its record before they are used.
+def read_digested(path: Path, remake: str) -> tuple[bytes, str]:
+    """The bytes of an artifact and their SHA-256, hashed once and compared with the record before they are returned.
 
-    A file without a record (brought from elsewhere) is read as it is; `dfeat verify` names it. Raises UserError
-    naming the file, what is wrong, and the verb `remake` that makes it.
+    A file without a record (copied from elsewhere) is accepted; `dfeat verify` reports it. Raises UserError as
+    `check_file` does.
     """
     try:
         content = path.read_bytes()
         wanted = recorded_digests(path)
     except OSError as error:
         raise cannot_read(path, remake, error) from None
-    if wanted and hashlib.sha256(content).hexdigest() not in wanted:
-        raise refusal(path, "it is not what was written (it was damaged or changed since)", remake)
-    return content
+    digest = bytes_digest(content)
+    _compare(path, digest, wanted, remake)
+    return content, digest
+
+
+def read_bytes(path: Path, remake: str) -> bytes:
+    """The bytes of an artifact, see `read_digested`."""
+    return read_digested(path, remake)[0]
 
 
 def read_text(path: Path, remake: str) -> str:
-    """The text of an artifact, see `read_bytes`."""
-    try:
-        return read_bytes(path, remake).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise refusal(path, f"it is no UTF-8 text ({error.reason})", remake) from None
+    """The text of an artifact, see `read_digested`."""
+    return decoded(path, read_bytes(path, remake), remake)
 
 
 def read_json(path: Path, remake: str) -> Any:
-    """The JSON value of an artifact, see `read_bytes`."""
+    """The JSON value of an artifact, see `read_digested`."""
+    return parsed(path, read_bytes(path, remake), remake)
+
+
+def decoded(path: Path, content: bytes, remake: str) -> str:
+    """The text that an artifact's bytes encode. Raises UserError if they are not UTF-8."""
     try:
-        return json.loads(read_text(path, remake))
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise refusal(path, f"it is not UTF-8 text ({error.reason})", remake) from None
+
+
+def parsed(path: Path, content: bytes, remake: str) -> Any:
+    """The JSON value that an artifact's bytes encode. Raises UserError if they are not JSON."""
+    try:
+        return json.loads(decoded(path, content, remake))
     except (ValueError, RecursionError) as error:
-        raise refusal(path, f"it is no JSON ({error})", remake) from None
+        raise refusal(path, f"it is not JSON ({error})", remake) from None
+
+
+def _compare(path: Path, digest: str | None, wanted: tuple[str, ...], remake: str) -> None:
+    if wanted and digest not in wanted:
+        raise refusal(path, "it is not what was written (it was damaged or changed since)", remake)
 
 
 def cannot_read(path: Path, remake: str, error: OSError) -> UserError:
-    """The sentence for an artifact that the system does not hand out."""
+    """The error for an artifact that the operating system cannot open or read."""
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return UserError(f"{path} is missing; make it with `dfeat {remake}`")
     if isinstance(error, PermissionError | IsADirectoryError):
-        return UserError(f"cannot read {path}: {error.strerror}")
+        return UserError(f"cannot read {path}: {error.strerror}; it must be a file you may read")
     return MachineError(f"cannot read {path}: {error.strerror or error}; mend the cause and run again")
 
 
 def refusal(path: Path, reason: str, remake: str) -> UserError:
-    """The one sentence for an artifact that is not used."""
+    """The error for an artifact that is rejected."""
     return UserError(f"{path} cannot be used: {reason}; delete it and make it again with `dfeat {remake}`")

@@ -5,6 +5,9 @@ leaves: an HDF5 file whole and verified under its final name, contiguous and unc
 `schema`, `kind`, `recipe`, `settings` (JSON), `model` (digest), `rows`, `sha256` (of the payload), and, where there
 are such, `index` (digest of the index.csv the rows are from) and `weights` (JSON, the digest of every file of the
 model). Readers check the file against its digest record, and then these, before a value is used.
+
+The layout is pinned (`libver` v110, contiguous, no chunks or filters), so equal rows give equal bytes, and a payload is
+one run of bytes that `storage.mapped` can map by its offset.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,16 +48,15 @@ class Shard:
     payload: NDArray[Any] | list[bytes]
     extras: dict[str, NDArray[Any]] = field(default_factory=dict)
     weights: dict[str, str] = field(default_factory=dict)
-    """SHA-256 of every file of the model, by name; written as an attribute, for people."""
+    """SHA-256 of every file of the model, by name; an attribute for human readers."""
     index: str = ""
-    """SHA-256 of the index.csv whose images the rows are."""
+    """SHA-256 of the index.csv that lists the images of the rows."""
 
 
 def write_shard(path: Path, shard: Shard) -> None:
-    """Build the shard in memory, then write it through `storage.atomic`: a full disk leaves nothing.
+    """Build the shard in memory and write it atomically.
 
-    Raises UserError when a key appears twice or a floating payload has a value that is not finite, naming
-    the rows: nothing is written then.
+    Raises UserError, and writes nothing, if a key appears twice or a floating payload has a value that is not finite.
     """
     _refuse_bad_rows(path, shard)
     buffer = io.BytesIO()
@@ -78,7 +80,7 @@ def write_shard(path: Path, shard: Shard) -> None:
             settings=settings_text(shard.settings),
             model=shard.model,
             rows=len(shard.keys),
-            sha256=_payload_digest(shard.payload),
+            sha256=_payload_digest(shard.payload if isinstance(shard.payload, list) else [shard.payload]),
         )
         if shard.weights:
             file.attrs["weights"] = settings_text(shard.weights)
@@ -87,68 +89,55 @@ def write_shard(path: Path, shard: Shard) -> None:
     write_bytes(path, buffer.getbuffer())
 
 
-def read_shard(
-    path: Path, kind: str, *, settings: Any = None, model: str | None = None, index: str | None = None
-) -> Shard:
-    """Read a shard whole, refusing it by name if it is not what is expected.
-
-    `settings`, `model` and `index`, where given, must equal those it was made with; the payload must have its digest.
-    Raises UserError naming the file, what is wrong, and the verb that makes it again.
-    """
-    with open_shard(path, kind, settings=settings, model=model, index=index) as file, _readable(path, kind):
-        payload_set = file[PAYLOADS[kind]]
-        payload: NDArray[Any] | list[bytes]
-        if h5py.check_vlen_dtype(payload_set.dtype) is not None:
-            payload = [row.tobytes() for row in payload_set[:]]
-        else:
-            payload = payload_set[:]
-        if _payload_digest(payload) != file.attrs["sha256"]:
-            raise _refusal(path, kind, "its payload does not match its digest (the file was damaged)")
-        extras = {name: file[name][:] for name in file if name not in {"key", "done", PAYLOADS[kind]}}
-        attributes = dict(file.attrs)
-        keys = [key.decode() for key in file["key"][:]]
-    return Shard(
-        kind,
-        int(attributes["recipe"]),
-        attributes["settings"],
-        str(attributes["model"]),
-        keys,
-        payload,
-        extras,
-        index=str(attributes.get("index", "")),
-    )
-
-
-def open_shard(
-    path: Path, kind: str, *, settings: Any = None, model: str | None = None, index: str | None = None
-) -> h5py.File:
-    """Open a shard for reading after checking its bytes, schema, kind, rows, done, settings, model, index and links."""
-    check_file(path, _VERBS[kind])
-    with _readable(path, kind):
-        file = h5py.File(path, "r")
-        try:
-            fault = _fault(file, kind, settings, model, index)
-        except BaseException:
-            file.close()
-            raise
-    if fault:
-        file.close()
-        raise _refusal(path, kind, fault)
-    return file
+def read_shard(path: Path, kind: str, *, model: str | None = None, index: str | None = None) -> Shard:
+    """Read a whole shard into memory, with the arguments, checks and errors of `open_shard`."""
+    with open_shard(path, kind, model=model, index=index) as file:
+        payload = file[PAYLOADS[kind]]
+        return Shard(
+            kind,
+            int(file.attrs["recipe"]),
+            file.attrs["settings"],
+            str(file.attrs["model"]),
+            _keys(file),
+            list(_encoded_images(payload)) if _is_ragged(payload) else payload[:],
+            _extras(file, kind),
+            index=str(file.attrs.get("index", "")),
+        )
 
 
 @contextmanager
-def _readable(path: Path, kind: str) -> Iterator[None]:
-    """What h5py raises when a file is damaged, as the one sentence."""
+def open_shard(path: Path, kind: str, *, model: str | None = None, index: str | None = None) -> Iterator[h5py.File]:
+    """Open a shard for reading, after every check that does not need its rows.
+
+    Each byte is hashed once: the file, which holds the payload, for its digest record; or, for a file copied from
+    elsewhere without a record, the payload for the attribute `sha256`.
+
+    Args:
+        path: The shard.
+        kind: A key of PAYLOADS, which is also the `dfeat` verb that makes such a shard.
+        model: If given, the digest of the diffusion model it must have been made with.
+        index: If given, the SHA-256 of the index.csv it must have been made from.
+
+    Raises:
+        UserError: The file is missing, damaged, incomplete, of another kind or origin, or holds links or virtual
+            datasets; or h5py cannot read what the block reads.
+    """
+    digest = check_file(path, kind)
     try:
-        yield
+        with h5py.File(path, "r") as file:
+            fault = _fault(file, kind, model, index)
+            if fault is None and digest is None and _stored_digest(file[PAYLOADS[kind]]) != file.attrs["sha256"]:
+                fault = "its payload does not match its digest (the file was damaged)"
+            if fault is not None:
+                raise refusal(path, fault, kind)
+            yield file
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise _refusal(path, kind, f"it is no readable HDF5 file ({error})") from None
+        raise refusal(path, f"it is not a readable HDF5 file ({error})", kind) from None
 
 
 @dataclass
 class Rows:
-    """Rows of several shards of one kind: `payload[row_of[key]]` is one image's, `payload[[...]]` those of several."""
+    """Rows of several shards of one kind: `payload[row_of[key]]` is the row of one image."""
 
     payload: NDArray[Any] | MappedRows
     row_of: dict[str, int]
@@ -158,51 +147,48 @@ class Rows:
 
 
 def read_rows(paths: Sequence[Path], kind: str, *, index: str | None = None, fits: int | None = None) -> Rows:
-    """Read array shards that belong together; all must share settings and model, no key may appear twice.
+    """Read the array shards of one view as one table of rows.
 
-    `index`, where given, is the digest of the index.csv that all must be from.
-    Up to `fits` bytes (default: a quarter of the machine's memory) they are loaded whole, above that they are mapped.
-    Either way every payload is compared with its digest first.
+    Every file is checked, and hashed once, before a row of it is used (`open_shard`).
+
+    Args:
+        paths: The shards; all must share settings and model, and no key may appear twice.
+        kind: Their kind, see PAYLOADS.
+        index: If given, the SHA-256 of the index.csv they must have been made from.
+        fits: Bytes up to which rows are loaded whole, beyond which they are mapped; by default a quarter of the
+            machine's memory.
+
+    Raises:
+        UserError: A shard is rejected; it names the file, the reason and the verb that makes it again.
     """
     heads = [_head(path, kind, index) for path in paths]
     first = heads[0]
     for path, head in zip(paths, heads, strict=True):
         if (head.settings, head.model) != (first.settings, first.model):
-            raise _refusal(path, kind, f"it was made with another model or other settings than {paths[0]}")
+            raise refusal(path, f"it was made with another model or other settings than {paths[0]}", kind)
+        if (head.shape[1:], head.dtype) != (first.shape[1:], first.dtype):
+            raise refusal(path, f"its rows are {head.dtype} {head.shape[1:]}, those of {paths[0]} are not", kind)
     keys = [key for head in heads for key in head.keys]
     if len(set(keys)) != len(keys):
-        raise _refusal(paths[0], kind, "a key appears in it and again in a sister shard")
+        raise refusal(paths[0], "a key appears in it and again in a sister shard", kind)
     mapped = MappedRows(
         [(path, head.offset, len(head.keys)) for path, head in zip(paths, heads, strict=True) if head.keys],
         (len(keys), *first.shape[1:]),
         first.dtype,
     )
     size = int(np.prod(mapped.shape)) * mapped.dtype.itemsize
-    loaded = size <= (_memory() // 4 if fits is None else fits)
-    payload = np.empty(mapped.shape, mapped.dtype) if loaded else mapped
-    end = 0
-    for path, head in zip(paths, heads, strict=True):
-        rows: NDArray[Any] = np.empty(head.shape, head.dtype)
-        if head.keys:
-            rows = np.memmap(path, head.dtype, "r", head.offset, head.shape)
-        if isinstance(payload, np.ndarray):
-            payload[end : end + len(rows)] = rows
-            rows = payload[end : end + len(rows)]
-        if _payload_digest(rows) != head.sha256:
-            raise _refusal(path, kind, "its payload does not match its digest (the file was damaged)")
-        end += len(rows)
+    payload = mapped.loaded() if size <= (_memory() // 4 if fits is None else fits) else mapped
     extras = {name: np.concatenate([head.extras[name] for head in heads]) for name in first.extras}
     return Rows(payload, {key: row for row, key in enumerate(keys)}, first.settings, first.model, extras)
 
 
 @dataclass
 class _Head:
-    """What a shard says of itself, and where its payload lies in the file."""
+    """The attributes and small datasets of a shard, and the place of its payload in the file."""
 
     keys: list[str]
     settings: str
     model: str
-    sha256: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     offset: int
@@ -210,21 +196,27 @@ class _Head:
 
 
 def _head(path: Path, kind: str, index: str | None) -> _Head:
-    with open_shard(path, kind, index=index) as file, _readable(path, kind):
+    with open_shard(path, kind, index=index) as file:
         payload = file[PAYLOADS[kind]]
         if payload.chunks is not None or (payload.size and payload.id.get_offset() is None):
-            raise _refusal(path, kind, "its payload is not one contiguous run of bytes")
-        attributes = file.attrs
+            raise refusal(path, "its payload is not one contiguous run of bytes", kind)
         return _Head(
-            [key.decode() for key in file["key"][:]],
-            attributes["settings"],
-            str(attributes["model"]),
-            str(attributes["sha256"]),
+            _keys(file),
+            file.attrs["settings"],
+            str(file.attrs["model"]),
             payload.shape,
             payload.dtype,
             payload.id.get_offset() or 0,
-            {name: file[name][:] for name in file if name not in {"key", "done", PAYLOADS[kind]}},
+            _extras(file, kind),
         )
+
+
+def _keys(file: h5py.File) -> list[str]:
+    return [key.decode() for key in file["key"][:]]
+
+
+def _extras(file: h5py.File, kind: str) -> dict[str, NDArray[Any]]:
+    return {name: file[name][:] for name in file if name not in {"key", "done", PAYLOADS[kind]}}
 
 
 def _memory() -> int:
@@ -232,10 +224,7 @@ def _memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-_VERBS = {"features": "features", "latents": "latents", "inpaint": "inpaint", "pixels": "pixels"}
-
-
-def _fault(file: h5py.File, kind: str, settings: Any, model: str | None, index: str | None) -> str | None:
+def _fault(file: h5py.File, kind: str, model: str | None, index: str | None) -> str | None:
     attributes = file.attrs
     missing = {"schema", "kind", "recipe", "settings", "model", "rows", "sha256"} - set(attributes)
     if missing:
@@ -247,7 +236,7 @@ def _fault(file: h5py.File, kind: str, settings: Any, model: str | None, index: 
             return f"its {name!r} is a link to elsewhere"
         if not isinstance(file[name], h5py.Dataset) or file[name].is_virtual or file[name].external:
             return f"its {name!r} is no plain dataset"
-        if file[name].nbytes > file.id.get_filesize() and h5py.check_vlen_dtype(file[name].dtype) is None:
+        if file[name].nbytes > file.id.get_filesize() and not _is_ragged(file[name]):
             return f"its {name!r} claims {file[name].nbytes:,} bytes, more than the file has"
     if {"key", "done", PAYLOADS[kind]} - set(file):
         return "it lacks key, done or its payload"
@@ -256,17 +245,11 @@ def _fault(file: h5py.File, kind: str, settings: Any, model: str | None, index: 
         return "it is not whole: rows are missing or not done"
     if kind != "pixels" and file[PAYLOADS[kind]].shape[:1] != (rows,):
         return "its payload has another number of rows than its keys"
-    if settings is not None and attributes["settings"] != settings_text(settings):
-        return f"it was made with other settings: {attributes['settings']}"
     if model is not None and attributes["model"] != model:
         return f"it was made with another model ({str(attributes['model'])[:12]}, expected {model[:12]})"
     if index is not None and attributes.get("index", "") != index:
         return f"it was made from another index ({str(attributes.get('index', ''))[:12]}, expected {index[:12]})"
     return None
-
-
-def _refusal(path: Path, kind: str, reason: str) -> UserError:
-    return refusal(path, reason, _VERBS[kind])
 
 
 def _refuse_bad_rows(path: Path, shard: Shard) -> None:
@@ -283,12 +266,29 @@ def _refuse_bad_rows(path: Path, shard: Shard) -> None:
             )
 
 
-def _payload_digest(payload: NDArray[Any] | list[bytes]) -> str:
-    """SHA-256 of an array's bytes, or of encoded images each preceded by its length."""
+def _stored_digest(payload: h5py.Dataset) -> str:
+    """The digest of a payload as it lies in the file, read in blocks of some 64 MB."""
+    if _is_ragged(payload):
+        return _payload_digest(_encoded_images(payload))
+    step = max(1, (64 << 20) * len(payload) // max(1, payload.nbytes))
+    return _payload_digest(payload[start : start + step] for start in range(0, len(payload), step))
+
+
+def _is_ragged(dataset: h5py.Dataset) -> bool:
+    """Whether the rows are byte strings of their own lengths, as encoded images are."""
+    return h5py.check_vlen_dtype(dataset.dtype) is not None
+
+
+def _encoded_images(payload: h5py.Dataset) -> Iterator[bytes]:
+    return (row.tobytes() for row in payload)
+
+
+def _payload_digest(blocks: Iterable[NDArray[Any] | bytes]) -> str:
+    """SHA-256 of the bytes of consecutive arrays, and of encoded images each preceded by its length."""
     digest = hashlib.sha256()
-    if isinstance(payload, list):
-        for encoded in payload:
-            digest.update(len(encoded).to_bytes(8, "little") + encoded)
-    else:
-        digest.update(np.ascontiguousarray(payload).reshape(-1).view(np.uint8).data)
+    for block in blocks:
+        if isinstance(block, bytes):
+            digest.update(len(block).to_bytes(8, "little") + block)
+        else:
+            digest.update(np.ascontiguousarray(block).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dfeat.data.index import index_digest
 from dfeat.diffusion.stream import Done, Waiting
 from dfeat.errors import UserError
 from dfeat.methods import Method
@@ -75,7 +74,7 @@ def train(
         whole = _fit(model, optimizer, batches, seed, state, device, workers, checkpoint, stop, team, waiting)
     done = Done.after((state.step - begun) * (part.stop - part.start), waiting)
     if whole and team.leads:
-        _write_run(out, method, stage, seed, inputs, sources, feature_width, model, state, time.monotonic() - started)
+        _write_run(out, method, stage, seed, sources, feature_width, model, state, time.monotonic() - started)
     team.leave()
     if not whole:
         say(f"train {out} was told to stop: saved after step {state.step}, the same command goes on from there")
@@ -242,7 +241,6 @@ def _write_run(
     method: Method,
     stage: TrainStage,
     seed: int,
-    inputs: Inputs,
     sources: Sources,
     feature_width: int,
     model: nn.Module,
@@ -264,8 +262,8 @@ def _write_run(
         "settings": stage.model_dump(mode="json"),
         "features": features_identity(sources.features),
         "inputs": {
-            "index": index_digest(inputs.index),
-            "parts": file_digest(inputs.parts),
+            "index": sources.parts.index,
+            "parts": sources.parts.digest,
             "backbone": file_digest(weights_file(stage.backbone)),
         },
         "model": bytes_digest(tensors),

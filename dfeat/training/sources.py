@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from dfeat.data.crops import view_keys
-from dfeat.data.index import index_digest, read_index
+from dfeat.data.index import read_index
 from dfeat.data.pixels import PixelCache
 from dfeat.errors import UserError
 from dfeat.methods import Method
 from dfeat.occlusion.parts import Parts, read_parts
 from dfeat.storage.origin import read_origin
-from dfeat.storage.provenance import bytes_digest
-from dfeat.storage.records import read_text, refusal
+from dfeat.storage.records import refusal
 from dfeat.storage.shards import Rows, read_rows
 from dfeat.training.settings import TrainingSettings
 
@@ -69,7 +68,8 @@ class Sources:
 
 def read_sources(method: Method, inputs: Inputs, settings: TrainingSettings) -> Sources:
     """Open what the method needs; UserError names what is missing or does not cover the training images."""
-    index, digest = read_index(inputs.index), index_digest(inputs.index)
+    index = read_index(inputs.index)
+    digest = index.digest
     parts = read_parts(inputs.parts, index=digest)
     sources = Sources(
         pixels=PixelCache(inputs.pixels, index=digest),
@@ -99,8 +99,8 @@ def _read_rejected(verdicts: Path | None, judged: set[str], index: str) -> froze
     """
     if verdicts is None:
         raise UserError("training.inpainted 'accepted' needs --verdicts, the verdicts.csv that `dfeat judge` writes")
-    origin, text = read_origin(verdicts.with_suffix(".json"), "judge", {"index": str}), read_text(verdicts, "judge")
-    origin.check(verdicts, bytes_digest(text.encode()))
+    origin = read_origin(verdicts.with_suffix(".json"), "judge", {"index": str})
+    text = origin.read_text(verdicts)
     if origin.said["index"] != index:
         raise origin.refusal("it tells of verdicts on the images of another index")
     try:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from dfeat.data.crops import image_key, view_key
-from dfeat.data.index import index_digest, read_index
+from dfeat.data.index import read_index
 from dfeat.data.pixels import PixelCache, cache_inpainted
 from dfeat.diffusion.inpaint import inpaint_shard
 from dfeat.diffusion.settings import InpaintStage
@@ -154,7 +154,7 @@ def write_verdicts(path: Path, lines: list[str], world: World) -> None:
     """Verdicts as `dfeat judge` writes them, with what they say of themselves beside them."""
     contents = {path: ("\n".join(lines) + "\n").encode()}
     path.write_bytes(contents[path])
-    path.with_suffix(".json").write_bytes(origin_bytes({"index": index_digest(world.train)}, contents))
+    path.with_suffix(".json").write_bytes(origin_bytes({"index": read_index(world.train).digest}, contents))
 
 
 def test_rejected_copies_are_not_drawn_and_an_image_without_others_is_its_own_twin(

@@ -60,7 +60,7 @@ def test_predictions_of_another_model_are_refused(evaluation: Path, other: str, 
         copied(path, evaluation / MODEL / path.name)
     refused(evaluation, told)
     write_bytes(evaluation / MODEL / PREDICTIONS, said)
-    refused(evaluation, "another file than predictions.json beside it tells of")
+    refused(evaluation, "another file than predictions.json beside it lists")
 
 
 @pytest.mark.parametrize(("put", "over"), [("real@0", "simulated@0"), ("simulated@40", "simulated@80")])
@@ -73,7 +73,7 @@ def test_predictions_that_say_nothing_of_their_model_are_refused(evaluation: Pat
     origin = evaluation / MODEL / PREDICTIONS
     origin.unlink()
     refused(evaluation, r"predictions\.json is missing; make it with `dfeat evaluate`")
-    for content, told in (("[1]", "no JSON object"), ("{}", "does not say method, backbone"), ("{", "no JSON")):
+    for content, told in (("[1]", "not a JSON object"), ("{}", "does not say method, backbone"), ("{", "not JSON")):
         origin.write_text(content)
         refused(evaluation, told)
 
@@ -85,7 +85,7 @@ def test_what_an_earlier_evaluation_left_is_refused(evaluation: Path) -> None:
     kept.unlink()
     write_origin(evaluation / MODEL, "none", small_settings().training.backbones["swin"], 1)
     write_bytes(kept, content)
-    refused(evaluation, r"real@0\.csv cannot be used: predictions\.json beside it does not tell of it")
+    refused(evaluation, r"real@0\.csv cannot be used: predictions\.json beside it does not list it")
 
 
 @pytest.mark.parametrize(

@@ -222,6 +222,6 @@ def test_what_is_broken_or_missing_is_named(tmp_path: Path) -> None:
     (tmp_path / "report").mkdir()
     (tmp_path / "report" / "figure2.png").write_bytes(PIXEL)
     (tmp_path / "report" / "gallery.json").write_text("{")
-    with pytest.raises(UserError, match=r"gallery\.json cannot be used: it is no JSON"):
+    with pytest.raises(UserError, match=r"gallery\.json cannot be used: it is not JSON"):
         write_report(tmp_path, Settings(), tmp_path / "index.html")
     assert not (tmp_path / "index.html").exists()

@@ -173,7 +173,7 @@ def test_fewer_than_five_classes_leave_guesses_empty(tmp_path: Path) -> None:
             "p1 of image 'real_00000' is nan",
         ),
         (lambda path: path.write_text(path.read_text() + "real_1,2\n"), "line 202 has 2 values, not 8"),
-        (lambda path: path.write_bytes(b"\xff\xfe\x00"), "is no UTF-8 text"),
+        (lambda path: path.write_bytes(b"\xff\xfe\x00"), "is not UTF-8 text"),
     ],
 )
 def test_bad_files_are_refused_by_name(tmp_path: Path, spoil, told: str) -> None:  # type: ignore[no-untyped-def]

@@ -99,7 +99,7 @@ def test_a_file_without_a_record_is_read_and_one_that_is_gone_is_named(tmp_path:
     with pytest.raises(UserError, match="is missing; make it with `dfeat parts`"):
         read_json(tmp_path / "gone", "parts")
     (tmp_path / "brought").write_text("[1")
-    with pytest.raises(UserError, match="no JSON"):
+    with pytest.raises(UserError, match="not JSON"):
         read_json(tmp_path / "brought", "parts")
 
 

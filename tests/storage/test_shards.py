@@ -36,7 +36,7 @@ def features(keys: list[str] = KEYS, **changes: object) -> Shard:
 
 def test_features_are_read_back_equal_and_have_the_documented_format(tmp_path: Path) -> None:
     write_shard(tmp_path / "a.h5", features(extras={"seed": np.arange(3)}))
-    shard = read_shard(tmp_path / "a.h5", "features", settings={"t": 5}, model="m" * 64)
+    shard = read_shard(tmp_path / "a.h5", "features", model="m" * 64)
     assert shard.keys == KEYS
     assert (shard.payload == features().payload).all()
     assert (shard.extras["seed"] == [0, 1, 2]).all()
@@ -82,14 +82,10 @@ def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
         read_shard(path, "features")
 
 
-@pytest.mark.parametrize(
-    ("expected", "reason"),
-    [({"settings": {"t": 6}}, "other settings"), ({"model": "x" * 64}, "another model")],
-)
-def test_a_shard_of_other_settings_or_model_is_refused(tmp_path: Path, expected: dict, reason: str) -> None:
+def test_a_shard_of_another_model_is_refused(tmp_path: Path) -> None:
     write_shard(tmp_path / "a.h5", features())
-    with pytest.raises(UserError, match=reason):
-        read_shard(tmp_path / "a.h5", "features", **expected)
+    with pytest.raises(UserError, match="another model"):
+        read_shard(tmp_path / "a.h5", "features", model="x" * 64)
 
 
 def test_another_kind_an_unfinished_row_and_links_are_refused(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dfeat.config import Settings, stage_settings
-from dfeat.data.index import index_digest
+from dfeat.data.index import read_index
 from dfeat.data.pixels import PixelCache, cache_inpainted
 from dfeat.diffusion.features import extract_features
 from dfeat.diffusion.inpaint import inpaint_shard
@@ -122,7 +122,7 @@ def test_predictions_say_which_model_made_them_and_from_what(run: Path, settings
         )
         assert said["backbone"] == settings.training.backbones["convnext"].model_dump(mode="json")
         assert said["model"] == file_digest(run / "training" / method / "convnext/seed0/model.safetensors")
-        assert said["indexes"] == {name: index_digest(run / "data" / name) for name in ("imagenet_val", "dfeat")}
+        assert said["indexes"] == {name: read_index(run / "data" / name).digest for name in ("imagenet_val", "dfeat")}
         assert said["settings"] == stage_settings(settings, "evaluate").model_dump(mode="json")
         assert said["files"] == {path.name: file_digest(path) for path in folder.glob("*.csv")}
 

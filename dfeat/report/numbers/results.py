@@ -28,8 +28,7 @@ from dfeat.report.numbers.paper import METRICS, Cell, Metric
 from dfeat.report.numbers.sets import published_sets
 from dfeat.report.numbers.statistics import Bools, Effect, Floats, Ints, Resampled, resample
 from dfeat.storage.origin import Origin
-from dfeat.storage.provenance import bytes_digest
-from dfeat.storage.records import read_text, refusal
+from dfeat.storage.records import refusal
 from dfeat.training.settings import Backbone
 
 HEADER: Final = "key,label,top1,top2,top3,top4,top5,p1"
@@ -217,8 +216,7 @@ class _File:
 
 def _read(path: Path, origin: Origin) -> _File:
     """Read one file of predictions, which must be the one that `origin` tells of, sorted by key."""
-    text = read_text(path, "evaluate")
-    origin.check(path, bytes_digest(text.encode()))
+    text = origin.read_text(path)
     try:
         header, *lines = list(csv.reader(io.StringIO(text, newline=""), strict=True)) or [[]]
     except csv.Error as error:
