@@ -13,7 +13,6 @@ from typing import Final
 
 from dfeat.config import Settings
 from dfeat.costs.estimate import estimate, hours, is_small, training_flops
-from dfeat.methods import Method
 
 MINUTES: Final = 25
 """What a job should take: long beside its start of half a minute, short beside what a crash may cost."""
@@ -47,7 +46,7 @@ def sized(settings: Settings) -> Settings:
     return settings.model_copy(update={"diffusion": filled})
 
 
-def training_minutes(settings: Settings, backbone: str, method: Method) -> int:
+def training_minutes(settings: Settings, backbone: str, method: str) -> int:
     """Minutes to ask a scheduler for to train one model: `SLACK` times the estimate on `resources.device`.
 
     Never less than eight times `resources.runtime`, which is all there is to go by for models of unknown size.

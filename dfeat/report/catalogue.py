@@ -6,6 +6,7 @@ What enters: the settings. What leaves: names. Snakemake asks as well, so nothin
 from __future__ import annotations
 
 from dfeat.config import Settings
+from dfeat.methods import REFERENCE, needed
 from dfeat.report.numbers.sets import STUDY_TABLES, sets_of
 
 
@@ -18,7 +19,7 @@ def asked_tables(settings: Settings) -> tuple[str, ...]:
 
 def asked_figures(settings: Settings) -> tuple[str, ...]:
     """The figures that the report shows; inpainted images among them where a method of the run inpaints."""
-    inpaints = "sd_inpaint" in settings.training.methods
+    inpaints = "inpainted" in needed(settings.training.methods)
     cost = ("cost",) if _compares(settings) and sets_of("table1", settings) else ()
     parts = ("part_cost",) if "part_cost" in asked_tables(settings) else ()
     pairs = ("figure2",) if inpaints else ()
@@ -28,4 +29,4 @@ def asked_figures(settings: Settings) -> tuple[str, ...]:
 
 def _compares(settings: Settings) -> bool:
     """Whether there is a method to compare with None."""
-    return "none" in settings.training.methods and len(settings.training.methods) > 1
+    return REFERENCE in settings.training.methods and len(settings.training.methods) > 1

@@ -67,7 +67,7 @@ def drawings() -> str:
 
 def training() -> str:
     from dfeat.data.crops import Crop
-    from dfeat.occlusion.paint import partner_order
+    from dfeat.methods.paint import partner_order
     from dfeat.training.dataset import cut, cut_mask
     from dfeat.training.loop import learning_rate
     from dfeat.training.settings import TrainingSettings
