@@ -9,10 +9,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from dfeat import methods
 from dfeat.data.settings import DataSettings
 from dfeat.diffusion.settings import DiffusionSettings
 from dfeat.evaluation.settings import EvaluationSettings
-from dfeat.methods import METHODS, REFERENCE
+from dfeat.methods import REFERENCE
 from dfeat.occlusion.settings import OcclusionSettings
 from dfeat.section import Name, Section, parse
 from dfeat.training.settings import MethodName, TrainingSettings
@@ -62,8 +63,8 @@ def _ablations() -> dict[str, Ablation]:
         "share": {"occlusion.share": (0.25, 0.5, 0.75, 1.0)},
         "copies": {"diffusion.inpaint.copies": (1, 2, 4)},
     }
-    methods = {name: tuple(one.name for one in METHODS if name in one.ablations) for name in grids}
-    return {name: Ablation(methods=methods[name], grid=grid) for name, grid in grids.items()}
+    trained = {name: tuple(one.name for one in methods.METHODS if name in one.ablations) for name in grids}
+    return {name: Ablation(methods=trained[name], grid=grid) for name, grid in grids.items()}
 
 
 class ResourceSettings(Section):
