@@ -12,7 +12,7 @@ from typing import Final
 from dfeat.errors import UserError, nearest
 from dfeat.methods.blackout import BLACKOUT
 from dfeat.methods.cutmix import CUTMIX
-from dfeat.methods.method import Method, Mixture, Need, Twin
+from dfeat.methods.method import Method, Need
 from dfeat.methods.none import NONE
 from dfeat.methods.pretrained import PRETRAINED
 from dfeat.methods.replace import REPLACE
@@ -32,23 +32,6 @@ PAPER_NAMES: Final = tuple(one.name for one in PAPER)
 
 REFERENCE: Final = NONE.name
 """The method that all others are compared with."""
-
-__all__ = [
-    "BLACKOUT",
-    "METHODS",
-    "NAMES",
-    "PAPER",
-    "PAPER_NAMES",
-    "PRETRAINED",
-    "REFERENCE",
-    "Method",
-    "Mixture",
-    "Need",
-    "Twin",
-    "method",
-    "needed",
-    "row_of",
-]
 
 
 def method(name: str) -> Method:

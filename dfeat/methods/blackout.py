@@ -13,10 +13,6 @@ def black_out_parts(twin: Twin) -> Pixels:
 
 
 BLACKOUT = Method(
-    name="blackout",
-    title="Black-Out Parts",
-    colour="#D55E00",
-    marker="s",
-    paint=black_out_parts,
+    name="blackout", title="Black-Out Parts", colour="#D55E00", marker="s", paint=black_out_parts,
     ablations=("share",),
-)
+)  # fmt: skip

@@ -18,8 +18,8 @@ Need = Literal["inpainted", "features"]
 class Twin:
     """What the picture of an occluded twin can be painted from, all in the same crop.
 
-    `partner` returns the picture of another training image, drawn by `occlusion.seed`; `rng` returns a generator that
-    is a function of the model's seed, the image and the epoch. Both are computed when called.
+    `partner` returns another training image, drawn by `occlusion.seed`; `rng` returns a generator seeded with the
+    model's seed, the image and the epoch; `options` are the settings in `Method.reads`, by name.
     """
 
     picture: Pixels  # (H, W, 3)
@@ -27,23 +27,17 @@ class Twin:
     partner: Callable[[], Pixels]  # (H, W, 3)
     rng: Callable[[], np.random.Generator]
     options: Mapping[str, Any]
-    """The training settings listed in `Method.reads`, by name."""
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """A whole batch that `Method.mix` changes; `rng` is a function of the model's seed and the step."""
+    """A whole batch that `Method.mix` changes; `rng` is seeded with the model's seed and the step, `options` as above."""
 
     images: Pixels  # (B, H, W, 3)
     targets: NDArray[np.float32]  # (B, C), class shares
     twins: Mask  # (B,), True where a row is a twin
     rng: np.random.Generator
     options: Mapping[str, Any]
-    """The training settings listed in `Method.reads`, by name."""
-
-
-Paint = Callable[[Twin], Pixels]
-Mix = Callable[[Mixture], tuple[Pixels, NDArray[np.float32]]]
 
 
 @dataclass(frozen=True)
@@ -68,9 +62,9 @@ class Method:
     """Training settings, and `partner_seed`, on which only methods that list them depend. Never one that all read."""
     masks: bool = False
     """Whether the network is trained on the masks of Eq. 1 too, which doubles its passes."""
-    paint: Paint | None = None
+    paint: Callable[[Twin], Pixels] | None = None
     """What the picture of an occluded twin becomes, (H, W, 3); None leaves it as it is."""
-    mix: Mix | None = None
+    mix: Callable[[Mixture], tuple[Pixels, NDArray[np.float32]]] | None = None
     """What a whole batch becomes: its images and targets."""
     ablations: tuple[str, ...] = ()
     """The default grids of `ablation` that train it."""

@@ -13,12 +13,6 @@ def replace_parts(twin: Twin) -> Pixels:
 
 
 REPLACE = Method(
-    name="replace",
-    title="Replace Parts",
-    colour="#009E73",
-    marker="^",
-    reads=("alpha", "beta", "mask_image", "partner_seed"),
-    masks=True,
-    paint=replace_parts,
-    ablations=("weights",),
-)
+    name="replace", title="Replace Parts", colour="#009E73", marker="^",
+    reads=("alpha", "beta", "mask_image", "partner_seed"), masks=True, paint=replace_parts, ablations=("weights",),
+)  # fmt: skip

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dfeat.data.crops import Crop, random_crop, view_key, view_keys
-from dfeat.methods import Mixture, Twin, method
+from dfeat.methods import method
+from dfeat.methods.method import Mixture, Twin
 from dfeat.methods.paint import mask_image, partner_order
 from dfeat.randomness import rng_for
 from dfeat.storage.shards import Rows

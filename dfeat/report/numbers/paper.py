@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Final, Literal, NamedTuple
 
-from dfeat.errors import UserError
-from dfeat.methods import row_of
+from dfeat import methods
 
 TableName = Literal["table1", "table2"]
 Metric = Literal["top1", "top5"]
@@ -59,10 +58,7 @@ def paper_source() -> str:
 
 def method_name(method: str) -> str:
     """The title of a method or of backbones before fine-tuning, e.g. "Ours: SD Inpaint"; of none of these, the name."""
-    try:
-        return row_of(method).title
-    except UserError:
-        return method
+    return next((one.title for one in (*methods.METHODS, methods.PRETRAINED) if one.name == method), method)
 
 
 def backbone_name(backbone: str) -> str:

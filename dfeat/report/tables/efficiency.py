@@ -22,9 +22,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from dfeat.config import Settings
+from dfeat.costs.counts import Counts
 from dfeat.data.index import read_index
 from dfeat.errors import UserError
 from dfeat.methods import REFERENCE, Need, needed
@@ -51,23 +52,6 @@ ENERGY: Final = re.compile(r"^(?:dfeat: )?energy: ([0-9.]+) J\b", re.MULTILINE)
 """The line of `devices.energy` in a job's log."""
 
 
-class Flops(Protocol):
-    """What `costs.counts.Counts` tells of the run's networks."""
-
-    @property
-    def forward(self) -> dict[str, float]:
-        """FLOPs of a forward pass, by backbone."""
-
-    def inpaint(self, settings: Settings) -> float:
-        """FLOPs of inpainting one image."""
-
-    def feature(self, settings: Settings) -> float:
-        """FLOPs of the features of one view."""
-
-    def training(self, settings: Settings, method: str, backbone: str) -> float:
-        """FLOPs of a training for each training image."""
-
-
 @dataclass(frozen=True)
 class Row:
     """One quantity of one model; None is what was not measured, or cannot be had."""
@@ -92,7 +76,7 @@ class _Run:
 
     results: Path
     settings: Settings
-    flops: Flops
+    flops: Counts
     images: int
     views: int
 
@@ -125,7 +109,7 @@ class _Run:
         return self.measured(step, [start for start in beginnings if start not in DEVICELESS], self.joules)
 
 
-def write_efficiency(results: Path, settings: Settings, flops: Flops, out: Path) -> None:
+def write_efficiency(results: Path, settings: Settings, flops: Counts, out: Path) -> None:
     """Write `efficiency.csv`, `.json` and `.md` into `out`. Raises UserError where no method is compared with None."""
     rows = efficiency_rows(results, settings, flops)
     columns = [field.name for field in dataclasses.fields(Row)]
@@ -143,7 +127,7 @@ def write_efficiency(results: Path, settings: Settings, flops: Flops, out: Path)
     )
 
 
-def efficiency_rows(results: Path, settings: Settings, flops: Flops) -> list[Row]:
+def efficiency_rows(results: Path, settings: Settings, flops: Counts) -> list[Row]:
     """A row for each method, backbone and quantity that was measured of any method."""
     if REFERENCE not in settings.training.methods:
         raise UserError(f"efficiency compares methods with None; add {REFERENCE!r} to training.methods")
@@ -171,12 +155,12 @@ def _row(run: _Run, method: str, backbone: str, quantity: str) -> Row:
     if quantity == "bytes":
         return _bytes_row(run, method, backbone)
     name, seeds = f"{method}_{backbone}_seed", len(run.settings.training.seeds)
-    jobs = _prepared(method, 0)
+    needs = needed([method])
+    jobs = [job for need in needs for job in PREPARED[need][0]]
     prepare = run.of_jobs(quantity, "diffusion", *jobs) if jobs else 0.0
     train = run.of_jobs(quantity, "training", name)
     test = run.of_jobs(quantity, "evaluation", name)
-    fused = "features" in needed([method])
-    features = run.of_jobs(quantity, "diffusion", *_test_jobs(run.settings)) if fused else 0.0
+    features = run.of_jobs(quantity, "diffusion", *_test_jobs(run.settings)) if "features" in needs else 0.0
     whole = None if test is None or features is None else test / seeds + features
     return Row(
         method, backbone, quantity, _per(prepare, run.images), _per(train, seeds * run.images), _per(whole, run.views)
@@ -201,19 +185,13 @@ def _bytes_row(run: _Run, method: str, backbone: str) -> Row:
     ]
     if not all(path.is_file() for path in models):
         return Row(method, backbone, "bytes", None, None, None)
-    diffusion = run.results / "diffusion"
-    prepare = sum(_size(diffusion / folder) for folder in _prepared(method, 1))
+    diffusion, needs = run.results / "diffusion", needed([method])
+    prepare = sum(_size(diffusion / folder) for need in needs for folder in PREPARED[need][1])
     views = [f"{name}@{level}" for name, chosen in run.settings.data.evaluation.items() for level in chosen.levels]
     kept = [diffusion / kind / view for kind in ("latents", "features") for view in views]
-    test = sum(map(_size, kept)) if "features" in needed([method]) else 0
+    test = sum(map(_size, kept)) if "features" in needs else 0
     train = sum(path.stat().st_size for path in models) / len(models)
     return Row(method, backbone, "bytes", prepare / run.images, train / run.images, test / run.views)
-
-
-def _prepared(method: str, which: int) -> list[str]:
-    """The jobs (0) or folders (1) of what a method needs."""
-    needs = needed([method])
-    return [name for need, made in PREPARED.items() if need in needs for name in made[which]]
 
 
 def _size(folder: Path) -> int:
