@@ -18,6 +18,7 @@ from bench.table import Result, side_by_side
 from dfeat.data.pixels import PixelCache, evaluation_crop
 from dfeat.evaluation.predict import TrainedModel, _predict_set
 from dfeat.evaluation.settings import EvaluateStage, EvaluationSettings
+from dfeat.methods import REFERENCE
 from dfeat.occlusion.views import TestOcclusion
 from dfeat.storage.atomic import write_bytes, write_json
 from dfeat.storage.provenance import file_digest
@@ -68,6 +69,13 @@ def write_untrained(folder: Path, backbone: Backbone, classes: int, image_size: 
     write_bytes(folder / "model.safetensors", save(model.state_dict()))
     digest = file_digest(folder / "model.safetensors")
     settings = stage.model_dump(mode="json")
-    run = {"method": "none", "seed": 0, "settings": settings, "classes": classes, "feature_width": 0, "features": None}
+    run = {
+        "method": REFERENCE,
+        "seed": 0,
+        "settings": settings,
+        "classes": classes,
+        "feature_width": 0,
+        "features": None,
+    }
     write_json(folder / "run.json", {**run, "model": digest})
     return folder

@@ -29,6 +29,7 @@ from dfeat.diffusion.features import extract_features
 from dfeat.diffusion.inpaint import inpaint_shard
 from dfeat.diffusion.latents import encode_view
 from dfeat.errors import UserError
+from dfeat.methods import BLACKOUT
 from dfeat.occlusion.parts import choose_all
 from dfeat.randomness import rng_for
 from dfeat.section import parse
@@ -88,7 +89,7 @@ def measure(
     side = settings.diffusion.resolution
 
     def stage(name: str) -> Any:
-        return stage_settings(settings, name, "convnext", "blackout")
+        return stage_settings(settings, name, "convnext", BLACKOUT.name)
 
     latents = encode_view(index, "clean", stage("latents"), root / "latents.h5", device, workers=workers)
     features = extract_features(root / "latents.h5", stage("features"), root / "features.h5", device)
@@ -110,7 +111,7 @@ def _trained(
     """A training's images a second: what two more epochs cost, so that loading and warming up do not count."""
     inputs = Inputs(index, index / "pixels.h5", parts)
     short, long = (
-        train("blackout", inputs, _stage_of(settings, epochs), 0, root / f"training-{epochs}", device, workers)
+        train(BLACKOUT.name, inputs, _stage_of(settings, epochs), 0, root / f"training-{epochs}", device, workers)
         for epochs in (1, 3)
     )
     seconds = max(long.seconds - short.seconds, 1e-9)
@@ -123,7 +124,7 @@ def _trained(
 def _stage_of(settings: Settings, epochs: int) -> Any:
     """A training's settings for so many epochs."""
     longer = settings.training.model_copy(update={"epochs": epochs})
-    return stage_settings(settings.model_copy(update={"training": longer}), "train", "convnext", "blackout")
+    return stage_settings(settings.model_copy(update={"training": longer}), "train", "convnext", BLACKOUT.name)
 
 
 def described(line: dict[str, float], device: str) -> str:

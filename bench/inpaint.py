@@ -94,7 +94,7 @@ def scenes(small: bool = False) -> Scene:
     from dfeat.demo.canvas import SIZE, polygon_mask
     from dfeat.demo.dresses import WNIDS
     from dfeat.demo.worlds import draw_one
-    from dfeat.occlusion.paint import black_out
+    from dfeat.methods.paint import black_out
     from dfeat.occlusion.parts import choose_parts
 
     names = [info.name for info in class_infos(WNIDS)]

@@ -18,6 +18,7 @@ from bench.photographs import HEIGHT, WIDTH, write_photographs
 from bench.table import Result, Row, Timed, side_by_side
 from dfeat.data.index import Index
 from dfeat.data.pixels import PixelCache
+from dfeat.methods import REFERENCE
 from dfeat.occlusion.parts import Parts
 from dfeat.training.dataset import TrainingBatches
 from dfeat.training.network import normalised
@@ -69,7 +70,7 @@ def _ways(index: Index) -> dict[str, Callable[[], Any]]:
         [info.wnid for info in index.classes],
         Parts({}, {}),
     )
-    batches = TrainingBatches("none", sources, settings, 0, 0)
+    batches = TrainingBatches(REFERENCE, sources, settings, 0, 0)
     timm_bytes, timm = (_timm_loader(index, settings, prefetcher) for prefetcher in (True, False))
 
     def ours(finish: Callable[[torch.Tensor], Any]) -> None:

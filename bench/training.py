@@ -54,6 +54,7 @@ def train_some(backbone: str, batch: int, steps: int) -> Steps:
     from bench.photographs import write_photographs
     from dfeat.data.pixels import PixelCache
     from dfeat.diffusion.stream import Waiting
+    from dfeat.methods import BLACKOUT
     from dfeat.training import loop
     from dfeat.training.checkpoint import State
     from dfeat.training.dataset import TrainingBatches
@@ -76,14 +77,14 @@ def train_some(backbone: str, batch: int, steps: int) -> Steps:
             _left_halves(list(labels), index.records[0].height, index.records[0].width),
         )
         settings = TrainingSettings(
-            batch_size=batch, epochs=1, backbones={backbone: Backbone(name=backbone)}, methods=("blackout",)
+            batch_size=batch, epochs=1, backbones={backbone: Backbone(name=backbone)}, methods=(BLACKOUT.name,)
         )
         model = Classifier(_without_weights(backbone), len(index.classes))
         model.to(memory_format=torch.channels_last)
         optimizer = loop.build_optimizer(model, settings)
         model.register_forward_pre_hook(lambda *_: started.append(time.thread_time()))
         optimizer.register_step_post_hook(lambda *_: ended.append(time.thread_time()))
-        batches = TrainingBatches("blackout", sources, settings, 0, 0)
+        batches = TrainingBatches(BLACKOUT.name, sources, settings, 0, 0)
         cpu = torch.device("cpu")
         loop._fit(model, optimizer, batches, 0, State(), cpu, 0, lambda: None, lambda: False, Team(), Waiting())
     inside = [end - start for start, end in zip(started[1:], ended[1:], strict=True)]

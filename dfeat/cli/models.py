@@ -22,18 +22,20 @@ from dfeat.errors import UserError
     )
 )
 def train(
-    method: Annotated[str, typer.Option(help="none, blackout, replace, cutmix, sd_inpaint or sd_features")],
+    method: Annotated[str, typer.Option(help="a method, as in training.methods")],
     seed: Annotated[int, typer.Option(help="draws initial head, order, crops")],
     index: IndexFolder,
     settings: SettingsJson,
     out: Out,
     pixels: Annotated[Path, typer.Option(help="pixel cache of the training images")],
     parts: Annotated[Path, typer.Option(help="parts.json")],
-    inpainted: Annotated[Path | None, typer.Option(help="pixel cache of the inpainted images, for sd_inpaint")] = None,
-    features: Annotated[list[Path] | None, typer.Option(help="features of the originals, for sd_features")] = None,
-    twin_features: Annotated[
-        list[Path] | None, typer.Option(help="features of the occluded twins, for sd_features")
+    inpainted: Annotated[
+        Path | None, typer.Option(help="pixel cache of the inpainted images, for methods that need them")
     ] = None,
+    features: Annotated[
+        list[Path] | None, typer.Option(help="features of the originals, for methods that need them")
+    ] = None,
+    twin_features: Annotated[list[Path] | None, typer.Option(help="features of the occluded twins, likewise")] = None,
     verdicts: Annotated[
         Path | None, typer.Option(help="verdicts.csv of `dfeat judge`, for inpainted: accepted")
     ] = None,
@@ -42,13 +44,11 @@ def train(
     gpus: Gpus = 1,
 ) -> None:
     """Fine-tune one backbone by one method with one seed."""
-    from dfeat.methods import METHODS
+    from dfeat.methods import method as method_of
     from dfeat.section import parse
     from dfeat.training.settings import TrainStage
 
-    chosen = next((known for known in METHODS if known == method), None)
-    if chosen is None:
-        raise UserError(f"no method {method!r}; use one of {', '.join(METHODS)}")
+    chosen = method_of(method).name
     stage = parse(TrainStage, settings, "--settings")
     own, twins = tuple(features or ()), tuple(twin_features or ())
     check_inputs(

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 from dfeat.config.run import Settings, ablation_points
 from dfeat.config.shards import shard_count
 from dfeat.config.stages import stage_settings
-from dfeat.methods import PRETRAINED, method
+from dfeat.methods import PRETRAINED, REFERENCE, method
 from dfeat.places import OCCLUDED, RESULTS, TRAIN, Place, level_view, point_folder, prediction_files, view_set
 from dfeat.section import Section
 from dfeat.storage.provenance import settings_text
@@ -88,7 +88,7 @@ class Run:
         if artifact == "inpaint":
             return differs("inpaint") or self.reached(at, "parts")
         if artifact == "verdicts":
-            judge = self.reached(at, "train", method_name="none", backbone=backbone)
+            judge = self.reached(at, "train", method_name=REFERENCE, backbone=backbone)
             return judge or self.reached(at, "inpaint")
         if artifact == "latents":
             return self._other_crops(at) or (view == OCCLUDED and self.reached(at, "parts"))
@@ -131,7 +131,7 @@ class Run:
 
     def judges(self, at: str, backbone: str) -> list[Path]:
         """The weights of the None models that judge a point's inpainted images."""
-        return [self.weights(at, "none", backbone, seed) for seed in self.settings.training.seeds]
+        return [self.weights(at, REFERENCE, backbone, seed) for seed in self.settings.training.seeds]
 
     def method_inputs(self, at: str, method_name: str, backbone: str) -> dict[str, Path | list[Path]]:
         """What a training reads beside pixels and parts, by the name of the option of `dfeat train`."""
@@ -176,7 +176,7 @@ class Run:
             return []
         backbones = self.settings.training.backbones.items()
         return [
-            self.place.predictions(PRETRAINED, name, 0) / file
+            self.place.predictions(PRETRAINED.name, name, 0) / file
             for file in self._prediction_files(sets)
             for name, chosen in backbones
             if has_imagenet_head(chosen)

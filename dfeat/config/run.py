@@ -9,13 +9,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from dfeat import methods
 from dfeat.data.settings import DataSettings
 from dfeat.diffusion.settings import DiffusionSettings
 from dfeat.evaluation.settings import EvaluationSettings
-from dfeat.methods import Method
+from dfeat.methods import REFERENCE
 from dfeat.occlusion.settings import OcclusionSettings
 from dfeat.section import Name, Section, parse
-from dfeat.training.settings import TrainingSettings
+from dfeat.training.settings import MethodName, TrainingSettings
 
 
 class ReportSettings(Section):
@@ -34,7 +35,7 @@ class ReportSettings(Section):
 class Ablation(Section):
     """One choice taken apart: every combination of some settings' values, each trained and evaluated as the run is."""
 
-    methods: tuple[Method, ...] = Field(min_length=1, description="methods that read these settings")
+    methods: tuple[MethodName, ...] = Field(min_length=1, description="methods that read these settings")
     grid: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(
         min_length=1, description="a setting by its dotted key, e.g. training.fusion, and its values"
     )
@@ -52,18 +53,18 @@ class Ablation(Section):
 
 
 def _ablations() -> dict[str, Ablation]:
-    return {
-        "timestep": Ablation(
-            methods=("sd_features",),
-            grid={"diffusion.features.timestep": (25, 100, 261, 500), "diffusion.features.blocks": (["mid"], ["up.1"])},
-        ),
-        "fusion": Ablation(methods=("sd_features",), grid={"training.fusion": ("concat", "sum", "gated", "attention")}),
-        "weights": Ablation(
-            methods=("replace",), grid={"training.alpha": (0.5, 1.0), "training.beta": (0.0, 0.5, 1.0)}
-        ),
-        "share": Ablation(methods=("blackout", "sd_inpaint"), grid={"occlusion.share": (0.25, 0.5, 0.75, 1.0)}),
-        "copies": Ablation(methods=("sd_inpaint",), grid={"diffusion.inpaint.copies": (1, 2, 4)}),
+    grids: dict[str, dict[str, tuple[Any, ...]]] = {
+        "timestep": {
+            "diffusion.features.timestep": (25, 100, 261, 500),
+            "diffusion.features.blocks": (["mid"], ["up.1"]),
+        },
+        "fusion": {"training.fusion": ("concat", "sum", "gated", "attention")},
+        "weights": {"training.alpha": (0.5, 1.0), "training.beta": (0.0, 0.5, 1.0)},
+        "share": {"occlusion.share": (0.25, 0.5, 0.75, 1.0)},
+        "copies": {"diffusion.inpaint.copies": (1, 2, 4)},
     }
+    trained = {name: tuple(one.name for one in methods.METHODS if name in one.ablations) for name in grids}
+    return {name: Ablation(methods=trained[name], grid=grid) for name, grid in grids.items()}
 
 
 class ResourceSettings(Section):
@@ -118,8 +119,8 @@ class Settings(Section):
                 f"occlusion.patch {self.occlusion.patch} does not divide training.image_size "
                 f"{self.training.image_size}; the grid protocol needs whole patches"
             )
-        if self.training.inpainted == "accepted" and "none" not in self.training.methods:
-            raise ValueError("training.inpainted 'accepted' is judged by None; add 'none' to training.methods")
+        if self.training.inpainted == "accepted" and REFERENCE not in self.training.methods:
+            raise ValueError(f"training.inpainted 'accepted' is judged by None; add {REFERENCE!r} to training.methods")
         bare = [
             name for name, one in self.data.evaluation.items() if one.kind != "partimagenet" and set(one.levels) - {0}
         ]

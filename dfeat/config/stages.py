@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
+from dfeat import methods
 from dfeat.config.run import Settings
 from dfeat.data.settings import PixelsStage
 from dfeat.diffusion.settings import FeaturesStage, InpaintStage, LatentsStage
 from dfeat.evaluation.settings import EvaluateStage, PretrainedStage
-from dfeat.methods import METHODS, Method
 from dfeat.occlusion.settings import PartsStage
 from dfeat.section import Section
 from dfeat.training.settings import TrainingSettings, TrainStage
-
-_READ_BY: Final[dict[str, tuple[Method, ...]]] = {
-    "alpha": ("replace",),
-    "beta": ("replace",),
-    "mask_image": ("replace",),
-    "cutmix_alpha": ("cutmix",),
-    "inpainted": ("sd_inpaint",),
-    "fusion": ("sd_features",),
-    "twin_features": ("sd_features",),
-    "originals": METHODS[1:],
-}
-"""Training settings that only some methods read; the other methods get their defaults."""
 
 
 def stage_settings(
     settings: Settings,
     stage: str,
     backbone: str | None = None,
-    method: Method | None = None,
+    method: str | None = None,
     set_name: str | None = None,
 ) -> Section:
     """The part of `settings` that a verb gets, as the stage's own model.
@@ -63,11 +51,12 @@ def stage_settings(
         return FeaturesStage(**model, features=diffusion.features)
     if stage == "train":
         assert backbone is not None
-        unread = {name: value for name, value in TrainingSettings() if method not in _READ_BY.get(name, METHODS)}
+        unread = _unread(method) if method else frozenset()
+        defaults = {name: value for name, value in TrainingSettings() if name in unread}
         alone = settings.training.model_copy(
-            update={"methods": METHODS, "backbones": {}, "seeds": (0,), **(unread if method else {})}
+            update={"methods": methods.PAPER_NAMES, "backbones": {}, "seeds": (0,), **defaults}
         )
-        partner_seed = occlusion.seed if method in (None, "replace") else 0
+        partner_seed = 0 if "partner_seed" in unread else occlusion.seed
         return TrainStage(backbone=settings.training.backbones[backbone], training=alone, partner_seed=partner_seed)
     levels = {name: chosen.levels for name, chosen in settings.data.evaluation.items()}
     studies = {name: chosen.study for name, chosen in settings.data.evaluation.items() if chosen.study}
@@ -78,6 +67,13 @@ def stage_settings(
         return PretrainedStage(**dict(evaluate), backbone=chosen, image_size=size)
     assert stage == "evaluate", f"no stage {stage}"
     return evaluate
+
+
+def _unread(name: str) -> frozenset[str]:
+    """The settings of the train stage that other methods read and this one does not; it gets their defaults."""
+    own, listed = methods.method(name), {setting for one in methods.METHODS for setting in one.reads}
+    originals = set() if own.augments else {"originals"}
+    return frozenset(listed - set(own.reads) | originals)
 
 
 def _views_of(settings: Settings) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from dfeat.config import Settings
 from dfeat.costs.estimate import is_small
 from dfeat.costs.operations import backbone_flops, diffusion_flops, until_flops
 from dfeat.diffusion.schedule import total
+from dfeat.methods import method
 
 BACKWARD: Final = 3.0
 """A forward and a backward pass over a forward one: 2.997 and 2.999 on the paper's backbones."""
@@ -44,9 +45,9 @@ class Counts:
         chosen = settings.diffusion.features
         return self.encode + chosen.ensemble * len(chosen.timesteps) * self.features
 
-    def training(self, settings: Settings, method: str, backbone: str) -> float:
-        """A whole training, for each training image: every epoch sees it and its twin, and Replace Parts its masks."""
-        passes = 2 * settings.training.epochs * (2 if method == "replace" else 1)
+    def training(self, settings: Settings, name: str, backbone: str) -> float:
+        """A whole training by a method, per training image: every epoch takes it and its twin, or both with their masks."""
+        passes = 2 * settings.training.epochs * (2 if method(name).masks else 1)
         return passes * BACKWARD * self.forward[backbone]
 
 

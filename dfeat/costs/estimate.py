@@ -25,7 +25,7 @@ from dfeat.costs.operations import (
 )
 from dfeat.diffusion.schedule import total
 from dfeat.diffusion.settings import FeatureSettings, InpaintSettings
-from dfeat.methods import Method
+from dfeat.methods import method, needed
 from dfeat.places import OCCLUDED, TRAIN, level_view
 from dfeat.training.settings import Backbone
 from dfeat.training.weights import weights_path
@@ -78,11 +78,11 @@ def hours(flops: float, device: str, precision: str) -> float:
 
 def estimate(settings: Settings, images: Mapping[str, int]) -> list[Cost]:
     """The cost of every step. `images` has the number of images of "train" and of each evaluation set."""
-    methods = settings.training.methods
+    needs = needed(settings.training.methods)
     costs = [_pixels(settings, images)]
-    if "sd_inpaint" in methods:
+    if "inpainted" in needs:
         costs.append(_inpaint(settings, settings.diffusion.inpaint.copies * images["train"]))
-    if "sd_features" in methods:
+    if "features" in needs:
         costs += _latents_and_features(settings, images)
     return [*costs, _training(settings, images["train"]), _evaluation(settings, images)]
 
@@ -100,7 +100,8 @@ def _views(settings: Settings, images: Mapping[str, int]) -> int:
 
 
 def _pixels(settings: Settings, images: Mapping[str, int]) -> Cost:
-    inpainted = settings.diffusion.inpaint.copies * images["train"] if "sd_inpaint" in settings.training.methods else 0
+    inpaints = "inpainted" in needed(settings.training.methods)
+    inpainted = settings.diffusion.inpaint.copies * images["train"] if inpaints else 0
     count, side = sum(images.values()) + inpainted, settings.data.short_side
     how = f"3 bytes a pixel, short side {side}, aspect 4:3"
     return Cost("pixels", count, round(count * 4 * side * side), 0.0, "float32", how)
@@ -149,19 +150,21 @@ def _latents_and_features(settings: Settings, images: Mapping[str, int]) -> list
     return [latents, Cost("features", views, views * width * 2, flops, precision, how, jobs)]
 
 
-def training_flops(settings: Settings, images: int, backbone: Backbone, method: Method) -> float:
-    """FLOPs of training one model on so many originals and as many twins; replace shows the network the masks too."""
-    training, passes = settings.training, 2 if method == "replace" else 1
+def training_flops(settings: Settings, images: int, backbone: Backbone, name: str) -> float:
+    """FLOPs of training one model by the method `name` on so many originals and as many twins, and on their masks."""
+    training, passes = settings.training, 2 if method(name).masks else 1
     return 2 * images * training.epochs * passes * backbone_flops(backbone.name, training.image_size, training=True)
 
 
 def _training(settings: Settings, images: int) -> Cost:
     training, seeds = settings.training, len(settings.training.seeds)
     models = len(training.methods) * len(training.backbones) * seeds
-    pairs = [(backbone, method) for backbone in training.backbones.values() for method in training.methods]
+    pairs = [(backbone, name) for backbone in training.backbones.values() for name in training.methods]
     flops = seeds * sum(training_flops(settings, images, *pair) for pair in pairs)
     size = sum(map(_weights_bytes, training.backbones.values())) * len(training.methods) * seeds
-    how = f"{training.epochs} epochs of originals and twins; replace also sees masks{_taken_for(settings)}"
+    masked = ", ".join(name for name in training.methods if method(name).masks)
+    masks = f"; {masked} also sees masks" if masked else ""
+    how = f"{training.epochs} epochs of originals and twins{masks}{_taken_for(settings)}"
     return Cost("training", models, size, flops, training.precision, how, models)
 
 

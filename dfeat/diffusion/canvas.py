@@ -17,7 +17,7 @@ from dfeat.data.pixels import resize
 from dfeat.diffusion.crops import Square
 from dfeat.diffusion.settings import InpaintSettings
 from dfeat.errors import UserError
-from dfeat.occlusion.paint import black_out, replace
+from dfeat.methods.paint import black_out, replace
 from dfeat.randomness import seed_for
 
 

@@ -27,7 +27,7 @@ from dfeat.diffusion.models import compile_model, load_model
 from dfeat.diffusion.settings import LatentsStage
 from dfeat.diffusion.stream import Done, Waiting, fetched, gathered, padded, prepared, to_device
 from dfeat.errors import UserError
-from dfeat.occlusion.paint import black_out
+from dfeat.methods.paint import black_out
 from dfeat.occlusion.parts import Parts, read_parts
 from dfeat.occlusion.patches import scale_mask
 from dfeat.occlusion.views import TestOcclusion

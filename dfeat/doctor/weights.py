@@ -12,6 +12,7 @@ from dfeat.config import Settings
 from dfeat.diffusion.layout import COMPONENTS, check_pairing, combined, local_files
 from dfeat.diffusion.settings import ModelSource
 from dfeat.errors import UserError
+from dfeat.methods import method, needed
 from dfeat.storage.provenance import file_digest
 from dfeat.training.weights import weights_path
 
@@ -34,10 +35,10 @@ def look_at_weights(settings: Settings, digest: bool) -> list[WeightsReport]:
 
 def _diffusion_weights(settings: Settings, digest: bool) -> list[WeightsReport]:
     """The diffusion models that the run's methods use: one for both uses, or one for each."""
-    used = {"sd_features": settings.diffusion.model, "sd_inpaint": settings.diffusion.inpainting_model}
-    sources: list[ModelSource] = []
-    for method, source in used.items():
-        if method in settings.training.methods and source not in sources:
+    used = {"features": settings.diffusion.model, "inpainted": settings.diffusion.inpainting_model}
+    needs, sources = needed(settings.training.methods), list[ModelSource]()
+    for need, source in used.items():
+        if need in needs and source not in sources:
             sources.append(source)
     return [_diffusion_report(settings, source, digest) for source in sources]
 
@@ -57,7 +58,7 @@ def _diffusion_report(settings: Settings, source: ModelSource, digest: bool) -> 
             digests = files.digests()
             report.digests = {"all": combined(digests)} | digests
     except UserError as error:
-        others = [method for method in settings.training.methods if not method.startswith("sd_")]
+        others = [name for name in settings.training.methods if not method(name).needs]
         way = f"; to go on without it set training.methods to [{', '.join(others)}]" if others else ""
         report.faults.append(f"{error}{way}")
     return report

@@ -28,7 +28,7 @@ from dfeat.errors import UserError
 from dfeat.evaluation.origins import check_backbone, read_verdicts_origin, said_of_model
 from dfeat.evaluation.predict import RECIPE, TrainedModel
 from dfeat.evaluation.settings import EvaluationSettings
-from dfeat.occlusion.paint import black_out
+from dfeat.methods.paint import black_out
 from dfeat.occlusion.parts import read_parts
 from dfeat.storage.atomic import write_files
 from dfeat.storage.origin import origin_bytes

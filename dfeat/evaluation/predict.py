@@ -24,7 +24,7 @@ from dfeat.errors import UserError
 from dfeat.evaluation.origins import PREDICTIONS, said_of_model
 from dfeat.evaluation.pretrained import PretrainedModel
 from dfeat.evaluation.settings import EvaluateStage, PretrainedStage
-from dfeat.occlusion.paint import black_out
+from dfeat.methods.paint import black_out
 from dfeat.occlusion.views import TestOcclusion
 from dfeat.progress import progress
 from dfeat.section import parse

@@ -28,7 +28,7 @@ class PretrainedModel:
         self.network = build_pretrained(backbone).to(device, memory_format=torch.channels_last).eval()
         self.wnids = [info.wnid for info in classes]
         self.run: dict[str, Any] = {
-            "method": PRETRAINED,
+            "method": PRETRAINED.name,
             "seed": 0,
             "settings": {"backbone": backbone.model_dump(mode="json")},
             "model": file_digest(weights_file(backbone)),

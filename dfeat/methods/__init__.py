@@ -1,22 +1,54 @@
-"""The methods that train a classifier to be robust to occlusion [Sec. 3]."""
+"""The methods that train a classifier to be robust to occlusion [Sec. 3]: a file a method, and one list of them.
+
+What a method is called, needs, reads and does stands in its file; the other rooms take it from there by name. Titles and
+colours are those of the paper and of Okabe and Ito (2008), told apart with any colour vision.
+"""
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from collections.abc import Iterable
+from typing import Final
 
-Method = Literal["none", "blackout", "replace", "cutmix", "sd_inpaint", "sd_features"]
+from dfeat.errors import UserError, nearest
+from dfeat.methods.blackout import BLACKOUT
+from dfeat.methods.cutmix import CUTMIX
+from dfeat.methods.method import Method, Need
+from dfeat.methods.none import NONE
+from dfeat.methods.pretrained import PRETRAINED
+from dfeat.methods.replace import REPLACE
+from dfeat.methods.sd_features import SD_FEATURES
+from dfeat.methods.sd_inpaint import SD_INPAINT
 
-METHODS: tuple[Method, ...] = ("none", "blackout", "replace", "cutmix", "sd_inpaint", "sd_features")
+PAPER: Final = (NONE, BLACKOUT, REPLACE, CUTMIX, SD_INPAINT, SD_FEATURES)
+"""The paper's methods in the order of its tables; frozen, as is what is derived from it."""
 
-PRETRAINED: Final = "pretrained"
-"""A backbone as it was before fine-tuning, read out for the run's classes; a row of the tables, no method of training."""
+METHODS: tuple[Method, ...] = (*PAPER,)
+"""Every method there is. A further one: import its file above and add its object here."""
+
+NAMES: tuple[str, ...] = tuple(one.name for one in METHODS)
+
+PAPER_NAMES: Final = tuple(one.name for one in PAPER)
+"""The default of `training.methods`, and what a train job's settings hold in its place, whatever METHODS holds."""
+
+REFERENCE: Final = NONE.name
+"""The method that all others are compared with."""
 
 
-class _Stub:
-    def __init__(self, needs: tuple[str, ...]) -> None:
-        self.needs = needs
+def method(name: str) -> Method:
+    """The method of that name. UserError names the nearest one, and all that there are."""
+    found = next((one for one in METHODS if one.name == name), None)
+    if found is None:
+        names = [one.name for one in METHODS]
+        hint = nearest(name, names)
+        raise UserError(f"no method {name!r}{hint + ' Use' if hint else '; use'} one of {', '.join(names)}")
+    return found
 
 
-def method(name: str) -> _Stub:
-    """The method of that name."""
-    return _Stub({"sd_inpaint": ("inpainted",), "sd_features": ("features",)}.get(name, ()))
+def row_of(name: str) -> Method:
+    """The method, or PRETRAINED: whatever has a row in the tables."""
+    return PRETRAINED if name == PRETRAINED.name else method(name)
+
+
+def needed(names: Iterable[str]) -> frozenset[Need]:
+    """The artifacts that some methods need, together."""
+    return frozenset(need for name in names for need in method(name).needs)

@@ -16,7 +16,7 @@ from typing import Final, Literal
 from dfeat.config import ResourceSettings, Settings, table_settings
 from dfeat.config.points import Run
 from dfeat.errors import UserError, nearest
-from dfeat.methods import method
+from dfeat.methods import REFERENCE, needed
 from dfeat.places import TRAIN
 from dfeat.report.numbers.paper import TableName
 from dfeat.report.numbers.sets import STUDY_TABLES, published_sets, sets_of, study_sets
@@ -128,11 +128,11 @@ def _indexes(run: Run, sets: Iterable[str]) -> list[Path]:
 
 def compares(settings: Settings) -> bool:
     """Whether there is a method to compare with None."""
-    return "none" in settings.training.methods and len(settings.training.methods) > 1
+    return REFERENCE in settings.training.methods and len(settings.training.methods) > 1
 
 
 def _inpaints(settings: Settings) -> bool:
-    return any("inpainted" in method(name).needs for name in settings.training.methods)
+    return "inpainted" in needed(settings.training.methods)
 
 
 def _has_study(table: str, settings: Settings) -> bool:
@@ -196,7 +196,7 @@ def _write_claims(results: Path, settings: Settings, out: Path) -> None:
 
 def _claims_inputs(run: Run) -> list[Path]:
     # without None nothing is compared, neither in accuracy nor in cost
-    cost = run.place.published("efficiency", ".json") if "none" in run.settings.training.methods else []
+    cost = run.place.published("efficiency", ".json") if REFERENCE in run.settings.training.methods else []
     return [*run.predictions(run.published), *cost]
 
 
@@ -298,7 +298,7 @@ _TABLES: Final = (
     _paper_table("table2"),
     Published(
         "table", "efficiency", (".csv", ".json", ".md"), _write_efficiency, _efficiency_inputs, _efficiency_settings,
-        "dfeat.report", "Tables", lambda settings: "none" in settings.training.methods,
+        "dfeat.report", "Tables", lambda settings: REFERENCE in settings.training.methods,
     ),
     Published("table", "claims", (".md",), _write_claims, _claims_inputs, _of_published, "dfeat.report", "Claims"),
     _study("calibration", lambda settings: True),

@@ -5,10 +5,9 @@ diffusion features). What leaves: a `Batch` for each optimiser step, a function 
 workers, order and resumption change nothing.
 
 Every method trains on 2N items an epoch, so all take the same number of optimiser steps: N originals and their
-N twins. The twin is the black-out, replaced, CutMix or inpainted image; for None it is the original again; for
-SD Features it is the black-out image with features of its own. An image without parts is its own twin. Where an image
-has several inpainted copies, each epoch draws one of them as its twin. Without
-originals (`training.originals: false`) the twins are taken twice, in other crops.
+N twins. What a twin's picture is, its method's file says (`dfeat.methods`). An image without parts is its own twin.
+Where an image has several inpainted copies, each epoch draws one of them as its twin. Without originals
+(`training.originals: false`) the twins are taken twice, in other crops.
 """
 
 from __future__ import annotations
@@ -23,8 +22,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dfeat.data.crops import Crop, random_crop, view_key, view_keys
-from dfeat.methods import Method
-from dfeat.occlusion.paint import black_out, cutmix_box, mask_image, partner_order, replace
+from dfeat.methods import method
+from dfeat.methods.method import Mixture, Twin
+from dfeat.methods.paint import mask_image, partner_order
 from dfeat.randomness import rng_for
 from dfeat.storage.shards import Rows
 from dfeat.training.settings import TrainingSettings
@@ -63,6 +63,8 @@ class _Item:
     """The row of its diffusion features, where the method has them."""
     copy: str | None = None
     """The key of the inpainted image that stands for it, where it is an inpainted twin."""
+    draw: str = ""
+    """Image, first or second item, and epoch: the key of its random numbers."""
 
 
 class TrainingBatches:
@@ -73,14 +75,15 @@ class TrainingBatches:
 
     def __init__(
         self,
-        method: Method,
+        name: str,
         sources: Sources,
         settings: TrainingSettings,
         seed: int,
         partner_seed: int,
         part: slice = slice(None),
     ) -> None:
-        self.method, self.sources, self.settings, self.seed, self.part = method, sources, settings, seed, part
+        self.method, self.sources, self.settings, self.seed, self.part = method(name), sources, settings, seed, part
+        self.options = settings.model_dump(include=set(self.method.reads))
         self.keys = sorted(sources.keys)
         self.partner = partner_order(self.keys, partner_seed)
         self.steps_per_epoch = -(-2 * len(self.keys) // settings.batch_size)
@@ -90,17 +93,19 @@ class TrainingBatches:
         return self.steps_per_epoch * self.settings.epochs
 
     def __getitem__(self, step: int) -> Batch:
-        mixed = self.method == "cutmix"  # its rows are cut from rows of the whole batch
-        items = self._items(step) if mixed else self._items(step)[self.part]
+        mix = self.method.mix  # it mixes rows of the whole batch, whatever part of them is wanted
+        items = self._items(step) if mix else self._items(step)[self.part]
         labels = [self.sources.labels[item.key] for item in items]
         targets = np.zeros((len(items), self.sources.classes), np.float32)
         targets[np.arange(len(items)), labels] = 1
         images = self._pictures(items)
-        if mixed:
-            images, targets = self._cut_and_mix(images, targets, np.array([item.twin for item in items]), step)
-            images, targets = images[self.part], targets[self.part]
-        masks = mask_image(np.stack([self._whole_mask(item) for item in items])) if self.method == "replace" else None
-        features = np.stack([self._feature(item) for item in items]) if self.method == "sd_features" else None
+        if mix:
+            twins, rng = np.array([item.twin for item in items]), rng_for(self.seed, f"step {step}", self.method.name)
+            images, targets = mix(Mixture(images, targets, twins, rng, self.options))
+            images, targets, items = images[self.part], targets[self.part], items[self.part]
+        masks = mask_image(np.stack([self._whole_mask(item) for item in items])) if self.method.masks else None
+        fused = "features" in self.method.needs
+        features = np.stack([self._feature(item) for item in items]) if fused else None
         return Batch(*(None if part is None else torch.from_numpy(part) for part in (images, targets, masks, features)))
 
     def keys_of(self, step: int) -> list[str]:
@@ -128,23 +133,25 @@ class TrainingBatches:
 
         Where features of several views are cached, it is the crop of one of them.
         """
-        rng = rng_for(self.seed, f"{key} {second} {epoch}", "crop")
+        draw = f"{key} {second} {epoch}"
+        rng = rng_for(self.seed, draw, "crop")
         twin = bool(second) or not self.settings.originals
         rows = self._rows(key, twin)
         if rows is not None and self.sources.views > 1:
             row = rows.row_of[view_key(key, int(rng.integers(self.sources.views)))]
             left, top, right, bottom = rows.extras["box"][row].tolist()
-            return _Item(key, twin, Crop((left, top, right, bottom), bool(rows.extras["flip"][row])), row)
-        inpainted = self.method == "sd_inpaint" and self._occluded(key, twin)
-        copy = self._drawn_copy(key, second, epoch) if inpainted else None
+            crop = Crop((left, top, right, bottom), bool(rows.extras["flip"][row]))
+            return _Item(key, twin, crop, row, draw=draw)
+        inpainted = "inpainted" in self.method.needs and self._occluded(key, twin)
+        copy = self._drawn_copy(key, draw) if inpainted else None
         height, width = self._cached(key, copy).shape[:2]
         crop = random_crop(height, width, self.settings.crop_scale, self.settings.flip, rng)
-        return _Item(key, twin, crop, None if rows is None else rows.row_of[key], copy)
+        return _Item(key, twin, crop, None if rows is None else rows.row_of[key], copy, draw)
 
-    def _drawn_copy(self, key: str, second: int, epoch: int) -> str:
+    def _drawn_copy(self, key: str, draw: str) -> str:
         """The inpainted image that an item is in an epoch, drawn apart from the crop: any number of copies has the same."""
         kept = self._kept_copies(key)
-        return kept[int(rng_for(self.seed, f"{key} {second} {epoch}", "copy").integers(len(kept)))]
+        return kept[int(rng_for(self.seed, draw, "copy").integers(len(kept)))]
 
     def _kept_copies(self, key: str) -> list[str]:
         """The inpainted images that may stand for an image: all its copies, but for those that were rejected."""
@@ -163,25 +170,27 @@ class TrainingBatches:
 
     def _occluded(self, key: str, twin: bool) -> bool:
         """Whether an item is an occluded twin; an image without parts, or with rejected fills alone, is its own twin."""
-        clean = self.method == "sd_features" and self.settings.twin_features == "clean"
+        clean = "features" in self.method.needs and self.settings.twin_features == "clean"
         return twin and not clean and key in self.sources.parts.rows and bool(self._kept_copies(key))
 
     def _pictures(self, items: list[_Item]) -> NDArray[np.uint8]:
-        """The items' pictures (B, S, S, 3): cropped, flipped and, where they are twins, painted as the method says."""
-        size = self.settings.image_size
+        """The items' pictures (B, S, S, 3): cropped, flipped and, where they are occluded twins, painted by the method."""
+        size, paint = self.settings.image_size, self.method.paint
         images = np.empty((len(items), size, size, 3), np.uint8)
         for row, item in enumerate(items):
             images[row] = cut(self._cached(item.key, item.copy), item.crop, size)
-        painted = [row for row, item in enumerate(items) if self._occluded(item.key, item.twin)]
-        if not painted or self.method not in ("blackout", "replace", "sd_features"):
-            return images
-        hidden = np.stack([self._mask(items[row], "mask") for row in painted])
-        if self.method == "replace":
-            partners = np.stack([self._partner_crop(items[row]) for row in painted])
-            images[painted] = replace(images[painted], hidden, partners)
-        else:
-            images[painted] = black_out(images[painted], hidden)
+            if paint and self._occluded(item.key, item.twin):
+                images[row] = paint(self._twin(item, images[row]))
         return images
+
+    def _twin(self, item: _Item, picture: NDArray[np.uint8]) -> Twin:
+        return Twin(
+            picture,
+            hidden=self._mask(item, "mask"),
+            partner=lambda: self._partner_crop(item),
+            rng=lambda: rng_for(self.seed, item.draw, self.method.name),
+            options=self.options,
+        )
 
     def _feature(self, item: _Item) -> NDArray[np.float16]:
         """l_d of an item."""
@@ -199,24 +208,8 @@ class TrainingBatches:
         return cut_mask(self.sources.parts.mask(item.key, which), item.crop, self.settings.image_size)
 
     def _partner_crop(self, item: _Item) -> NDArray[np.uint8]:
-        """The same crop of the partner image, whose pixels replace the hidden ones."""
+        """The same crop of the partner image."""
         return cut(self.sources.pixels[self.partner[item.key]], item.crop, self.settings.image_size)
-
-    def _cut_and_mix(
-        self, images: NDArray[np.uint8], targets: NDArray[np.float32], twins: NDArray[np.bool_], step: int
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """CutMix on the batch's twins: a box of another row of the batch, and labels in proportion to area."""
-        rng = rng_for(self.seed, f"step {step}", "cutmix")
-        mixed, shares = images.copy(), targets.copy()
-        height, width = images.shape[1:3]
-        partners = rng.permutation(len(images))
-        for row in np.flatnonzero(twins):
-            kept = float(rng.beta(self.settings.cutmix_alpha, self.settings.cutmix_alpha))
-            top, bottom, left, right = cutmix_box(height, width, kept, rng)
-            mixed[row, top:bottom, left:right] = images[partners[row], top:bottom, left:right]
-            share = 1 - (bottom - top) * (right - left) / (height * width)
-            shares[row] = share * targets[row] + (1 - share) * targets[partners[row]]
-        return mixed, shares
 
 
 def cut(image: NDArray[np.uint8], crop: Crop, size: int) -> NDArray[np.uint8]:

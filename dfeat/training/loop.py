@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from dfeat.diffusion.stream import Done, Waiting
 from dfeat.errors import UserError
-from dfeat.methods import Method
 from dfeat.progress import progress, say
 from dfeat.randomness import seed_for
 from dfeat.storage.atomic import json_bytes, remove, write_files
@@ -41,7 +40,7 @@ CHECKED_EVERY: Final = 20
 
 
 def train(
-    method: Method, inputs: Inputs, stage: TrainStage, seed: int, out: Path, device: torch.device, workers: int = 0
+    method: str, inputs: Inputs, stage: TrainStage, seed: int, out: Path, device: torch.device, workers: int = 0
 ) -> Done:
     """Train one model and write its folder. A training that was interrupted goes on from its checkpoint.
 
@@ -113,7 +112,7 @@ def _fit(
     if settings.compile:
         model.backbone.compile(dynamic=False)
     network = team.wrapped(model)
-    bar = progress(len(batches), f"{batches.method}")
+    bar = progress(len(batches), batches.method.name)
     seen = _Seen(batches, state)
     for batch in waiting.of(loader):
         torch.manual_seed(seed_for(seed, f"step {state.step}", f"network {team.rank}" if team.rank else "network"))
@@ -238,7 +237,7 @@ def learning_rate(settings: TrainingSettings, step: int, steps: int) -> float:
 
 def _write_run(
     out: Path,
-    method: Method,
+    method: str,
     stage: TrainStage,
     seed: int,
     sources: Sources,

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, field_validator, model_validator
 
 from dfeat.data.settings import CROP_SCALE, FLIP, IMAGE_SIZE, CropScale
-from dfeat.methods import METHODS, Method
+from dfeat.errors import UserError
+from dfeat.methods import NAMES, PAPER_NAMES, method
 from dfeat.section import BatchSize, Commit, ImageSize, Name, Section, Share, without_nulls
+
+
+def _listed(name: str) -> str:
+    try:
+        return method(name).name
+    except UserError as error:
+        raise ValueError(str(error)) from None
+
+
+MethodName = Annotated[str, AfterValidator(_listed), WithJsonSchema({"enum": list(NAMES), "type": "string"})]
+"""The name of a method in `dfeat.methods`."""
 
 
 class Backbone(Section):
@@ -23,7 +35,7 @@ class Backbone(Section):
 class TrainingSettings(Section):
     """Fine-tuning [Sec. 4.2]: what is trained, and how."""
 
-    methods: tuple[Method, ...] = Field(METHODS, min_length=1)
+    methods: tuple[MethodName, ...] = Field(PAPER_NAMES, min_length=1)
     backbones: dict[Name, Backbone] = Field(
         default_factory=lambda: {
             "convnext": Backbone(name="convnext_base.fb_in1k"),

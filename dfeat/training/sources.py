@@ -17,7 +17,7 @@ from dfeat.data.crops import view_keys
 from dfeat.data.index import read_index
 from dfeat.data.pixels import PixelCache
 from dfeat.errors import UserError
-from dfeat.methods import Method
+from dfeat.methods import method
 from dfeat.occlusion.parts import Parts, read_parts
 from dfeat.storage.origin import read_origin
 from dfeat.storage.records import refusal
@@ -66,8 +66,9 @@ class Sources:
         return self.inpainted.copies if self.inpainted else 1
 
 
-def read_sources(method: Method, inputs: Inputs, settings: TrainingSettings) -> Sources:
-    """Open what the method needs; UserError names what is missing or does not cover the training images."""
+def read_sources(name: str, inputs: Inputs, settings: TrainingSettings) -> Sources:
+    """Open what the method of that name needs; UserError names what is missing or does not cover the training images."""
+    needs = method(name).needs
     index = read_index(inputs.index)
     digest = index.digest
     parts = read_parts(inputs.parts, index=digest)
@@ -79,16 +80,21 @@ def read_sources(method: Method, inputs: Inputs, settings: TrainingSettings) -> 
         parts=parts,
     )
     _require_keys(set(sources.keys), sources.pixels.row_of, inputs.pixels)
-    if method == "sd_inpaint":
+    if "inpainted" in needs:
         if inputs.inpainted is None:
-            raise UserError("the method sd_inpaint needs --inpainted, the cache of inpainted images")
+            raise UserError(f"the method {name} needs --inpainted, the cache of inpainted images")
         sources.inpainted = PixelCache(inputs.inpainted, index=digest)
         wanted = _row_keys(parts.rows, sources.copies)
         _require_keys(wanted, sources.inpainted.row_of, inputs.inpainted)
         if settings.inpainted == "accepted":
             sources.rejected = _read_rejected(inputs.verdicts, wanted, digest)
-    if method == "sd_features":
-        _read_features(sources, inputs, digest, clean=settings.twin_features == "clean")
+    if "features" in needs:
+        clean = settings.twin_features == "clean"
+        if not inputs.features or not (inputs.twin_features or clean):
+            raise UserError(
+                f"the method {name} needs --features and --twin-features, of the clean and the occluded images"
+            )
+        _read_features(sources, inputs, digest, clean)
     return sources
 
 
@@ -114,10 +120,6 @@ def _read_rejected(verdicts: Path | None, judged: set[str], index: str) -> froze
 
 
 def _read_features(sources: Sources, inputs: Inputs, index: str, clean: bool) -> None:
-    if not inputs.features or not (inputs.twin_features or clean):
-        raise UserError(
-            "the method sd_features needs --features and --twin-features, of the clean and the occluded images"
-        )
     own = read_rows(inputs.features, "features", index=index)
     _require_view(own, "clean", inputs.features[0])
     sources.views = int(json.loads(own.settings)["latents"].get("views", 1))

@@ -11,7 +11,7 @@ import yaml
 
 from dfeat.config import Settings, config_schema, stage_settings
 from dfeat.errors import UserError
-from dfeat.methods import METHODS
+from dfeat.methods import NAMES
 from dfeat.section import parse
 from dfeat.storage.provenance import settings_text
 
@@ -81,7 +81,7 @@ def test_the_schema_is_in_step_with_the_models() -> None:
 @pytest.mark.parametrize("overlays", [(), ("config/demo.yaml",), ("config/demo.yaml", "config/smoke.yaml"),
                                       ("config/paper.yaml",), ("config/fast.yaml",), ("config/single-gpu.yaml",)])  # fmt: skip
 def test_the_shipped_configurations_are_valid(overlays: tuple[str, ...]) -> None:
-    assert parse(Settings, merged("config.yaml", *overlays)).training.methods == METHODS
+    assert parse(Settings, merged("config.yaml", *overlays)).training.methods == NAMES
 
 
 def test_the_overlay_for_one_card_computes_in_what_that_card_has() -> None:
@@ -164,7 +164,7 @@ def test_a_method_is_not_handed_what_only_others_read() -> None:
     after = parse(Settings, {"training": {"beta": 0.9, "seeds": [5]}, "occlusion": {"protocol": "image"}})
     changed = {
         method
-        for method in METHODS
+        for method in NAMES
         if stage_settings(before, "train", "swin", method) != stage_settings(after, "train", "swin", method)
     }
     assert changed == {"replace"}

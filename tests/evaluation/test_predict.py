@@ -15,7 +15,7 @@ from dfeat.data.pixels import PixelCache, evaluation_crop
 from dfeat.errors import UserError
 from dfeat.evaluation.predict import _predict_set, evaluate
 from dfeat.evaluation.settings import EvaluateStage
-from dfeat.occlusion.paint import black_out
+from dfeat.methods.paint import black_out
 from dfeat.occlusion.patches import drop_for
 from dfeat.occlusion.views import TestOcclusion
 from tests.conftest import CPU, World

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dfeat.config import Settings
-from dfeat.methods import METHODS
+from dfeat.methods import NAMES
 from dfeat.section import parse
 from dfeat.verify import verify_run
 from tests.conftest import World
@@ -85,7 +85,7 @@ class Run:
 def test_shards_workers_and_order_change_no_byte_of_a_table(
     world: World, stages: dict[str, str], tmp_path: Path, tried: Tried
 ) -> None:
-    assert set(TESTED) <= set(METHODS)
+    assert set(TESTED) <= set(NAMES)
     forwards = Run(tmp_path / "forwards", world, stages, shards=1, workers=0).make(backwards=False)
     backwards = Run(tmp_path / "backwards", world, stages, shards=2, workers=2).make(backwards=True)
     assert "table1.csv" in forwards

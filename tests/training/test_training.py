@@ -20,7 +20,7 @@ from dfeat.data.crops import Crop
 from dfeat.data.index import read_index
 from dfeat.data.pixels import PixelCache
 from dfeat.errors import UserError
-from dfeat.methods import METHODS
+from dfeat.methods import NAMES
 from dfeat.occlusion.parts import read_parts
 from dfeat.storage.shards import Rows
 from dfeat.training import loop
@@ -62,14 +62,14 @@ SETTINGS = TrainingSettings(image_size=64, batch_size=16, epochs=2, crop_scale=(
 
 
 def test_every_method_takes_the_same_number_of_steps_over_originals_and_twins(sources: Sources) -> None:
-    for method in METHODS:
+    for method in NAMES:
         batches = TrainingBatches(method, sources, SETTINGS, 0, 0)
         assert len(batches) == 2 * 5
         order = batches._epoch_order(0)
         assert sorted(order.tolist()) == list(range(80))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", NAMES)
 def test_batches_are_functions_of_seed_and_step(sources: Sources, method: str) -> None:
     one, other = (
         TrainingBatches(method, sources, TrainingSettings(image_size=64, batch_size=16), 3, 0) for _ in range(2)

@@ -16,7 +16,7 @@ from dfeat.diffusion.inpaint import inpaint_shard
 from dfeat.diffusion.latents import encode_view
 from dfeat.errors import UserError
 from dfeat.evaluation.predict import evaluate
-from dfeat.methods import METHODS
+from dfeat.methods import NAMES
 from dfeat.report.tables.published import write_table
 from dfeat.storage.atomic import write_json
 from dfeat.storage.origin import origin_bytes
@@ -59,7 +59,7 @@ def run(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     weights = out / "weights.safetensors"
     save_file(create_model(stage.backbone.name, num_classes=0, **stage.backbone.kwargs).state_dict(), weights)
     stage = stage.model_copy(update={"backbone": stage.backbone.model_copy(update={"weights": str(weights)})})
-    for method in METHODS:
+    for method in NAMES:
         inputs = Inputs(
             world.train,
             world.train / "pixels.h5",
@@ -92,7 +92,7 @@ def settings(run: Path, world: World) -> Settings:
 
 
 def test_every_method_leaves_a_model_and_predictions_of_every_set_and_level(run: Path) -> None:
-    for method in METHODS:
+    for method in NAMES:
         model = run / "training" / method / "convnext" / "seed0"
         assert {path.name for path in model.iterdir() if path.is_file()} == {
             "model.safetensors",
@@ -112,7 +112,7 @@ def test_every_method_leaves_a_model_and_predictions_of_every_set_and_level(run:
 
 
 def test_predictions_say_which_model_made_them_and_from_what(run: Path, settings: Settings) -> None:
-    for method in METHODS:
+    for method in NAMES:
         folder = run / "evaluation" / method / "convnext" / "seed0"
         said = json.loads((folder / "predictions.json").read_text())
         assert (said["method"], said["seed"], said["recipe"]) == (

@@ -18,7 +18,7 @@ from dfeat.config import Settings
 from dfeat.report.claims.cost_claim import cost_claim
 from dfeat.report.claims.printed import arithmetic
 from dfeat.report.claims.verdicts import MARGIN, Kind, Source, Verdict, Weights, judge, paper_as_source, set_as_source
-from dfeat.report.numbers.paper import OURS, Cell, TableName, backbone_name, method_name, paper_source, paper_table
+from dfeat.report.numbers.paper import Cell, TableName, backbone_name, method_name, paper_source, paper_table
 from dfeat.report.numbers.results import load_results
 from dfeat.report.numbers.sets import sets_of
 from dfeat.report.numbers.statistics import Effect
@@ -27,6 +27,8 @@ from dfeat.storage.atomic import write_text
 
 Contrasts = Iterator[tuple[str, Weights]]
 TABLES: Final[tuple[TableName, ...]] = ("table1", "table2")
+OURS: Final = ("sd_inpaint", "sd_features")
+"""The two augmentations that the paper proposes."""
 OTHERS: Final = ("blackout", "replace", "cutmix")
 
 

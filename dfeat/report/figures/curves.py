@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from dfeat.config import Settings
 from dfeat.errors import UserError
-from dfeat.report.figures.style import COLOURS, WIDTH, add_note, line_style, new_figure, panel_grid, save, styled
+from dfeat.methods import REFERENCE, row_of
+from dfeat.report.figures.style import WIDTH, add_note, line_style, new_figure, panel_grid, save, styled
 from dfeat.report.numbers.paper import Cell, backbone_name, method_name
 from dfeat.report.numbers.results import SetResults, load_results
 from dfeat.report.numbers.sets import sets_of
@@ -79,10 +80,10 @@ def accuracy(evaluation: Path, settings: Settings, out: Path) -> None:
 @styled()
 def gain(evaluation: Path, settings: Settings, out: Path) -> None:
     """Gain in top-1 accuracy over None with its interval: a panel for each backbone, bars for each level and set."""
-    methods = [method for method in settings.training.methods if method != "none"]
-    if "none" not in settings.training.methods or not methods:
+    methods = [method for method in settings.training.methods if method != REFERENCE]
+    if REFERENCE not in settings.training.methods or not methods:
         raise UserError(
-            "figure gain needs 'none' and another method in training.methods, which are "
+            f"figure gain needs {REFERENCE!r} and another method in training.methods, which are "
             f"{', '.join(settings.training.methods)}; add what is missing or leave this figure out"
         )
     results = load_results(evaluation, settings)
@@ -94,7 +95,7 @@ def gain(evaluation: Path, settings: Settings, out: Path) -> None:
         _gain_panel(panel, groups, backbone, methods)
         panel.set_title(backbone_name(backbone), loc="left", fontweight="bold")
         panel.set_ylabel("Gain over None (points)")
-    handles = [Patch(facecolor=COLOURS[m], label=method_name(m)) for m in methods]
+    handles = [Patch(facecolor=row_of(m).colour, label=method_name(m)) for m in methods]
     _finish(figure, handles, settings, _n_text(results, settings))
     save(figure, out, "gain")
 
@@ -104,7 +105,7 @@ def _accuracy_panel(panel: Axes, of_set: SetResults, backbone: str) -> None:
     for method in of_set.predictions.methods:
         cells = [Cell(method, backbone, level, "top1") for level in levels]
         low, high = np.transpose([of_set.interval(cell) for cell in cells])
-        panel.fill_between(levels, 100 * low, 100 * high, color=COLOURS[method], alpha=0.12, linewidth=0)
+        panel.fill_between(levels, 100 * low, 100 * high, color=row_of(method).colour, alpha=0.12, linewidth=0)
         panel.plot(levels, [100 * of_set.accuracy(cell) for cell in cells], **line_style(method))
     panel.set_xticks(levels)
     panel.set_xlabel("Information loss (%)")
@@ -115,11 +116,11 @@ def _gain_panel(panel: Axes, groups: list[tuple[SetResults, int]], backbone: str
     for index, method in enumerate(methods):
         places = np.arange(len(groups)) + (index - (len(methods) - 1) / 2) * width
         effects = [
-            of_set.difference(Cell(method, backbone, level, "top1"), Cell("none", backbone, level, "top1"))
+            of_set.difference(Cell(method, backbone, level, "top1"), Cell(REFERENCE, backbone, level, "top1"))
             for of_set, level in groups
         ]
         value, low, high = 100 * np.transpose([effect[:3] for effect in effects])
-        panel.bar(places, value, width * 0.9, color=COLOURS[method])
+        panel.bar(places, value, width * 0.9, color=row_of(method).colour)
         bars = np.stack([value - low, high - value])
         panel.errorbar(places, value, bars, fmt="none", ecolor="#333333", elinewidth=0.7, capsize=1.5, capthick=0.7)
     panel.axhline(0, color="#000000", linewidth=0.6)

@@ -16,7 +16,7 @@ from dfeat.config import Settings
 from dfeat.data.index import Index, Record, read_index
 from dfeat.data.pixels import evaluation_crop
 from dfeat.errors import UserError
-from dfeat.occlusion.paint import black_out
+from dfeat.methods.paint import black_out
 from dfeat.occlusion.parts import read_parts
 from dfeat.occlusion.patches import drop_for
 from dfeat.randomness import rng_for

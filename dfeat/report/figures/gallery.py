@@ -24,17 +24,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dfeat import methods
 from dfeat.config import Settings
 from dfeat.data.crops import view_keys
 from dfeat.data.index import Index, Record, read_index
 from dfeat.data.pixels import PixelCache
 from dfeat.errors import UserError
-from dfeat.occlusion.paint import black_out, partner_order, replace
+from dfeat.methods.method import Method, Twin
+from dfeat.methods.paint import black_out, partner_order
 from dfeat.occlusion.parts import Parts, read_parts
 from dfeat.progress import progress
 from dfeat.randomness import rng_for
 from dfeat.report.figures.curves import picture_grid
-from dfeat.report.numbers.paper import method_name
 from dfeat.storage.atomic import write_json
 
 RECIPE: Final = 1
@@ -146,23 +147,38 @@ def sample(records: Sequence[Record], count: int, rng: np.random.Generator) -> l
 
 
 def _thumbnails(sources: Sources, record: Record, score: float, settings: Settings) -> Iterator[dict[str, Any]]:
-    """The original, and what each of the run's methods makes of its chosen parts."""
-    key, original, mask = record.key, sources.originals[record.key], sources.mask(record.key)
-    shown: dict[str, Pixels] = {"Original": original}
-    if "blackout" in settings.training.methods:
-        shown[method_name("blackout")] = black_out(original, mask)
-    if "replace" in settings.training.methods:
-        partner = Image.fromarray(sources.originals[sources.partner[key]])
-        resized = np.asarray(partner.resize((original.shape[1], original.shape[0]), Image.Resampling.BICUBIC))
-        shown[method_name("replace")] = replace(original, mask, resized)
-    if "sd_inpaint" in settings.training.methods:
-        shown[method_name("sd_inpaint")] = sources.filled(key)
-    for method, picture in shown.items():
-        rated = method == method_name("sd_inpaint") and math.isfinite(score)
+    """The original, and what each of the run's methods that change pictures makes of its chosen parts."""
+    changed = [
+        one
+        for one in methods.METHODS
+        if one.name in settings.training.methods
+        and ("inpainted" in one.needs or (one.paint and "features" not in one.needs))
+    ]
+    shown = {"Original": (sources.originals[record.key], False)}
+    shown |= {one.title: (_twin_of(one, sources, record.key, settings), "inpainted" in one.needs) for one in changed}
+    for title, (picture, inpainted) in shown.items():
         yield {
-            "key": key, "class": sources.class_name(record), "method": method,
-            "psnr": round(score, 2) if rated else None, "picture": _data_url(picture),
+            "key": record.key, "class": sources.class_name(record), "method": title,
+            "psnr": round(score, 2) if inpainted and math.isfinite(score) else None, "picture": _data_url(picture),
         }  # fmt: skip
+
+
+def _twin_of(one: Method, sources: Sources, key: str, settings: Settings) -> Pixels:
+    """The whole picture of an image's occluded twin, as training would crop it."""
+    original = sources.originals[key]
+    picture = sources.filled(key) if "inpainted" in one.needs else original
+    if one.paint is None:
+        return picture
+
+    def partner() -> Pixels:
+        other = Image.fromarray(sources.originals[sources.partner[key]])
+        return np.asarray(other.resize((original.shape[1], original.shape[0]), Image.Resampling.BICUBIC))
+
+    def rng() -> np.random.Generator:
+        return rng_for(settings.report.seed, key, one.name)
+
+    options = settings.training.model_dump(include=set(one.reads))
+    return one.paint(Twin(picture, sources.mask(key), partner, rng, options))
 
 
 def _data_url(pixels: Pixels) -> str:

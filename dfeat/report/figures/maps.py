@@ -15,7 +15,8 @@ from typing import Any, Final
 
 from dfeat.config import Settings
 from dfeat.errors import UserError
-from dfeat.report.figures.style import COLOURS, MARKERS, add_note, panel_grid, save, styled
+from dfeat.methods import REFERENCE, row_of
+from dfeat.report.figures.style import add_note, panel_grid, save, styled
 from dfeat.report.numbers.paper import backbone_name, method_name
 from dfeat.storage.records import read_text, refusal
 
@@ -50,7 +51,9 @@ def cost(report: Path, settings: Settings, out: Path) -> None:
     axes[0].set_ylabel(f"Gain over None at {level} % loss (points)")
     methods = _unique(row["method"] for row in rows if row["gain"])
     handles = [
-        Line2D([], [], linestyle="", color=COLOURS[m], marker=MARKERS[m], markersize=5, label=method_name(m))
+        Line2D(
+            [], [], linestyle="", color=row_of(m).colour, marker=row_of(m).marker, markersize=5, label=method_name(m)
+        )
         for m in methods
     ]
     for index, backbone in enumerate(backbones):
@@ -68,7 +71,7 @@ def part_cost(report: Path, settings: Settings, out: Path) -> None:
     rows = read_table(report / "part_cost.csv", "table part_cost", ("part", "method", "backbone", "cost"))
     methods, backbones = (_unique(row[name] for row in rows) for name in ("method", "backbone"))
     costs = {(row["part"], row["method"], row["backbone"]): float(row["cost"]) for row in rows}
-    reference = "none" if "none" in methods else methods[0]
+    reference = REFERENCE if REFERENCE in methods else methods[0]
 
     def lost(part: str) -> float:
         return sum(costs.get((part, reference, backbone), 0.0) for backbone in backbones)
@@ -173,10 +176,10 @@ def read_table(path: Path, remake: str, columns: Sequence[str]) -> Table:
 
 def _cost_point(panel: Any, row: dict[str, str], scale: float, *, filled: bool) -> None:
     gain, low, high = (float(row[name]) for name in ("gain", "gain_low", "gain_high"))
-    colour = COLOURS[row["method"]]
+    shown = row_of(row["method"])
     panel.errorbar(
         scale * (float(row["prepare"]) + float(row["train"])), gain, [[gain - low], [high - gain]],
-        fmt=MARKERS[row["method"]], color=colour, markersize=5, markerfacecolor=colour if filled else "white",
+        fmt=shown.marker, color=shown.colour, markersize=5, markerfacecolor=shown.colour if filled else "white",
         elinewidth=0.8, capsize=1.5,
     )  # fmt: skip
 

@@ -19,7 +19,7 @@ from dfeat.data.crops import view_keys
 from dfeat.data.index import read_index
 from dfeat.data.pixels import copies_in
 from dfeat.errors import UserError
-from dfeat.occlusion.paint import black_out
+from dfeat.methods.paint import black_out
 from dfeat.occlusion.parts import read_parts
 from dfeat.randomness import rng_for
 from dfeat.report.figures.curves import picture_grid

@@ -1,7 +1,7 @@
-"""One look for every figure: width, colours, markers, fonts, and how a figure becomes a file.
+"""One look for every figure: width, lines, fonts, and how a figure becomes a file.
 
-Colours are Okabe and Ito's (2008), told apart with any colour vision; ours are the blues, and each method has a
-marker of its own, so that a print without colour can be read. Seven inches wide: two columns of a paper.
+Each method has a colour and a marker of its own (`dfeat.methods`), so that a print without colour can be read. Seven
+inches wide: two columns of a paper.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from dfeat.methods import REFERENCE, row_of
 from dfeat.storage.atomic import write_files
 
 if TYPE_CHECKING:
@@ -18,20 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH: Final = 7.0
-COLOURS: Final = {
-    "none": "#000000", "blackout": "#D55E00", "replace": "#009E73", "cutmix": "#CC79A7",
-    "sd_inpaint": "#56B4E9", "sd_features": "#0072B2", "pretrained": "#888888",
-}  # fmt: skip
-MARKERS: Final = {
-    "none": "o",
-    "blackout": "s",
-    "replace": "^",
-    "cutmix": "D",
-    "sd_inpaint": "v",
-    "sd_features": "P",
-    "pretrained": "X",
-}
-OURS: Final = ("sd_inpaint", "sd_features")
 _STYLE: Final[dict[str, Any]] = {
     "font.family": "DejaVu Sans", "font.size": 8, "axes.titlesize": 9, "axes.labelsize": 8, "legend.fontsize": 8,
     "xtick.labelsize": 7.5, "ytick.labelsize": 7.5, "axes.spines.top": False, "axes.spines.right": False,
@@ -66,9 +53,10 @@ def panel_grid(lines: int, columns: int, height: float, **options: Any) -> tuple
 
 def line_style(method: str) -> dict[str, Any]:
     """Ours solid and strong; None dashed; the others thin."""
+    shown = row_of(method)
     return {
-        "color": COLOURS[method], "marker": MARKERS[method], "markersize": 4.2, "markeredgewidth": 0,
-        "linewidth": 1.8 if method in OURS else 1.1, "linestyle": "--" if method == "none" else "-",
+        "color": shown.colour, "marker": shown.marker, "markersize": 4.2, "markeredgewidth": 0,
+        "linewidth": 1.8 if shown.ours else 1.1, "linestyle": "--" if method == REFERENCE else "-",
     }  # fmt: skip
 
 

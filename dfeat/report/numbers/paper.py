@@ -1,7 +1,6 @@
-"""The paper's Tables 1 and 2 as data, and the names it prints.
+"""The paper's Tables 1 and 2 as data, and the names under which methods and backbones are shown.
 
-What enters: `paper_values.json`, copied digit by digit from the paper. What leaves: `PaperTable`s, and the names
-under which methods and backbones are shown.
+What enters: `paper_values.json`, copied digit by digit from the paper. What leaves: `PaperTable`s and names.
 """
 
 from __future__ import annotations
@@ -12,13 +11,11 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Final, Literal, NamedTuple
 
-from dfeat.methods import PRETRAINED
+from dfeat import methods
 
 TableName = Literal["table1", "table2"]
 Metric = Literal["top1", "top5"]
 METRICS: Final[tuple[Metric, ...]] = ("top1", "top5")
-OURS: Final = ("sd_inpaint", "sd_features")
-"""The paper's two proposed augmentations; every other method is a baseline."""
 
 
 class Cell(NamedTuple):
@@ -60,10 +57,8 @@ def paper_source() -> str:
 
 
 def method_name(method: str) -> str:
-    """The paper's name of a method, e.g. "Ours: SD Inpaint"."""
-    if method == PRETRAINED:
-        return "Before fine-tuning"
-    return str(_values()["methods"].get(method, method))
+    """The title of a method or of backbones before fine-tuning, e.g. "Ours: SD Inpaint"; of none of these, the name."""
+    return next((one.title for one in (*methods.METHODS, methods.PRETRAINED) if one.name == method), method)
 
 
 def backbone_name(backbone: str) -> str:

@@ -158,11 +158,13 @@ def load_pretrained(evaluation: Path, settings: Settings, trained: SetResults) -
     """The results before fine-tuning on the images of `trained`, of those backbones that were read out; or nothing."""
     name = trained.predictions.name
     levels = settings.data.evaluation[name].levels
-    axes = [Axes((PRETRAINED,), {key: backbone}, levels, (0,)) for key, backbone in settings.training.backbones.items()]
+    axes = [
+        Axes((PRETRAINED.name,), {key: backbone}, levels, (0,)) for key, backbone in settings.training.backbones.items()
+    ]
     complete = [one for one in axes if all(path.is_file() for path in one.paths(evaluation, name).values())]
     made = {key: backbone for one in complete for key, backbone in one.backbones.items()}
     if made and settings.report.before_fine_tuning:
-        read = load_set(evaluation, name, Axes((PRETRAINED,), made, levels, (0,)))
+        read = load_set(evaluation, name, Axes((PRETRAINED.name,), made, levels, (0,)))
         if read.keys != trained.predictions.keys:
             path = next(iter(axes[0].paths(evaluation, name).values()))
             raise _refusal(path, f"it tells of other images than those of the trained models on {name}")

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from dfeat.report.figures.style import COLOURS
+from dfeat.methods import REFERENCE, row_of
 from dfeat.report.numbers.paper import backbone_name, method_name
 from dfeat.report.tables.layout import Row
 
@@ -73,7 +73,7 @@ def _accuracy(rows: list[Row], hidden: str) -> dict[str, Any]:
     loss = {"field": "loss", "type": "quantitative", "title": hidden}
     y = {"field": "accuracy", "type": "quantitative", "title": "Top-1 accuracy (%)", "scale": {"zero": False}}
     dash = {
-        "condition": {"test": f"datum.method === {json.dumps(method_name('none'))}", "value": [6, 4]},
+        "condition": {"test": f"datum.method === {json.dumps(method_name(REFERENCE))}", "value": [6, 4]},
         "value": [1, 0],
     }
     levels = sorted({int(row.level) for row in rows})
@@ -144,7 +144,7 @@ def _gain(rows: list[Row]) -> dict[str, Any]:
 
 
 def _chart(data: list[Any], methods: list[str], description: str, layers: list[Any]) -> dict[str, Any]:
-    colours = [_INK if method == "none" else COLOURS[method] for method in methods]
+    colours = [_INK if method == REFERENCE else row_of(method).colour for method in methods]
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
         "description": description,

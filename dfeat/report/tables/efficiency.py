@@ -22,11 +22,13 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from dfeat.config import Settings
+from dfeat.costs.counts import Counts
 from dfeat.data.index import read_index
 from dfeat.errors import UserError
+from dfeat.methods import REFERENCE, Need, needed
 from dfeat.report.numbers.paper import Cell, backbone_name, method_name
 from dfeat.report.numbers.results import load_results
 from dfeat.report.numbers.sets import sets_of
@@ -34,37 +36,20 @@ from dfeat.report.tables.layout import markdown_escaped
 from dfeat.storage.atomic import json_bytes, write_files
 
 QUANTITIES: Final = ("seconds", "flops", "bytes", "joules")
-PREPARED: Final = {
-    "sd_inpaint": (("inpaint_", "inpainted_pixels"), ("inpaint/train",)),
-    "sd_features": (
+PREPARED: Final[dict[Need, tuple[tuple[str, ...], tuple[str, ...]]]] = {
+    "inpainted": (("inpaint_", "inpainted_pixels"), ("inpaint/train",)),
+    "features": (
         ("latents_train_", "latents_train-occluded_", "features_train_", "features_train-occluded_"),
         ("latents/train", "latents/train-occluded", "features/train", "features/train-occluded"),
     ),
 }
-"""For a method that prepares artifacts: its jobs in the diffusion step, by their names up to the shard, and their folders."""
+"""What makes each artifact that a method needs: jobs of the diffusion step, by their names up to the shard; their folders."""
 DEVICELESS: Final = ("inpainted_pixels",)
 """Jobs among these that take no device, and so none of its joules."""
 NUMBERED: Final = r"(?:-?\d+(?:-of-\d+)?)?"
 """What follows the beginning of a job's name: a shard, a seed, or nothing. A set may be named `train_more`."""
 ENERGY: Final = re.compile(r"^(?:dfeat: )?energy: ([0-9.]+) J\b", re.MULTILINE)
 """The line of `devices.energy` in a job's log."""
-
-
-class Flops(Protocol):
-    """What `costs.counts.Counts` tells of the run's networks."""
-
-    @property
-    def forward(self) -> dict[str, float]:
-        """FLOPs of a forward pass, by backbone."""
-
-    def inpaint(self, settings: Settings) -> float:
-        """FLOPs of inpainting one image."""
-
-    def feature(self, settings: Settings) -> float:
-        """FLOPs of the features of one view."""
-
-    def training(self, settings: Settings, method: str, backbone: str) -> float:
-        """FLOPs of a training for each training image."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +76,7 @@ class _Run:
 
     results: Path
     settings: Settings
-    flops: Flops
+    flops: Counts
     images: int
     views: int
 
@@ -124,7 +109,7 @@ class _Run:
         return self.measured(step, [start for start in beginnings if start not in DEVICELESS], self.joules)
 
 
-def write_efficiency(results: Path, settings: Settings, flops: Flops, out: Path) -> None:
+def write_efficiency(results: Path, settings: Settings, flops: Counts, out: Path) -> None:
     """Write `efficiency.csv`, `.json` and `.md` into `out`. Raises UserError where no method is compared with None."""
     rows = efficiency_rows(results, settings, flops)
     columns = [field.name for field in dataclasses.fields(Row)]
@@ -142,10 +127,10 @@ def write_efficiency(results: Path, settings: Settings, flops: Flops, out: Path)
     )
 
 
-def efficiency_rows(results: Path, settings: Settings, flops: Flops) -> list[Row]:
+def efficiency_rows(results: Path, settings: Settings, flops: Counts) -> list[Row]:
     """A row for each method, backbone and quantity that was measured of any method."""
-    if "none" not in settings.training.methods:
-        raise UserError("efficiency compares methods with None; add 'none' to training.methods")
+    if REFERENCE not in settings.training.methods:
+        raise UserError(f"efficiency compares methods with None; add {REFERENCE!r} to training.methods")
     data = results / "data"
     views = sum(
         len(read_index(data / name).records) * len(chosen.levels) for name, chosen in settings.data.evaluation.items()
@@ -170,10 +155,12 @@ def _row(run: _Run, method: str, backbone: str, quantity: str) -> Row:
     if quantity == "bytes":
         return _bytes_row(run, method, backbone)
     name, seeds = f"{method}_{backbone}_seed", len(run.settings.training.seeds)
-    prepare = 0.0 if method not in PREPARED else run.of_jobs(quantity, "diffusion", *PREPARED[method][0])
+    needs = needed([method])
+    jobs = [job for need in needs for job in PREPARED[need][0]]
+    prepare = run.of_jobs(quantity, "diffusion", *jobs) if jobs else 0.0
     train = run.of_jobs(quantity, "training", name)
     test = run.of_jobs(quantity, "evaluation", name)
-    features = run.of_jobs(quantity, "diffusion", *_test_jobs(run.settings)) if method == "sd_features" else 0.0
+    features = run.of_jobs(quantity, "diffusion", *_test_jobs(run.settings)) if "features" in needs else 0.0
     whole = None if test is None or features is None else test / seeds + features
     return Row(
         method, backbone, quantity, _per(prepare, run.images), _per(train, seeds * run.images), _per(whole, run.views)
@@ -181,12 +168,12 @@ def _row(run: _Run, method: str, backbone: str, quantity: str) -> Row:
 
 
 def _flops_row(run: _Run, method: str, backbone: str) -> Row:
-    settings, flops = run.settings, run.flops
-    feature = flops.feature(settings) if method == "sd_features" else 0.0
+    settings, flops, needs = run.settings, run.flops, needed([method])
+    feature = flops.feature(settings) if "features" in needs else 0.0
     twins = 2 if settings.training.twin_features == "occluded" else 1  # of the image, and of its twin
     prepare = settings.diffusion.views * twins * feature
-    if method == "sd_inpaint":
-        prepare = settings.diffusion.inpaint.copies * flops.inpaint(settings)
+    if "inpainted" in needs:
+        prepare += settings.diffusion.inpaint.copies * flops.inpaint(settings)
     train, test = flops.training(settings, method, backbone), flops.forward[backbone] + feature
     return Row(method, backbone, "flops", prepare, train, test)
 
@@ -198,11 +185,11 @@ def _bytes_row(run: _Run, method: str, backbone: str) -> Row:
     ]
     if not all(path.is_file() for path in models):
         return Row(method, backbone, "bytes", None, None, None)
-    diffusion = run.results / "diffusion"
-    prepare = sum(_size(diffusion / folder) for folder in PREPARED[method][1]) if method in PREPARED else 0
+    diffusion, needs = run.results / "diffusion", needed([method])
+    prepare = sum(_size(diffusion / folder) for need in needs for folder in PREPARED[need][1])
     views = [f"{name}@{level}" for name, chosen in run.settings.data.evaluation.items() for level in chosen.levels]
     kept = [diffusion / kind / view for kind in ("latents", "features") for view in views]
-    test = sum(map(_size, kept)) if method == "sd_features" else 0
+    test = sum(map(_size, kept)) if "features" in needs else 0
     train = sum(path.stat().st_size for path in models) / len(models)
     return Row(method, backbone, "bytes", prepare / run.images, train / run.images, test / run.views)
 
@@ -232,14 +219,14 @@ def _gains(evaluation: Path, settings: Settings) -> Iterator[tuple[tuple[str, st
         for method in of_set.predictions.methods:
             for backbone in of_set.predictions.backbones:
                 cell = Cell(method, backbone, level, "top1")
-                effect = of_set.difference(cell, cell._replace(method="none"))
+                effect = of_set.difference(cell, cell._replace(method=REFERENCE))
                 gain, low, high = (100 * value for value in effect[:3])
                 yield (method, backbone), {"level": level, "gain": gain, "gain_low": low, "gain_high": high}
 
 
 def _with_gain(row: Row, rows: list[Row], gains: dict[tuple[str, str], dict[str, Any]]) -> Row:
-    none = next(other for other in rows if (other.method, other.backbone) == ("none", row.backbone))
-    if row.method == "none" or row.prepare is None or row.train is None or none.train is None:
+    none = next(other for other in rows if (other.method, other.backbone) == (REFERENCE, row.backbone))
+    if row.method == REFERENCE or row.prepare is None or row.train is None or none.train is None:
         return row
     extra = row.prepare + row.train - none.train
     gain = gains.get((row.method, row.backbone), {})

@@ -22,7 +22,8 @@ from pathlib import Path
 import numpy as np
 
 from dfeat.config import Settings
-from dfeat.report.numbers.paper import METRICS, OURS, Cell, PaperTable, TableName, paper_table
+from dfeat.methods import REFERENCE, row_of
+from dfeat.report.numbers.paper import METRICS, Cell, PaperTable, TableName, paper_table
 from dfeat.report.numbers.results import SetResults, load_pretrained, load_results
 from dfeat.report.numbers.sets import sets_of
 from dfeat.report.numbers.statistics import (
@@ -101,15 +102,15 @@ def _row(table: TableName, of_set: SetResults, cell: Cell, paper: PaperTable | N
     if printed is not None:
         inside = 100 * low <= printed <= 100 * high
         row = replace(row, paper=f"{printed:.2f}", paper_inside="true" if inside else "false")
-    if cell.method != "none" and "none" in of_set.predictions.methods:
-        pair = compare(of_set, cell, cell._replace(method="none"))
+    if cell.method != REFERENCE and REFERENCE in of_set.predictions.methods:
+        pair = compare(of_set, cell, cell._replace(method=REFERENCE))
         row = replace(
             row, difference_to_none=percent(pair.effect.estimate), difference_low=percent(pair.effect.low),
             difference_high=percent(pair.effect.high), p_by_seed=pair.p_by_seed, p_mcnemar=probability(pair.p),
             smallest_difference=percent(pair.smallest) if math.isfinite(pair.smallest) else "",
         )  # fmt: skip
-    others = [cell._replace(method=method) for method in of_set.predictions.methods if method not in OURS]
-    if cell.method in OURS and others:
+    others = [cell._replace(method=method) for method in of_set.predictions.methods if not row_of(method).ours]
+    if row_of(cell.method).ours and others:
         best = max(others, key=of_set.accuracy)
         pair = compare(of_set, cell, best)
         row = replace(

@@ -27,6 +27,7 @@ from dfeat.data.index import read_index
 from dfeat.data.records import part_of_key, table_text
 from dfeat.data.settings import Study
 from dfeat.errors import UserError
+from dfeat.methods import REFERENCE
 from dfeat.report.numbers.paper import METRICS, Cell, backbone_name, method_name
 from dfeat.report.numbers.results import SetPredictions, SetResults, load_results, resampled
 from dfeat.report.numbers.sets import published_sets, study_sets
@@ -104,8 +105,8 @@ def _weighed_row(of_set: SetResults, cell: Cell, level: str, weights: Weights) -
         "high": percent(min(value.high, 1.0)), "n": str(of_set.resampled.images),
         "seeds": str(len(of_set.predictions.seeds)),
     }  # fmt: skip
-    compared = cell.method != "none" and "none" in of_set.predictions.methods
-    none = {one._replace(method="none"): -weight for one, weight in weights.items()}
+    compared = cell.method != REFERENCE and REFERENCE in of_set.predictions.methods
+    none = {one._replace(method=REFERENCE): -weight for one, weight in weights.items()}
     return row | _difference(of_set.contrast({**weights, **none}) if compared else None, "difference")
 
 
@@ -170,8 +171,8 @@ def _subset(predictions: SetPredictions, kept: Any) -> SetPredictions:
 def _part_row(of_set: SetResults, category: int, name: str, cell: Cell) -> dict[str, str]:
     hidden = cell._replace(level=100)
     cost = of_set.difference(cell, hidden)
-    none = {one._replace(method="none"): -weight for one, weight in {hidden: 1.0}.items()}
-    compared = cell.method != "none" and "none" in of_set.predictions.methods
+    none = {one._replace(method=REFERENCE): -weight for one, weight in {hidden: 1.0}.items()}
+    compared = cell.method != REFERENCE and REFERENCE in of_set.predictions.methods
     return {
         "set": of_set.predictions.name, "category": str(category), "part": name, "method": cell.method,
         "backbone": cell.backbone, "n": str(of_set.resampled.images), "seeds": str(len(of_set.predictions.seeds)),
@@ -189,7 +190,7 @@ def _part_text(rows: Table) -> list[str]:
         _pipes(["Part", "n", "Method", "Architecture", "Whole", "Hidden", "Cost"]),
         _pipes(["---", "---:", "---", "---", "---:", "---:", "---:"]),
     ]
-    reference = [row for row in rows if row["method"] == "none"] or rows
+    reference = [row for row in rows if row["method"] == REFERENCE] or rows
 
     def lost(part: str) -> float:
         return float(np.mean([float(row["cost"]) for row in reference if row["part"] == part]))
@@ -249,13 +250,13 @@ def _calibration_text(rows: Table) -> list[str]:
 
 
 def _per_class(results: Path, settings: Settings) -> tuple[Table, list[str]]:
-    if "none" not in settings.training.methods:
-        raise UserError("per_class compares methods with None; add 'none' to training.methods")
+    if REFERENCE not in settings.training.methods:
+        raise UserError(f"per_class compares methods with None; add {REFERENCE!r} to training.methods")
     rows: Table = []
     for name, of_set in load_results(results / "evaluation", settings, published_sets(settings)).items():
         classes = read_index(results / "data" / name).classes
         made = of_set.predictions
-        for method in (method for method in made.methods if method != "none"):
+        for method in (method for method in made.methods if method != REFERENCE):
             for backbone in made.backbones:
                 cell = Cell(method, backbone, max(made.levels), "top1")
                 of_model = [_class_row(of_set, cell, label) for label in np.unique(made.labels).tolist()]
@@ -269,7 +270,7 @@ def _per_class(results: Path, settings: Settings) -> tuple[Table, list[str]]:
 def _class_row(of_set: SetResults, cell: Cell, label: int) -> dict[str, str]:
     kept = of_set.predictions.labels == label
     ours = of_set.predictions.correct(cell)[:, kept]
-    none = of_set.predictions.correct(cell._replace(method="none"))[:, kept]
+    none = of_set.predictions.correct(cell._replace(method=REFERENCE))[:, kept]
     p = majority_p([mcnemar(a, b) for a, b in zip(ours, none, strict=True)])
     return {
         "set": of_set.predictions.name, "level": str(cell.level), "method": cell.method, "backbone": cell.backbone,

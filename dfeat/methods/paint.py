@@ -1,7 +1,7 @@
 """Painting over the chosen parts: black-out (zeta 1), CutMix (zeta 2), replace (zeta 3) (Sec. 3, "Baselines").
 
-Arrays in, arrays out. Images are (..., H, W, 3) or (B, 3, H, W) as each docstring says; masks are True where
-the object's parts are hidden. Works on numpy arrays and torch tensors alike where only arithmetic is needed.
+Arrays in, arrays out. Masks are True where the object's parts are hidden. `black_out` and `replace` accept torch
+tensors as well as numpy arrays.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from dfeat.randomness import rng_for
 
 
 def black_out(images: Any, masks: Any) -> Any:
@@ -42,8 +44,6 @@ def partner_order(keys: list[str], seed: int) -> dict[str, str]:
 
     A cycle gives every image one partner that is not itself (where there are two), whatever the order of `keys`.
     """
-    from dfeat.randomness import rng_for
-
     ordered = sorted(keys)
     rng_for(seed, "all", "partner").shuffle(ordered)
     return {key: ordered[(position + 1) % len(ordered)] for position, key in enumerate(ordered)}

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dfeat.errors import UserError
-from dfeat.occlusion.paint import black_out, cutmix_box, mask_image, partner_order, replace
+from dfeat.methods.paint import black_out, cutmix_box, mask_image, partner_order, replace
 from dfeat.occlusion.patches import drop_for, drop_grid, drop_on_image, drop_on_object, drop_random, scale_mask
 from dfeat.occlusion.settings import OcclusionSettings
 

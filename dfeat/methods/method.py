@@ -1,0 +1,77 @@
+"""What a method is: its names, what it needs and reads, and what it does to a batch. Arrays in, arrays out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+Need = Literal["inpainted", "features"]
+
+
+@dataclass(frozen=True)
+class Twin:
+    """What the picture of an occluded twin can be painted from, all in the same crop.
+
+    `partner` returns another training image, drawn by `occlusion.seed`; `rng` returns a generator seeded with the
+    model's seed, the image and the epoch; `options` are the settings in `Method.reads`, by name.
+    """
+
+    picture: Pixels  # (H, W, 3)
+    hidden: Mask  # (H, W), True over the chosen parts
+    partner: Callable[[], Pixels]  # (H, W, 3)
+    rng: Callable[[], np.random.Generator]
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """A whole batch that `Method.mix` changes; `rng` is seeded with the model's seed and the step, `options` as above."""
+
+    images: Pixels  # (B, H, W, 3)
+    targets: NDArray[np.float32]  # (B, C), class shares
+    twins: Mask  # (B,), True where a row is a twin
+    rng: np.random.Generator
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the paper's tables: one way to train a classifier."""
+
+    name: str
+    """The word in settings, paths and tables."""
+    title: str
+    """The name that tables and figures print."""
+    colour: str
+    """Hex colour of its lines, bars and points."""
+    marker: str
+    """Matplotlib's marker of its points."""
+    ours: bool = False
+    """Proposed in the paper or by you; tables compare it with the best of the other methods."""
+    needs: tuple[Need, ...] = ()
+    """Artifacts the workflow makes for it: "inpainted", whose pictures are its occluded twins (with their verdicts where
+    `training.inpainted` is accepted), and "features", which the network fuses (the twins have their own unless
+    `training.twin_features` is clean)."""
+    reads: tuple[str, ...] = ()
+    """Training settings, and `partner_seed`, on which only methods that list them depend. Never one that all read."""
+    masks: bool = False
+    """Whether the network is trained on the masks of Eq. 1 too, which doubles its passes."""
+    paint: Callable[[Twin], Pixels] | None = None
+    """What the picture of an occluded twin becomes, (H, W, 3); None leaves it as it is."""
+    mix: Callable[[Mixture], tuple[Pixels, NDArray[np.float32]]] | None = None
+    """What a whole batch becomes: its images and targets."""
+    ablations: tuple[str, ...] = ()
+    """The default grids of `ablation` that train it."""
+    control: str | None = None
+    """The name of its matched control: a method that differs from it in the one thing it claims. No method has one yet."""
+
+    @property
+    def augments(self) -> bool:
+        """Whether its twins differ from the originals; if not, `training.originals` has no effect on it."""
+        return bool(self.needs or self.paint or self.mix)

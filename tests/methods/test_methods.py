@@ -1,0 +1,167 @@
+"""A method is a file and a line: what it says holds everywhere, and no other room names one."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from timm import create_model
+
+from dfeat import methods
+from dfeat.config import Settings, stage_settings, table_settings
+from dfeat.config.files import read_settings
+from dfeat.costs.estimate import estimate
+from dfeat.errors import UserError
+from dfeat.evaluation.predict import evaluate
+from dfeat.methods import METHODS, NAMES, PAPER_NAMES, PRETRAINED, Method
+from dfeat.report.catalogue import asked_figures, asked_tables
+from dfeat.report.figures.curves import accuracy
+from dfeat.report.page import write_report
+from dfeat.report.tables.published import write_table
+from dfeat.section import parse
+from dfeat.training.loop import train
+from dfeat.training.settings import TrainingSettings
+from dfeat.training.sources import Inputs
+from tests.conftest import CPU, TINY_BACKBONE, World
+
+PACKAGE = Path(methods.__file__).parents[1]
+SEVENTH = """
+'''Noise: the chosen parts show noise.'''
+
+import numpy as np
+
+from dfeat.methods.method import Method
+
+
+def paint(twin):
+    noise = twin.rng().integers(0, 256, twin.picture.shape, np.uint8)
+    return np.where(twin.hidden[..., None], noise, twin.picture)
+
+
+NOISE = Method(name="noise", title="Noise in Parts", colour="#E69F00", marker="*", paint=paint)
+"""
+NAMED_BY_OTHERS = {
+    ("evaluation/judge.py", "blackout"): "a column of verdicts.csv",
+    ("data/labels.py", "replace"): "how bytes are decoded",
+    ("data/segmentation.py", "replace"): "how bytes are decoded",
+    ("report/page/cards.py", "replace"): "how bytes are decoded",
+    ("report/tables/efficiency.py", "replace"): "how bytes are decoded",
+    ("report/figures/curves.py", "none"): "matplotlib's word for no marker",
+    ("data/folder.py", "none"): "the English word in an error",
+    ("data/partimagenet.py", "none"): "the English word in an error",
+    ("report/tables/ablations.py", "none"): "the English word in an error",
+}
+"""Strings that equal the name of a method, and what they are."""
+
+
+@pytest.fixture
+def seventh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Method:
+    """A method in a file of its own, and in the list."""
+    (tmp_path / "noise.py").write_text(SEVENTH)
+    spec = importlib.util.spec_from_file_location("noise", tmp_path / "noise.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(methods, "METHODS", (*METHODS, module.NOISE))
+    return module.NOISE
+
+
+def test_a_seventh_method_is_a_file_and_a_line(seventh: Method, world: World, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = create_model(TINY_BACKBONE["name"], num_classes=0, **TINY_BACKBONE["kwargs"])
+    save_file(network.state_dict(), tmp_path / "weights.safetensors")
+    plain = world.settings.model_dump(mode="json")
+    plain["training"]["methods"] = ["none", seventh.name]
+    plain["training"]["backbones"]["convnext"]["weights"] = str(tmp_path / "weights.safetensors")
+    settings, run = parse(Settings, plain), tmp_path / "run"
+    inputs = Inputs(world.train, world.train / "pixels.h5", world.parts)
+    for name in settings.training.methods:
+        model, predictions = (run / step / name / "convnext" / "seed0" for step in ("training", "evaluation"))
+        train(name, inputs, stage_settings(settings, "train", "convnext", name), 0, model, CPU)
+        evaluate(model, world.root / "data", {}, stage_settings(settings, "evaluate"), predictions, CPU)
+    weights = [(run / f"training/{name}/convnext/seed0/model.safetensors").read_bytes() for name in ("none", "noise")]
+    assert weights[0] != weights[1]
+    (run / "data").symlink_to(world.root / "data")
+    for table in ("table1", "table2"):
+        write_table(table, run / "evaluation", settings, run / "report")
+    accuracy(run / "evaluation", settings, run / "report")
+    write_report(run, settings, run / "report" / "index.html")
+    with (run / "report" / "table1.csv").open(newline="") as file:
+        assert {row["method"] for row in csv.DictReader(file)} == {"none", seventh.name}
+    assert seventh.title in (run / "report" / "table1.md").read_text()
+    assert seventh.colour.lower() in (run / "report" / "accuracy.svg").read_text()
+    page = (run / "report" / "index.html").read_text()
+    assert seventh.title in page
+    assert seventh.colour in page
+
+
+def of_run(settings: Settings) -> list[Any]:
+    """All that a run's plan and tables take from the settings."""
+    stages = [
+        stage_settings(settings, "train", backbone, name).model_dump_json()
+        for name in (*PAPER_NAMES, None)
+        for backbone in settings.training.backbones
+    ]
+    images = {"train": 100, **dict.fromkeys(settings.data.evaluation, 10)}
+    tables = table_settings(settings, settings.data.evaluation).model_dump_json()
+    shown = asked_tables(settings), asked_figures(settings)
+    return [settings.model_dump_json(), *stages, tables, shown, estimate(settings, images)]
+
+
+def test_a_further_method_changes_no_run_that_does_not_ask_for_it(request: pytest.FixtureRequest) -> None:
+    root = PACKAGE.parent
+    configs = [[root / "config.yaml"], [root / "config.yaml", root / "config" / "demo.yaml"]]
+    before = [*(of_run(read_settings(files)) for files in configs), of_run(Settings())]
+    request.getfixturevalue("seventh")
+    assert [*(of_run(read_settings(files)) for files in configs), of_run(Settings())] == before
+
+
+def test_titles_colours_and_markers_are_of_one_method_each() -> None:
+    for word in ("name", "title", "colour", "marker"):
+        values = [getattr(one, word) for one in (*METHODS, PRETRAINED)]
+        assert len(set(values)) == len(values), word
+
+
+def test_every_file_of_a_method_is_in_the_list() -> None:
+    rooms = {"__init__", "method", "paint", "pretrained"}
+    assert {path.stem for path in (PACKAGE / "methods").glob("*.py")} - rooms == set(NAMES)
+
+
+@pytest.mark.parametrize("one", METHODS, ids=NAMES)
+def test_a_method_reads_the_settings_of_what_it_needs(one: Method) -> None:
+    assert set(one.reads) <= {*TrainingSettings.model_fields, "partner_seed"}
+    implied = {
+        "inpainted": {"inpainted"} if "inpainted" in one.needs else set(),
+        "features": {"fusion", "twin_features"} if "features" in one.needs else set(),
+        "masks": {"alpha", "beta", "mask_image"} if one.masks else set(),
+    }
+    assert set().union(*implied.values()) <= set(one.reads)
+    assert set(one.ablations) <= set(Settings().ablation)
+    assert one.control is None or one.control in NAMES
+
+
+def test_an_unknown_method_is_refused_with_what_there_is() -> None:
+    with pytest.raises(
+        UserError, match="no method 'sd_inpant'; did you mean 'sd_inpaint'\\? Use one of none, blackout"
+    ):
+        methods.method("sd_inpant")
+    with pytest.raises(UserError, match="no method '42'; use one of none, blackout"):
+        methods.method("42")
+    with pytest.raises(UserError, match=r"'training.methods.1' is 'cutmax': no method 'cutmax'; did you mean 'cutmix'"):
+        parse(Settings, {"training": {"methods": ["none", "cutmax"]}})
+
+
+def test_nobody_else_names_a_method() -> None:
+    found = set()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        place = path.relative_to(PACKAGE).as_posix()
+        if not place.startswith(("methods/", "report/claims/")):
+            strings = (node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant))
+            found |= {(place, value) for value in strings if value in NAMES}
+    assert found == set(NAMED_BY_OTHERS)
