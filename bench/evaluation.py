@@ -21,7 +21,7 @@ from dfeat.evaluation.settings import EvaluateStage, EvaluationSettings
 from dfeat.occlusion.views import TestOcclusion
 from dfeat.storage.atomic import write_bytes, write_json
 from dfeat.storage.provenance import file_digest
-from dfeat.training.network import Classifier, normalised
+from dfeat.training.network import Classifier, normalised, untrained_backbone
 from dfeat.training.settings import Backbone, TrainingSettings, TrainStage
 
 LEVELS: Final = (0, 20, 40, 60, 80)
@@ -60,11 +60,10 @@ def run(rounds: int = 5, backbone: str = BACKBONE, images: int = IMAGES, **_: An
 
 def write_untrained(folder: Path, backbone: Backbone, classes: int, image_size: int = 224) -> Path:
     """The folder of a model that was never trained, as `dfeat train` would have written it."""
-    import timm
     from safetensors.torch import save
 
     stage = TrainStage(backbone=backbone, training=TrainingSettings(image_size=image_size))
-    model = Classifier(timm.create_model(backbone.name, pretrained=False, num_classes=0, **backbone.kwargs), classes)
+    model = Classifier(untrained_backbone(backbone), classes)
     write_bytes(folder / "model.safetensors", save(model.state_dict()))
     digest = file_digest(folder / "model.safetensors")
     settings = stage.model_dump(mode="json")

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 
 from bench.architectures import stable_diffusion_21
-from bench.table import Result, Row
+from bench.table import Comparison, Result
+from dfeat.costs.operations import inpaint_flops
 from dfeat.diffusion.denoise import forward_keeping, forward_shallow
 from dfeat.diffusion.features import find_block, forward_until
-from dfeat.diffusion.schedule import total
 from dfeat.diffusion.settings import InpaintSettings
 
 ENSEMBLE = 8
@@ -38,12 +38,7 @@ def pass_costs(resolution: int) -> dict[str, float]:
     return {name: flops(call) for name, call in _passes(resolution).items()}
 
 
-def inpaint_flops(settings: InpaintSettings, cost: Mapping[str, float]) -> float:
-    """FLOPs of inpainting one image with a 4-channel U-Net, prompts embedded before, from the costs of its passes."""
-    return cost["encode"] + total(settings, cost["unet"], cost["shallow"]) + cost["decode"]
-
-
-def _feature_rows(cost: Mapping[str, float]) -> list[Row]:
+def _feature_rows(cost: Mapping[str, float]) -> list[Comparison]:
     encode, up1, mid = cost["encode"], cost["until up.1"], cost["until mid"]
     return [
         _row(f"features up.1, {ENSEMBLE} noises", encode + ENSEMBLE * up1, ENSEMBLE * (encode + up1), 2.5, "DIFT: encodes for each noise"),
@@ -52,7 +47,7 @@ def _feature_rows(cost: Mapping[str, float]) -> list[Row]:
     ]  # fmt: skip
 
 
-def _inpaint_rows(cost: Mapping[str, float]) -> list[Row]:
+def _inpaint_rows(cost: Mapping[str, float]) -> list[Comparison]:
     stock = 2 * cost["encode"] + 2 * cost["text"] + 50 * 2 * cost["unet"] + cost["decode"]
     return [
         _row(f"inpaint, {name}", inpaint_flops(chosen, cost), stock, bar, "stock pipeline, DDIM 50")
@@ -70,8 +65,8 @@ def _inpaint_rows(cost: Mapping[str, float]) -> list[Row]:
     ]
 
 
-def _row(step: str, ours: float, peer: float, bar: float, peer_name: str) -> Row:
-    return Row(step, ours / 1e9, peer / 1e9, "GFLOP", bar, peer_name)
+def _row(step: str, ours: float, peer: float, bar: float, peer_name: str) -> Comparison:
+    return Comparison(step, ours / 1e9, peer / 1e9, "GFLOP", bar, peer_name)
 
 
 def _passes(resolution: int) -> dict[str, Callable[[], Any]]:

@@ -19,8 +19,15 @@ from bench.architectures import fill, write_stable_diffusion_21
 from bench.photographs import HEIGHT, WIDTH, photograph
 from bench.table import Result
 from dfeat.config import Settings, stage_settings
-from dfeat.costs.estimate import PEAK, card_of, feature_flops, inpaint_flops
-from dfeat.costs.operations import backbone_flops, diffusion_flops
+from dfeat.costs.estimate import PEAK, card_of
+from dfeat.costs.operations import (
+    INPAINTING,
+    backbone_flops,
+    diffusion_flops,
+    feature_flops,
+    inpaint_flops,
+    until_flops,
+)
 from dfeat.data.classes import imagenet_wnids
 from dfeat.data.index import build_train_index
 from dfeat.data.pixels import cache_index
@@ -93,13 +100,15 @@ def measure(
     latents = encode_view(index, "clean", stage("latents"), root / "latents.h5", device, workers=workers)
     features = extract_features(root / "latents.h5", stage("features"), root / "features.h5", device)
     painted = inpaint_shard(index, parts, stage("inpaint"), root / "inpaint.h5", device, (0, 4), workers)
+    chosen = settings.diffusion
+    flops = {
+        "latents": diffusion_flops("encode", side),
+        "features": feature_flops(chosen.features, until_flops(chosen.features.blocks, side)),
+        "inpaint": inpaint_flops(chosen.inpaint, {name: diffusion_flops(name, side) for name in INPAINTING}),
+    }
     lines = {
-        name: {"rate": done.rows / done.seconds, "flops": flops, "waited": done.waited}
-        for name, done, flops in (
-            ("latents", latents, diffusion_flops("encode", side)),
-            ("features", features, feature_flops(settings.diffusion.features, side)),
-            ("inpaint", painted, inpaint_flops(settings.diffusion.inpaint, side)),
-        )
+        name: {"rate": done.rows / done.seconds, "flops": flops[name], "waited": done.waited}
+        for name, done in (("latents", latents), ("features", features), ("inpaint", painted))
     }
     return lines | {"training": _trained(root, settings, index, parts, device, workers)}
 

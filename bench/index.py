@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from bench.table import Result, Row
+from bench.table import Comparison, Result
 from dfeat.data.classes import imagenet_wnids
 from dfeat.occlusion.parts import choice_row
 from dfeat.occlusion.settings import PartsStage
@@ -91,8 +91,8 @@ def run(images: int = IMAGES, **_: Any) -> Result:
     return Result(rows, notes)
 
 
-def _within(step: str, measured: float, limit: float, unit: str) -> Row:
-    return Row(step, measured, limit, unit, 1.0, "no peer: the limit that is kept", bound="at most")
+def _within(step: str, measured: float, limit: float, unit: str) -> Comparison:
+    return Comparison(step, measured, limit, unit, 1.0, "no peer: the limit that is kept", bound="at most")
 
 
 def measured(*words: str) -> Run:

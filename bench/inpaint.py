@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bench.flops import inpaint_flops, pass_costs
+from bench.flops import pass_costs
 from bench.table import Result
+from dfeat.costs.operations import inpaint_flops
 from dfeat.diffusion.crops import around, sides
 from dfeat.diffusion.inpaint import Inpainter
 from dfeat.diffusion.settings import InpaintSettings

@@ -15,7 +15,7 @@ from typing import Any, Final
 import torch
 
 from bench.photographs import HEIGHT, WIDTH, write_photographs
-from bench.table import Result, Row, Timed, side_by_side
+from bench.table import Comparison, Result, Timed, side_by_side
 from dfeat.data.index import Index
 from dfeat.data.pixels import PixelCache
 from dfeat.occlusion.parts import Parts
@@ -54,9 +54,9 @@ def run(rounds: int = 5, images: int = IMAGES, **_: Any) -> Result:
     return Result(rows, {"photographs": f"{images} of {WIDTH}x{HEIGHT}, {size / 1e3:.0f} KB each"} | notes)
 
 
-def _row(timed: Timed, images: int, step: str, ours: str, peer: str, peer_name: str) -> Row:
+def _row(timed: Timed, images: int, step: str, ours: str, peer: str, peer_name: str) -> Comparison:
     ours_ms, peer_ms = (1000 * timed.median(way) / images for way in (ours, peer))
-    return Row(step, ours_ms, peer_ms, "ms/image", 5.0, peer_name, times=timed.ratio(peer, ours))
+    return Comparison(step, ours_ms, peer_ms, "ms/image", 5.0, peer_name, times=timed.ratio(peer, ours))
 
 
 def _ways(index: Index) -> dict[str, Callable[[], Any]]:

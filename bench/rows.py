@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.table import Result, Row, Timed, side_by_side
+from bench.table import Comparison, Result, Timed, side_by_side
 from dfeat.storage.shards import PAYLOADS, Shard, read_rows, write_shard
 
 ROWS: Final = 4096
@@ -58,8 +58,8 @@ def _read(order: NDArray[np.int64], read: Callable[[NDArray[np.int64]], NDArray[
         assert read(batch).shape == (BATCH, WIDTH)
 
 
-def _row(timed: Timed, count: int, step: str, ours: str, peer: str, bar: float, **options: Any) -> Row:
+def _row(timed: Timed, count: int, step: str, ours: str, peer: str, bar: float, **options: Any) -> Comparison:
     upper = "bound" in options
     times = timed.ratio(ours, peer) if upper else timed.ratio(peer, ours)
     ours_us, peer_us = (1e6 * timed.median(way) / count for way in (ours, peer))
-    return Row(step, ours_us, peer_us, "us/row", bar, peer, times=times, **options)
+    return Comparison(step, ours_us, peer_us, "us/row", bar, peer, times=times, **options)

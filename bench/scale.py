@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.index import write_set
-from bench.table import Result, Row
+from bench.table import Comparison, Result
 from dfeat.errors import UserError
 
 SIZES: Final = (1000, 4000, 16_000)
@@ -47,14 +47,14 @@ def run(sizes: Sequence[int] = SIZES, **_: Any) -> Result:
 
 
 @dataclass(frozen=True)
-class Cost:
+class Usage:
     """Processor seconds, and MB by which the process grew to its peak."""
 
     seconds: float
     megabytes: float
 
 
-def _steps_at(size: int) -> dict[str, Cost]:
+def _steps_at(size: int) -> dict[str, Usage]:
     """What each step takes for a set of `size` images, after one of FEW."""
     with tempfile.TemporaryDirectory(prefix="dfeat-bench-") as name:
         few, many = (_commands(Path(name) / str(count), count) for count in (FEW, size))
@@ -81,11 +81,11 @@ def _commands(folder: Path, size: int) -> dict[str, list[str]]:
     }
 
 
-def measured_after(before: Sequence[str], words: Sequence[str]) -> Cost:
+def measured_after(before: Sequence[str], words: Sequence[str]) -> Usage:
     """Run the verb `words` in a process that has run `before`. Linux alone forgets a process's peak, so it must be Linux."""
     command = [sys.executable, "-c", _RUN_AND_MEASURE, json.dumps(before), json.dumps(words)]
     said = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True, text=True).stdout
-    return Cost(*json.loads(said.splitlines()[-1]))
+    return Usage(*json.loads(said.splitlines()[-1]))
 
 
 _RUN_AND_MEASURE: Final = """
@@ -103,13 +103,13 @@ print(json.dumps([time.process_time() - started, megabytes("VmHWM") - there]))
 """
 
 
-def _rows(step: str, costs: Mapping[int, Cost]) -> list[Row]:
+def _rows(step: str, costs: Mapping[int, Usage]) -> list[Comparison]:
     """What an image costs at the largest size and at the one before it."""
     *_, middle, largest = sorted(costs)
     peer = f"an image of {middle:,}; ours: of {largest:,}"
 
-    def row(what: str, unit: str, of: Callable[[Cost], float]) -> Row:
+    def row(what: str, unit: str, of: Callable[[Usage], float]) -> Comparison:
         ours, theirs = (1000 * of(costs[size]) / size for size in (largest, middle))
-        return Row(f"{step}, {what} an image", ours, theirs, unit, BAR, peer, bound="at most")
+        return Comparison(f"{step}, {what} an image", ours, theirs, unit, BAR, peer, bound="at most")
 
     return [row("time", "ms", lambda cost: cost.seconds), row("memory", "KB", lambda cost: cost.megabytes)]

@@ -21,7 +21,7 @@ from dfeat.storage.provenance import versions
 
 
 @dataclass(frozen=True)
-class Row:
+class Comparison:
     """One comparison. `ours` and `peer` are costs in `unit` (the less the better)."""
 
     step: str
@@ -52,7 +52,7 @@ class Row:
 class Result:
     """What a benchmark found: rows of the table, and figures that are no comparison."""
 
-    rows: Sequence[Row]
+    rows: Sequence[Comparison]
     notes: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -70,11 +70,11 @@ class Timed:
         """Median over the rounds of the seconds of `slow` over those of `fast`."""
         return median(s / f for s, f in zip(self.seconds[slow], self.seconds[fast], strict=True))
 
-    def row(self, step: str, ours: str, peer: str, bar: float, peer_name: str, **options: Any) -> Row:
+    def row(self, step: str, ours: str, peer: str, bar: float, peer_name: str, **options: Any) -> Comparison:
         """The comparison of two ways as a row, in seconds."""
         upper = options.get("bound") == "at most"
         times = self.ratio(ours, peer) if upper else self.ratio(peer, ours)
-        return Row(step, self.median(ours), self.median(peer), "s", bar, peer_name, times=times, **options)
+        return Comparison(step, self.median(ours), self.median(peer), "s", bar, peer_name, times=times, **options)
 
 
 def side_by_side(ways: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int = 1) -> Timed:
@@ -90,7 +90,7 @@ def side_by_side(ways: Mapping[str, Callable[[], Any]], rounds: int, warm_up: in
     return Timed(seconds)
 
 
-def as_text(rows: Sequence[Row]) -> str:
+def as_text(rows: Sequence[Comparison]) -> str:
     """The table as text, columns aligned."""
     lines = [("step", "ours", "peer", "", "ratio", "bar", "verdict", "the peer is")]
     for row in rows:
@@ -110,7 +110,7 @@ def as_text(rows: Sequence[Row]) -> str:
     )
 
 
-def write_rows(path: Path, results: Mapping[str, Sequence[Row]], notes: Mapping[str, Any]) -> None:
+def write_rows(path: Path, results: Mapping[str, Sequence[Comparison]], notes: Mapping[str, Any]) -> None:
     """The rows of each benchmark as JSON, with what it was measured on."""
     content = {
         "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},

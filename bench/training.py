@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 
 from bench.memory import megabytes
-from bench.table import Result, Row
+from bench.table import Comparison, Result
 
 STEPS: Final = 6
 BATCH: Final = 16
@@ -42,7 +42,9 @@ def run(rounds: int = 5, backbone: str = BACKBONE, batch: int = BATCH, **_: Any)
         found = apart.submit(train_some, backbone, batch, STEPS + rounds).result()
     outside = 1000 * median(found.outside)
     whole = outside + 1000 * median(found.inside)
-    row = Row("training, outside the network", outside, whole, "ms/step", 0.05, "the whole step", bound="at most")
+    row = Comparison(
+        "training, outside the network", outside, whole, "ms/step", 0.05, "the whole step", bound="at most"
+    )
     memory = f"{found.megabytes:,.0f} MB at most, with weights, momentum and the cached pixels that were read"
     return Result([row], {"trained": f"{backbone}, batches of {batch}, {THREADS} threads", "memory": memory})
 
@@ -57,7 +59,7 @@ def train_some(backbone: str, batch: int, steps: int) -> Steps:
     from dfeat.training import loop
     from dfeat.training.checkpoint import State
     from dfeat.training.dataset import TrainingBatches
-    from dfeat.training.network import Classifier
+    from dfeat.training.network import Classifier, untrained_backbone
     from dfeat.training.settings import Backbone, TrainingSettings
     from dfeat.training.sources import Sources
     from dfeat.training.team import Team
@@ -78,7 +80,7 @@ def train_some(backbone: str, batch: int, steps: int) -> Steps:
         settings = TrainingSettings(
             batch_size=batch, epochs=1, backbones={backbone: Backbone(name=backbone)}, methods=("blackout",)
         )
-        model = Classifier(_without_weights(backbone), len(index.classes))
+        model = Classifier(untrained_backbone(settings.backbones[backbone]), len(index.classes))
         model.to(memory_format=torch.channels_last)
         optimizer = loop.build_optimizer(model, settings)
         model.register_forward_pre_hook(lambda *_: started.append(time.thread_time()))
@@ -89,12 +91,6 @@ def train_some(backbone: str, batch: int, steps: int) -> Steps:
     inside = [end - start for start, end in zip(started[1:], ended[1:], strict=True)]
     outside = [start - end for end, start in zip(ended[1:], started[2:], strict=False)]
     return Steps(inside, outside, megabytes("VmHWM"))
-
-
-def _without_weights(backbone: str) -> Any:
-    import timm
-
-    return timm.create_model(backbone, pretrained=False, num_classes=0)
 
 
 def _left_halves(keys: list[str], height: int, width: int) -> Any:

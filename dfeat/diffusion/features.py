@@ -23,12 +23,13 @@ from dfeat.diffusion.fitting import Fitting, in_parts
 from dfeat.diffusion.inputs import checked_batch_size, checked_images, one_each
 from dfeat.diffusion.latents import encode
 from dfeat.diffusion.layout import find_model
-from dfeat.diffusion.models import DiffusionModel, compile_model, load_model
+from dfeat.diffusion.models import DiffusionModel, compile_model, load_model, load_pretrained
 from dfeat.diffusion.settings import FeatureSettings, FeaturesStage, ModelSource
 from dfeat.diffusion.stream import Done, Waiting, fetched, gathered, padded, to_device
 from dfeat.errors import UserError
 from dfeat.progress import progress
 from dfeat.randomness import seed_for
+from dfeat.section import parse
 from dfeat.storage.shards import Shard, read_shard, write_shard
 
 RECIPE: Final = 2
@@ -90,10 +91,6 @@ class FeatureExtractor:
         batch_size: int = BATCH,
     ) -> Self:
         """Load the model from a folder or Hub id; it can then be called on images."""
-        from dfeat.devices import pick_device
-        from dfeat.section import parse
-
-        source = parse(ModelSource, {"path": str(path), "precision": precision, "revision": revision}, "model")
         settings = parse(
             FeatureSettings,
             {
@@ -105,7 +102,7 @@ class FeatureExtractor:
             },
             "features",
         )
-        model = load_model(source, "inpaint", torch.device(device) if device else pick_device())
+        model = load_pretrained(path, precision, revision, device)
         return cls(model, settings, model.scaling_factor, batch_size=batch_size)
 
     def __call__(self, images: NDArray[np.uint8], keys: Sequence[str] | None = None) -> torch.Tensor:

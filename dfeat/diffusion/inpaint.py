@@ -41,13 +41,14 @@ from dfeat.diffusion.inputs import (
     one_each,
 )
 from dfeat.diffusion.latents import part_of, to_model_range
-from dfeat.diffusion.models import DiffusionModel, compile_model, load_model
+from dfeat.diffusion.models import DiffusionModel, compile_model, load_model, load_pretrained
 from dfeat.diffusion.schedule import passes
-from dfeat.diffusion.settings import InpaintSettings, InpaintStage, ModelSource
+from dfeat.diffusion.settings import InpaintSettings, InpaintStage
 from dfeat.diffusion.stream import Done, Waiting, fetched, padded, prepared, to_device
 from dfeat.errors import UserError
 from dfeat.occlusion.parts import Parts, read_parts
 from dfeat.progress import progress
+from dfeat.section import parse
 from dfeat.storage.shards import Shard, write_shard
 
 RECIPE: Final = 2
@@ -83,13 +84,8 @@ class Inpainter:
         **settings: Any,
     ) -> Self:
         """Load the model from a folder or Hub id; `settings` are those of config.yaml's diffusion.inpaint."""
-        from dfeat.devices import pick_device
-        from dfeat.section import parse
-
-        source = parse(ModelSource, {"path": str(path), "precision": precision, "revision": revision}, "model")
         chosen = parse(InpaintSettings, settings, "inpaint")
-        model = load_model(source, "inpaint", torch.device(device) if device else pick_device())
-        return cls(model, chosen, batch_size)
+        return cls(load_pretrained(path, precision, revision, device), chosen, batch_size)
 
     def __call__(
         self,

@@ -61,7 +61,7 @@ def encode_view(
     occlusion = _occlusion_of(index, settings) if view.startswith("drop:") else None
     waiting, bar = Waiting(), progress(len(rows), f"latents {view}")
 
-    def prepare(row: _Row) -> NDArray[np.uint8]:
+    def prepare(row: ViewRow) -> NDArray[np.uint8]:
         return view_image(index, row.record, view, settings, parts, row.crop, occlusion)
 
     def compute(images: list[NDArray[np.uint8]]) -> tuple[torch.Tensor, ...]:
@@ -79,7 +79,7 @@ def encode_view(
 
 
 @dataclass(frozen=True)
-class _Row:
+class ViewRow:
     """A row to encode: an image, and the crop of it where it has several."""
 
     record: Record
@@ -87,11 +87,11 @@ class _Row:
     crop: Crop | None
 
 
-def _rows_of(records: Sequence[Record], view: str, settings: LatentsStage) -> list[_Row]:
+def _rows_of(records: Sequence[Record], view: str, settings: LatentsStage) -> list[ViewRow]:
     if settings.views == 1 or view.startswith("drop:"):
-        return [_Row(record, record.key, None) for record in records]
+        return [ViewRow(record, record.key, None) for record in records]
     return [
-        _Row(record, view_key(record.key, number), _seeded_crop(record, number, settings))
+        ViewRow(record, view_key(record.key, number), _seeded_crop(record, number, settings))
         for record in records
         for number in range(settings.views)
     ]
@@ -102,7 +102,7 @@ def _seeded_crop(record: Record, number: int, settings: LatentsStage) -> Crop:
     return random_crop(record.height, record.width, settings.crop_scale, settings.flip, rng)
 
 
-def _crops_of(rows: Sequence[_Row]) -> dict[str, NDArray[Any]]:
+def _crops_of(rows: Sequence[ViewRow]) -> dict[str, NDArray[Any]]:
     crops = [row.crop for row in rows if row.crop is not None]
     if not crops:
         return {}

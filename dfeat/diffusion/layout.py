@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 from dfeat.diffusion.settings import ModelSource
 from dfeat.errors import UserError
-from dfeat.storage.provenance import combined_digest, file_digest
+from dfeat.storage.provenance import file_digest
 
 Use = Literal["latents", "features", "inpaint"]
 COMPONENTS: Final[dict[Use, tuple[str, ...]]] = {
@@ -62,11 +62,6 @@ class ModelFiles:
                     "get the model's .safetensors files"
                 )
         return None
-
-
-def combined(digests: dict[str, str]) -> str:
-    """The one digest that stands for a model, independent of where it lies."""
-    return combined_digest(digests)
 
 
 def local_files(source: ModelSource) -> ModelFiles | None:

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import torch
 
-from dfeat.diffusion.layout import COMPONENTS, WEIGHTED, ModelFiles, Use, check_pairing, combined, find_model
+from dfeat.diffusion.layout import COMPONENTS, WEIGHTED, ModelFiles, Use, check_pairing, find_model
 from dfeat.diffusion.settings import ModelSource
 from dfeat.diffusion.single_file import build_component, read_checkpoint
 from dfeat.errors import UserError
 from dfeat.progress import bars_of_libraries, say
+from dfeat.section import parse
+from dfeat.storage.provenance import combined_digest
 
 DTYPES: Final = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -84,7 +87,17 @@ def load_model(source: ModelSource, use: Use, device: torch.device, resolution: 
     parts = {name: _load_component(files, name, dtype, device, tensors) for name in COMPONENTS[use]}
     everything = dict.fromkeys((*WEIGHTED, "tokenizer", "scheduler")) | parts
     digests = files.digests()
-    return DiffusionModel(**everything, digest=combined(digests), device=device, dtype=dtype, digests=digests)
+    return DiffusionModel(**everything, digest=combined_digest(digests), device=device, dtype=dtype, digests=digests)
+
+
+def load_pretrained(
+    path: str | Path, precision: str, revision: str | None, device: torch.device | str | None
+) -> DiffusionModel:
+    """All components of the model in a folder or of a Hub id, for the library's classes; default: the best device."""
+    from dfeat.devices import pick_device
+
+    source = parse(ModelSource, {"path": str(path), "precision": precision, "revision": revision}, "model")
+    return load_model(source, "inpaint", torch.device(device) if device else pick_device())
 
 
 def compile_model(model: DiffusionModel, wanted: bool) -> None:

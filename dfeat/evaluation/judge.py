@@ -25,8 +25,8 @@ from dfeat.data.index import Record, index_digest, read_index
 from dfeat.data.pixels import PixelCache, evaluation_crop
 from dfeat.data.records import table_text
 from dfeat.errors import UserError
-from dfeat.evaluation.origins import check_backbone, read_verdicts_origin, said_of_model
-from dfeat.evaluation.predict import RECIPE, TrainedModel
+from dfeat.evaluation.origins import check_backbone, model_identity, read_verdicts_origin
+from dfeat.evaluation.predict import RECIPE, TrainedModel, repeated_to
 from dfeat.evaluation.settings import EvaluationSettings
 from dfeat.occlusion.paint import black_out
 from dfeat.occlusion.parts import read_parts
@@ -79,7 +79,7 @@ def judge(
         for copy, count in zip(view_keys(record.key, filled.copies), counts, strict=True)
     ]
     said = {
-        "models": [said_of_model(model.run) for model in loaded],
+        "models": [model_identity(model.run) for model in loaded],
         "recipe": RECIPE,
         "index": digest,
         "parts": file_digest(parts_file),
@@ -104,7 +104,7 @@ def _right_answers(
         batch = records[start : start + size]
         labels = np.array([record.label for record in batch])
         pictures = np.stack([np.stack(list(views(record.key))) for record in batch])
-        padded = np.pad(pictures, [(0, size - len(batch))] + [(0, 0)] * 4, mode="edge")
+        padded = repeated_to(pictures, size)
         for view in range(count):
             for model in models:
                 best, _ = model.top5(np.ascontiguousarray(padded[:, view]), None)

@@ -20,8 +20,8 @@ _OF_PREDICTIONS: Final = {**_OF_MODEL, "indexes": dict, "settings": dict}
 _OF_VERDICTS: Final = {"models": list, "index": str, "settings": dict}
 
 
-def said_of_model(run: Mapping[str, Any]) -> dict[str, Any]:
-    """What run.json says of a model that tells it from all others."""
+def model_identity(run: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of run.json that identify a model."""
     return {
         "method": run["method"],
         "backbone": run["settings"]["backbone"],
@@ -61,7 +61,7 @@ def check_backbone(origin: Origin, said: Mapping[str, Any], backbone: Backbone) 
         )
 
 
-def made_of(origin: Origin, set_name: str) -> tuple[Any, ...]:
+def conditions(origin: Origin, set_name: str) -> tuple[Any, ...]:
     """What the predictions of all models on a set must agree in: its index, and how its images were shown."""
     settings = origin.said["settings"]
     shown = settings.get("occlusion"), settings.get("evaluation"), settings.get("studies", {}).get(set_name)

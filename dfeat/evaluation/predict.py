@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from dfeat.data.index import Record, index_digest, read_index
 from dfeat.data.pixels import PixelCache, evaluation_crop
 from dfeat.errors import UserError
-from dfeat.evaluation.origins import PREDICTIONS, said_of_model
-from dfeat.evaluation.pretrained import PretrainedModel
+from dfeat.evaluation.origins import PREDICTIONS, model_identity
+from dfeat.evaluation.pretrained import PretrainedModel, five_best
 from dfeat.evaluation.settings import EvaluateStage, PretrainedStage
 from dfeat.occlusion.paint import black_out
 from dfeat.occlusion.views import TestOcclusion
@@ -34,7 +34,7 @@ from dfeat.storage.origin import origin_bytes
 from dfeat.storage.provenance import bytes_digest
 from dfeat.storage.records import read_bytes, read_json, refusal
 from dfeat.storage.shards import Rows, read_rows
-from dfeat.training.network import Classifier, normalised
+from dfeat.training.network import Classifier, normalised, untrained_backbone
 from dfeat.training.settings import TrainStage
 from dfeat.training.sources import features_identity
 
@@ -58,13 +58,11 @@ class TrainedModel:
         except SafetensorError as error:
             raise refusal(folder / "model.safetensors", f"it is no .safetensors file ({error})", "train") from None
         stage = parse(TrainStage, self.run["settings"], str(folder / "run.json"))
-        bare = stage.backbone.model_copy(update={"weights": None})
-        backbone = _without_weights(bare)
-        training = stage.training
-        self.classifier = Classifier(backbone, self.run["classes"], self.run["feature_width"], training.fusion)
+        backbone, fusion = untrained_backbone(stage.backbone), stage.training.fusion
+        self.classifier = Classifier(backbone, self.run["classes"], self.run["feature_width"], fusion)
         self.classifier.load_state_dict(state)
         self.classifier.to(device, memory_format=torch.channels_last).eval()
-        self.image_size = training.image_size
+        self.image_size = stage.training.image_size
         self.device = device
 
     @torch.no_grad()
@@ -74,18 +72,10 @@ class TrainedModel:
         """The five best classes (B, 5), best first, and the probability of the best (B,)."""
         l_d = None if features is None else torch.from_numpy(features).to(self.device).float()
         inputs = normalised(images, self.device, self.classifier.statistics)
-        probabilities = self.classifier(inputs, l_d).float().softmax(1).cpu().numpy()
-        order = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
-        return order, probabilities[np.arange(len(order)), order[:, 0]]
+        return five_best(self.classifier(inputs, l_d))
 
 
 Model = TrainedModel | PretrainedModel
-
-
-def _without_weights(backbone: Any) -> torch.nn.Module:
-    import timm
-
-    return timm.create_model(backbone.name, pretrained=False, num_classes=0, **backbone.kwargs)
 
 
 def evaluate(
@@ -145,7 +135,7 @@ def evaluate_model(
         contents |= {out / f"{set_name}@{level}.csv": _csv(rows) for level, rows in predictions.items()}
         indexes[set_name] = digest
     said = {
-        **said_of_model(model.run),
+        **model_identity(model.run),
         "recipe": RECIPE,
         "indexes": indexes,
         "settings": stage.model_dump(mode="json"),
@@ -168,7 +158,7 @@ def _predict_set(
     bar = progress(len(records) * len(rows_of), f"evaluate {set_name}")
     for batch, level, images in _one_ahead(_occluded(records, cache, list(rows_of), stage, occlusion)):
         rows = rows_of[level]
-        l_d = None if rows is None else _padded(rows.payload[[rows.row_of[r.key] for r in batch]], len(images))
+        l_d = None if rows is None else repeated_to(rows.payload[[rows.row_of[r.key] for r in batch]], len(images))
         best, probability = model.top5(images, l_d)
         best, probability = best[: len(batch)], probability[: len(batch)]  # without what pads the batch
         _refuse_not_finite(set_name, level, batch, probability)
@@ -205,10 +195,10 @@ def _occluded(
         for level in levels:
             hidden = np.stack([occlusion.hidden(record, level) for record in batch]) if level else None
             images = crops if hidden is None else black_out(crops, hidden)
-            yield batch, level, _padded(images, size)
+            yield batch, level, repeated_to(images, size)
 
 
-def _padded(rows: NDArray[Any], size: int) -> NDArray[Any]:
+def repeated_to(rows: NDArray[Any], size: int) -> NDArray[Any]:
     """Rows (n, ...) with the last one repeated up to `size`."""
     missing = size - len(rows)
     return np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)]) if missing else rows

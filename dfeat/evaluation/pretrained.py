@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from dfeat.data.records import ClassInfo
 from dfeat.methods import PRETRAINED
@@ -42,6 +43,14 @@ class PretrainedModel:
     def top5(self, images: NDArray[np.uint8], features: None = None) -> tuple[NDArray[Any], NDArray[Any]]:
         """The five best of the run's classes (B, 5), best first, and the probability of the best (B,) among them."""
         inputs = normalised(images, self.device, channel_statistics(self.network))
-        probabilities = restricted_logits(self.network(inputs).float(), self.wnids).softmax(1).cpu().numpy()
-        order = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
-        return order, probabilities[np.arange(len(order)), order[:, 0]]
+        return five_best(restricted_logits(self.network(inputs), self.wnids))
+
+
+def five_best(logits: Tensor) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The five best classes (B, 5) of logits (B, C), best first, and the probability of the best (B,).
+
+    Equal probabilities keep the order of the classes. With C < 5 there are C columns.
+    """
+    probabilities = logits.float().softmax(1).cpu().numpy()
+    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
+    return order, probabilities[np.arange(len(order)), order[:, 0]]

@@ -176,6 +176,13 @@ def build_backbone(settings: Backbone) -> nn.Module:
     return model
 
 
+def untrained_backbone(settings: Backbone) -> nn.Module:
+    """The same model with random weights, for a trained state to be loaded into. Fetches nothing."""
+    import timm
+
+    return timm.create_model(settings.name, pretrained=False, num_classes=0, **settings.kwargs)
+
+
 def build_pretrained(settings: Backbone) -> nn.Module:
     """The same model with the head of 1,000 classes that its weights have, for the read-out before fine-tuning."""
     model = _create(settings, classes=len(imagenet_wnids()))

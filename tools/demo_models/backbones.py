@@ -22,7 +22,7 @@ from dfeat.demo.dresses import WNIDS
 from dfeat.demo.worlds import draw_set
 from dfeat.occlusion.patches import drop_grid
 from dfeat.storage.atomic import write_bytes, write_text
-from dfeat.training.network import Classifier, normalised
+from dfeat.training.network import Classifier, normalised, untrained_backbone
 from dfeat.training.settings import Backbone
 
 PER_CLASS = 250
@@ -37,11 +37,10 @@ def pretrain(backbone: Backbone, out: Path, *, epochs: int, seed: int, start: Pa
     From scratch, or as another cycle from the weights in `start` (without a head, which begins anew), going on with
     the log beside them.
     """
-    import timm
     from safetensors.torch import load_file, save
 
     torch.manual_seed(seed)
-    bare = timm.create_model(backbone.name, pretrained=False, num_classes=0, **backbone.kwargs)
+    bare = untrained_backbone(backbone)
     lines: list[str] = []
     if start is not None:
         bare.load_state_dict(load_file(start))
