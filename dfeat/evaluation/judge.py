@@ -1,11 +1,12 @@
-"""Whether inpainted images keep their label: what a model that was never shown one still sees in them.
+"""Judge whether inpainted images keep their label, by models that were not trained on inpainted images.
 
 What enters: the trained None models of a backbone, the training images, their occluded twins and the inpainted ones.
-What leaves: `verdicts.csv`, a row for each inpainted image: how many of the models (seeds) give it its own class as it is,
-with the chosen parts black, and inpainted; accepted is what the majority does for the inpainted one. `verdicts.json`
-beside it says which models judged, and on which images.
+What leaves: `verdicts.csv`, which has for each inpainted image the number of models (seeds) that predict its class from
+the original, from the one with the chosen parts black, and from the inpainted one, and whether a majority does from the
+inpainted one (accepted). `verdicts.json` beside it records the models and images.
 
-None was trained on the originals, so its rate on them is a ceiling and no accuracy; the black one is the floor.
+None was trained on the originals, so its rate on them is a ceiling, not an accuracy; the rate on black parts is the
+floor.
 """
 
 from __future__ import annotations
@@ -50,16 +51,33 @@ def judge(
     out: Path,
     device: torch.device,
 ) -> int:
-    """Write the verdicts on all inpainted images, a .csv, and what they are of; returns how many were accepted."""
+    """Write the verdicts on all inpainted images to `out`, a .csv, with their record beside it.
+
+    Args:
+        models: Folders of trained models without diffusion features, one backbone.
+        index_folder: The training set's index.
+        pixels: The pixel cache of the training images.
+        parts_file: parts.json.
+        inpainted: The pixel cache of the inpainted images.
+        settings: Crop and batch size, as for evaluation.
+        out: verdicts.csv.
+        device: Device of the models.
+
+    Returns:
+        The number of accepted images.
+
+    Raises:
+        UserError: Another suffix of `out`, models with diffusion features, or inputs that do not belong together.
+    """
     if out.suffix != ".csv":
-        raise UserError(f"{out}: verdicts are a table; give --out a name that ends in .csv")
+        raise UserError(f"--out is {out}, but verdicts are a table; give a name that ends in .csv")
     index, digest = read_index(index_folder), index_digest(index_folder)
     parts = read_parts(parts_file, index=digest)
     originals, filled = PixelCache(pixels, index=digest), PixelCache(inpainted, index=digest)
     loaded = [TrainedModel(folder, device) for folder in models]
     if any(model.run["features"] is not None for model in loaded):
         raise UserError(
-            "inpainted images are judged by models without diffusion features; give those of the method none"
+            "a model reads diffusion features, which inpainted images do not have; judge with models of the method none"
         )
     records = [record for record in index.records if record.key in parts.rows]
     side = loaded[0].image_size
@@ -72,13 +90,13 @@ def judge(
         for copy in view_keys(key, filled.copies):
             yield evaluation_crop(filled[copy], settings.crop_pct, side)
 
-    right = _right_answers(loaded, records, views, 2 + filled.copies, settings.batch_size)
+    correct = _correct_counts(loaded, records, views, 2 + filled.copies, settings.batch_size)
     rows = [
         (copy, record.label, len(loaded), original, blackout, count, int(count * 2 > len(loaded)))
-        for record, (original, blackout, *counts) in zip(records, right.tolist(), strict=True)
+        for record, (original, blackout, *counts) in zip(records, correct.tolist(), strict=True)
         for copy, count in zip(view_keys(record.key, filled.copies), counts, strict=True)
     ]
-    said = {
+    record = {
         "models": [model_identity(model.run) for model in loaded],
         "recipe": RECIPE,
         "index": digest,
@@ -87,19 +105,19 @@ def judge(
         "settings": settings.model_dump(mode="json"),
     }
     contents = {out: table_text(COLUMNS, rows).encode()}
-    write_files({**contents, out.with_suffix(".json"): origin_bytes(said, contents)})
+    write_files({**contents, out.with_suffix(".json"): origin_bytes(record, contents)})
     return sum(row[-1] for row in rows)
 
 
-def _right_answers(
+def _correct_counts(
     models: Sequence[TrainedModel],
     records: Sequence[Record],
     views: Callable[[str], Iterator[NDArray[np.uint8]]],
     count: int,
     size: int,
 ) -> NDArray[np.int64]:
-    """How many of the models give each of the `count` views of an image its class: (records, count), by batches of `size`."""
-    right = np.zeros((len(records), count), np.int64)
+    """How many models predict the class of each record from each of its `count` views: (records, count)."""
+    correct = np.zeros((len(records), count), np.int64)
     for start in range(0, len(records), size):
         batch = records[start : start + size]
         labels = np.array([record.label for record in batch])
@@ -108,12 +126,12 @@ def _right_answers(
         for view in range(count):
             for model in models:
                 best, _ = model.top5(np.ascontiguousarray(padded[:, view]), None)
-                right[start : start + len(batch), view] += best[: len(batch), 0] == labels
-    return right
+                correct[start : start + len(batch), view] += best[: len(batch), 0] == labels
+    return correct
 
 
 def read_verdicts(path: Path, backbone: Backbone) -> list[dict[str, str]]:
-    """The rows of verdicts.csv; UserError where it is missing or none, or where models of another backbone judged."""
+    """The rows of verdicts.csv. Raises UserError if it is missing, damaged or empty, or another backbone judged."""
     origin, text = read_verdicts_origin(path), read_text(path, "judge")
     origin.check(path, bytes_digest(text.encode()))
     for model in origin.said["models"]:

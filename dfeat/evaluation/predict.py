@@ -1,8 +1,8 @@
 """Evaluate a model: per-image top-5 predictions on every set and level, from one pass over decoded pixels.
 
-What enters: a trained model's folder, the sets' indexes and pixel caches, and for SD Features the features of
-each level. What leaves: `<set>@<level>.csv`, columns key,label,top1..top5,p1, from which all statistics come, and
-`predictions.json`, which says what they are of.
+What enters: a trained model's folder, the sets' indexes and pixel caches, and for SD Features the features of each
+level. What leaves: `<set>@<level>.csv` with the columns key,label,top1..top5,p1, from which all statistics are
+computed, and `predictions.json`, which records the model, images and settings behind them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,10 @@ HEADER: Final = ("key", "label", "top1", "top2", "top3", "top4", "top5", "p1")
 
 
 class TrainedModel:
-    """A model's folder, loaded: the classifier and what run.json says of it."""
+    """A trained model: its classifier, and `run`, the content of its run.json.
+
+    Raises UserError for a folder that is missing, damaged, or whose weights are not those of its run.json.
+    """
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         from safetensors import SafetensorError
@@ -52,11 +55,11 @@ class TrainedModel:
         self.run = read_json(folder / "run.json", "train")
         weights = read_bytes(folder / "model.safetensors", "train")
         if not isinstance(self.run, dict) or self.run.get("model") != bytes_digest(weights):
-            raise refusal(folder / "model.safetensors", "it is not the model that run.json beside it tells of", "train")
+            raise refusal(folder / "model.safetensors", "it is not the model that run.json beside it records", "train")
         try:
             state = load(weights)
         except SafetensorError as error:
-            raise refusal(folder / "model.safetensors", f"it is no .safetensors file ({error})", "train") from None
+            raise refusal(folder / "model.safetensors", f"it is not a .safetensors file ({error})", "train") from None
         stage = parse(TrainStage, self.run["settings"], str(folder / "run.json"))
         backbone, fusion = untrained_backbone(stage.backbone), stage.training.fusion
         self.classifier = Classifier(backbone, self.run["classes"], self.run["feature_width"], fusion)
@@ -69,7 +72,7 @@ class TrainedModel:
     def top5(
         self, images: NDArray[np.uint8], features: NDArray[np.float16] | None
     ) -> tuple[NDArray[Any], NDArray[Any]]:
-        """The five best classes (B, 5), best first, and the probability of the best (B,)."""
+        """The five best classes, as `five_best`, for images (B, S, S, 3) uint8 and features (B, D) where it fuses them."""
         l_d = None if features is None else torch.from_numpy(features).to(self.device).float()
         inputs = normalised(images, self.device, self.classifier.statistics)
         return five_best(self.classifier(inputs, l_d))
@@ -86,27 +89,38 @@ def evaluate(
     out: Path,
     device: torch.device,
 ) -> list[Path]:
-    """Evaluate the trained model in `model_folder`; returns the files of predictions.
+    """Evaluate a trained model and write its predictions to `out`.
 
-    `data` holds SET/index.csv and SET/pixels.h5; `features` maps SET@LEVEL to its features shards, and is empty
-    for models without fusion.
+    Args:
+        model_folder: The folder that `dfeat train` wrote.
+        data: Folder with SET/index.csv and SET/pixels.h5.
+        features: The features shards of each SET@LEVEL; empty for models without fusion.
+        stage: Sets, levels and settings, recorded in predictions.json.
+        out: Folder of the predictions.
+        device: Device of the model.
+
+    Returns:
+        The files of predictions.
+
+    Raises:
+        UserError: Inputs that are missing, damaged or do not belong together, or output that is not finite.
     """
-    _need_sets(stage)
+    _check_has_sets(stage)
     return evaluate_model(TrainedModel(model_folder, device), data, features, stage, out)
 
 
 def evaluate_pretrained(data: Path, stage: PretrainedStage, out: Path, device: torch.device) -> list[Path]:
-    """The same of a backbone before fine-tuning; the classes are those that the sets were indexed with."""
-    _need_sets(stage)
+    """Evaluate a backbone before fine-tuning like a trained model; its classes are those of the first set's index."""
+    _check_has_sets(stage)
     classes = read_index(data / next(iter(stage.levels))).classes
     model = PretrainedModel(stage.backbone, classes, stage.image_size, device)
     return evaluate_model(model, data, {}, stage, out)
 
 
-def _need_sets(stage: EvaluateStage) -> None:
+def _check_has_sets(stage: EvaluateStage) -> None:
     if not stage.levels:
         raise UserError(
-            "the settings' `levels` name no set; give each set its levels of occlusion, e.g. {'dfeat': [0]}"
+            "the settings' `levels` have no set; give each set its levels of occlusion, e.g. {'dfeat': [0]}"
         )
 
 
@@ -115,7 +129,7 @@ def evaluate_model(
 ) -> list[Path]:
     """Write the predictions of a loaded model on all sets and levels of the settings; returns their files.
 
-    `predictions.json` beside them tells of these files and no others: what an earlier evaluation left is not used.
+    `predictions.json` lists exactly these files, so readers ignore those of an earlier evaluation.
     """
     contents: dict[Path, bytes] = {}
     indexes: dict[str, str] = {}
@@ -124,7 +138,8 @@ def evaluate_model(
         cache = PixelCache(data / set_name / "pixels.h5", index=digest)
         if len(index.classes) != model.run["classes"]:
             raise UserError(
-                f"{data / set_name} has {len(index.classes)} classes, the model {model.run['classes']}; index the set again"
+                f"{data / set_name} has {len(index.classes)} classes, but the model {model.run['classes']}; index the set "
+                "again"
             )
         rows_of = {level: _checked_features(model, features, set_name, level, digest) for level in levels}
         evaluation = stage.evaluation
@@ -134,13 +149,13 @@ def evaluate_model(
         predictions = _predict_set(model, index.records, cache, rows_of, stage, occlusion, set_name)
         contents |= {out / f"{set_name}@{level}.csv": _csv(rows) for level, rows in predictions.items()}
         indexes[set_name] = digest
-    said = {
+    record = {
         **model_identity(model.run),
         "recipe": RECIPE,
         "indexes": indexes,
         "settings": stage.model_dump(mode="json"),
     }
-    write_files({**contents, out / PREDICTIONS: origin_bytes(said, contents)})
+    write_files({**contents, out / PREDICTIONS: origin_bytes(record, contents)})
     return list(contents)
 
 
@@ -153,15 +168,15 @@ def _predict_set(
     occlusion: TestOcclusion,
     set_name: str,
 ) -> dict[int, list[tuple[Any, ...]]]:
-    """Rows of the prediction file of each level; every image is read and cropped once."""
+    """The rows of each level's file of predictions; every image is read and cropped once."""
     predictions: dict[int, list[tuple[Any, ...]]] = {level: [] for level in rows_of}
     bar = progress(len(records) * len(rows_of), f"evaluate {set_name}")
     for batch, level, images in _one_ahead(_occluded(records, cache, list(rows_of), stage, occlusion)):
         rows = rows_of[level]
         l_d = None if rows is None else repeated_to(rows.payload[[rows.row_of[r.key] for r in batch]], len(images))
         best, probability = model.top5(images, l_d)
-        best, probability = best[: len(batch)], probability[: len(batch)]  # without what pads the batch
-        _refuse_not_finite(set_name, level, batch, probability)
+        best, probability = best[: len(batch)], probability[: len(batch)]  # drop the padding
+        _check_finite(set_name, level, batch, probability)
         for record, classes, p1 in zip(batch, best, probability, strict=True):
             predictions[level].append((record.key, record.label, *_five(classes), f"{p1:.6f}"))
         bar.update(len(batch))
@@ -169,7 +184,7 @@ def _predict_set(
     return predictions
 
 
-def _refuse_not_finite(set_name: str, level: int, batch: Sequence[Record], probability: NDArray[Any]) -> None:
+def _check_finite(set_name: str, level: int, batch: Sequence[Record], probability: NDArray[Any]) -> None:
     bad = [record.key for record, p1 in zip(batch, probability, strict=True) if not np.isfinite(p1)]
     if bad:
         raise UserError(
@@ -184,9 +199,10 @@ Occluded = tuple[Sequence[Record], int, NDArray[np.uint8]]
 def _occluded(
     records: Sequence[Record], cache: PixelCache, levels: Sequence[int], stage: EvaluateStage, occlusion: TestOcclusion
 ) -> Iterator[Occluded]:
-    """Batches of records with a level and their evaluation crops (B, S, S, 3) occluded to it, all levels in turn.
+    """Yield batches of records with a level and their evaluation crops (B, S, S, 3) occluded to it, for all levels.
 
-    An image is cropped once for all levels. The last batch is padded: a row does not depend on the set's size.
+    An image is cropped once for all levels. The last batch is padded to B, so that the bytes of a row do not depend on
+    its neighbours or the size of the set.
     """
     size, crop_pct = stage.evaluation.batch_size, stage.evaluation.crop_pct
     for start in range(0, len(records), size):
@@ -199,13 +215,13 @@ def _occluded(
 
 
 def repeated_to(rows: NDArray[Any], size: int) -> NDArray[Any]:
-    """Rows (n, ...) with the last one repeated up to `size`."""
+    """Pad rows (n, ...) to (size, ...) by repeating the last one."""
     missing = size - len(rows)
     return np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)]) if missing else rows
 
 
 def _one_ahead(items: Iterator[Occluded]) -> Iterator[Occluded]:
-    """The same items; a thread prepares the next while the model looks at this one."""
+    """Yield the same items; a thread prepares the next one while the caller computes."""
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(next, items, None)
         while (item := coming.result()) is not None:
@@ -216,7 +232,11 @@ def _one_ahead(items: Iterator[Occluded]) -> Iterator[Occluded]:
 def _checked_features(
     model: Model, features: dict[str, list[Path]], set_name: str, level: int, index: str
 ) -> Rows | None:
-    """The features of a set at a level, which must come from the diffusion model and settings the classifier saw."""
+    """The features of a set at a level; None for a model without fusion.
+
+    Raises UserError if they are missing, of another view, or not from the diffusion model and settings of the
+    classifier's training.
+    """
     view = f"{set_name}@{level}"
     wanted = model.run["features"]
     if wanted is None:
@@ -227,17 +247,19 @@ def _checked_features(
     settings = json.loads(rows.settings)
     if settings["latents"]["view"] not in {f"drop:{level}"} | ({"clean"} if level == 0 else set()):
         raise UserError(
-            f"{features[view][0]} holds features of the view {settings['latents']['view']!r}, not of {view}"
+            f"{features[view][0]} has features of the view {settings['latents']['view']!r}, not of {view}; give those with "
+            f"--features {view}=FILE"
         )
     if features_identity(rows) != wanted:
         raise UserError(
-            f"{features[view][0]} was made with another diffusion model or other feature settings than the classifier's"
+            f"{features[view][0]} has features of another diffusion model or other settings than the classifier was trained "
+            "with; extract them again with `dfeat features`"
         )
     return rows
 
 
 def _five(classes: NDArray[Any]) -> list[int | str]:
-    """Five columns whatever the number of classes; those that do not exist are empty."""
+    """The columns top1 to top5; with fewer than five classes the last ones are empty."""
     return [int(c) for c in classes] + [""] * (5 - len(classes))
 
 

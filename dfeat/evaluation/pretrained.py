@@ -1,7 +1,7 @@
-"""A backbone before fine-tuning: its own head for ImageNet-1k, read out for the run's classes alone.
+"""A backbone before fine-tuning: its own head for ImageNet-1k, restricted to the run's classes.
 
-What enters: a backbone with such a head, and the run's classes. What leaves: a model that `predict` evaluates as it
-does trained ones. The read-out is free: no training, and no class that the run does not have can be answered.
+What enters: a backbone with such a head, and the run's classes. What leaves: a model that `predict` evaluates like the
+trained ones, without any training.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dfeat.training.weights import weights_file
 
 
 class PretrainedModel:
-    """The pretrained backbone as a classifier of the run's classes."""
+    """The pretrained backbone as a classifier of the run's classes; `run` has the fields of a trained model's run.json."""
 
     def __init__(self, backbone: Backbone, classes: Sequence[ClassInfo], image_size: int, device: torch.device) -> None:
         self.network = build_pretrained(backbone).to(device, memory_format=torch.channels_last).eval()
@@ -41,7 +41,7 @@ class PretrainedModel:
 
     @torch.no_grad()
     def top5(self, images: NDArray[np.uint8], features: None = None) -> tuple[NDArray[Any], NDArray[Any]]:
-        """The five best of the run's classes (B, 5), best first, and the probability of the best (B,) among them."""
+        """The five best of the run's classes, as `five_best`, for images (B, S, S, 3) uint8."""
         inputs = normalised(images, self.device, channel_statistics(self.network))
         return five_best(restricted_logits(self.network(inputs), self.wnids))
 

@@ -144,9 +144,9 @@ def test_a_weight_that_is_missing_is_an_error_not_a_random_number(copy: Path) ->
     ("component", "changes", "sentence"),
     [
         ("unet", {"in_channels": 5}, "takes 5 channels; use one of 4 .* or 9"),
-        ("unet", {"class_embed_type": "projection"}, "more than latents and a prompt"),
+        ("unet", {"class_embed_type": "projection"}, "more inputs than latents and a prompt"),
         ("scheduler", {"prediction_type": "sample"}, "predicts 'sample'"),
-        ("text_encoder", {"hidden_size": 768}, "768 wide, its U-Net wants 32"),
+        ("text_encoder", {"hidden_size": 768}, "768 wide, but its U-Net needs 32"),
     ],
 )
 def test_configurations_that_cannot_work_together_are_refused(
