@@ -1,8 +1,8 @@
-"""Training images a second of one core: from the pixel cache, beside timm's own training pipeline from JPEG files.
+"""Training images per second of one core: from the pixel cache, and by timm's training pipeline from JPEG files.
 
 Both make batches of 64 random resized crops of 224 px (the same range of areas, bicubic) with flips, in one process
-with one thread and no workers, from the same drawn photographs. timm's loader does so in two ways, bytes that the
-device normalises (its prefetcher) and normalised floats; each is compared with ours at the same point.
+with one thread and no workers, from the same drawn photographs. timm's loader yields either bytes, which the device
+normalises (its prefetcher), or normalised floats; each is compared with ours at the same point.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _ways(index: Index) -> dict[str, Callable[[], Any]]:
 
 
 def _timm_loader(index: Index, settings: TrainingSettings, prefetcher: bool) -> Any:
-    """timm's training pipeline with our crops and flips and no further augmentation."""
+    """timm's training pipeline with our crops and flips, without further augmentation."""
     from timm.data import ImageDataset, create_loader
 
     return create_loader(

@@ -1,6 +1,6 @@
-"""Random reads of feature rows: ours, numpy's memory map of the same rows, and HDF5 row by row.
+"""Random reads of feature rows: ours, by numpy's memory map of the same rows, and by HDF5 row by row.
 
-Batches of 64 rows of 41 KB (1,280 channels pooled to 4 x 4, float16), in a random order of all rows.
+Batches have 64 rows of 41 KB (1,280 channels pooled to 4 x 4, float16), in a random order of all rows.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ KIND: Final = "features"
 
 
 def run(rounds: int = 5, count: int = ROWS, **_: Any) -> Result:
-    """Write the rows once, and read all of them in random batches by each way, `rounds` times."""
+    """Write the rows once, and time reading all of them in random batches in each way, `rounds` times."""
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((count, WIDTH), np.float32).astype(np.float16)
     keys = [f"n{number:08}" for number in range(count)]
