@@ -43,16 +43,8 @@ def paste_known(
 ) -> NDArray[np.uint8]:
     """Resize an inpainted image to the original's size and restore every known pixel.
 
-    Args:
-        inpainted: (h, w, 3) uint8, of any size.
-        original: (H, W, 3) uint8.
-        mask: (H, W) bool, True where hidden.
-
-    Returns:
-        (H, W, 3) uint8: `original` where the mask is False, the resized `inpainted` where it is True.
-
-    Raises:
-        UserError: The shapes differ from these; a batch must be passed row by row.
+    `inpainted` is (h, w, 3) uint8, `original` and the result (H, W, 3) uint8, `mask` (H, W) bool, True where hidden.
+    Raises UserError for other shapes, such as those of a batch.
     """
     shapes = inpainted.shape, original.shape, mask.shape
     if mask.ndim != 2 or mask.dtype != np.bool_ or original.shape != (*mask.shape, 3) or inpainted.ndim != 3:

@@ -57,18 +57,10 @@ class FeatureExtractor:
         batch_size: int = BATCH,
         what: str = "features",
     ) -> None:
-        """Prepare the extraction of features.
+        """`null_prompt` (1, tokens, width), if given, replaces the text encoder; images require a VAE.
 
-        Args:
-            model: A model with a U-Net and scheduler; with a VAE to be called on images.
-            settings: Blocks, timesteps, ensemble and pooling.
-            scaling_factor: Factor of the VAE's latents, from its configuration.
-            null_prompt: (1, tokens, width) embedding of the empty prompt; default: from the model's text encoder.
-            batch_size: Images held, and U-Net rows computed, at once; reduced where the device's memory runs out.
-            what: Name of the job in messages.
-
-        Raises:
-            UserError: A block that the U-Net does not have, or a `batch_size` below 1.
+        `batch_size` images are held, and as many U-Net rows computed, at once; fewer where the device's memory runs out.
+        `what` names the job in messages. Raises UserError for a block that the U-Net does not have.
         """
         self.model = model
         self.settings = settings
@@ -211,12 +203,8 @@ def forward_until(
 ) -> list[torch.Tensor]:
     """Outputs (B, C, h', w') of the blocks, bit-identical to those of a whole forward pass.
 
-    Args:
-        unet: The U-Net.
-        blocks: Blocks of `unet`, see `find_block`.
-        noisy: Scaled, noised latents (B, 4 or 9, h, w).
-        timesteps: (B,) int64.
-        prompt: Text embeddings (B, tokens, width).
+    `blocks` are blocks of `unet` (see `find_block`), `noisy` scaled and noised latents (B, 4 or 9, h, w), `timesteps`
+    (B,) int64, and `prompt` text embeddings (B, tokens, width).
     """
     outputs: dict[int, torch.Tensor] = {}
 

@@ -21,12 +21,8 @@ Tensors = tuple[torch.Tensor, ...]
 class Fitting(Generic[Row]):
     """Apply `compute` to batches in parts of `size` rows, halving `size` when the device's memory runs out.
 
-    Attributes:
-        compute: Takes a list of rows and returns tensors of as many rows.
-        size: Current number of rows per part.
-        what: Name of the job in messages.
-        passes: Rows of the network per row of the batch. Where it is more than 1, `compute` itself splits them into
-            parts of `size`.
+    `compute` maps a list of rows to tensors of as many rows; `what` names the job in messages. If a row is `passes` rows
+    of a network, `compute` itself splits these into parts of `size`.
     """
 
     def __init__(self, compute: Callable[[list[Row]], Tensors], size: int, what: str, passes: int = 1) -> None:

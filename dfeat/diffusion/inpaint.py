@@ -101,18 +101,17 @@ class Inpainter:
         """Fill the masked pixels of images.
 
         Args:
-            images: (B, H, W, 3) uint8; H and W multiples of the model's `side_multiple`.
+            images: (B, H, W, 3) uint8; H and W must be multiples of the model's `side_multiple`.
             masks: (B, H, W) bool, True where hidden.
-            prompts: One per image.
-            seeds: One per image, of its own generator, so that a row does not depend on its neighbours
-                (default: 0, 1, ...).
-            names: One per image, used in error messages (default: "row 0", "row 1", ...).
+            prompts: A text per image.
+            seeds: A seed per image, so that a row does not depend on its neighbours (default: 0, 1, ...).
+            names: A name per image for error messages (default: "row 0", "row 1", ...).
 
         Returns:
-            (B, H, W, 3) uint8, the decoder's output: known pixels are approximate. `paste_known` restores them.
+            (B, H, W, 3) uint8, the decoder's output. Known pixels are approximate; `paste_known` restores them.
 
         Raises:
-            UserError: Arguments that do not match each other or the model, or non-finite values in the output.
+            UserError: Arguments that do not match each other or the model, or an output that is not finite.
         """
         images = checked_images(images, self.model)
         count = len(images)
@@ -141,7 +140,7 @@ class Inpainter:
         hidden = to_device(masks, model.device).float()[:, None]
         cells = self._latent_mask(hidden).to(model.dtype)
         nine = model.unet.config.in_channels == 9
-        # Each generator is drawn from in this order: posterior of the image, initial noise, posterior of the masked one.
+        # The order in which the generators are used is part of the result: image (4 channels), noise, masked image (9).
         known = None if nine else self._encode(pixels, generators)
         noise = draw_noise((4, *cells.shape[2:]), generators).to(model.device, model.dtype)
         # The 9-channel U-Net reads the mask and the image with hidden pixels at 0, mid-grey in [-1, 1].
@@ -201,8 +200,8 @@ class Inpainter:
     def _encode(self, pixels: torch.Tensor, generators: list[torch.Generator]) -> torch.Tensor:
         """Scaled latents (B, 4, h, w) of pixels (B, 3, H, W) in [-1, 1], sampled from the VAE's posterior."""
         posterior = self.model.vae.encode(pixels.contiguous(memory_format=torch.channels_last)).latent_dist
-        # z = (mu + sigma * noise) * scaling_factor, each row's noise from its own generator
         noise = draw_noise(posterior.mean.shape[1:], generators)
+        # z = scaling_factor * (mu + sigma * noise), each row's noise from its own generator
         return ((posterior.mean + posterior.std * noise.to(posterior.mean)) * self.model.scaling_factor).contiguous()
 
     def _latent_mask(self, hidden: torch.Tensor) -> torch.Tensor:

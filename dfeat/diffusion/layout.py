@@ -93,10 +93,7 @@ def local_files(source: ModelSource) -> ModelFiles | None:
 
 
 def find_model(source: ModelSource) -> ModelFiles:
-    """The files of `source`; huggingface_hub fetches a Hub id at its pinned revision, once.
-
-    Raises UserError for a path that is neither local nor a Hub id, and for a failed download.
-    """
+    """The files of `source`; huggingface_hub fetches a Hub id at its pinned revision. Raises UserError if it cannot."""
     files = local_files(source)
     if files is not None:
         return files
@@ -132,11 +129,6 @@ def _single(path: Path, source: ModelSource) -> ModelFiles:
 
 def check_pairing(files: ModelFiles, precision: str, resolution: int | None = None) -> list[str]:
     """Check that a model's configurations are compatible; returns notes on unusual ones that may still work.
-
-    Args:
-        files: The model.
-        precision: The dtype that it will run in.
-        resolution: The image side in pixels that it will run at; None skips that check.
 
     Raises:
         UserError: A U-Net with other than 4 or 9 input channels or with further conditioning inputs, a prediction type

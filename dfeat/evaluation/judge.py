@@ -53,21 +53,8 @@ def judge(
 ) -> int:
     """Write the verdicts on all inpainted images to `out`, a .csv, with their record beside it.
 
-    Args:
-        models: Folders of trained models without diffusion features, one backbone.
-        index_folder: The training set's index.
-        pixels: The pixel cache of the training images.
-        parts_file: parts.json.
-        inpainted: The pixel cache of the inpainted images.
-        settings: Crop and batch size, as for evaluation.
-        out: verdicts.csv.
-        device: Device of the models.
-
-    Returns:
-        The number of accepted images.
-
-    Raises:
-        UserError: Another suffix of `out`, models with diffusion features, or inputs that do not belong together.
+    `models` are folders of trained models; `pixels` and `inpainted` are pixel caches. Returns the number of accepted
+    images. Raises UserError for models with diffusion features, and for inputs that do not belong together.
     """
     if out.suffix != ".csv":
         raise UserError(f"--out is {out}, but verdicts are a table; give a name that ends in .csv")

@@ -62,10 +62,7 @@ def check_backbone(origin: Origin, recorded: Mapping[str, Any], backbone: Backbo
 
 
 def conditions(origin: Origin, set_name: str) -> tuple[Any, ...]:
-    """The conditions of an evaluation on a set, which must be equal for models to be compared.
-
-    Returns the digest of the set's index, and the settings of occlusion, evaluation and study.
-    """
+    """What must be equal for models to be compared on a set: its index, and its occlusion, evaluation and study."""
     settings = origin.said["settings"]
     study = settings.get("studies", {}).get(set_name)
     return origin.said["indexes"].get(set_name), settings.get("occlusion"), settings.get("evaluation"), study

@@ -89,21 +89,10 @@ def evaluate(
     out: Path,
     device: torch.device,
 ) -> list[Path]:
-    """Evaluate a trained model and write its predictions to `out`.
+    """Evaluate a trained model and write its predictions to `out`; returns their files.
 
-    Args:
-        model_folder: The folder that `dfeat train` wrote.
-        data: Folder with SET/index.csv and SET/pixels.h5.
-        features: The features shards of each SET@LEVEL; empty for models without fusion.
-        stage: Sets, levels and settings, recorded in predictions.json.
-        out: Folder of the predictions.
-        device: Device of the model.
-
-    Returns:
-        The files of predictions.
-
-    Raises:
-        UserError: Inputs that are missing, damaged or do not belong together, or output that is not finite.
+    `data` has SET/index.csv and SET/pixels.h5; `features` maps SET@LEVEL to its features shards, and is empty for models
+    without fusion. Raises UserError for inputs that do not belong together, and for output that is not finite.
     """
     _check_has_sets(stage)
     return evaluate_model(TrainedModel(model_folder, device), data, features, stage, out)
@@ -232,11 +221,7 @@ def _one_ahead(items: Iterator[Occluded]) -> Iterator[Occluded]:
 def _checked_features(
     model: Model, features: dict[str, list[Path]], set_name: str, level: int, index: str
 ) -> Rows | None:
-    """The features of a set at a level; None for a model without fusion.
-
-    Raises UserError if they are missing, of another view, or not from the diffusion model and settings of the
-    classifier's training.
-    """
+    """The features of a set at a level, None for a model without fusion. Raises UserError for others than it needs."""
     view = f"{set_name}@{level}"
     wanted = model.run["features"]
     if wanted is None:

@@ -28,15 +28,7 @@ TERMINATED = 128 + signal.SIGTERM
 
 @dataclass
 class State:
-    """Progress of a training.
-
-    Attributes:
-        step: The next step.
-        metrics: A row per finished epoch.
-        losses: The loss of each step of the running epoch.
-        correct: Correct answers in the running epoch.
-        images: Images seen in the running epoch.
-    """
+    """Progress of a training: the next step, a row of metrics per finished epoch, and sums over the running epoch."""
 
     step: int = 0
     metrics: list[dict[str, Any]] = field(default_factory=list)

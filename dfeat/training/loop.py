@@ -48,15 +48,6 @@ def train(
 
     In a process that `team.launch` started it computes that process's part of each batch; only the first one writes.
 
-    Args:
-        method: One of `dfeat.methods.METHODS`.
-        inputs: The artifacts of the earlier steps.
-        stage: The settings, recorded in run.json.
-        seed: Seed of the initial weights, of the order and of the augmentations.
-        out: The model's folder.
-        device: Device of the network.
-        workers: Processes that prepare batches; they change no result.
-
     Returns:
         The rows that this process trained on, their time, and the share of it spent waiting for batches.
 

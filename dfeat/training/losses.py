@@ -9,13 +9,9 @@ from torch import Tensor
 def eq1(image_logits: Tensor, labels: Tensor, mask_logits: Tensor | None, alpha: float, beta: float) -> Tensor:
     """The loss of a batch (Eq. 1), a scalar.
 
-    Args:
-        image_logits: (B, C) logits of originals x_i and augmented images xhat_i together.
-        labels: y_i, (B,) int64, or (B, C) class probabilities for CutMix.
-        mask_logits: (B, C) logits of the same rows' masks m_i as three-channel images; None for methods without masks,
-            whose loss is the first expectation alone.
-        alpha: Weight of the images' loss.
-        beta: Weight of the masks' loss.
+    `image_logits` (B, C) are of originals x_i and augmented images xhat_i together, `mask_logits` (B, C) of the same rows'
+    masks m_i as three-channel images; None for methods without masks, whose loss is the first expectation alone.
+    `labels` y_i are (B,) int64, or (B, C) class probabilities for CutMix.
     """
     images = F.cross_entropy(image_logits, labels)
     if mask_logits is None:

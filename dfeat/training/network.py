@@ -26,14 +26,7 @@ IMAGENET: Final[Statistics] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class Classifier(nn.Module):
-    """A timm backbone without its head, a fusion if it reads diffusion features, and a linear head.
-
-    Args:
-        backbone: Maps images to pooled features (B, backbone.num_features).
-        classes: C, the number of classes.
-        feature_width: D, the width of the diffusion features; 0 for a classifier of images alone.
-        fusion: A key of FUSIONS.
-    """
+    """A timm backbone without its head, a fusion of FUSIONS if `feature_width` (D) is not 0, and a linear head."""
 
     def __init__(self, backbone: nn.Module, classes: int, feature_width: int = 0, fusion: str = "concat") -> None:
         super().__init__()

@@ -56,15 +56,8 @@ def train(
 
     The budget is time rather than steps, so the weights depend on the machine; all randomness depends on `seed` alone.
 
-    Args:
-        images: (n, 64, 64, 3) uint8.
-        class_names: The name of each image's class.
-        out: The model's folder; `training.jsonl` in it gets a line every hundred steps.
-        vae_seconds: Training time of the VAE.
-        unet_seconds: Training time of U-Net and text encoder.
-        seed: Seed of weights, batches, noise and augmentations.
-        prompt: The prompt, with <object_class> for the class name.
-        vae_from: Folder of a model whose autoencoder to start from.
+    Writes a line to `training.jsonl` beside the model every hundred steps. With `vae_from` the VAE starts from that of
+    the model in that folder.
     """
     torch.manual_seed(seed)
     out.mkdir(parents=True, exist_ok=True)
