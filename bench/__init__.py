@@ -1,8 +1,7 @@
-"""Benchmarks: what the fast path saves beside its peers, and how cost grows with size.
+"""Benchmarks: the fast path compared with its peers, and how cost grows with size.
 
-Each module of this package that is named in `NAMES` is one benchmark with a function
-`run(rounds, resolution) -> Result`. FLOPs are counted and do not shake; times are measured side
-by side in one process.
+Each module named in `NAMES` is one benchmark, a function `run(**options) -> Result`. FLOPs are counted, so they do not
+vary; times are measured side by side in one process.
 """
 
 from __future__ import annotations
@@ -18,23 +17,24 @@ from dfeat.errors import UserError, nearest
 NAMES: Final[dict[str, str]] = {
     "flops": "FLOPs of features and inpainting on the true Stable Diffusion 2.1 architecture",
     "features": "diffusion features on the true architecture, timed beside DIFT's procedure and a hook",
-    "inpaint": "what the fast inpainting choices change in the picture, on the built-in model",
-    "index": "index and part choice of a drawn set of PartImageNet's size",
-    "reading": "training images a second of one core, from the pixel cache and from JPEG by timm",
+    "inpaint": "how the fast inpainting choices change the picture, on the built-in model",
+    "index": "index and part choice for a drawn set of PartImageNet's size",
+    "reading": "training images per second of one core, from the pixel cache and by timm from JPEG",
     "rows": "random reads of feature rows",
-    "training": "what a training step spends outside of the network, and its memory",
-    "evaluation": "five levels of occlusion beside five forward passes",
-    "scale": "time and memory of another image in index, parts, latents and features",
-    "gpu": "rates of the true architectures on a CUDA device, share of its peak, share of waiting",
+    "training": "time of a training step outside the network, and memory of a training",
+    "evaluation": "five levels of occlusion compared with five forward passes",
+    "scale": "time and memory per image in index, parts, latents and features",
+    "gpu": "rates of the true architectures on a CUDA device, share of its peak, share of time spent waiting",
 }
-"""The benchmarks by name, in the order they run; each is a module of this package."""
+"""The benchmarks by name, in the order in which they run; each is a module of this package."""
 WITHOUT_GPU: Final = tuple(name for name in NAMES if name != "gpu")
 
 
 def run(names: Sequence[str], out: Path | None = None, **options: Any) -> dict[str, Result]:
-    """Run benchmarks one after another, print one table, and write it as JSON where `out` is given.
+    """Run benchmarks one after another, print one table, and write it as JSON to `out` if given.
 
-    `options` (rounds, resolution, sizes) are handed to each benchmark, which ignores what it does not use. Raises UserError for an unknown name.
+    `options` (rounds, resolution, sizes) are passed to each benchmark, which ignores those that it does not use. Raises
+    UserError for an unknown name.
     """
     for name in names:
         if name not in NAMES:

@@ -1,4 +1,4 @@
-"""`python -m bench NAME ...`: the fast path beside its peers; operations counted, times taken side by side."""
+"""`python -m bench NAME ...`: compare the fast path with its peers, in counted operations and in times."""
 
 from __future__ import annotations
 
@@ -15,20 +15,23 @@ _HELP = "\n\n".join(f"{name}: {what}" for name, what in NAMES.items())
 
 
 def bench(
-    names: Annotated[list[str] | None, typer.Argument(help="benchmarks to run; none: those without a GPU")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="benchmarks to run; default: all that need no GPU")] = None,
     resolution: Annotated[int, typer.Option(min=64, help="flops: side of the image, a multiple of 64")] = 512,
-    rounds: Annotated[int, typer.Option(min=1, help="how often each way is timed; the medians count")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, help="how often each way is timed; medians are reported")] = 5,
     sizes: Annotated[str, typer.Option(help="scale: numbers of images")] = "1000,4000,16000",
     threads: Annotated[int, typer.Option(min=1, help="torch threads")] = 2,
-    out: Annotated[Path | None, typer.Option(help="where the figures go as JSON")] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file for the figures")] = None,
 ) -> None:
     """Compare the fast path with its peers."""
     if resolution % 64:
         raise typer.BadParameter(
-            f"{resolution} is no multiple of 64, which the U-Net's levels need", param_hint="--resolution"
+            f"{resolution} is not a multiple of 64, as the U-Net's levels require; give one, e.g. 512",
+            param_hint="--resolution",
         )
     if not all(size.strip().isdigit() for size in sizes.split(",")):
-        raise typer.BadParameter(f"{sizes!r} is no list of numbers, e.g. 1000,4000,16000", param_hint="--sizes")
+        raise typer.BadParameter(
+            f"{sizes!r} is not a list of numbers; give one, e.g. 1000,4000,16000", param_hint="--sizes"
+        )
     set_threads(threads)
     run(names or WITHOUT_GPU, out, resolution=resolution, rounds=rounds, sizes=[int(size) for size in sizes.split(",")])
 

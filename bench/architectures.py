@@ -1,4 +1,4 @@
-"""The true architectures, built from their published configurations with random weights or none."""
+"""The true architectures, built from their published configurations with random weights or on the meta device."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import torch
 
 
 def stable_diffusion_21(device: torch.device, in_channels: int = 4) -> tuple[Any, Any, Any]:
-    """U-Net, VAE and text encoder of Stable Diffusion 2.1 from their published configurations, without weights."""
+    """U-Net, VAE and text encoder of Stable Diffusion 2.1 on `device`, from their published configurations.
+
+    On the meta device they have shapes, but no weights and no memory.
+    """
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -31,10 +34,9 @@ def stable_diffusion_21(device: torch.device, in_channels: int = 4) -> tuple[Any
 
 
 def write_stable_diffusion_21(folder: Path) -> None:
-    """The model of `stable_diffusion_21` with random float16 weights in the diffusers layout: 2.6 GB.
+    """Write `stable_diffusion_21` with the weights of `fill` in float16, in the diffusers layout: 2.6 GB.
 
-    Small matrices, norms that do nothing, so that values stay finite. It predicts epsilon; its tokenizer knows four
-    words, and pads to 77 tokens as the published one does.
+    It predicts epsilon. Its tokenizer has a vocabulary of four words, and pads to 77 tokens as the published one does.
     """
     from diffusers import DDIMScheduler
 
@@ -54,7 +56,10 @@ def write_stable_diffusion_21(folder: Path) -> None:
 
 
 def fill(model: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
-    """Random weights in place of none: matrices of standard deviation 0.02, norms that do nothing, biases 0."""
+    """Replace all parameters: matrices random with standard deviation 0.02, other weights 1, biases 0.
+
+    With these values activations stay finite in float16. Returns the model.
+    """
     generator = torch.Generator().manual_seed(0)
     for owner in model.modules():
         for name, empty in list(owner.named_parameters(recurse=False)):

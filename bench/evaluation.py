@@ -1,7 +1,7 @@
-"""Evaluating five levels of occlusion, beside five forward passes over tensors that are ready.
+"""Evaluation at five levels of occlusion, compared with five forward passes over prepared tensors.
 
-Ours reads and crops the pixels, occludes, normalises, predicts and keeps the rows of five files of predictions; the
-peer runs the same resnet18 on the same batches, already in memory and normalised.
+Ours reads, crops, occludes and normalises the pixels, predicts, and builds the rows of five files of predictions. The
+peer runs the same resnet18 on the same batches, already normalised and in memory.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dfeat.methods import REFERENCE
 from dfeat.occlusion.views import TestOcclusion
 from dfeat.storage.atomic import write_bytes, write_json
 from dfeat.storage.provenance import file_digest
-from dfeat.training.network import Classifier, normalised
+from dfeat.training.network import Classifier, normalised, untrained_backbone
 from dfeat.training.settings import Backbone, TrainingSettings, TrainStage
 
 LEVELS: Final = (0, 20, 40, 60, 80)
@@ -32,7 +32,7 @@ CPU: Final = torch.device("cpu")
 
 
 def run(rounds: int = 5, backbone: str = BACKBONE, images: int = IMAGES, **_: Any) -> Result:
-    """Evaluate `images` pictures in one batch at five levels, `rounds` times."""
+    """Time the evaluation of `images` pictures in one batch at five levels, `rounds` times."""
     stage = EvaluateStage(evaluation=EvaluationSettings(batch_size=images), levels={"set": LEVELS})
     with tempfile.TemporaryDirectory(prefix="dfeat-bench-") as name:
         index = write_photographs(Path(name), images)
@@ -60,12 +60,11 @@ def run(rounds: int = 5, backbone: str = BACKBONE, images: int = IMAGES, **_: An
 
 
 def write_untrained(folder: Path, backbone: Backbone, classes: int, image_size: int = 224) -> Path:
-    """The folder of a model that was never trained, as `dfeat train` would have written it."""
-    import timm
+    """Write the folder of an untrained model in the format of `dfeat train`, and return it."""
     from safetensors.torch import save
 
     stage = TrainStage(backbone=backbone, training=TrainingSettings(image_size=image_size))
-    model = Classifier(timm.create_model(backbone.name, pretrained=False, num_classes=0, **backbone.kwargs), classes)
+    model = Classifier(untrained_backbone(backbone), classes)
     write_bytes(folder / "model.safetensors", save(model.state_dict()))
     digest = file_digest(folder / "model.safetensors")
     settings = stage.model_dump(mode="json")

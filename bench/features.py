@@ -1,8 +1,8 @@
-"""Diffusion features on the true Stable Diffusion 2.1 architecture, timed beside their peers.
+"""Diffusion features on the true Stable Diffusion 2.1 architecture, timed side by side with their peers.
 
-What enters: nothing; the weights are random. What leaves: three comparisons at 256 px (latents 32 x 32) in float32:
-a port of DIFT's procedure (Tang et al., 2023) on one image, and on a batch of images the whole forward pass with a
-hook, and features from pixels. The first two must give ours to 1e-4, or the benchmark stops.
+What enters: nothing; the weights are random. What leaves: three comparisons at 256 px (latents 32 x 32) in float32,
+with a port of DIFT's procedure (Tang et al., 2023) on one image, and on a batch of images with the whole forward pass
+and a hook, and with features from pixels. The features of the first two must equal ours within 1e-4.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from dfeat.errors import UserError
 from dfeat.randomness import seed_for
 
 SIDE, TIMESTEP, TOLERANCE = 256, 261, 1e-4
-"""Pixels; DIFT's timestep; relative difference of features that are called equal."""
+"""Side in pixels; DIFT's timestep; largest relative difference of features that count as equal."""
 KEYS = ["image", "second", "third", "fourth"]
-"""Names of the images, for their noise: a batch, as a shard is computed in; DIFT's row takes the first alone."""
+"""Names of the images in a batch, which seed their noise; the comparison with DIFT uses the first alone."""
 
 
 def run(rounds: int = 3, **_options: Any) -> Result:
-    """Time both; 6 GB of memory and, on two cores, some minutes."""
+    """Time all ways; takes 6 GB of memory and some minutes on two cores. Raises UserError if their features differ."""
     model = random_model()
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (len(KEYS), SIDE // 8, SIDE // 8, 3), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
@@ -50,7 +50,10 @@ def run(rounds: int = 3, **_options: Any) -> Result:
         "hook": difference(ways["early"](), ways["hook"]()),
     }
     if max(apart.values()) > TOLERANCE:
-        raise UserError(f"the ways give different features (relative differences {apart}); times mean nothing then")
+        raise UserError(
+            f"the ways give different features (relative differences {apart}, at most {TOLERANCE} is allowed), so their "
+            "times cannot be compared; the extraction or its peer is at fault"
+        )
     timed = side_by_side(ways, rounds, warm_up=0)
     rows = [
         timed.row(f"features up.1, {ENSEMBLE} noises", "ours", "dift", 2.3, "DIFT: encodes for each noise"),
@@ -65,7 +68,7 @@ def run(rounds: int = 3, **_options: Any) -> Result:
 
 
 def random_model() -> DiffusionModel:
-    """Stable Diffusion 2.1 with random weights, without its text encoder: the null prompt is a random embedding."""
+    """Stable Diffusion 2.1 with random weights and no text encoder; `extractor` gives it a random null prompt."""
     from diffusers import DDIMScheduler
 
     unet, vae, _text = stable_diffusion_21(torch.device("meta"))
@@ -84,10 +87,10 @@ def extractor(model: DiffusionModel, blocks: tuple[str, ...], ensemble: int) -> 
 
 @torch.no_grad()
 def dift(model: DiffusionModel, image: np.ndarray[Any, Any]) -> torch.Tensor:
-    """DIFT's featurizer: the image repeated and encoded for each noise, U-Net blocks up to up.1, the mean.
+    """DIFT's featurizer: encode the image once per noise draw, run the U-Net up to up.1, average.
 
-    Its noise and its posterior are drawn as ours are (per member by seed; the posterior's mean), so that the features
-    can be compared; and it stops after the block, as its patched U-Net does.
+    It uses our noise (per member, by seed) and the posterior's mean, so that the features can be compared, and stops
+    after the block, as its patched U-Net does.
     """
     ours = extractor(model, ("up.1",), 1)
     repeated = to_model_range(image.repeat(ENSEMBLE, axis=0), model)
@@ -101,7 +104,7 @@ def dift(model: DiffusionModel, image: np.ndarray[Any, Any]) -> torch.Tensor:
 
 @torch.no_grad()
 def hooked(model: DiffusionModel, latents: torch.Tensor) -> torch.Tensor:
-    """up.1 (B, C, h, w) of latents (B, 4, h, w) by a hook on the whole forward pass."""
+    """The output (B, C, h', w') of up.1 for latents (B, 4, h, w), by a hook on the whole forward pass."""
     ours = extractor(model, ("up.1",), 1)
     kept: list[torch.Tensor] = []
     handle = model.unet.up_blocks[1].register_forward_hook(lambda _module, _inputs, output: kept.append(output))
@@ -117,5 +120,5 @@ def hooked(model: DiffusionModel, latents: torch.Tensor) -> torch.Tensor:
 
 
 def difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    """Relative difference: norm of the difference over the norm."""
+    """The relative difference |ours - theirs| / |theirs|."""
     return float((ours - theirs).norm() / theirs.norm())

@@ -1,8 +1,8 @@
-"""What the fast path saves, in FLOPs counted on the true Stable Diffusion 2.1 architecture.
+"""FLOPs that the fast path saves, counted on the true Stable Diffusion 2.1 architecture.
 
-What enters: nothing but a resolution. What leaves: a table (step, ours, peer, ratio, bar, verdict) and its JSON.
-The networks are built on torch's meta device from their published configurations, so nothing is computed and no
-weight is needed; every count is of a real forward pass (`torch.utils.flop_counter`) and does not shake.
+What enters: a resolution. What leaves: a table (step, ours, peer, ratio, bar, verdict) and its JSON. The networks are
+built on torch's meta device from their published configurations, so nothing is computed and no weights are needed.
+Every count is that of a forward pass (`torch.utils.flop_counter`), so it does not vary.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any
 import torch
 
 from bench.architectures import stable_diffusion_21
-from bench.table import Result, Row
+from bench.table import Comparison, Result
+from dfeat.costs.operations import inpaint_flops
 from dfeat.diffusion.denoise import forward_keeping, forward_shallow
 from dfeat.diffusion.features import find_block, forward_until
-from dfeat.diffusion.schedule import total
 from dfeat.diffusion.settings import InpaintSettings
 
 ENSEMBLE = 8
@@ -34,16 +34,11 @@ def run(resolution: int = 512, **_options: Any) -> Result:
 
 @cache
 def pass_costs(resolution: int) -> dict[str, float]:
-    """FLOPs of each forward pass at `resolution` px, one image, on the true architecture."""
+    """FLOPs of one image at `resolution` px in each forward pass of the true architecture, by its name."""
     return {name: flops(call) for name, call in _passes(resolution).items()}
 
 
-def inpaint_flops(settings: InpaintSettings, cost: Mapping[str, float]) -> float:
-    """FLOPs of inpainting one image with a 4-channel U-Net, prompts embedded before, from the costs of its passes."""
-    return cost["encode"] + total(settings, cost["unet"], cost["shallow"]) + cost["decode"]
-
-
-def _feature_rows(cost: Mapping[str, float]) -> list[Row]:
+def _feature_rows(cost: Mapping[str, float]) -> list[Comparison]:
     encode, up1, mid = cost["encode"], cost["until up.1"], cost["until mid"]
     return [
         _row(f"features up.1, {ENSEMBLE} noises", encode + ENSEMBLE * up1, ENSEMBLE * (encode + up1), 2.5, "DIFT: encodes for each noise"),
@@ -52,7 +47,7 @@ def _feature_rows(cost: Mapping[str, float]) -> list[Row]:
     ]  # fmt: skip
 
 
-def _inpaint_rows(cost: Mapping[str, float]) -> list[Row]:
+def _inpaint_rows(cost: Mapping[str, float]) -> list[Comparison]:
     stock = 2 * cost["encode"] + 2 * cost["text"] + 50 * 2 * cost["unet"] + cost["decode"]
     return [
         _row(f"inpaint, {name}", inpaint_flops(chosen, cost), stock, bar, "stock pipeline, DDIM 50")
@@ -70,12 +65,12 @@ def _inpaint_rows(cost: Mapping[str, float]) -> list[Row]:
     ]
 
 
-def _row(step: str, ours: float, peer: float, bar: float, peer_name: str) -> Row:
-    return Row(step, ours / 1e9, peer / 1e9, "GFLOP", bar, peer_name)
+def _row(step: str, ours: float, peer: float, bar: float, peer_name: str) -> Comparison:
+    return Comparison(step, ours / 1e9, peer / 1e9, "GFLOP", bar, peer_name)
 
 
 def _passes(resolution: int) -> dict[str, Callable[[], Any]]:
-    """The forward passes whose FLOPs are counted, of one image."""
+    """The forward passes of one image whose FLOPs are counted, by name."""
     unet, vae, text = stable_diffusion_21(torch.device("meta"))
     side = resolution // 8
     pixels = torch.empty(1, 3, resolution, resolution, device="meta")
@@ -98,9 +93,9 @@ def _passes(resolution: int) -> dict[str, Callable[[], Any]]:
 
 
 def flops(call: Callable[[], Any], backward: bool = False) -> float:
-    """Floating-point operations of a call, as torch's counter sees them: two for each multiply-add.
+    """FLOPs of a call by torch's counter, two per multiply-add.
 
-    With `backward` the call returns a scalar, whose gradients are counted too.
+    With `backward` the call must return a scalar, whose backward pass is counted too.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -115,8 +110,12 @@ def flops(call: Callable[[], Any], backward: bool = False) -> float:
 def _convolution_backward(
     grad: Sequence[int], images: Sequence[int], weight: Sequence[int], *others: Any, **_options: Any
 ) -> int:
-    """Each gradient of a convolution costs what its forward pass does; torch's own count forgets the groups."""
+    """FLOPs of a convolution's backward pass: each gradient costs as much as the forward pass.
+
+    torch's own formula ignores groups.
+    """
     transposed, wanted = others[4], others[7]
     batch, cells = grad[0], images[2:] if transposed else grad[2:]
+    # 2 * B * cells * (C_out * C_in / groups * k^2); for a transposed convolution the cells are those of its input.
     forward = 2 * batch * math.prod(cells) * math.prod(weight)
     return forward * sum(wanted[:2])

@@ -1,7 +1,7 @@
-"""What a device makes of the true architectures: images a second, share of its peak, share of the time it waits.
+"""Throughput of the true architectures on a device: images per second, share of its peak, share of time spent waiting.
 
-What enters: a CUDA device; models and photographs are drawn. What leaves: a line for latents, features, inpainting
-and training, each through the code that a run uses, at the paper's sizes in bfloat16. Loading models is not counted.
+What enters: a CUDA device; weights are random and photographs drawn. What leaves: a line each for latents, features,
+inpainting and training, measured on the code of a run at the paper's sizes in bfloat16, without loading the models.
 """
 
 from __future__ import annotations
@@ -19,8 +19,15 @@ from bench.architectures import fill, write_stable_diffusion_21
 from bench.photographs import HEIGHT, WIDTH, photograph
 from bench.table import Result
 from dfeat.config import Settings, stage_settings
-from dfeat.costs.estimate import PEAK, card_of, feature_flops, inpaint_flops
-from dfeat.costs.operations import backbone_flops, diffusion_flops
+from dfeat.costs.estimate import PEAK, card_of
+from dfeat.costs.operations import (
+    INPAINTING,
+    backbone_flops,
+    diffusion_flops,
+    feature_flops,
+    inpaint_flops,
+    until_flops,
+)
 from dfeat.data.classes import imagenet_wnids
 from dfeat.data.index import build_train_index
 from dfeat.data.pixels import cache_index
@@ -43,7 +50,9 @@ WORKERS: Final = 8
 def run(**_options: Any) -> Result:
     """Measure the first CUDA device. Raises UserError where there is none."""
     if not torch.cuda.is_available():
-        raise UserError("no CUDA device is here; `python -m bench gpu` measures one. The other benchmarks need none")
+        raise UserError(
+            "`python -m bench gpu` needs a CUDA device, and there is none; run the other benchmarks, which need none"
+        )
     device = torch.device("cuda")
     with tempfile.TemporaryDirectory(prefix="dfeat-bench-") as folder:
         root = Path(folder)
@@ -55,7 +64,10 @@ def run(**_options: Any) -> Result:
 
 
 def paper_sized(root: Path) -> Settings:
-    """The paper's sizes in bfloat16, with DPM-Solver++ 25, one ConvNeXt-B of random weights, one epoch."""
+    """Settings of the paper's sizes in bfloat16: DPM-Solver++ with 25 steps, one ConvNeXt-B of random weights, one epoch.
+
+    Writes the backbone's weights to `root`.
+    """
     import timm
     from safetensors.torch import save_file
 
@@ -80,7 +92,10 @@ def paper_sized(root: Path) -> Settings:
 def measure(
     root: Path, settings: Settings, images: int, device: torch.device, workers: int
 ) -> dict[str, dict[str, float]]:
-    """Images a second, FLOPs an image and the share of waiting of each step, on `images` drawn photographs."""
+    """Images per second ("rate"), FLOPs per image and the share of time spent waiting of each step.
+
+    Runs each step on `images` drawn photographs, in `root`; inpainting on a quarter of them.
+    """
     index, parts = root / "data" / "train", root / "parts.json"
     write_photographs_with_parts(root / "raw", images)
     build_train_index(TrainSet(root=str(root / "raw")), index)
@@ -94,13 +109,15 @@ def measure(
     latents = encode_view(index, "clean", stage("latents"), root / "latents.h5", device, workers=workers)
     features = extract_features(root / "latents.h5", stage("features"), root / "features.h5", device)
     painted = inpaint_shard(index, parts, stage("inpaint"), root / "inpaint.h5", device, (0, 4), workers)
+    chosen = settings.diffusion
+    flops = {
+        "latents": diffusion_flops("encode", side),
+        "features": feature_flops(chosen.features, until_flops(chosen.features.blocks, side)),
+        "inpaint": inpaint_flops(chosen.inpaint, {name: diffusion_flops(name, side) for name in INPAINTING}),
+    }
     lines = {
-        name: {"rate": done.rows / done.seconds, "flops": flops, "waited": done.waited}
-        for name, done, flops in (
-            ("latents", latents, diffusion_flops("encode", side)),
-            ("features", features, feature_flops(settings.diffusion.features, side)),
-            ("inpaint", painted, inpaint_flops(settings.diffusion.inpaint, side)),
-        )
+        name: {"rate": done.rows / done.seconds, "flops": flops[name], "waited": done.waited}
+        for name, done in (("latents", latents), ("features", features), ("inpaint", painted))
     }
     return lines | {"training": _trained(root, settings, index, parts, device, workers)}
 
@@ -108,7 +125,7 @@ def measure(
 def _trained(
     root: Path, settings: Settings, index: Path, parts: Path, device: torch.device, workers: int
 ) -> dict[str, float]:
-    """A training's images a second: what two more epochs cost, so that loading and warming up do not count."""
+    """The line of a training, from the cost of two additional epochs, which excludes loading and warming up."""
     inputs = Inputs(index, index / "pixels.h5", parts)
     short, long = (
         train(BLACKOUT.name, inputs, _stage_of(settings, epochs), 0, root / f"training-{epochs}", device, workers)
@@ -122,13 +139,13 @@ def _trained(
 
 
 def _stage_of(settings: Settings, epochs: int) -> Any:
-    """A training's settings for so many epochs."""
+    """The settings of a training of so many epochs."""
     longer = settings.training.model_copy(update={"epochs": epochs})
     return stage_settings(settings.model_copy(update={"training": longer}), "train", "convnext", BLACKOUT.name)
 
 
 def described(line: dict[str, float], device: str) -> str:
-    """A line for people: rate, what it computes, of which peak, and what was waited."""
+    """A line of `measure` as text: rate, FLOP/s, their share of the device's peak, and the share of waiting."""
     work = line["rate"] * line["flops"]
     text = f"{line['rate']:.1f} images/s, {work / 1e12:.1f} TFLOP/s"
     card = card_of(device)
@@ -137,7 +154,7 @@ def described(line: dict[str, float], device: str) -> str:
 
 
 def write_photographs_with_parts(root: Path, count: int) -> None:
-    """Drawn photographs in PartImageNet's layout, three rectangles as parts of each; 16 drawings, repeated."""
+    """Write drawn photographs in PartImageNet's layout, each with three rectangles as parts; 16 drawings, shifted."""
     wnids = imagenet_wnids()[:2]
     drawn = [photograph(rng_for(0, str(number), "photograph")) for number in range(min(count, 16))]
     images: list[dict[str, Any]] = []

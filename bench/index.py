@@ -1,10 +1,10 @@
-"""Index and part choice at the size of PartImageNet: seconds, memory, and milliseconds an image.
+"""Index and part choice at the size of PartImageNet: seconds, memory, and milliseconds per image.
 
-What enters: nothing. What leaves: rows against the limits that these steps keep. A set of that size is drawn in the
-layout of the original release: three splits, 158 classes, the 40 part categories with as many instances as such
-objects have, overlapping outlines of 12 to 80 points, pictures of the usual sizes. The pictures are plain grey files
-of a few KB, so the time of reading 100 KB each from a disk is not in the figures; and the outlines are drawn, not
-PartImageNet's. Index and part choice run as a user runs them, each in a process of its own.
+What enters: nothing. What leaves: comparisons with the limits of these steps. A set of that size is drawn in the layout
+of the original release: three splits, 158 classes, the 40 part categories with realistic numbers of instances,
+overlapping outlines of 12 to 80 points, pictures of the usual sizes. The pictures are plain grey files of a few KB, so
+the figures exclude the time to read 100 KB each from a disk. Index and part choice run by their verbs, each in its own
+process.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from bench.table import Result, Row
+from bench.table import Comparison, Result
 from dfeat.data.classes import imagenet_wnids
 from dfeat.occlusion.parts import choice_row
 from dfeat.occlusion.settings import PartsStage
@@ -49,13 +49,13 @@ PARTS: Final = {
     "Aeroplane": {"Head": 1, "Body": 1, "Engine": 4, "Wing": 2, "Tail": 1},
     "Bottle": {"Mouth": 1, "Body": 1},
 }
-"""PartImageNet's 40 part categories, in the order of their ids, with the most instances that are drawn of each."""
+"""PartImageNet's 40 part categories in the order of their ids, with the largest number of instances drawn of each."""
 MANY_PARTS: Final = 16
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a process took: seconds by the clock, seconds of processor time, and its largest memory in MB."""
+    """A finished process: wall time and processor time in seconds, and peak memory in MB."""
 
     seconds: float
     processor: float
@@ -63,15 +63,14 @@ class Run:
 
 
 def run(images: int = IMAGES, **_: Any) -> Result:
-    """Draw a set, index it and choose its parts; compare with 3 minutes and 2 GB in all, and 20 ms an image.
+    """Draw a set, index it and choose its parts; compare with 3 minutes and 2 GB in total, and 20 ms per image.
 
-    Seconds are by the clock, and mean something on a machine that is idle; milliseconds are of processor time.
+    Seconds are wall time, so run this on an idle machine; milliseconds are processor time.
     """
     with tempfile.TemporaryDirectory(prefix="dfeat-bench-") as name:
         folder = Path(name)
-        with ProcessPoolExecutor(
-            1, get_context("spawn")
-        ) as other:  # what it takes would count as its children's memory
+        # In another process: this one's memory would count towards the peak of the processes that it starts.
+        with ProcessPoolExecutor(1, get_context("spawn")) as other:
             annotations = other.submit(write_set, folder / "set", images).result()
         settings = {"root": str(folder / "set"), "expected_images": None, "expected_classes": None}
         index = measured("index", "train", "--settings", json.dumps(settings), "--out", str(folder / "train"))
@@ -91,20 +90,20 @@ def run(images: int = IMAGES, **_: Any) -> Result:
     return Result(rows, notes)
 
 
-def _within(step: str, measured: float, limit: float, unit: str) -> Row:
-    return Row(step, measured, limit, unit, 1.0, "no peer: the limit that is kept", bound="at most")
+def _within(step: str, measured: float, limit: float, unit: str) -> Comparison:
+    return Comparison(step, measured, limit, unit, 1.0, "no peer: the step's limit", bound="at most")
 
 
 def measured(*words: str) -> Run:
-    """Run a verb in a process of its own, to its end.
+    """Run a verb of `dfeat` in its own process and measure it. Raises RuntimeError if it fails.
 
-    A small process starts it: what its starter holds in memory counts as a process's own largest, until it holds more.
+    A small process starts it, because a child's peak memory is at least what its parent held when it started.
     """
     started = time.perf_counter()
     command = [sys.executable, "-c", _START_AND_MEASURE, sys.executable, "-m", "dfeat.cli", *words]
-    said = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout
+    printed = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout
     seconds = time.perf_counter() - started
-    status, processor, kilobytes = json.loads(said)
+    status, processor, kilobytes = json.loads(printed)
     if status:
         raise RuntimeError(f"dfeat {words[0]} ended with status {status}")
     return Run(seconds, processor, kilobytes / 1000)
@@ -127,14 +126,14 @@ def _milliseconds_of_each(annotations: Path) -> list[float]:
 
 
 def _milliseconds(annotations: list[dict[str, Any]], height: int, width: int) -> float:
-    """From the outlines of one image to its row of parts.json, in milliseconds of processor time."""
+    """Milliseconds of processor time from the outlines of one image to its row of parts.json."""
     started = time.thread_time()
     choice_row(annotations, height, width, PartsStage())
     return 1000 * (time.thread_time() - started)
 
 
 def write_set(root: Path, images: int) -> int:
-    """Draw a set of so many images in the layout of PartImageNet_OOD under `root`; returns how many annotations."""
+    """Write a drawn set of `images` images in the layout of PartImageNet_OOD to `root`; returns its annotations' number."""
     wnids = imagenet_wnids()[:: len(imagenet_wnids()) // CLASSES][:CLASSES]
     pictures = {size: _grey(*size) for size in SIZES}
     bounds = [round(images * sum(SPLITS[:split]) / IMAGES) for split in range(len(SPLITS) + 1)]
@@ -174,7 +173,7 @@ def _document(numbers: range, wnids: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _outline(rng: np.random.Generator, width: int, height: int, large: bool) -> NDArray[np.float64]:
-    """A closed outline around some point near the picture's middle, (points, 2), two decimals as annotators' tools."""
+    """A closed outline (points, 2) around a point near the picture's middle, with two decimals, as annotation tools write."""
     points = int(rng.integers(12, 81))
     angles = np.sort(rng.uniform(0, 2 * np.pi, points))
     radius = (0.35 if large else rng.uniform(0.05, 0.2)) * rng.uniform(0.7, 1.0, points)
@@ -184,7 +183,7 @@ def _outline(rng: np.random.Generator, width: int, height: int, large: bool) -> 
 
 
 def overlapping(parts: int, seed: int) -> list[dict[str, Any]]:
-    """Annotations of a picture of 500 x 375 with so many parts, each a category of its own, most of them overlapping."""
+    """Annotations of a picture of 500 x 375 with `parts` parts of different categories, most of them overlapping."""
     rng = rng_for(seed, str(parts), "bench overlap")
     outlines = [_outline(rng, 500, 375, large=number % 2 == 0) for number in range(parts)]
     return [{"id": i, "category_id": i, "segmentation": [o.ravel().tolist()]} for i, o in enumerate(outlines)]

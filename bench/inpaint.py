@@ -1,8 +1,8 @@
-"""What the fast inpainting choices change, on the built-in model: pixels inside the mask, and a backbone's features.
+"""How the fast inpainting choices change the pixels inside the mask and a backbone's features, on the built-in model.
 
 What enters: drawn objects with their chosen parts hidden. What leaves: for each choice its FLOPs on the true Stable
-Diffusion 2.1 beside the paper's preset, and how far its pictures lie from the preset's. The yardstick is the preset
-with another seed: two equally good answers to the same question.
+Diffusion 2.1 relative to the paper's preset, and the difference of its pictures from the preset's. The yardstick is the
+preset with another seed, an equally good inpainting.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bench.flops import inpaint_flops, pass_costs
+from bench.flops import pass_costs
 from bench.table import Result
+from dfeat.costs.operations import inpaint_flops
 from dfeat.diffusion.crops import around, sides
 from dfeat.diffusion.inpaint import Inpainter
 from dfeat.diffusion.settings import InpaintSettings
@@ -30,7 +31,7 @@ FAST: dict[str, Any] = {
     "guidance_interval": (0, 0.8),
     "crop": True,
 }
-"""What config/fast.yaml sets."""
+"""The settings of config/fast.yaml."""
 CHOICES: dict[str, dict[str, Any]] = {
     "another seed": {},
     "guidance on half of the steps": {"guidance_interval": (0, 0.5)},
@@ -40,13 +41,13 @@ CHOICES: dict[str, dict[str, Any]] = {
     "config/fast.yaml": FAST,
 }
 SMALL: dict[str, dict[str, Any]] = {"one small part, another seed": {}, "one small part, crop": {"crop": True}}
-"""Tried where the smallest part alone is hidden. A crop draws other noise, so it is like another seed at best."""
+"""Choices for images whose smallest part alone is hidden. A crop draws other noise: at best it equals another seed."""
 COUNT = 20
-"""Drawings, one of each class."""
+"""Number of drawings, one per class."""
 
 
 def run(resolution: int = 512, **_options: Any) -> Result:
-    """Inpaint the same drawings with each choice, and count what each costs at `resolution` px."""
+    """Inpaint the same drawings with each choice, and count its FLOPs at `resolution` px."""
     model = Inpainter.from_pretrained("demo").model
     notes: dict[str, Any] = {}
     for choices, small in ((CHOICES, False), (SMALL, True)):
@@ -63,14 +64,14 @@ def run(resolution: int = 512, **_options: Any) -> Result:
 
 
 def cost(settings: InpaintSettings, shares: Sequence[float], resolution: int) -> float:
-    """Mean FLOPs of images whose squares take these shares of the side, on the true architecture."""
+    """Mean FLOPs of images on the true architecture, whose squares have these shares of the side `resolution`."""
     sides_of = [round(share * resolution) for share in shares]
     each = {side: inpaint_flops(settings, pass_costs(side)) for side in set(sides_of)}
     return sum(each[side] for side in sides_of) / len(sides_of)
 
 
 def difference(pictures: NDArray[np.uint8], paper: NDArray[np.uint8], masks: NDArray[np.bool_]) -> str:
-    """How far pictures lie from the preset's, inside the masks and for the built-in ConvNeXt."""
+    """A sentence on how pictures differ from the preset's, inside the masks and in features of the built-in ConvNeXt."""
     apart = pictures[masks].astype(float) - paper[masks]
     square = (apart**2).mean()
     psnr = f"PSNR {10 * np.log10(255**2 / square):.1f} dB" if square else "equal"
@@ -81,7 +82,7 @@ def difference(pictures: NDArray[np.uint8], paper: NDArray[np.uint8], masks: NDA
 
 @dataclass(frozen=True)
 class Scene:
-    """Drawings (n, 64, 64, 3) with parts of them black, the masks of these (n, 64, 64), and their prompts."""
+    """Drawings (n, 64, 64, 3) with hidden parts black, the masks of these parts (n, 64, 64), and a prompt for each."""
 
     images: NDArray[np.uint8]
     masks: NDArray[np.bool_]
@@ -117,7 +118,7 @@ def scenes(small: bool = False) -> Scene:
 def filled(
     model: Any, settings: InpaintSettings, scene: Scene, seeds: list[int]
 ) -> tuple[NDArray[np.uint8], list[float]]:
-    """The pictures with known pixels exact, and the share of the side that was inpainted of each."""
+    """The inpainted pictures (n, 64, 64, 3), known pixels unchanged, and the share of the side inpainted in each."""
     inpaint, side = Inpainter(model, settings, len(scene.images)), scene.images.shape[1]
     allowed = sides(side, model.side_multiple) if settings.crop else [side]
     squares = [around(mask, allowed) for mask in scene.masks]
@@ -137,7 +138,7 @@ def filled(
 
 @torch.no_grad()
 def backbone_features(images: NDArray[np.uint8]) -> torch.Tensor:
-    """Features (n, F) of the built-in ConvNeXt, before any fine-tuning here."""
+    """Features (n, F) of images (n, 64, 64, 3), from the built-in ConvNeXt before fine-tuning."""
     from dfeat.training.network import build_backbone, channel_statistics, normalised
 
     kwargs = {"depths": [1, 2, 3, 1], "dims": [40, 80, 160, 240]}

@@ -1,6 +1,6 @@
-"""Drawn photographs: noise with the spectrum of natural images, as JPEG files of the size ImageNet's have.
+"""Drawn photographs: noise with the spectrum of natural images, as JPEG files of ImageNet's typical size.
 
-What enters: how many. What leaves: a folder of them as a user's own set, its index, and its pixel cache.
+What enters: their number. What leaves: a folder of them in the layout of a user's own set, its index and pixel cache.
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ from dfeat.storage.atomic import write_json
 HEIGHT, WIDTH = 375, 500
 CLASSES: Final = 4
 QUALITY: Final = 90
-"""JPEG quality at which a drawn photograph takes 112 KB; ImageNet's take about as much."""
+"""JPEG quality at which a drawn photograph takes 112 KB, about as much as ImageNet's."""
 
 
 def photograph(rng: np.random.Generator, height: int = HEIGHT, width: int = WIDTH) -> NDArray[np.uint8]:
-    """Noise whose amplitude falls with the inverse frequency, as natural images' does, with grain, (height, width, 3)."""
+    """Noise (height, width, 3) uint8 with the 1/f amplitude spectrum of natural images, and grain."""
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
     frequency[0, 0] = 1
 
     def field(power: float) -> NDArray[np.float64]:
         spectrum = rng.standard_normal(frequency.shape) + 1j * rng.standard_normal(frequency.shape)
+        # amplitude(f) = 1 / f^power
         noise = np.fft.irfft2(spectrum / frequency**power, s=(height, width))
         return np.asarray(noise / noise.std())
 
@@ -41,7 +42,7 @@ def photograph(rng: np.random.Generator, height: int = HEIGHT, width: int = WIDT
 
 
 def write_photographs(folder: Path, count: int) -> Index:
-    """`count` photographs under `folder`/images, a folder a class, their index and pixel cache under `folder`/set."""
+    """Write `count` photographs to `folder`/images, one folder per class, and index and pixel cache to `folder`/set."""
     wnids = imagenet_wnids()[:CLASSES]
     for number in range(count):
         path = folder / "images" / wnids[number % CLASSES] / f"{number:05}.JPEG"

@@ -1,8 +1,8 @@
-"""Training images a second of one core: from the pixel cache, beside timm's own training pipeline from JPEG files.
+"""Training images per second of one core: from the pixel cache, and by timm's training pipeline from JPEG files.
 
 Both make batches of 64 random resized crops of 224 px (the same range of areas, bicubic) with flips, in one process
-with one thread and no workers, from the same drawn photographs. timm's loader does so in two ways, bytes that the
-device normalises (its prefetcher) and normalised floats; each is compared with ours at the same point.
+with one thread and no workers, from the same drawn photographs. timm's loader yields either bytes, which the device
+normalises (its prefetcher), or normalised floats; each is compared with ours at the same point.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Final
 import torch
 
 from bench.photographs import HEIGHT, WIDTH, write_photographs
-from bench.table import Result, Row, Timed, side_by_side
+from bench.table import Comparison, Result, Timed, side_by_side
 from dfeat.data.index import Index
 from dfeat.data.pixels import PixelCache
 from dfeat.methods import REFERENCE
@@ -55,9 +55,9 @@ def run(rounds: int = 5, images: int = IMAGES, **_: Any) -> Result:
     return Result(rows, {"photographs": f"{images} of {WIDTH}x{HEIGHT}, {size / 1e3:.0f} KB each"} | notes)
 
 
-def _row(timed: Timed, images: int, step: str, ours: str, peer: str, peer_name: str) -> Row:
+def _row(timed: Timed, images: int, step: str, ours: str, peer: str, peer_name: str) -> Comparison:
     ours_ms, peer_ms = (1000 * timed.median(way) / images for way in (ours, peer))
-    return Row(step, ours_ms, peer_ms, "ms/image", 5.0, peer_name, times=timed.ratio(peer, ours))
+    return Comparison(step, ours_ms, peer_ms, "ms/image", 5.0, peer_name, times=timed.ratio(peer, ours))
 
 
 def _ways(index: Index) -> dict[str, Callable[[], Any]]:
@@ -86,7 +86,7 @@ def _ways(index: Index) -> dict[str, Callable[[], Any]]:
 
 
 def _timm_loader(index: Index, settings: TrainingSettings, prefetcher: bool) -> Any:
-    """timm's training pipeline with our crops and flips and no further augmentation."""
+    """timm's training pipeline with our crops and flips, without further augmentation."""
     from timm.data import ImageDataset, create_loader
 
     return create_loader(

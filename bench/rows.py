@@ -1,6 +1,6 @@
-"""Random reads of feature rows: ours, numpy's memory map of the same rows, and HDF5 row by row.
+"""Random reads of feature rows: ours, by numpy's memory map of the same rows, and by HDF5 row by row.
 
-Batches of 64 rows of 41 KB (1,280 channels pooled to 4 x 4, float16), in a random order of all rows.
+Batches have 64 rows of 41 KB (1,280 channels pooled to 4 x 4, float16), in a random order of all rows.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.table import Result, Row, Timed, side_by_side
+from bench.table import Comparison, Result, Timed, side_by_side
 from dfeat.storage.shards import PAYLOADS, Shard, read_rows, write_shard
 
 ROWS: Final = 4096
@@ -24,7 +24,7 @@ KIND: Final = "features"
 
 
 def run(rounds: int = 5, count: int = ROWS, **_: Any) -> Result:
-    """Write the rows once, and read all of them in random batches by each way, `rounds` times."""
+    """Write the rows once, and time reading all of them in random batches in each way, `rounds` times."""
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((count, WIDTH), np.float32).astype(np.float16)
     keys = [f"n{number:08}" for number in range(count)]
@@ -58,8 +58,8 @@ def _read(order: NDArray[np.int64], read: Callable[[NDArray[np.int64]], NDArray[
         assert read(batch).shape == (BATCH, WIDTH)
 
 
-def _row(timed: Timed, count: int, step: str, ours: str, peer: str, bar: float, **options: Any) -> Row:
+def _row(timed: Timed, count: int, step: str, ours: str, peer: str, bar: float, **options: Any) -> Comparison:
     upper = "bound" in options
     times = timed.ratio(ours, peer) if upper else timed.ratio(peer, ours)
     ours_us, peer_us = (1e6 * timed.median(way) / count for way in (ours, peer))
-    return Row(step, ours_us, peer_us, "us/row", bar, peer, times=times, **options)
+    return Comparison(step, ours_us, peer_us, "us/row", bar, peer, times=times, **options)

@@ -1,7 +1,7 @@
-"""One table for every benchmark: step, ours, peer, ratio, bar, verdict; and how two ways are timed side by side.
+"""One table for all benchmarks (step, ours, peer, ratio, bar, verdict), and the timing of ways side by side.
 
-What enters: calls to time, or figures that were counted. What leaves: rows, printed and as JSON. Times shake, so they
-are taken interleaved in one process and compared by the median of the ratios of neighbours; counts do not.
+What enters: calls to time, or counted figures. What leaves: comparisons, as text and as JSON. Times vary, so they are
+taken interleaved in one process and compared by the median over the rounds of their ratios.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from dfeat.storage.provenance import versions
 
 
 @dataclass(frozen=True)
-class Row:
-    """One comparison. `ours` and `peer` are costs in `unit` (the less the better)."""
+class Comparison:
+    """A row of the table. `ours` and `peer` are costs in `unit`; less is better."""
 
     step: str
     ours: float
@@ -31,13 +31,13 @@ class Row:
     bar: float
     peer_name: str
     bound: Literal["at least", "at most"] = "at least"
-    """at least: the peer must cost `bar` times ours or more; at most: ours may cost `bar` times the peer's or less."""
+    """at least: the peer must cost `bar` times ours or more; at most: ours must cost `bar` times the peer's or less."""
     times: float | None = None
-    """The ratio where it is not that of the two costs: the median of ratios taken side by side."""
+    """The ratio, if it is not that of the two costs but the median of ratios taken side by side."""
 
     @property
     def ratio(self) -> float:
-        """Peer's cost over ours, or ours over the peer's where the bar is an upper bound."""
+        """The peer's cost over ours, or ours over the peer's if the bar is an upper bound."""
         if self.times is not None:
             return self.times
         return self.peer / self.ours if self.bound == "at least" else self.ours / self.peer
@@ -50,15 +50,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Result:
-    """What a benchmark found: rows of the table, and figures that are no comparison."""
+    """The outcome of a benchmark: rows of the table, and figures without a comparison, by name."""
 
-    rows: Sequence[Row]
+    rows: Sequence[Comparison]
     notes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Timed:
-    """Seconds of each way, one figure a round."""
+    """Seconds of each way by its name, one figure per round."""
 
     seconds: Mapping[str, Sequence[float]]
 
@@ -70,15 +70,18 @@ class Timed:
         """Median over the rounds of the seconds of `slow` over those of `fast`."""
         return median(s / f for s, f in zip(self.seconds[slow], self.seconds[fast], strict=True))
 
-    def row(self, step: str, ours: str, peer: str, bar: float, peer_name: str, **options: Any) -> Row:
-        """The comparison of two ways as a row, in seconds."""
+    def row(self, step: str, ours: str, peer: str, bar: float, peer_name: str, **options: Any) -> Comparison:
+        """The comparison of two ways, in seconds."""
         upper = options.get("bound") == "at most"
         times = self.ratio(ours, peer) if upper else self.ratio(peer, ours)
-        return Row(step, self.median(ours), self.median(peer), "s", bar, peer_name, times=times, **options)
+        return Comparison(step, self.median(ours), self.median(peer), "s", bar, peer_name, times=times, **options)
 
 
 def side_by_side(ways: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int = 1) -> Timed:
-    """Time each way `rounds` times, interleaved, the order turned from round to round; `warm_up` rounds do not count."""
+    """Time each way `rounds` times, after `warm_up` uncounted rounds.
+
+    The ways are interleaved, in alternating order, so that a change of the machine's speed affects all of them alike.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(warm_up + rounds):
         for name in list(ways) if number % 2 else reversed(list(ways)):
@@ -90,8 +93,8 @@ def side_by_side(ways: Mapping[str, Callable[[], Any]], rounds: int, warm_up: in
     return Timed(seconds)
 
 
-def as_text(rows: Sequence[Row]) -> str:
-    """The table as text, columns aligned."""
+def as_text(rows: Sequence[Comparison]) -> str:
+    """The table as text with aligned columns."""
     lines = [("step", "ours", "peer", "", "ratio", "bar", "verdict", "the peer is")]
     for row in rows:
         bar = f"{'>=' if row.bound == 'at least' else '<='} {row.bar:g}x"
@@ -110,8 +113,8 @@ def as_text(rows: Sequence[Row]) -> str:
     )
 
 
-def write_rows(path: Path, results: Mapping[str, Sequence[Row]], notes: Mapping[str, Any]) -> None:
-    """The rows of each benchmark as JSON, with what it was measured on."""
+def write_rows(path: Path, results: Mapping[str, Sequence[Comparison]], notes: Mapping[str, Any]) -> None:
+    """Write the rows and notes of each benchmark as JSON, with the machine and the versions of libraries."""
     content = {
         "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
         "versions": versions("torch", "diffusers", "timm", "numpy", "h5py", "pillow"),

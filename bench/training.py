@@ -1,8 +1,8 @@
-"""What a training step spends outside of forward, backward and optimiser step, and how much memory a training takes.
+"""Time of a training step outside forward pass, backward pass and optimiser step, and peak memory of a training.
 
-A resnet18 at 224 px is trained from the pixel cache with two threads, its twins blacked out, by the trainer's own loop
-in a process of its own. Read, crop, paint and normalise, count and report: all that is outside. Times are
-processor times of the thread that drives the training, which another program's work does not change much.
+A resnet18 at 224 px is trained with blacked-out twins from the pixel cache, with two threads, by the training loop in
+its own process. Reading, cropping, painting, normalising and reporting are outside. Times are processor times of the
+thread that runs the loop, on which other programs have little influence.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 
 from bench.memory import megabytes
-from bench.table import Result, Row
+from bench.table import Comparison, Result
 
 STEPS: Final = 6
 BATCH: Final = 16
@@ -29,7 +29,7 @@ THREADS: Final = 2
 
 @dataclass(frozen=True)
 class Steps:
-    """Seconds of each step inside and outside of the network, and the largest memory of the process in MB."""
+    """Seconds of each step inside and outside the network, and the peak memory of the process in MB."""
 
     inside: list[float]
     outside: list[float]
@@ -37,18 +37,20 @@ class Steps:
 
 
 def run(rounds: int = 5, backbone: str = BACKBONE, batch: int = BATCH, **_: Any) -> Result:
-    """Train STEPS steps and one for each of `rounds`, the first of which does not count."""
+    """Train STEPS + `rounds` steps and compare the time outside the network with that of the whole step."""
     with ProcessPoolExecutor(1, get_context("spawn")) as apart:
         found = apart.submit(train_some, backbone, batch, STEPS + rounds).result()
     outside = 1000 * median(found.outside)
     whole = outside + 1000 * median(found.inside)
-    row = Row("training, outside the network", outside, whole, "ms/step", 0.05, "the whole step", bound="at most")
+    row = Comparison(
+        "training, outside the network", outside, whole, "ms/step", 0.05, "the whole step", bound="at most"
+    )
     memory = f"{found.megabytes:,.0f} MB at most, with weights, momentum and the cached pixels that were read"
     return Result([row], {"trained": f"{backbone}, batches of {batch}, {THREADS} threads", "memory": memory})
 
 
 def train_some(backbone: str, batch: int, steps: int) -> Steps:
-    """Train `steps` steps; the first is left out of the times."""
+    """Train `steps` steps, and time all but the first."""
     import torch
 
     from bench.photographs import write_photographs
@@ -58,7 +60,7 @@ def train_some(backbone: str, batch: int, steps: int) -> Steps:
     from dfeat.training import loop
     from dfeat.training.checkpoint import State
     from dfeat.training.dataset import TrainingBatches
-    from dfeat.training.network import Classifier
+    from dfeat.training.network import Classifier, untrained_backbone
     from dfeat.training.settings import Backbone, TrainingSettings
     from dfeat.training.sources import Sources
     from dfeat.training.team import Team
@@ -79,7 +81,7 @@ def train_some(backbone: str, batch: int, steps: int) -> Steps:
         settings = TrainingSettings(
             batch_size=batch, epochs=1, backbones={backbone: Backbone(name=backbone)}, methods=(BLACKOUT.name,)
         )
-        model = Classifier(_without_weights(backbone), len(index.classes))
+        model = Classifier(untrained_backbone(settings.backbones[backbone]), len(index.classes))
         model.to(memory_format=torch.channels_last)
         optimizer = loop.build_optimizer(model, settings)
         model.register_forward_pre_hook(lambda *_: started.append(time.thread_time()))
@@ -92,14 +94,8 @@ def train_some(backbone: str, batch: int, steps: int) -> Steps:
     return Steps(inside, outside, megabytes("VmHWM"))
 
 
-def _without_weights(backbone: str) -> Any:
-    import timm
-
-    return timm.create_model(backbone, pretrained=False, num_classes=0)
-
-
 def _left_halves(keys: list[str], height: int, width: int) -> Any:
-    """Parts of which each image's left half is hidden."""
+    """Parts that hide the left half of each image."""
     from pycocotools import mask as coco_mask
 
     from dfeat.occlusion.parts import Parts

@@ -1,8 +1,8 @@
 """Floating-point operations of one image through each network of a run.
 
 What enters: the settings. What leaves: FLOPs of a forward pass of each backbone, of encoding, decoding and denoising
-with the diffusion model, for one image. For models of the paper's sizes those of `operations`; for other ones, as the built-in models are,
-counted by torch on the run's own networks.
+with the diffusion model, for one image. For models of the paper's sizes they are those of `operations`; for others,
+such as the built-in ones, torch counts them on the run's own networks.
 """
 
 from __future__ import annotations
@@ -14,17 +14,23 @@ from typing import Any, Final
 
 from dfeat.config import Settings
 from dfeat.costs.estimate import is_small
-from dfeat.costs.operations import backbone_flops, diffusion_flops, until_flops
-from dfeat.diffusion.schedule import total
-from dfeat.methods import method
+from dfeat.costs.operations import (
+    INPAINTING,
+    backbone_flops,
+    diffusion_flops,
+    feature_flops,
+    inpaint_flops,
+    training_passes,
+    until_flops,
+)
 
 BACKWARD: Final = 3.0
-"""A forward and a backward pass over a forward one: 2.997 and 2.999 on the paper's backbones."""
+"""FLOPs of a forward and a backward pass together over those of the forward: 2.997 and 2.999 on the paper's backbones."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """FLOPs an image. `forward` is by backbone; `features` is the U-Net up to the last block that is asked for.
+    """FLOPs of one image. `forward` is by backbone; `features` is the U-Net up to the last of the settings' blocks.
 
     `shallow` is its outermost layer alone, which a pass with reused deep features runs.
     """
@@ -37,28 +43,24 @@ class Counts:
     forward: dict[str, float]
 
     def inpaint(self, settings: Settings) -> float:
-        """Inpainting one image: one encoding, the passes of its steps, one decoding."""
-        return self.encode + total(settings.diffusion.inpaint, self.unet, self.shallow) + self.decode
+        """FLOPs of inpainting one image."""
+        return inpaint_flops(settings.diffusion.inpaint, {name: getattr(self, name) for name in INPAINTING})
 
     def feature(self, settings: Settings) -> float:
-        """The features of one view, from its pixels: one encoding, and a partial pass for each timestep and draw of noise."""
-        chosen = settings.diffusion.features
-        return self.encode + chosen.ensemble * len(chosen.timesteps) * self.features
+        """FLOPs of the features of one view, from its pixels."""
+        return self.encode + feature_flops(settings.diffusion.features, self.features)
 
     def training(self, settings: Settings, name: str, backbone: str) -> float:
-        """A whole training by a method, per training image: every epoch takes it and its twin, or both with their masks."""
-        passes = 2 * settings.training.epochs * (2 if method(name).masks else 1)
-        return passes * BACKWARD * self.forward[backbone]
+        """FLOPs of a whole training for each training image."""
+        return training_passes(settings.training.epochs, name) * BACKWARD * self.forward[backbone]
 
 
 def count(settings: Settings) -> Counts:
-    """The FLOPs of the run's networks. Small models are loaded and counted; that takes some seconds."""
+    """The FLOPs of the run's networks. Small models are loaded and counted, which takes some seconds."""
     if is_small(settings):
         return _counted(settings)
     resolution, training = settings.diffusion.resolution, settings.training
-    encode, decode, unet, shallow = (
-        diffusion_flops(name, resolution) for name in ("encode", "decode", "unet", "shallow")
-    )
+    encode, decode, unet, shallow = (diffusion_flops(name, resolution) for name in INPAINTING)
     features = until_flops(settings.diffusion.features.blocks, resolution)
     backbones = training.backbones.items()
     forward = {name: backbone_flops(one.name, training.image_size, training=False) for name, one in backbones}
@@ -66,12 +68,12 @@ def count(settings: Settings) -> Counts:
 
 
 def _counted(settings: Settings) -> Counts:
-    import timm
     import torch
 
     from dfeat.diffusion.denoise import forward_keeping, forward_shallow
     from dfeat.diffusion.features import find_block, forward_until
     from dfeat.diffusion.models import load_model
+    from dfeat.training.network import untrained_backbone
 
     diffusion, size = settings.diffusion, settings.training.image_size
     model, painter = (
@@ -92,8 +94,7 @@ def _counted(settings: Settings) -> Counts:
     blocks = [find_block(model.unet, name) for name in diffusion.features.blocks]
     forward = {}
     for name, backbone in settings.training.backbones.items():
-        network = timm.create_model(backbone.name, pretrained=False, num_classes=0, **backbone.kwargs).eval()
-        forward[name] = _flops(partial(network, torch.zeros(1, 3, size, size)))
+        forward[name] = _flops(partial(untrained_backbone(backbone).eval(), torch.zeros(1, 3, size, size)))
     with torch.no_grad():
         deep = forward_keeping(painter.unet, masked, timestep, prompts[1])[1]
     return Counts(

@@ -17,14 +17,17 @@ from dfeat.config.shards import shard_count
 from dfeat.costs.operations import (
     BACKBONES,
     CHANNELS,
+    INPAINTING,
     TEXT,
     backbone_flops,
     diffusion_flops,
+    feature_flops,
+    inpaint_flops,
     known_backbone,
+    training_passes,
     until_flops,
 )
 from dfeat.diffusion.schedule import total
-from dfeat.diffusion.settings import FeatureSettings, InpaintSettings
 from dfeat.methods import method, needed
 from dfeat.places import OCCLUDED, TRAIN, level_view
 from dfeat.training.settings import Backbone
@@ -47,7 +50,7 @@ the SXM cards, of 80 and 141 GB."""
 
 
 def card_of(name: str) -> str | None:
-    """The card of PEAK that a device is, by the driver's name of it; None for a card or a slice without figures there."""
+    """The key of PEAK for a device, by its driver's name; None for a card or a MIG slice that PEAK does not list."""
     if re.match("MIG ", name) or re.search(r"H[12]00.*(?:PCIe|NVL)", name):
         return None
     return next((card for card in PEAK if re.search(rf"\b{card}\b", name)), None)
@@ -107,21 +110,10 @@ def _pixels(settings: Settings, images: Mapping[str, int]) -> Cost:
     return Cost("pixels", count, round(count * 4 * side * side), 0.0, "float32", how)
 
 
-def inpaint_flops(chosen: InpaintSettings, resolution: int) -> float:
-    """FLOPs of inpainting one image, prompts embedded before; a crop around the mask is counted as the whole image."""
-    cost = {name: diffusion_flops(name, resolution) for name in ("encode", "decode", "unet", "shallow")}
-    return cost["encode"] + total(chosen, cost["unet"], cost["shallow"]) + cost["decode"]
-
-
-def feature_flops(chosen: FeatureSettings, resolution: int) -> float:
-    """FLOPs of a view's features from its latents: a pass up to the last block for each timestep and draw of noise."""
-    return chosen.ensemble * len(chosen.timesteps) * until_flops(chosen.blocks, resolution)
-
-
 def _inpaint(settings: Settings, images: int) -> Cost:
     """The cost of so many inpainted images, all copies of an image counted."""
     chosen, resolution = settings.diffusion.inpaint, settings.diffusion.resolution
-    one = inpaint_flops(chosen, resolution)
+    one = inpaint_flops(chosen, {name: diffusion_flops(name, resolution) for name in INPAINTING})
     rows, whole = round(total(chosen, 1, 1)), round(total(chosen, 1, 0))
     shards = shard_count(settings, "inpaint", TRAIN)
     prompts = shards * ((settings.data.train.expected_classes or 158) + 1)
@@ -146,14 +138,15 @@ def _latents_and_features(settings: Settings, images: Mapping[str, int]) -> list
     blocks = [CHANNELS.get(block, CHANNELS["mid"]) for block in chosen.blocks]
     width = len(chosen.timesteps) * sum(channels * (chosen.pool or side // cell) ** 2 for channels, cell in blocks)
     how = f"U-Net up to {', '.join(chosen.blocks)}, {chosen.ensemble} draw(s) of noise; {width} numbers a view"
-    flops = views * feature_flops(chosen, side)
+    flops = views * feature_flops(chosen, until_flops(chosen.blocks, side))
     return [latents, Cost("features", views, views * width * 2, flops, precision, how, jobs)]
 
 
 def training_flops(settings: Settings, images: int, backbone: Backbone, name: str) -> float:
-    """FLOPs of training one model by the method `name` on so many originals and as many twins, and on their masks."""
-    training, passes = settings.training, 2 if method(name).masks else 1
-    return 2 * images * training.epochs * passes * backbone_flops(backbone.name, training.image_size, training=True)
+    """FLOPs of training one model on so many originals and as many twins."""
+    training = settings.training
+    one = backbone_flops(backbone.name, training.image_size, training=True)
+    return images * training_passes(training.epochs, name) * one
 
 
 def _training(settings: Settings, images: int) -> Cost:
@@ -169,7 +162,7 @@ def _training(settings: Settings, images: int) -> Cost:
 
 
 def _taken_for(settings: Settings) -> str:
-    """What is said of backbones whose FLOPs nobody counted."""
+    """The note on backbones that are not in BACKBONES."""
     unknown = [b.name for b in settings.training.backbones.values() if b.name.partition(".")[0] not in BACKBONES]
     return "".join(f"; {name} taken for {known_backbone(name)}" for name in unknown)
 

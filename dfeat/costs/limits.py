@@ -11,8 +11,8 @@ from typing import Final
 
 from dfeat.config import Settings
 from dfeat.config.shards import shard_count, stated_images, view_rows
-from dfeat.costs.estimate import feature_flops, hours, inpaint_flops, is_small, training_flops
-from dfeat.costs.operations import diffusion_flops
+from dfeat.costs.estimate import hours, is_small, training_flops
+from dfeat.costs.operations import INPAINTING, diffusion_flops, feature_flops, inpaint_flops, until_flops
 
 SLACK: Final = 1.5
 """Time that a job is given, over the time that it is estimated to take."""
@@ -33,11 +33,13 @@ def shard_minutes(settings: Settings, kind: str, view: str) -> int:
     if is_small(settings):
         return least
     side = diffusion.resolution
-    one, precision = {
-        "inpaint": (inpaint_flops(diffusion.inpaint, side), diffusion.inpainting_model.precision),
-        "latents": (diffusion_flops("encode", side), diffusion.model.precision),
-        "features": (feature_flops(diffusion.features, side), diffusion.model.precision),
-    }[kind]
+    precision = (diffusion.inpainting_model if kind == "inpaint" else diffusion.model).precision
+    if kind == "inpaint":
+        one = inpaint_flops(diffusion.inpaint, {name: diffusion_flops(name, side) for name in INPAINTING})
+    elif kind == "latents":
+        one = diffusion_flops("encode", side)
+    else:
+        one = feature_flops(diffusion.features, until_flops(diffusion.features.blocks, side))
     rows = math.ceil(view_rows(settings, kind, view) / shard_count(settings, kind, view))
     return max(least, _minutes(settings, rows * one, precision))
 

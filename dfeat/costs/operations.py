@@ -1,12 +1,18 @@
-"""FLOPs of the networks a run computes: a multiply-add is two, as torch's counter has it.
+"""FLOPs of the networks a run computes, and of a step of the run: a multiply-add is two, as torch's counter has it.
 
-What enters: the name of a pass and the side of the image. What leaves: FLOPs of one image. The figures were counted
-on the true architectures (`python -m bench flops`), and a test counts them again.
+What enters: the name of a pass and the side of the image; or the settings of a step and the FLOPs of its passes. What
+leaves: FLOPs of one image. The figures were counted on the true architectures (`python -m bench flops`), and a test
+counts them again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
+
+from dfeat.diffusion.schedule import total
+from dfeat.diffusion.settings import FeatureSettings, InpaintSettings
+from dfeat.methods import method
 
 GIGA: Final = 1e9
 TEXT: Final = 45.13 * GIGA
@@ -29,8 +35,8 @@ DIFFUSION: Final[dict[str, tuple[float, float, float]]] = {
 """GFLOPs of Stable Diffusion 2's passes as a + b n + c n^2: VAE, whole U-Net, its outermost layer alone (what a pass
 with reused deep features runs), U-Net up to the end of a block.
 
-n is the number of pixels over 512 x 512: convolutions grow with it, attention with its square, and what is computed of
-the prompt alone does not grow.
+n is the number of pixels over 512 x 512: the cost of convolutions is linear in n, that of attention quadratic, and that
+of projecting the prompt constant.
 """
 CHANNELS: Final = {"mid": (1280, 64)} | {
     f"{side}.{number}": size
@@ -50,17 +56,20 @@ BACKBONES: Final[dict[str, tuple[float, float]]] = {
 }
 """GFLOPs of timm models at 224 px: forward; forward and backward."""
 BASE_SIZED: Final = "convnext_base"
-"""Stands for a backbone that is not in the table."""
+"""Assumed for a backbone that is not in the table."""
+INPAINTING: Final = ("encode", "decode", "unet", "shallow")
+"""The passes that inpainting an image consists of: keys of DIFFUSION."""
 
 
 def diffusion_flops(name: str, resolution: int) -> float:
     """FLOPs of one pass of Stable Diffusion 2 over an image of `resolution` px: a key of DIFFUSION."""
     pixels = (resolution / 512) ** 2
+    # a + b n + c n^2
     return GIGA * sum(part * pixels**power for power, part in enumerate(DIFFUSION[name]))
 
 
 def until_flops(blocks: tuple[str, ...], resolution: int) -> float:
-    """FLOPs of the U-Net's forward pass up to the last of `blocks`; the whole pass for a block it does not know."""
+    """FLOPs of the U-Net's forward pass up to the last of `blocks`; of the whole pass for a block not in DIFFUSION."""
     return max(diffusion_flops(block if block in DIFFUSION else "unet", resolution) for block in blocks)
 
 
@@ -74,3 +83,22 @@ def known_backbone(name: str) -> str:
     """The row of BACKBONES that a timm model, with or without its tag, is taken for."""
     bare = name.partition(".")[0]
     return bare if bare in BACKBONES else BASE_SIZED
+
+
+def inpaint_flops(chosen: InpaintSettings, passes: Mapping[str, float]) -> float:
+    """FLOPs of inpainting one image, prompts embedded before: one encoding, the U-Net passes of all steps, one decoding.
+
+    `passes` maps each name of INPAINTING to the FLOPs of one row. A crop around the mask counts as the whole image.
+    """
+    return passes["encode"] + total(chosen, passes["unet"], passes["shallow"]) + passes["decode"]
+
+
+def feature_flops(chosen: FeatureSettings, until: float) -> float:
+    """FLOPs of one view's features from its latents: `until`, a pass up to the last block, per timestep and noise draw."""
+    return chosen.ensemble * len(chosen.timesteps) * until
+
+
+def training_passes(epochs: int, name: str) -> int:
+    """How often a training by the method `name` shows the network each image: original and twin every epoch, and their
+    masks where Eq. 1 has them."""
+    return 2 * epochs * (2 if method(name).masks else 1)

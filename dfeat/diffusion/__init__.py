@@ -1,4 +1,4 @@
-"""A frozen Stable Diffusion and its two uses: `Inpainter` and `FeatureExtractor`, also as a library.
+"""A frozen Stable Diffusion model and its two uses, `Inpainter` and `FeatureExtractor`; both also serve as a library.
 
 from dfeat.diffusion import FeatureExtractor, Inpainter, paste_known
 """
@@ -16,7 +16,7 @@ __all__ = ["FeatureExtractor", "Inpainter", "paste_known"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import torch and diffusers only when one of these is asked for."""
+    """Import torch and diffusers only when one of these names is accessed."""
     if name == "FeatureExtractor":
         from dfeat.diffusion.features import FeatureExtractor
 

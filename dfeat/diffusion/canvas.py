@@ -1,7 +1,7 @@
-"""An image on its way through inpainting: from its own size to the square that is filled, and back.
+"""Convert a training image to the square that the model inpaints, and the result back to the image's own size.
 
-What enters: a training image with its chosen parts. What leaves: the square the model is given, and the finished
-image at its own size, every known pixel the original's.
+What enters: a training image with its chosen parts. What leaves: the model's input square, and the finished image at
+its own size, in which every known pixel equals the original's.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dfeat.randomness import seed_for
 
 @dataclass(frozen=True)
 class Copy:
-    """One inpainting of an image: the key of its row, and the seed it starts from."""
+    """One inpainting of an image: the key of its row in the shard, and the seed of its noise."""
 
     record: Record
     key: str
@@ -31,8 +31,9 @@ class Copy:
 
 
 def copies_of(record: Record, settings: InpaintSettings) -> list[Copy]:
-    """The inpaintings of an image, each from a seed of its own; the first is what it would be as the only one."""
+    """The inpaintings of an image, each with its own seed."""
     keys = view_keys(record.key, settings.copies)
+    # The first copy is seeded by the image's own key, so it is the same picture for every number of copies.
     named = [record.key, *keys[1:]]
     return [Copy(record, key, seed_for(settings.seed, name, "inpaint")) for key, name in zip(keys, named, strict=True)]
 
@@ -40,16 +41,16 @@ def copies_of(record: Record, settings: InpaintSettings) -> list[Copy]:
 def paste_known(
     inpainted: NDArray[np.uint8], original: NDArray[np.uint8], mask: NDArray[np.bool_]
 ) -> NDArray[np.uint8]:
-    """The inpainted square back at the original's size, with every known pixel the original's.
+    """Resize an inpainted image to the original's size and restore every known pixel.
 
-    One image: `inpainted` (h, w, 3), `original` (H, W, 3), `mask` (H, W) bool, True where hidden. Raises UserError
-    for other shapes, such as those of a batch.
+    `inpainted` is (h, w, 3) uint8, `original` and the result (H, W, 3) uint8, `mask` (H, W) bool, True where hidden.
+    Raises UserError for other shapes, such as those of a batch.
     """
     shapes = inpainted.shape, original.shape, mask.shape
     if mask.ndim != 2 or mask.dtype != np.bool_ or original.shape != (*mask.shape, 3) or inpainted.ndim != 3:
         raise UserError(
-            f"paste_known takes one image at a time, (h, w, 3), (H, W, 3) and a bool mask (H, W); it was given "
-            f"{', '.join(map(str, shapes))} and a mask of {mask.dtype}. For a batch call it for each row"
+            f"paste_known takes one image at a time: (h, w, 3), (H, W, 3) and a bool mask (H, W); found "
+            f"{', '.join(map(str, shapes))} and a mask of {mask.dtype}. For a batch, call it once per row"
         )
     height, width = mask.shape
     return replace(original, mask, resize(inpainted, height, width))
@@ -66,15 +67,16 @@ class Canvas:
     resolution: int
 
     def to_fill(self) -> NDArray[np.uint8]:
-        """(side, side, 4) uint8: the square with hidden pixels black, and the mask as 0 and 255."""
+        """(side, side, 4) uint8: the square with hidden pixels black, and the mask as a fourth channel of 0 and 255."""
         side = self.resolution
         shown = resize(black_out(self.original, self.mask), side, side)
         hidden = resize(self.mask, side, side)
+        # Black out again: resizing mixes hidden and known pixels at the border of the mask.
         whole = np.concatenate([black_out(shown, hidden), (hidden * np.uint8(255))[..., None]], axis=-1)
         return np.ascontiguousarray(whole[self.square.where])
 
     def finished(self, filled: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The image at its own size, the filled square in it, known pixels its own."""
+        """(H, W, 3) uint8: the image at its own size, hidden pixels from the square `filled`, known pixels unchanged."""
         whole = np.zeros((self.resolution, self.resolution, 3), np.uint8)
         whole[self.square.where] = filled
         return paste_known(whole, self.original, self.mask)

@@ -1,7 +1,7 @@
-"""The square around a mask that is worth inpainting: a small mask needs no whole image.
+"""The square around a mask that is inpainted with `crop: true`: a small mask does not need the whole image.
 
-What enters: a mask at the diffusion model's resolution. What leaves: the smallest square of a few sizes that holds
-it with a margin. Few sizes, so that batches keep one shape.
+What enters: a mask at the diffusion model's resolution. What leaves: the smallest of three squares that contains it
+with a margin. There are only three sizes so that images can be batched by shape.
 """
 
 from __future__ import annotations
@@ -21,20 +21,22 @@ class Square(NamedTuple):
 
     @property
     def where(self) -> tuple[slice, slice]:
-        """Its rows and columns."""
+        """Slices of its rows and columns."""
         return slice(self.top, self.top + self.side), slice(self.left, self.left + self.side)
 
 
 def sides(resolution: int, multiple: int) -> list[int]:
-    """Half, three quarters and all of the resolution, rounded up to what the U-Net's levels divide evenly."""
+    """Half, three quarters and all of the resolution, each rounded up to a multiple of `multiple`, ascending."""
+    # ceil(resolution * share / 4 / multiple) * multiple
     parts = (-(-resolution * share // (4 * multiple)) * multiple for share in (2, 3, 4))
     return sorted({min(side, resolution) for side in parts})
 
 
 def around(mask: NDArray[np.bool_], allowed: list[int]) -> Square:
-    """The smallest allowed square that holds a mask (R, R) with a margin of an eighth of R, inside the image.
+    """The smallest allowed square that contains a mask (R, R) with a margin of R / 8, moved to lie inside the image.
 
-    The margin is what the model sees of the surroundings; where it sticks out of the image it is left out.
+    The margin is the context that the model conditions on; it is clipped at the image's edges. An empty mask gives the
+    smallest square at the top left.
     """
     resolution = len(mask)
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))

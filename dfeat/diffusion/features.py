@@ -1,10 +1,9 @@
 """Feature augmentation: intermediate U-Net features with the null prompt (Sec. 3, "Feature Augmentation").
 
-What enters: cached latents. What leaves: a shard of features (rows, D) float16, l_d of the paper: latents are
-noised to the timestep, the U-Net runs up to the last block asked for and no further, and each block's output
-is average-pooled. Noise comes per image from (seed, key), so neighbours and devices do not change it. Several noises
-or timesteps of an image are rows of the U-Net's batch like other images are; what they give is held for as many images
-as a batch has rows, and no longer.
+What enters: cached latents. What leaves: a shard of features (rows, D) float16, the paper's l_d. Latents are noised to
+the timestep, the U-Net runs up to the last of the chosen blocks, and each block's output is average-pooled. The noise of
+an image is derived from (seed, key), so neighbours and devices do not change it. Several noise draws or timesteps of an
+image are rows of the U-Net's batch, as other images are; their outputs are held for one batch of images at a time.
 """
 
 from __future__ import annotations
@@ -23,21 +22,22 @@ from dfeat.diffusion.fitting import Fitting, in_parts
 from dfeat.diffusion.inputs import checked_batch_size, checked_images, one_each
 from dfeat.diffusion.latents import encode
 from dfeat.diffusion.layout import find_model
-from dfeat.diffusion.models import DiffusionModel, compile_model, load_model
+from dfeat.diffusion.models import DiffusionModel, compile_model, load_model, load_pretrained
 from dfeat.diffusion.settings import FeatureSettings, FeaturesStage, ModelSource
 from dfeat.diffusion.stream import Done, Waiting, fetched, gathered, padded, to_device
 from dfeat.errors import UserError
 from dfeat.progress import progress
 from dfeat.randomness import seed_for
+from dfeat.section import parse
 from dfeat.storage.shards import Shard, read_shard, write_shard
 
 RECIPE: Final = 2
 BATCH: Final = 8
-"""Images, and U-Net rows, computed at once where no batch size is given."""
+"""Default number of images, and of U-Net rows, in a batch."""
 
-Row = tuple[torch.Tensor, str]
+KeyedLatents = tuple[torch.Tensor, str]
 """An image: unscaled latents (4, h, w), key."""
-Pass = tuple[torch.Tensor, torch.Tensor, int]
+UNetRow = tuple[torch.Tensor, torch.Tensor, int]
 """A row of the U-Net's batch: scaled latents (4, h, w), noise (4, h, w), timestep."""
 
 
@@ -57,10 +57,10 @@ class FeatureExtractor:
         batch_size: int = BATCH,
         what: str = "features",
     ) -> None:
-        """`null_prompt` (1, tokens, width), where given, spares the text encoder.
+        """`null_prompt` (1, tokens, width), if given, replaces the text encoder; images require a VAE.
 
-        `batch_size` images are held and as many U-Net rows computed at once, fewer where the device's memory runs
-        out; `what` names the job.
+        `batch_size` images are held, and as many U-Net rows computed, at once; fewer where the device's memory runs out.
+        `what` names the job in messages. Raises UserError for a block that the U-Net does not have.
         """
         self.model = model
         self.settings = settings
@@ -72,7 +72,7 @@ class FeatureExtractor:
             lambda rows: (encode(model, np.stack(rows)),), batch_size, what
         )
         passes = settings.ensemble * len(settings.timesteps)
-        self._featured: Fitting[Row] = Fitting(self._means, batch_size, what, passes)
+        self._featured: Fitting[KeyedLatents] = Fitting(self._means, batch_size, what, passes)
 
     @classmethod
     def from_pretrained(
@@ -89,11 +89,11 @@ class FeatureExtractor:
         device: torch.device | str | None = None,
         batch_size: int = BATCH,
     ) -> Self:
-        """Load the model from a folder or Hub id; it can then be called on images."""
-        from dfeat.devices import pick_device
-        from dfeat.section import parse
+        """Load the model from a folder or Hub id, with its VAE and text encoder.
 
-        source = parse(ModelSource, {"path": str(path), "precision": precision, "revision": revision}, "model")
+        The keyword arguments are `diffusion.model` and `diffusion.features` of config.yaml. Raises UserError for
+        invalid ones, and for a model that cannot be loaded.
+        """
         settings = parse(
             FeatureSettings,
             {
@@ -105,14 +105,14 @@ class FeatureExtractor:
             },
             "features",
         )
-        model = load_model(source, "inpaint", torch.device(device) if device else pick_device())
+        model = load_pretrained(path, precision, revision, device)
         return cls(model, settings, model.scaling_factor, batch_size=batch_size)
 
     def __call__(self, images: NDArray[np.uint8], keys: Sequence[str] | None = None) -> torch.Tensor:
-        """Features of images (B, H, W, 3) uint8; `keys` name them for their noise (default: their number).
+        """Features of images (B, H, W, 3) uint8, as `from_latents` returns them.
 
-        H and W are multiples of the model's `side_multiple`. Raises UserError for other images and another number of
-        keys.
+        H and W must be multiples of the model's `side_multiple`. `keys` seed the noise of each image (default: "0", "1",
+        ...). Raises UserError for images of another shape or dtype, or another number of keys.
         """
         images = checked_images(images, self.model)
         names = one_each(range(len(images)) if keys is None else keys, len(images), "keys")
@@ -122,46 +122,50 @@ class FeatureExtractor:
     def from_latents(self, latents: torch.Tensor, keys: Sequence[str]) -> torch.Tensor:
         """Features of unscaled latents (B, 4, h, w): float32 (B, D), or (B, D, h', w') where pool is 0.
 
-        D counts the channels of each block at each timestep, timestep by timestep, times pool * pool.
-        Raises UserError where there are not as many keys as latents.
+        D is the sum of the blocks' channels, times pool * pool, times the number of timesteps; all blocks of the first
+        timestep come first. Raises UserError where the number of keys is not that of latents.
         """
         names = [str(key) for key in one_each(keys, len(latents), "keys")]
         return self._featured(list(zip(latents, names, strict=True)))[0]
 
-    def _means(self, rows: list[Row]) -> tuple[torch.Tensor]:
-        """The features of some images: the mean over the ensemble, timesteps side by side."""
+    def _means(self, rows: list[KeyedLatents]) -> tuple[torch.Tensor]:
+        """The features of some images (B, D): the mean over the ensemble, timesteps concatenated."""
         settings, device = self.settings, self.model.device
         latents, keys = torch.stack([row for row, _ in rows]), [key for _, key in rows]
         scaled = (latents.to(device, torch.float32) * self.scaling_factor).to(self.model.dtype)
-        passes: list[Pass] = []
+        passes: list[UNetRow] = []
         for member in range(settings.ensemble):
             seeds = [seed_for(settings.seed, key, f"features {member}") for key in keys]
             drawn = draw_noise(scaled.shape[1:], [torch.Generator().manual_seed(seed) for seed in seeds])
             noise = to_device(drawn.numpy(), device).to(scaled.dtype)
             for timestep in settings.timesteps:
+                # All timesteps of an ensemble member share its noise.
                 passes += zip(scaled, noise, [timestep] * len(keys), strict=True)
         (features,) = in_parts(self._pooled_blocks, passes, self._featured.size)
+        # `passes` is ordered by member, then timestep, then image.
         apart = features.unflatten(0, (settings.ensemble, len(settings.timesteps), len(keys)))
         return (torch.cat(list(apart.mean(0)), dim=1),)
 
-    def _pooled_blocks(self, passes: list[Pass]) -> tuple[torch.Tensor]:
-        """The blocks of some passes, pooled and side by side: (rows, D), or (rows, D, h', w')."""
+    def _pooled_blocks(self, passes: list[UNetRow]) -> tuple[torch.Tensor]:
+        """The pooled blocks of some passes, concatenated: (rows, D), or (rows, D, h', w') where pool is 0."""
         rows, noise, steps = zip(*passes, strict=True)
         timesteps = to_device(np.array(steps, np.int64), self.model.device)
+        # z_t = sqrt(alphabar_t) z_0 + sqrt(1 - alphabar_t) noise
         noisy = self.model.scheduler.add_noise(torch.stack(rows), torch.stack(noise), timesteps)
         blocks = self.maps(noisy, timesteps)
         sizes = [tuple(block.shape[2:]) for block in blocks]
         if self.settings.pool == 0 and len(set(sizes)) > 1:
             found = ", ".join(f"{name} {h}x{w}" for name, (h, w) in zip(self.settings.blocks, sizes, strict=True))
             raise UserError(
-                f"features.pool is 0, which keeps whole maps, and those of the blocks differ in size ({found}); "
-                "name blocks of one size, or let pool be 1 or more"
+                f"features.pool is 0, which keeps whole maps, but the blocks differ in size ({found}); choose blocks of one "
+                "size, or set pool to 1 or more"
             )
         return (torch.cat([_pooled(block.float(), self.settings.pool) for block in blocks], dim=1),)
 
     def maps(self, noisy: torch.Tensor, timesteps: torch.Tensor) -> list[torch.Tensor]:
         """Outputs (B, C, h', w') of the blocks for noised, scaled latents (B, 4, h, w) at their timesteps (B,)."""
-        if self.model.unet.config.in_channels == 9:  # nothing is hidden: empty mask, the latents themselves
+        if self.model.unet.config.in_channels == 9:
+            # An inpainting U-Net also takes a mask and the masked image's latents: an empty mask, the latents themselves.
             noisy = torch.cat([noisy, torch.zeros_like(noisy[:, :1]), noisy], dim=1)
         prompt = self.null_prompt.expand(len(noisy), -1, -1)
         return forward_until(
@@ -170,39 +174,44 @@ class FeatureExtractor:
 
 
 def draw_noise(shape: Sequence[int], generators: Sequence[torch.Generator]) -> torch.Tensor:
-    """Standard normal noise (len(generators), *shape) float32, contiguous, each row from its own CPU generator.
-
-    Drawing like another tensor would follow its strides and give other noise for the same seed.
-    """
+    """Standard normal noise (len(generators), *shape) float32, contiguous, each row from its own CPU generator."""
+    # Not torch.randn_like: it fills memory in the order of the tensor's strides, so that the same seed gives other noise
+    # for channels-last latents than for contiguous ones.
     return torch.stack([torch.randn(tuple(shape), generator=generator) for generator in generators])
 
 
 def find_block(unet: Any, name: str) -> torch.nn.Module:
-    """The U-Net block of that name: "mid", "down.<i>" or "up.<i>"."""
+    """The U-Net block called "mid", "down.<i>" or "up.<i>". Raises UserError for an index that it does not have."""
     if name == "mid":
         return unet.mid_block
     stage, _, index = name.partition(".")
     blocks = unet.down_blocks if stage == "down" else unet.up_blocks
     if int(index) >= len(blocks):
         raise UserError(
-            f"features.blocks names {name!r}, but this U-Net has {len(blocks)} {stage} blocks (0 to {len(blocks) - 1})"
+            f"features.blocks has {name!r}, but this U-Net has {len(blocks)} {stage} blocks; use {stage}.0 to "
+            f"{stage}.{len(blocks) - 1}"
         )
     return blocks[int(index)]
 
 
 class _Stop(Exception):
-    """Ends a forward pass once the last block asked for has spoken."""
+    """Raised by a forward hook to end the forward pass after the last of the chosen blocks."""
 
 
 def forward_until(
     unet: Any, blocks: Sequence[torch.nn.Module], noisy: torch.Tensor, timesteps: torch.Tensor, prompt: torch.Tensor
 ) -> list[torch.Tensor]:
-    """Outputs (B, C, h, w) of the blocks; the forward ends with the last of them, bit-equal to a full one."""
+    """Outputs (B, C, h', w') of the blocks, bit-identical to those of a whole forward pass.
+
+    `blocks` are blocks of `unet` (see `find_block`), `noisy` scaled and noised latents (B, 4 or 9, h, w), `timesteps`
+    (B,) int64, and `prompt` text embeddings (B, tokens, width).
+    """
     outputs: dict[int, torch.Tensor] = {}
 
     def keep(number: int) -> Any:
         def hook(_module: torch.nn.Module, _inputs: Any, output: Any) -> None:
             outputs[number] = output[0] if isinstance(output, tuple) else output
+            # Early exit: the exception unwinds the forward pass, so later blocks are not computed.
             if len(outputs) == len(blocks):
                 raise _Stop
 
@@ -224,7 +233,7 @@ def _pooled(block: torch.Tensor, pool: int) -> torch.Tensor:
 
 
 def extract_features(latents_file: Path, settings: FeaturesStage, out: Path, device: torch.device) -> Done:
-    """Features of every row of a latents shard, written to `out`."""
+    """Write the features of every row of a latents shard to `out`. Raises UserError for latents of another model."""
     model = load_model(settings.model, "features", device)
     latents = read_shard(latents_file, "latents", model=model.digest)
     compile_model(model, settings.compile)

@@ -1,13 +1,13 @@
-"""Input augmentation: the chosen parts filled in by a frozen diffusion model (Sec. 3, "Input Augmentation").
+"""Input augmentation: the chosen parts inpainted by a frozen diffusion model (Sec. 3, "Input Augmentation").
 
-What enters: the training index and its chosen parts. What leaves: a shard of images, losslessly encoded, at
-their own size: inside the chosen parts what the model made up, outside the original pixels, exactly. With `copies` K > 1
-an image has K rows, each from a seed of its own.
+What enters: the training index and its chosen parts. What leaves: a shard of losslessly encoded images at their own
+size, generated inside the chosen parts and equal to the original outside. With `copies` K > 1 an image has K rows, each
+from its own seed.
 
-The image that goes in is already occluded: the 4-channel path encodes what it is given, and hidden pixels
-would leak at the borders of the mask. The procedure is that of diffusers' StableDiffusionInpaintPipeline at
-strength 1, batched: prompts are embedded once a class, the null prompt once, and the masked image is encoded
-only for the 9-channel U-Net, which is the one that reads it.
+The input image is already occluded: the 4-channel path encodes the whole input, and hidden pixels would leak through
+the VAE at the borders of the mask. The procedure is that of diffusers' StableDiffusionInpaintPipeline at strength 1,
+batched: each class's prompt and the null prompt are embedded once, and the masked image is encoded only for the
+9-channel U-Net, which alone reads it.
 """
 
 from __future__ import annotations
@@ -41,19 +41,20 @@ from dfeat.diffusion.inputs import (
     one_each,
 )
 from dfeat.diffusion.latents import part_of, to_model_range
-from dfeat.diffusion.models import DiffusionModel, compile_model, load_model
+from dfeat.diffusion.models import DiffusionModel, compile_model, load_model, load_pretrained
 from dfeat.diffusion.schedule import passes
-from dfeat.diffusion.settings import InpaintSettings, InpaintStage, ModelSource
+from dfeat.diffusion.settings import InpaintSettings, InpaintStage
 from dfeat.diffusion.stream import Done, Waiting, fetched, padded, prepared, to_device
 from dfeat.errors import UserError
 from dfeat.occlusion.parts import Parts, read_parts
 from dfeat.progress import progress
+from dfeat.section import parse
 from dfeat.storage.shards import Shard, write_shard
 
 RECIPE: Final = 2
 
 _Given = tuple[NDArray[np.uint8], NDArray[np.bool_], str, int]
-"""What the library is given of an image: pixels (H, W, 3), mask (H, W), prompt, seed."""
+"""One image of a library call: pixels (H, W, 3), mask (H, W), prompt, seed."""
 
 
 class Inpainter:
@@ -64,7 +65,7 @@ class Inpainter:
     """
 
     def __init__(self, model: DiffusionModel, settings: InpaintSettings, batch_size: int = BATCH) -> None:
-        """Called on more than `batch_size` images it computes so many at once, fewer where memory runs out."""
+        """Inpaint `batch_size` images at once, fewer where the device's memory runs out."""
         self.model = model
         self.settings = settings
         self.scheduler = _solver(model.scheduler, settings.scheduler)
@@ -82,14 +83,12 @@ class Inpainter:
         batch_size: int = BATCH,
         **settings: Any,
     ) -> Self:
-        """Load the model from a folder or Hub id; `settings` are those of config.yaml's diffusion.inpaint."""
-        from dfeat.devices import pick_device
-        from dfeat.section import parse
+        """Load the model from a folder or Hub id; `settings` are those of `diffusion.inpaint` in config.yaml.
 
-        source = parse(ModelSource, {"path": str(path), "precision": precision, "revision": revision}, "model")
+        Raises UserError for invalid settings, and for a model that cannot be loaded.
+        """
         chosen = parse(InpaintSettings, settings, "inpaint")
-        model = load_model(source, "inpaint", torch.device(device) if device else pick_device())
-        return cls(model, chosen, batch_size)
+        return cls(load_pretrained(path, precision, revision, device), chosen, batch_size)
 
     def __call__(
         self,
@@ -99,12 +98,20 @@ class Inpainter:
         seeds: Sequence[int] | None = None,
         names: Sequence[str] | None = None,
     ) -> NDArray[np.uint8]:
-        """Fill the masked pixels of images (B, H, W, 3) uint8, masks (B, H, W) True where hidden.
+        """Fill the masked pixels of images.
 
-        Returns (B, H, W, 3) uint8 as the decoder gives it: known pixels are close, not exact; `paste_known`
-        makes them exact. H and W are multiples of the model's `side_multiple`. `seeds` give each image its own
-        generator (default: 0, 1, ...), so a row does not depend on its neighbours. Raises UserError for arguments
-        that do not fit each other or the model, and, with the `names` of the images, for values that are not finite.
+        Args:
+            images: (B, H, W, 3) uint8; H and W must be multiples of the model's `side_multiple`.
+            masks: (B, H, W) bool, True where hidden.
+            prompts: A text per image.
+            seeds: A seed per image, so that a row does not depend on its neighbours (default: 0, 1, ...).
+            names: A name per image for error messages (default: "row 0", "row 1", ...).
+
+        Returns:
+            (B, H, W, 3) uint8, the decoder's output. Known pixels are approximate; `paste_known` restores them.
+
+        Raises:
+            UserError: Arguments that do not match each other or the model, or an output that is not finite.
         """
         images = checked_images(images, self.model)
         count = len(images)
@@ -115,7 +122,7 @@ class Inpainter:
         return filled.numpy()
 
     def _on_host(self, rows: list[_Given]) -> tuple[torch.Tensor, ...]:
-        """`fill` of some rows, fetched: a large array stays on the host, one batch of it on the device."""
+        """Apply `fill` to some rows and copy the result to the host, so that one batch at a time is on the device."""
         images, masks, prompts, seeds = zip(*rows, strict=True)
         return tuple(tensor.cpu() for tensor in self.fill(np.stack(images), np.stack(masks), prompts, seeds))
 
@@ -123,28 +130,38 @@ class Inpainter:
     def fill(
         self, images: NDArray[np.uint8], masks: NDArray[np.bool_], prompts: Sequence[str], seeds: Sequence[int]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The same on the device, in one batch: images (B, H, W, 3) uint8, and whether each is finite (B,) bool."""
+        """Inpaint one batch; takes the arguments of a call, unchecked.
+
+        Returns, on the device, images (B, H, W, 3) uint8 and whether all values of each were finite, (B,) bool.
+        """
         model = self.model
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         pixels = to_model_range(images, model)
         hidden = to_device(masks, model.device).float()[:, None]
         cells = self._latent_mask(hidden).to(model.dtype)
         nine = model.unet.config.in_channels == 9
+        # The order in which the generators are used is part of the result: image (4 channels), noise, masked image (9).
         known = None if nine else self._encode(pixels, generators)
         noise = draw_noise((4, *cells.shape[2:]), generators).to(model.device, model.dtype)
+        # The 9-channel U-Net reads the mask and the image with hidden pixels at 0, mid-grey in [-1, 1].
         conditions = [cells, self._encode(pixels * (hidden < 0.5), generators)] if nine else []
         latents = self._sample(noise, known, cells, Denoiser(model, self.settings, self._embedded(prompts), conditions))
         decoded = model.vae.decode(
             (latents / model.scaling_factor).contiguous(memory_format=torch.channels_last)
         ).sample
         finite = torch.isfinite(decoded).flatten(1).all(1)
+        # [-1, 1] to [0, 255]
         shown = (decoded.float() / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
         return (shown * 255).round().to(torch.uint8).contiguous(), finite
 
     def _sample(
         self, noise: torch.Tensor, known: torch.Tensor | None, cells: torch.Tensor, denoise: Denoiser
     ) -> torch.Tensor:
-        """Latents after all steps; with 4 channels the known cells are set anew after each (`known`: their latents)."""
+        """The latents (B, 4, h, w) after all steps, from standard normal `noise` (B, 4, h, w).
+
+        `cells` (B, 1, h, w) is 1 where a latent cell is filled. `known` has the image's latents for a 4-channel U-Net,
+        which does not see them otherwise; None with 9 channels.
+        """
         scheduler = self.scheduler
         scheduler.set_timesteps(self.settings.steps)
         latents = noise * scheduler.init_noise_sigma
@@ -152,16 +169,25 @@ class Inpainter:
         for number, step in enumerate(passes(self.settings, len(timesteps))):
             timestep = timesteps[number]
             predicted = denoise(scheduler.scale_model_input(latents, timestep), timestep, step)
+            # With a = alphabar, x0 the model's estimate of the clean latents (epsilon: x0 = (x_t - sqrt(1 - a_t) eps) /
+            # sqrt(a_t); v: x0 = sqrt(a_t) x_t - sqrt(1 - a_t) v) and s the next timestep:
+            # DDIM (Song et al., 2021, Eq. 12, eta = 0): x_s = sqrt(a_s) x0 + sqrt(1 - a_s) eps.
+            # DPM-Solver++(2M) (Lu et al., 2022, Alg. 2): x_s = (sigma_s / sigma_t) x_t - alpha_s (exp(-h) - 1) D,
+            # alpha = sqrt(a), sigma = sqrt(1 - a), lambda = log(alpha / sigma), h = lambda_s - lambda_t,
+            # D = (1 + 1 / 2r) x0_t - (1 / 2r) x0_before, r = h_before / h.
             latents = scheduler.step(predicted, timestep, latents, return_dict=False)[0]
             if known is not None:
+                # After the last step the known latents are clean; before it they are noised to the next timestep s:
+                # sqrt(a_s) known + sqrt(1 - a_s) noise, always with the initial noise.
                 blended = known
                 if number < len(timesteps) - 1:
                     blended = scheduler.add_noise(known, noise, timesteps[number + 1 : number + 2])
+                # x_s = (1 - m) x_s^known + m x_s^filled (blended latent diffusion, Avrahami et al., 2023)
                 latents = (1 - cells) * blended + cells * latents
         return latents
 
     def check_finite(self, finite: NDArray[np.bool_], names: Sequence[str]) -> None:
-        """Raises UserError that names the images whose values are not finite."""
+        """Raise UserError with the names of the images that have non-finite values; `finite` and `names` are (B,)."""
         if finite.all():
             return
         bad = list(dict.fromkeys(name for name, good in zip(names, finite, strict=True) if not good))
@@ -172,22 +198,23 @@ class Inpainter:
         )
 
     def _encode(self, pixels: torch.Tensor, generators: list[torch.Generator]) -> torch.Tensor:
-        """Scaled latents drawn from the posterior, each row with its own generator."""
+        """Scaled latents (B, 4, h, w) of pixels (B, 3, H, W) in [-1, 1], sampled from the VAE's posterior."""
         posterior = self.model.vae.encode(pixels.contiguous(memory_format=torch.channels_last)).latent_dist
         noise = draw_noise(posterior.mean.shape[1:], generators)
+        # z = scaling_factor * (mu + sigma * noise), each row's noise from its own generator
         return ((posterior.mean + posterior.std * noise.to(posterior.mean)) * self.model.scaling_factor).contiguous()
 
     def _latent_mask(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Masks (B, 1, R, R) as masks of latent cells (B, 1, R/8, R/8)."""
+        """Masks (B, 1, R, R) of pixels to masks (B, 1, R/8, R/8) of latent cells, float, 1 where a cell is filled."""
         factor = self.model.latent_factor
         if self.settings.mask_cells == "any":
             return F.max_pool2d(hidden, factor)
         return F.interpolate(hidden, size=(hidden.shape[2] // factor, hidden.shape[3] // factor))
 
     def _embedded(self, prompts: Sequence[str]) -> torch.Tensor:
-        """(2B, tokens, width): unconditional first, then conditional, which is all there is without guidance.
+        """Text embeddings (2B, tokens, width), unconditional first; the conditional (B, tokens, width) without guidance.
 
-        Each text is embedded once a process.
+        Each text is embedded once per process.
         """
         wanted = list(dict.fromkeys([self.settings.negative_prompt, *prompts]))
         for text in wanted:
@@ -201,7 +228,7 @@ class Inpainter:
 
 
 def _solver(scheduler: Any, name: str) -> Any:
-    """The solver that runs the model's own noise schedule."""
+    """The scheduler `name` with the model's noise schedule and prediction type; "model" is the model's own."""
     from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 
     if name == "ddim":
@@ -220,9 +247,11 @@ def inpaint_shard(
     shard: tuple[int, int] = (0, 1),
     workers: int = 0,
 ) -> Done:
-    """Inpaint shard (i, n) of the training images that have parts, `workers` threads preparing them.
+    """Inpaint shard i of n of the training images that have parts, and write it to `out`.
 
-    A row is an image, or with `settings.inpaint.copies` K > 1 one of its copies, `view_key(key, 0)` to K - 1.
+    A row is an image, or with `settings.inpaint.copies` K > 1 one of its copies, with the keys `view_key(key, 0)` to
+    `view_key(key, K - 1)`. `workers` threads prepare the images. Raises UserError for inputs that do not belong
+    together, and for non-finite results.
     """
     index = read_index(index_folder)
     parts = read_parts(parts_file, index=index.digest)
@@ -263,7 +292,7 @@ def inpaint_shard(
 def _squares(
     records: Sequence[Record], parts: Parts, settings: InpaintStage, model: DiffusionModel
 ) -> dict[str, Square]:
-    """The square of each image that is inpainted: the whole one, or with `crop` what holds the mask."""
+    """The square of each image that is inpainted, by key: the whole image, or with `crop` the one around its mask."""
     side = settings.resolution
     if not settings.inpaint.crop:
         return {record.key: Square(0, 0, side) for record in records}
@@ -278,7 +307,8 @@ def _fill_all(
     names: Sequence[str],
     bar: Any,
 ) -> Iterator[tuple[Canvas, NDArray[np.uint8]]]:
-    """Rows of one side with their filled squares, in batches of one shape."""
+    """Each canvas of `rows` with its filled square (side, side, 3); all squares have one side, so batches one shape."""
+    # `fetched` runs one batch behind `compute`: the canvases of both wait here for their results.
     held: deque[list[Canvas]] = deque()
 
     def compute(batch: list[tuple[Canvas, NDArray[np.uint8]]]) -> tuple[torch.Tensor, ...]:
@@ -297,13 +327,14 @@ def _fill_all(
     for filled, finite in fetched(padded(rows, settings.batch_size), remembered):
         here = held.popleft()
         inpainter.check_finite(finite, [row.copy.key for row in here])
+        # The last batch is padded with its last row: distinct keys are the real rows.
         count = len({row.copy.key for row in here})
         bar.update(count)
         yield from zip(here[:count], filled[:count], strict=True)
 
 
 def _class_names(classes: Sequence[ClassInfo], which: str) -> list[str]:
-    """What stands for <object_class> in the prompt: "one" name of each class, or "all" that ImageNet has of it."""
+    """The text for <object_class> of each class: "one" of its names, or "all" of ImageNet's, joined by commas."""
     if which == "one":
         return [info.name for info in classes]
     return [", ".join(lemmas(info.wnid)) for info in classes]

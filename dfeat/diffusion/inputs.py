@@ -1,8 +1,7 @@
-"""What the two classes of the library are given, looked at before anything is computed.
+"""Check the arguments of the library's two classes before anything is computed.
 
-What enters: what a user passed. What leaves: arrays and lists with one entry for each image, or a UserError that says
-what was found, what is allowed and what to do. The workflow's own batches are right by construction and do not pass
-here.
+What enters: a caller's arguments. What leaves: arrays and lists with one entry per image, or a UserError that names the
+value found, what is allowed and the remedy. The workflow's own batches are valid by construction and skip these checks.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ from dfeat.errors import UserError
 
 
 def checked_images(images: Any, model: DiffusionModel) -> NDArray[np.uint8]:
-    """Images (B, H, W, 3) uint8 whose sides the model's VAE and U-Net halve evenly at each of their levels."""
+    """Images as an array (B, H, W, 3) uint8. Raises UserError unless H and W are multiples of `model.side_multiple`."""
     array = _array(images, "images")
     if array.dtype != np.uint8:
         raise UserError(
-            f"images are {array.dtype}; they must be uint8, from 0 to 255. Values from 0 to 1 become that by "
+            f"images are {array.dtype}; they must be uint8, from 0 to 255. Convert values from 0 to 1 with "
             '(images * 255).round().astype("uint8")'
         )
     if array.ndim == 3 and array.shape[2] == 3:
@@ -40,7 +39,7 @@ def checked_images(images: Any, model: DiffusionModel) -> NDArray[np.uint8]:
 
 
 def checked_masks(masks: Any, images: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Masks (B, H, W) bool of images (B, H, W, 3)."""
+    """Masks as an array (B, H, W) bool. Raises UserError for a shape other than that of `images` (B, H, W, 3)."""
     array = _array(masks, "masks")
     if array.dtype != np.bool_:
         raise UserError(f"masks are {array.dtype}; they must be bool, True where hidden, e.g. masks > 0")
@@ -50,7 +49,7 @@ def checked_masks(masks: Any, images: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def one_each(values: Any, count: int, what: str) -> list[Any]:
-    """A list of `count` values. Raises UserError, calling them `what`, for a single text and for another number."""
+    """A list of `count` values. Raises UserError for a single text, or another number; `what` is the argument's name."""
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise UserError(f"{what} is {values!r}; give a list with one entry for each of the {count} images")
     entries = list(values)
@@ -60,16 +59,16 @@ def one_each(values: Any, count: int, what: str) -> list[Any]:
 
 
 def checked_prompts(prompts: Any, count: int) -> list[str]:
-    """A text for each image."""
+    """The prompts as a list of `count` texts. Raises UserError for anything else."""
     texts = one_each(prompts, count, "prompts")
     wrong = [text for text in texts if not isinstance(text, str)]
     if wrong:
-        raise UserError(f"prompts has {wrong[0]!r}, which is no text; the empty text is the null prompt")
+        raise UserError(f"prompts has {wrong[0]!r}, which is not a text; use the empty text for the null prompt")
     return [str(text) for text in texts]
 
 
 def checked_seeds(seeds: Any, count: int) -> list[int]:
-    """A whole number for each image, as torch's generators take them; 0, 1, ... where `seeds` is None."""
+    """The seeds as `count` whole numbers in the range of torch's generators; 0, 1, ... where `seeds` is None."""
     numbers = []
     for seed in range(count) if seeds is None else one_each(seeds, count, "seeds"):
         try:
@@ -83,7 +82,7 @@ def checked_seeds(seeds: Any, count: int) -> list[int]:
 
 
 def checked_batch_size(batch_size: Any) -> int:
-    """How many images are computed at once: 1 or more."""
+    """The batch size, 1 or more. Raises UserError for anything else."""
     if not isinstance(batch_size, int) or batch_size < 1:
         raise UserError(f"batch_size is {batch_size!r}; it must be a whole number, 1 or more")
     return batch_size

@@ -1,11 +1,11 @@
-"""VAE latents of a view of each image, encoded once and cached: every feature setting starts from them.
+"""VAE latents of a view of each image, encoded once and cached for every setting of features.
 
-What enters: an index and the name of a view. What leaves: a shard of latents (rows, 4, R/8, R/8) float16, the
-posterior mean, not yet scaled. A view is what the diffusion model sees of an image, its evaluation crop
+What enters: an index and the name of a view. What leaves: a shard of latents (rows, 4, R/8, R/8) float16, the mean of
+the VAE's posterior, unscaled. A view is the image that the diffusion model sees, the evaluation crop
 
-- clean: as it is,
-- parts: with the chosen parts blacked out (training's occluded twin, Sec. 3),
-- drop:P: with P % of the patches blacked out (Sec. 4.1, simulated occlusion).
+- clean: unchanged,
+- parts: with the chosen parts blacked out (the occluded twin of training, Sec. 3),
+- drop:P: with P % of the patches blacked out (simulated occlusion, Sec. 4.1).
 """
 
 from __future__ import annotations
@@ -48,10 +48,12 @@ def encode_view(
     shard: tuple[int, int] = (0, 1),
     workers: int = 0,
 ) -> Done:
-    """Encode shard (i, n) of a view and write it to `out`, `workers` threads preparing the images.
+    """Encode shard i of n of a view and write it to `out`; `workers` threads prepare the images.
 
-    The view "parts" needs `parts_file` and has a row only for images that have parts. With `settings.views` K > 1 a
-    training image has K rows, `view_key(key, 0)` to K - 1: random crops whose `box` and `flip` stand beside them.
+    The view "parts" requires `parts_file` and has a row only for images that have parts. With `settings.views` K > 1 a
+    training image has K rows, with the keys `view_key(key, 0)` to `view_key(key, K - 1)`: random crops, whose `box` and
+    `flip` the shard stores per row. Raises UserError for an unknown view or shard, and for inputs that do not belong
+    together.
     """
     index = read_index(index_folder)
     parts = read_parts(parts_file, index=index.digest) if parts_file and view == "parts" else None
@@ -61,7 +63,7 @@ def encode_view(
     occlusion = _occlusion_of(index, settings) if view.startswith("drop:") else None
     waiting, bar = Waiting(), progress(len(rows), f"latents {view}")
 
-    def prepare(row: _Row) -> NDArray[np.uint8]:
+    def prepare(row: ViewRow) -> NDArray[np.uint8]:
         return view_image(index, row.record, view, settings, parts, row.crop, occlusion)
 
     def compute(images: list[NDArray[np.uint8]]) -> tuple[torch.Tensor, ...]:
@@ -81,19 +83,19 @@ def encode_view(
 
 
 @dataclass(frozen=True)
-class _Row:
-    """A row to encode: an image, and the crop of it where it has several."""
+class ViewRow:
+    """A row to encode: an image, and its random crop where an image has several rows."""
 
     record: Record
     key: str
     crop: Crop | None
 
 
-def _rows_of(records: Sequence[Record], view: str, settings: LatentsStage) -> list[_Row]:
+def _rows_of(records: Sequence[Record], view: str, settings: LatentsStage) -> list[ViewRow]:
     if settings.views == 1 or view.startswith("drop:"):
-        return [_Row(record, record.key, None) for record in records]
+        return [ViewRow(record, record.key, None) for record in records]
     return [
-        _Row(record, view_key(record.key, number), _seeded_crop(record, number, settings))
+        ViewRow(record, view_key(record.key, number), _seeded_crop(record, number, settings))
         for record in records
         for number in range(settings.views)
     ]
@@ -104,7 +106,7 @@ def _seeded_crop(record: Record, number: int, settings: LatentsStage) -> Crop:
     return random_crop(record.height, record.width, settings.crop_scale, settings.flip, rng)
 
 
-def _crops_of(rows: Sequence[_Row]) -> dict[str, NDArray[Any]]:
+def _crops_of(rows: Sequence[ViewRow]) -> dict[str, NDArray[Any]]:
     crops = [row.crop for row in rows if row.crop is not None]
     if not crops:
         return {}
@@ -120,7 +122,10 @@ def view_image(
     crop: Crop | None = None,
     occlusion: TestOcclusion | None = None,
 ) -> NDArray[np.uint8]:
-    """What the diffusion model sees of an image, (R, R, 3) uint8: its evaluation crop, or the given one."""
+    """A view of an image, (R, R, 3) uint8: its evaluation crop or the given `crop`, occluded as the view demands.
+
+    The view "parts" requires `parts`. `occlusion` avoids rebuilding the test occlusion for each image of "drop:P".
+    """
     image = index.load(record)
     if view == "parts":
         assert parts is not None
@@ -141,19 +146,22 @@ def _occlusion_of(index: Index, settings: LatentsStage) -> TestOcclusion:
 
 @torch.no_grad()
 def encode(model: Any, images: NDArray[np.uint8]) -> torch.Tensor:
-    """Posterior mean of images (B, R, R, 3) uint8: (B, 4, R/8, R/8), not scaled, contiguous."""
+    """The mean of the VAE's posterior for images (B, R, R, 3) uint8: (B, 4, R/8, R/8), unscaled, contiguous."""
     pixels = to_model_range(images, model)
     return model.vae.encode(pixels).latent_dist.mode().contiguous()
 
 
 def to_model_range(images: NDArray[np.uint8], model: Any) -> torch.Tensor:
-    """uint8 (B, H, W, 3) to [-1, 1] (B, 3, H, W) in the model's type and on its device, channels last."""
+    """Images (B, H, W, 3) uint8 as (B, 3, H, W) in [-1, 1], in the model's dtype and on its device, channels last."""
     pixels = to_device(images, model.device).permute(0, 3, 1, 2)
     return (pixels.to(torch.float32) / 255 * 2 - 1).to(model.dtype, memory_format=torch.channels_last)
 
 
 def part_of(records: Sequence[Record], shard: tuple[int, int]) -> list[Record]:
-    """Shard i of n: a contiguous run of the records, sizes differing by at most one."""
+    """The records of shard (i, n): contiguous, in shards whose sizes differ by at most one.
+
+    Raises UserError for a shard that does not exist or has no records.
+    """
     number, count = shard
     if not 0 <= number < count:
         raise UserError(f"shard {number}/{count} does not exist; shards are numbered 0 to {count - 1}")
@@ -170,4 +178,4 @@ def _records_of(index: Index, view: str, parts: Parts | None) -> list[Record]:
         return [record for record in index.records if record.key in parts.rows]
     if view == "clean" or (view.startswith("drop:") and view[5:].isdigit() and int(view[5:]) <= 100):
         return list(index.records)
-    raise UserError(f"no view {view!r}; use clean, parts, or drop:P with P in percent")
+    raise UserError(f"no view {view!r}; use clean, parts, or drop:P with P from 0 to 100 (percent)")

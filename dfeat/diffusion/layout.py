@@ -1,7 +1,8 @@
-"""Where the files of a diffusion model lie, their digests, and whether their configurations go together.
+"""Find the files of a diffusion model, digest them, and check that their configurations are compatible.
 
-What enters: a `ModelSource`. What leaves: `ModelFiles`, and notes or a refusal for a pairing that cannot work.
-Only names and configurations are read here, no weights and no torch, so that `dfeat doctor` may ask as well.
+What enters: a `ModelSource`. What leaves: `ModelFiles`, and notes on unusual configurations or a UserError for
+incompatible ones. This module reads names and configurations only, no weights, and does not import torch, so that
+`dfeat doctor` can use it before a run.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, Final, Literal
 
 from dfeat.diffusion.settings import ModelSource
 from dfeat.errors import UserError
-from dfeat.storage.provenance import combined_digest, file_digest
+from dfeat.storage.provenance import file_digest
 
 Use = Literal["latents", "features", "inpaint"]
 COMPONENTS: Final[dict[Use, tuple[str, ...]]] = {
@@ -29,13 +30,13 @@ _HUB_FILES: Final = ["model_index.json", "*/*.json", "*/*.safetensors", "*/*.txt
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """A model on disk: a folder in the diffusers layout, whose weights may be in one file elsewhere."""
+    """A model on disk: a folder in the diffusers layout, and the file of its weights where `single` is given."""
 
     folder: Path
     single: Path | None = None
 
     def config(self, name: str) -> dict[str, Any]:
-        """The configuration of a component."""
+        """The configuration of a component. Raises UserError if it cannot be read."""
         path = self.folder / name / ("scheduler_config.json" if name == "scheduler" else "config.json")
         try:
             return dict(json.loads(path.read_text(encoding="utf-8")))
@@ -43,34 +44,29 @@ class ModelFiles:
             raise UserError(f"cannot read {path} ({error}); download the model again") from None
 
     def digests(self) -> dict[str, str]:
-        """SHA-256 of every file that shapes a result, by its name inside the folder."""
+        """SHA-256 of every file that affects a result, by its path inside the folder; "single" for the single file."""
         patterns = ["*/*.json", "*/*.txt"] + ([] if self.single else ["*/*.safetensors"])
         files = sorted(file for pattern in patterns for file in self.folder.glob(pattern))
         named = {file.relative_to(self.folder).as_posix(): file_digest(file) for file in files}
         return named | ({"single": file_digest(self.single)} if self.single else {})
 
     def missing(self, components: tuple[str, ...]) -> str | None:
-        """What of the components is not there, as a sentence; None where all is."""
+        """A sentence naming the first of the components that is missing; None if all are present."""
         if not (self.folder / "model_index.json").is_file():
-            return f"{self.folder} holds no model_index.json; it must be a folder in the diffusers layout"
+            return f"{self.folder} has no model_index.json; it must be a folder in the diffusers layout"
         for name in components:
             if not (self.folder / name).is_dir():
                 return f"{self.folder} lacks the folder {name!r}, which this step needs"
             if name in WEIGHTED and not self.single and not any((self.folder / name).glob("*.safetensors")):
                 return (
-                    f"{self.folder / name} holds no .safetensors weights; pickled weights of a folder are not loaded, "
+                    f"{self.folder / name} has no .safetensors weights; pickled weights in a folder are not loaded, "
                     "get the model's .safetensors files"
                 )
         return None
 
 
-def combined(digests: dict[str, str]) -> str:
-    """The one digest that stands for a model, independent of where it lies."""
-    return combined_digest(digests)
-
-
 def local_files(source: ModelSource) -> ModelFiles | None:
-    """The files of a model that is named by a local path; None for a Hub id. Raises UserError where none fits."""
+    """The files of a model with a local path; None for a Hub id. Raises UserError for a path that is neither."""
     if source.path == "demo":
         return ModelFiles(DEMO_MODEL)
     path = Path(source.path).expanduser()
@@ -97,7 +93,7 @@ def local_files(source: ModelSource) -> ModelFiles | None:
 
 
 def find_model(source: ModelSource) -> ModelFiles:
-    """The files of `source`; a Hub id is fetched by huggingface_hub at its pinned revision."""
+    """The files of `source`; huggingface_hub fetches a Hub id at its pinned revision. Raises UserError if it cannot."""
     files = local_files(source)
     if files is not None:
         return files
@@ -113,18 +109,18 @@ def find_model(source: ModelSource) -> ModelFiles:
 
 
 def _single(path: Path, source: ModelSource) -> ModelFiles:
-    """A whole checkpoint in one file, which says nothing of its configuration: that comes from `config`."""
+    """The files of a whole checkpoint in one file, which lacks the model's configuration: `source.config` has it."""
     if path.suffix in PICKLES and not source.allow_pickle:
         raise UserError(
             f"diffusion.model.path {source.path!r} is a pickle, which can run code when it is opened; get the "
-            ".safetensors file, or set diffusion.model.allow_pickle: true to read its tensors and nothing else"
+            ".safetensors file, or set diffusion.model.allow_pickle: true to read only its tensors"
         )
     if path.suffix not in (".safetensors", *PICKLES):
         raise UserError(f"diffusion.model.path {source.path!r} is a {path.suffix or 'nameless'} file, not .safetensors")
     folder = Path(source.config).expanduser() if source.config else None
     if folder is None or not folder.is_dir():
         raise UserError(
-            f"diffusion.model.path {source.path!r} is a single file, which holds no configuration; set "
+            f"diffusion.model.path {source.path!r} is a single file, which has no configuration; set "
             "diffusion.model.config to the model's folder in the diffusers layout (its .json and tokenizer files are "
             f"enough, weights are not needed){'' if folder is None else f'; {source.config!r} is no folder'}"
         )
@@ -132,29 +128,31 @@ def _single(path: Path, source: ModelSource) -> ModelFiles:
 
 
 def check_pairing(files: ModelFiles, precision: str, resolution: int | None = None) -> list[str]:
-    """Refuse configurations that cannot work together; notes on what is unusual but may.
+    """Check that a model's configurations are compatible; returns notes on unusual ones that may still work.
 
-    Raises UserError for a U-Net with other than 4 or 9 input channels or with inputs nobody gives, a prediction
-    type that the U-Net was not trained with, a text encoder of another width, a resolution more than a factor
-    of 2 from the trained one, and float16 where attention is known to overflow.
+    Raises:
+        UserError: A U-Net with other than 4 or 9 input channels or with further conditioning inputs, a prediction type
+            that the U-Net was not trained with, a text encoder of another width, a resolution more than a factor of 2
+            from the trained one, or float16 where attention is known to overflow.
     """
     where, unet = files.folder, files.config("unet")
     channels, prediction = unet.get("in_channels", 4), files.config("scheduler").get("prediction_type", "epsilon")
     if channels not in (4, 9):
-        raise UserError(f"the U-Net of {where} takes {channels} channels; 4 (blended) or 9 (inpainting) are known")
+        raise UserError(f"the U-Net of {where} takes {channels} channels; use one of 4 (blended) or 9 (inpainting)")
     if unet.get("class_embed_type") or unet.get("addition_embed_type"):
         raise UserError(
-            f"the U-Net of {where} wants more than latents and a prompt (class_embed_type or addition_embed_type is "
-            "set: unCLIP, SDXL); give a Stable Diffusion 1 or 2 model"
+            f"the U-Net of {where} needs more inputs than latents and a prompt (class_embed_type or "
+            "addition_embed_type is set: unCLIP, SDXL); give a Stable Diffusion 1 or 2 model"
         )
     if prediction not in ("epsilon", "v_prediction"):
-        raise UserError(f"the scheduler of {where} predicts {prediction!r}; epsilon and v_prediction are known")
+        raise UserError(f"the scheduler of {where} predicts {prediction!r}; use epsilon or v_prediction")
     if channels == 9 and prediction != "epsilon":
         raise UserError(f"{where} pairs a 9-channel U-Net with {prediction}; inpainting U-Nets predict epsilon")
+    # Only the text encoder of Stable Diffusion 2 (OpenCLIP ViT-H) is 1024 wide.
     second = unet.get("cross_attention_dim") == 1024
     if channels == 4 and second and unet.get("sample_size") == 96 and prediction == "epsilon":
         raise UserError(
-            f"{where} pairs the 768 px U-Net of Stable Diffusion 2 with epsilon; that U-Net predicts v. Set "
+            f"{where} pairs the 768 px U-Net of Stable Diffusion 2 with epsilon, but that U-Net predicts v; set "
             "prediction_type in scheduler/scheduler_config.json to v_prediction"
         )
     notes = []
@@ -167,13 +165,13 @@ def check_pairing(files: ModelFiles, precision: str, resolution: int | None = No
     if precision == "float16" and prediction == "v_prediction" and second and unet.get("upcast_attention") is not True:
         raise UserError(
             f"{where} is a v-prediction Stable Diffusion 2 whose U-Net lacks upcast_attention; in float16 it gives "
-            "black images. Use precision bfloat16 or float32, or set upcast_attention in unet/config.json"
+            "black images; use precision bfloat16 or float32, or set upcast_attention in unet/config.json"
         )
     width = files.config("text_encoder").get("hidden_size")
     if width is not None and width != unet.get("cross_attention_dim"):
         raise UserError(
-            f"the text encoder of {where} is {width} wide, its U-Net wants {unet.get('cross_attention_dim')}; the two "
-            "are of different models"
+            f"the text encoder of {where} is {width} wide, but its U-Net needs {unet.get('cross_attention_dim')}: they are "
+            "from different models; get the model again"
         )
     return notes + _resolution_notes(files, unet.get("sample_size"), resolution)
 

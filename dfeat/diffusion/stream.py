@@ -1,7 +1,7 @@
-"""Keeping the device busy: rows prepared ahead by threads, results fetched one batch behind.
+"""Keep the device busy: threads prepare rows ahead, and results are fetched one batch behind.
 
 What enters: items and a function that prepares one, or batches and a function that computes one. What leaves: their
-results in the same order. Nothing here changes a value; it changes only who waits for whom.
+results in the same order. The overlap changes waiting times, never a value.
 """
 
 from __future__ import annotations
@@ -18,20 +18,22 @@ import torch
 from numpy.typing import NDArray
 
 Item = TypeVar("Item")
-Row = TypeVar("Row")
+Prepared = TypeVar("Prepared")
 
 
-def prepared(items: Iterable[Item], prepare: Callable[[Item], Row], workers: int, ahead: int) -> Iterator[Row]:
-    """`prepare(item)` of each item, in order; `workers` threads keep `ahead` results ready (0 threads: one by one).
+def prepared(
+    items: Iterable[Item], prepare: Callable[[Item], Prepared], workers: int, ahead: int
+) -> Iterator[Prepared]:
+    """Yield `prepare(item)` of each item, in order; `workers` threads keep `ahead` results ready (0: no threads).
 
-    Decoding and resizing release Python's lock, so threads are enough. The first error is raised where its result is
-    due, and what was not begun is dropped.
+    An exception is raised in place of the item's result, and pending items are cancelled. Threads suffice, because
+    decoding and resizing release the GIL.
     """
     if workers == 0:
         yield from map(prepare, items)
         return
     pool = ThreadPoolExecutor(workers)
-    waiting: deque[Future[Row]] = deque()
+    waiting: deque[Future[Prepared]] = deque()
     try:
         for item in items:
             waiting.append(pool.submit(prepare, item))
@@ -45,28 +47,28 @@ def prepared(items: Iterable[Item], prepare: Callable[[Item], Row], workers: int
 
 @dataclass
 class Waiting:
-    """How long a reader waited for an iterator's items, and since when it reads."""
+    """Measure how long a loop waits for its items; `started` is the time of construction, `waited` is in seconds."""
 
     waited: float = 0.0
     started: float = field(default_factory=time.perf_counter)
 
-    def of(self, items: Iterable[Row]) -> Iterator[Row]:
-        """The same items; the time spent on getting each is counted."""
+    def of(self, items: Iterable[Item]) -> Iterator[Item]:
+        """Yield the same items, adding the time that each took to arrive to `waited`."""
         iterator = iter(items)
         while True:
-            asked = time.perf_counter()
+            requested = time.perf_counter()
             try:
                 item = next(iterator)
             except StopIteration:
                 return
             finally:
-                self.waited += time.perf_counter() - asked
+                self.waited += time.perf_counter() - requested
             yield item
 
 
 @dataclass(frozen=True)
 class Done:
-    """What a stage made: rows, the seconds its loop took, and the share of them it waited for its images."""
+    """A finished stage: its rows, the seconds of its loop, and the share of them spent waiting for images."""
 
     rows: int
     seconds: float
@@ -74,7 +76,7 @@ class Done:
 
     @classmethod
     def after(cls, rows: int, waiting: Waiting) -> Done:
-        """To be made when the loop ends, before the result is written."""
+        """Stop the clock; call this when the loop ends, before the result is written."""
         seconds = time.perf_counter() - waiting.started
         return cls(rows, seconds, waiting.waited / max(seconds, 1e-9))
 
@@ -82,12 +84,13 @@ class Done:
         return f"{self.rows} rows in {self.seconds:.1f} s, {100 * self.waited:.0f} % of them spent waiting for images"
 
 
-def padded(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
-    """Batches of exactly `size` rows; the last is filled up with its last row.
+def padded(rows: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Yield batches of exactly `size` rows; the last one is padded by repeating its last row.
 
-    At one batch shape a row's result does not depend on its neighbours; across shapes it would.
+    Libraries choose their kernels by the batch's shape. At one shape the bytes of a row do not depend on its neighbours
+    or on the number of rows; across shapes they would.
     """
-    batch: list[Row] = []
+    batch: list[Item] = []
     for row in rows:
         batch.append(row)
         if len(batch) == size:
@@ -100,9 +103,9 @@ def padded(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
 def fetched(
     batches: Iterable[Item], compute: Callable[[Item], tuple[torch.Tensor, ...]]
 ) -> Iterator[tuple[NDArray[Any], ...]]:
-    """Host copies of the tensors `compute(batch)` returns, in order, each fetched while the device works at the next.
+    """Yield host copies of the tensors of `compute(batch)`, in order, each fetched while the device computes the next.
 
-    On a CPU there is nothing to overlap, and each result is handed on at once.
+    On a CPU nothing can overlap, so each result is yielded at once.
     """
     behind: _Landing | None = None
     for batch in batches:
@@ -118,7 +121,7 @@ def fetched(
 
 
 def gathered(batches: Iterable[tuple[NDArray[Any], ...]], rows: int, bar: Any) -> NDArray[Any]:
-    """The first array of each batch, end to end: `rows` rows, without what pads the last batch."""
+    """Concatenate the first array of each batch to `rows` rows, dropping the padding of the last batch."""
     payload: NDArray[Any] | None = None
     end = 0
     for batch in batches:
@@ -134,7 +137,7 @@ def gathered(batches: Iterable[tuple[NDArray[Any], ...]], rows: int, bar: Any) -
 
 
 class _Landing:
-    """Tensors on their way to the host, through pinned memory where they come from a GPU."""
+    """Tensors being copied to the host, asynchronously through pinned memory where they are on a GPU."""
 
     def __init__(self, tensors: tuple[torch.Tensor, ...]) -> None:
         self.event: Any = None
@@ -148,13 +151,13 @@ class _Landing:
         self.event.record()
 
     def arrays(self) -> tuple[NDArray[Any], ...]:
-        """The tensors as arrays, once all of them have landed."""
+        """Wait for the copies and return the tensors as arrays."""
         if self.event is not None:
             self.event.synchronize()
         return tuple(tensor.numpy() for tensor in self.tensors)
 
 
 def to_device(array: NDArray[Any], device: torch.device) -> torch.Tensor:
-    """An array as a tensor on `device`; to a GPU through pinned memory, without waiting for the copy."""
+    """An array as a tensor on `device`; the copy to a GPU is asynchronous, through pinned memory."""
     tensor = torch.from_numpy(np.ascontiguousarray(array))
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from dfeat.config import Settings
-from dfeat.diffusion.layout import COMPONENTS, check_pairing, combined, local_files
+from dfeat.diffusion.layout import COMPONENTS, check_pairing, local_files
 from dfeat.diffusion.settings import ModelSource
 from dfeat.errors import UserError
 from dfeat.methods import method, needed
-from dfeat.storage.provenance import file_digest
+from dfeat.storage.provenance import combined_digest, file_digest
 from dfeat.training.weights import weights_path
 
 
@@ -56,7 +56,7 @@ def _diffusion_report(settings: Settings, source: ModelSource, digest: bool) -> 
         report.notes = check_pairing(files, source.precision, settings.diffusion.resolution)
         if digest:
             digests = files.digests()
-            report.digests = {"all": combined(digests)} | digests
+            report.digests = {"all": combined_digest(digests)} | digests
     except UserError as error:
         others = [name for name in settings.training.methods if not method(name).needs]
         way = f"; to go on without it set training.methods to [{', '.join(others)}]" if others else ""

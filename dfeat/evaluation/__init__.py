@@ -1,1 +1,1 @@
-"""Predictions of every model on every set and level, and what models see in inpainted images."""
+"""Predictions of every model on every set and level, and verdicts on inpainted images."""

@@ -1,11 +1,12 @@
-"""Whether inpainted images keep their label: what a model that was never shown one still sees in them.
+"""Judge whether inpainted images keep their label, by models that were not trained on inpainted images.
 
 What enters: the trained None models of a backbone, the training images, their occluded twins and the inpainted ones.
-What leaves: `verdicts.csv`, a row for each inpainted image: how many of the models (seeds) give it its own class as it is,
-with the chosen parts black, and inpainted; accepted is what the majority does for the inpainted one. `verdicts.json`
-beside it says which models judged, and on which images.
+What leaves: `verdicts.csv`, which has for each inpainted image the number of models (seeds) that predict its class from
+the original, from the one with the chosen parts black, and from the inpainted one, and whether a majority does from the
+inpainted one (accepted). `verdicts.json` beside it records the models and images.
 
-None was trained on the originals, so its rate on them is a ceiling and no accuracy; the black one is the floor.
+None was trained on the originals, so its rate on them is a ceiling, not an accuracy; the rate on black parts is the
+floor.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from dfeat.data.index import Record, read_index
 from dfeat.data.pixels import PixelCache, evaluation_crop
 from dfeat.data.records import table_text
 from dfeat.errors import UserError
-from dfeat.evaluation.origins import check_backbone, read_verdicts_origin, said_of_model
-from dfeat.evaluation.predict import RECIPE, TrainedModel
+from dfeat.evaluation.origins import check_backbone, model_identity, read_verdicts_origin
+from dfeat.evaluation.predict import RECIPE, TrainedModel, repeated_to
 from dfeat.evaluation.settings import EvaluationSettings
 from dfeat.methods.paint import black_out
 from dfeat.occlusion.parts import read_parts
@@ -49,16 +50,20 @@ def judge(
     out: Path,
     device: torch.device,
 ) -> int:
-    """Write the verdicts on all inpainted images, a .csv, and what they are of; returns how many were accepted."""
+    """Write the verdicts on all inpainted images to `out`, a .csv, with their record beside it.
+
+    `models` are folders of trained models; `pixels` and `inpainted` are pixel caches. Returns the number of accepted
+    images. Raises UserError for models with diffusion features, and for inputs that do not belong together.
+    """
     if out.suffix != ".csv":
-        raise UserError(f"{out}: verdicts are a table; give --out a name that ends in .csv")
+        raise UserError(f"--out is {out}, but verdicts are a table; give a name that ends in .csv")
     index = read_index(index_folder)
     parts = read_parts(parts_file, index=index.digest)
     originals, filled = PixelCache(pixels, index=index.digest), PixelCache(inpainted, index=index.digest)
     loaded = [TrainedModel(folder, device) for folder in models]
     if any(model.run["features"] is not None for model in loaded):
         raise UserError(
-            "inpainted images are judged by models without diffusion features; give those of the method none"
+            "a model reads diffusion features, which inpainted images do not have; judge with models of the method none"
         )
     records = [record for record in index.records if record.key in parts.rows]
     side = loaded[0].image_size
@@ -71,14 +76,14 @@ def judge(
         for copy in view_keys(key, filled.copies):
             yield evaluation_crop(filled[copy], settings.crop_pct, side)
 
-    right = _right_answers(loaded, records, views, 2 + filled.copies, settings.batch_size)
+    correct = _correct_counts(loaded, records, views, 2 + filled.copies, settings.batch_size)
     rows = [
         (copy, record.label, len(loaded), original, blackout, count, int(count * 2 > len(loaded)))
-        for record, (original, blackout, *counts) in zip(records, right.tolist(), strict=True)
+        for record, (original, blackout, *counts) in zip(records, correct.tolist(), strict=True)
         for copy, count in zip(view_keys(record.key, filled.copies), counts, strict=True)
     ]
-    said = {
-        "models": [said_of_model(model.run) for model in loaded],
+    record = {
+        "models": [model_identity(model.run) for model in loaded],
         "recipe": RECIPE,
         "index": index.digest,
         "parts": parts.digest,
@@ -86,33 +91,33 @@ def judge(
         "settings": settings.model_dump(mode="json"),
     }
     contents = {out: table_text(COLUMNS, rows).encode()}
-    write_files({**contents, out.with_suffix(".json"): origin_bytes(said, contents)})
+    write_files({**contents, out.with_suffix(".json"): origin_bytes(record, contents)})
     return sum(row[-1] for row in rows)
 
 
-def _right_answers(
+def _correct_counts(
     models: Sequence[TrainedModel],
     records: Sequence[Record],
     views: Callable[[str], Iterator[NDArray[np.uint8]]],
     count: int,
     size: int,
 ) -> NDArray[np.int64]:
-    """How many of the models give each of the `count` views of an image its class: (records, count), by batches of `size`."""
-    right = np.zeros((len(records), count), np.int64)
+    """How many models predict the class of each record from each of its `count` views: (records, count)."""
+    correct = np.zeros((len(records), count), np.int64)
     for start in range(0, len(records), size):
         batch = records[start : start + size]
         labels = np.array([record.label for record in batch])
         pictures = np.stack([np.stack(list(views(record.key))) for record in batch])
-        padded = np.pad(pictures, [(0, size - len(batch))] + [(0, 0)] * 4, mode="edge")
+        padded = repeated_to(pictures, size)
         for view in range(count):
             for model in models:
                 best, _ = model.top5(np.ascontiguousarray(padded[:, view]), None)
-                right[start : start + len(batch), view] += best[: len(batch), 0] == labels
-    return right
+                correct[start : start + len(batch), view] += best[: len(batch), 0] == labels
+    return correct
 
 
 def read_verdicts(path: Path, backbone: Backbone) -> list[dict[str, str]]:
-    """The rows of verdicts.csv; UserError where it is missing or none, or where models of another backbone judged."""
+    """The rows of verdicts.csv. Raises UserError if it is missing, damaged or empty, or another backbone judged."""
     origin = read_verdicts_origin(path)
     text = origin.read_text(path)
     for model in origin.said["models"]:

@@ -1,8 +1,8 @@
-"""Which model made the predictions of a folder, from which images and by which settings.
+"""Record which model made predictions, from which images and with which settings, and check these records.
 
-What enters: a loaded model, the stage's settings, the digests of the sets' indexes. What leaves: `predictions.json`
-beside the predictions, that tells of all that one `dfeat evaluate` wrote there; and `verdicts.json`, which does so for
-`dfeat judge`. Read back, they are refused where they tell of another model than the folder's.
+What enters: a loaded model, the stage's settings, the digests of the sets' indexes. What leaves: the fields of
+`predictions.json`, which records what one `dfeat evaluate` wrote to its folder, and of `verdicts.json`, its equivalent
+for `dfeat judge`. Readers reject a record of another model than the folder's.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _OF_PREDICTIONS: Final = {**_OF_MODEL, "indexes": dict, "settings": dict}
 _OF_VERDICTS: Final = {"models": list, "index": str, "settings": dict}
 
 
-def said_of_model(run: Mapping[str, Any]) -> dict[str, Any]:
-    """What run.json says of a model that tells it from all others."""
+def model_identity(run: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of run.json that identify a model."""
     return {
         "method": run["method"],
         "backbone": run["settings"]["backbone"],
@@ -31,38 +31,38 @@ def said_of_model(run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_predictions_origin(folder: Path) -> Origin:
-    """What the predictions of a folder are of."""
+    """Read the record of a folder's predictions. Raises UserError if it is missing, damaged or incomplete."""
     return read_origin(folder / PREDICTIONS, "evaluate", _OF_PREDICTIONS)
 
 
 def read_verdicts_origin(verdicts: Path) -> Origin:
-    """What a file of verdicts is of."""
+    """Read the record beside a file of verdicts. Raises UserError if it is missing, damaged or incomplete."""
     origin = read_origin(verdicts.with_suffix(".json"), "judge", _OF_VERDICTS)
     if not all(isinstance(model, dict) and _OF_MODEL.keys() <= model.keys() for model in origin.said["models"]):
-        raise origin.refusal("it does not say which models judged")
+        raise origin.refusal("it does not record which models judged")
     return origin
 
 
 def check_model(origin: Origin, method: str, backbone: Backbone, seed: int) -> None:
-    """Refuse predictions in the folder of `method`, `backbone` and `seed` that another model made."""
-    said = origin.said
-    if (said["method"], said["seed"]) != (method, seed):
-        raise origin.refusal(f"it tells of {said['method']} with seed {said['seed']}, not of {method} with seed {seed}")
-    check_backbone(origin, said["backbone"], backbone)
+    """Raise UserError unless `origin` records predictions of the model of `method`, `backbone` and `seed`."""
+    record = origin.said
+    if (record["method"], record["seed"]) != (method, seed):
+        raise origin.refusal(f"it records {record['method']} with seed {record['seed']}, not {method} with seed {seed}")
+    check_backbone(origin, record["backbone"], backbone)
 
 
-def check_backbone(origin: Origin, said: Mapping[str, Any], backbone: Backbone) -> None:
-    """Refuse what another backbone made, or the same one from other weights."""
+def check_backbone(origin: Origin, recorded: Mapping[str, Any], backbone: Backbone) -> None:
+    """Raise UserError unless the recorded settings of a backbone, its weights included, are those of `backbone`."""
     wanted = backbone.model_dump(mode="json")
-    odd = [name for name in wanted if said.get(name) != wanted[name]]
+    odd = [name for name in wanted if recorded.get(name) != wanted[name]]
     if odd:
         raise origin.refusal(
-            f"it tells of a backbone of {odd[0]} {said.get(odd[0])!r}, and the settings have {wanted[odd[0]]!r}"
+            f"it records a backbone with {odd[0]} {recorded.get(odd[0])!r}, but the settings have {wanted[odd[0]]!r}"
         )
 
 
-def made_of(origin: Origin, set_name: str) -> tuple[Any, ...]:
-    """What the predictions of all models on a set must agree in: its index, and how its images were shown."""
+def conditions(origin: Origin, set_name: str) -> tuple[Any, ...]:
+    """What must be equal for models to be compared on a set: its index, and its occlusion, evaluation and study."""
     settings = origin.said["settings"]
-    shown = settings.get("occlusion"), settings.get("evaluation"), settings.get("studies", {}).get(set_name)
-    return origin.said["indexes"].get(set_name), *shown
+    study = settings.get("studies", {}).get(set_name)
+    return origin.said["indexes"].get(set_name), settings.get("occlusion"), settings.get("evaluation"), study

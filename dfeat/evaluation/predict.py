@@ -1,8 +1,8 @@
 """Evaluate a model: per-image top-5 predictions on every set and level, from one pass over decoded pixels.
 
-What enters: a trained model's folder, the sets' indexes and pixel caches, and for SD Features the features of
-each level. What leaves: `<set>@<level>.csv`, columns key,label,top1..top5,p1, from which all statistics come, and
-`predictions.json`, which says what they are of.
+What enters: a trained model's folder, the sets' indexes and pixel caches, and for SD Features the features of each
+level. What leaves: `<set>@<level>.csv` with the columns key,label,top1..top5,p1, from which all statistics are
+computed, and `predictions.json`, which records the model, images and settings behind them.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from dfeat.data.index import Index, Record, read_index
 from dfeat.data.pixels import PixelCache, evaluation_crop
 from dfeat.data.records import table_text
 from dfeat.errors import UserError
-from dfeat.evaluation.origins import PREDICTIONS, said_of_model
-from dfeat.evaluation.pretrained import PretrainedModel
+from dfeat.evaluation.origins import PREDICTIONS, model_identity
+from dfeat.evaluation.pretrained import PretrainedModel, five_best
 from dfeat.evaluation.settings import EvaluateStage, PretrainedStage
 from dfeat.methods.paint import black_out
 from dfeat.occlusion.views import TestOcclusion
@@ -32,7 +32,7 @@ from dfeat.storage.atomic import write_files
 from dfeat.storage.origin import origin_bytes
 from dfeat.storage.records import read_digested, read_json, refusal
 from dfeat.storage.shards import Rows, read_rows
-from dfeat.training.network import Classifier, normalised
+from dfeat.training.network import Classifier, normalised, untrained_backbone
 from dfeat.training.settings import TrainStage
 from dfeat.training.sources import features_identity
 
@@ -41,7 +41,10 @@ HEADER: Final = ("key", "label", "top1", "top2", "top3", "top4", "top5", "p1")
 
 
 class TrainedModel:
-    """A model's folder, loaded: the classifier and what run.json says of it."""
+    """A trained model: its classifier, and `run`, the content of its run.json.
+
+    Raises UserError for a folder that is missing, damaged, or whose weights are not those of its run.json.
+    """
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         from safetensors import SafetensorError
@@ -50,40 +53,30 @@ class TrainedModel:
         self.run = read_json(folder / "run.json", "train")
         weights, digest = read_digested(folder / "model.safetensors", "train")
         if not isinstance(self.run, dict) or self.run.get("model") != digest:
-            raise refusal(folder / "model.safetensors", "it is not the model that run.json beside it tells of", "train")
+            raise refusal(folder / "model.safetensors", "it is not the model that run.json beside it records", "train")
         try:
             state = load(weights)
         except SafetensorError as error:
-            raise refusal(folder / "model.safetensors", f"it is no .safetensors file ({error})", "train") from None
+            raise refusal(folder / "model.safetensors", f"it is not a .safetensors file ({error})", "train") from None
         stage = parse(TrainStage, self.run["settings"], str(folder / "run.json"))
-        bare = stage.backbone.model_copy(update={"weights": None})
-        backbone = _without_weights(bare)
-        training = stage.training
-        self.classifier = Classifier(backbone, self.run["classes"], self.run["feature_width"], training.fusion)
+        backbone, fusion = untrained_backbone(stage.backbone), stage.training.fusion
+        self.classifier = Classifier(backbone, self.run["classes"], self.run["feature_width"], fusion)
         self.classifier.load_state_dict(state)
         self.classifier.to(device, memory_format=torch.channels_last).eval()
-        self.image_size = training.image_size
+        self.image_size = stage.training.image_size
         self.device = device
 
     @torch.no_grad()
     def top5(
         self, images: NDArray[np.uint8], features: NDArray[np.float16] | None
     ) -> tuple[NDArray[Any], NDArray[Any]]:
-        """The five best classes (B, 5), best first, and the probability of the best (B,)."""
+        """The five best classes, as `five_best`, for images (B, S, S, 3) uint8 and features (B, D) where it fuses them."""
         l_d = None if features is None else torch.from_numpy(features).to(self.device).float()
         inputs = normalised(images, self.device, self.classifier.statistics)
-        probabilities = self.classifier(inputs, l_d).float().softmax(1).cpu().numpy()
-        order = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
-        return order, probabilities[np.arange(len(order)), order[:, 0]]
+        return five_best(self.classifier(inputs, l_d))
 
 
 Model = TrainedModel | PretrainedModel
-
-
-def _without_weights(backbone: Any) -> torch.nn.Module:
-    import timm
-
-    return timm.create_model(backbone.name, pretrained=False, num_classes=0, **backbone.kwargs)
 
 
 def evaluate(
@@ -94,10 +87,10 @@ def evaluate(
     out: Path,
     device: torch.device,
 ) -> list[Path]:
-    """Evaluate the trained model in `model_folder`; returns the files of predictions.
+    """Evaluate a trained model and write its predictions to `out`; returns their files.
 
-    `data` holds SET/index.csv and SET/pixels.h5; `features` maps SET@LEVEL to its features shards, and is empty
-    for models without fusion.
+    `data` has SET/index.csv and SET/pixels.h5; `features` maps SET@LEVEL to its features shards, and is empty for models
+    without fusion. Raises UserError for inputs that do not belong together, and for output that is not finite.
     """
     indexes = _read_indexes(data, stage)
     return evaluate_model(TrainedModel(model_folder, device), indexes, features, stage, out)
@@ -115,7 +108,7 @@ def _read_indexes(data: Path, stage: EvaluateStage) -> dict[str, Index]:
     """The index of each set in the settings, by name, each read once. UserError if the settings name no set."""
     if not stage.levels:
         raise UserError(
-            "the settings' `levels` name no set; give each set its levels of occlusion, e.g. {'dfeat': [0]}"
+            "the settings' `levels` have no set; give each set its levels of occlusion, e.g. {'dfeat': [0]}"
         )
     return {set_name: read_index(data / set_name) for set_name in stage.levels}
 
@@ -125,7 +118,7 @@ def evaluate_model(
 ) -> list[Path]:
     """Write the predictions of a loaded model on all sets and levels of the settings; returns their files.
 
-    `predictions.json` beside them tells of these files and no others: what an earlier evaluation left is not used.
+    `predictions.json` lists exactly these files, so readers ignore those of an earlier evaluation.
     """
     contents: dict[Path, bytes] = {}
     for set_name, levels in stage.levels.items():
@@ -133,7 +126,7 @@ def evaluate_model(
         cache = PixelCache(index.folder / "pixels.h5", index=index.digest)
         if len(index.classes) != model.run["classes"]:
             raise UserError(
-                f"{index.folder} has {len(index.classes)} classes, the model {model.run['classes']}; index the set again"
+                f"{index.folder} has {len(index.classes)} classes, but the model {model.run['classes']}; index the set again"
             )
         rows_of = {level: _checked_features(model, features, set_name, level, index.digest) for level in levels}
         evaluation = stage.evaluation
@@ -144,13 +137,13 @@ def evaluate_model(
         contents |= {
             out / f"{set_name}@{level}.csv": table_text(HEADER, rows).encode() for level, rows in predictions.items()
         }
-    said = {
-        **said_of_model(model.run),
+    record = {
+        **model_identity(model.run),
         "recipe": RECIPE,
         "indexes": {set_name: index.digest for set_name, index in indexes.items()},
         "settings": stage.model_dump(mode="json"),
     }
-    write_files({**contents, out / PREDICTIONS: origin_bytes(said, contents)})
+    write_files({**contents, out / PREDICTIONS: origin_bytes(record, contents)})
     return list(contents)
 
 
@@ -163,15 +156,15 @@ def _predict_set(
     occlusion: TestOcclusion,
     set_name: str,
 ) -> dict[int, list[tuple[Any, ...]]]:
-    """Rows of the prediction file of each level; every image is read and cropped once."""
+    """The rows of each level's file of predictions; every image is read and cropped once."""
     predictions: dict[int, list[tuple[Any, ...]]] = {level: [] for level in rows_of}
     bar = progress(len(records) * len(rows_of), f"evaluate {set_name}")
     for batch, level, images in _one_ahead(_occluded(records, cache, list(rows_of), stage, occlusion)):
         rows = rows_of[level]
-        l_d = None if rows is None else _padded(rows.payload[[rows.row_of[r.key] for r in batch]], len(images))
+        l_d = None if rows is None else repeated_to(rows.payload[[rows.row_of[r.key] for r in batch]], len(images))
         best, probability = model.top5(images, l_d)
-        best, probability = best[: len(batch)], probability[: len(batch)]  # without what pads the batch
-        _refuse_not_finite(set_name, level, batch, probability)
+        best, probability = best[: len(batch)], probability[: len(batch)]  # drop the padding
+        _check_finite(set_name, level, batch, probability)
         for record, classes, p1 in zip(batch, best, probability, strict=True):
             predictions[level].append((record.key, record.label, *_five(classes), f"{p1:.6f}"))
         bar.update(len(batch))
@@ -179,7 +172,7 @@ def _predict_set(
     return predictions
 
 
-def _refuse_not_finite(set_name: str, level: int, batch: Sequence[Record], probability: NDArray[Any]) -> None:
+def _check_finite(set_name: str, level: int, batch: Sequence[Record], probability: NDArray[Any]) -> None:
     bad = [record.key for record, p1 in zip(batch, probability, strict=True) if not np.isfinite(p1)]
     if bad:
         raise UserError(
@@ -194,9 +187,10 @@ Occluded = tuple[Sequence[Record], int, NDArray[np.uint8]]
 def _occluded(
     records: Sequence[Record], cache: PixelCache, levels: Sequence[int], stage: EvaluateStage, occlusion: TestOcclusion
 ) -> Iterator[Occluded]:
-    """Batches of records with a level and their evaluation crops (B, S, S, 3) occluded to it, all levels in turn.
+    """Yield batches of records with a level and their evaluation crops (B, S, S, 3) occluded to it, for all levels.
 
-    An image is cropped once for all levels. The last batch is padded: a row does not depend on the set's size.
+    An image is cropped once for all levels. The last batch is padded to B, so that the bytes of a row do not depend on
+    its neighbours or the size of the set.
     """
     size, crop_pct = stage.evaluation.batch_size, stage.evaluation.crop_pct
     for start in range(0, len(records), size):
@@ -205,17 +199,17 @@ def _occluded(
         for level in levels:
             hidden = np.stack([occlusion.hidden(record, level) for record in batch]) if level else None
             images = crops if hidden is None else black_out(crops, hidden)
-            yield batch, level, _padded(images, size)
+            yield batch, level, repeated_to(images, size)
 
 
-def _padded(rows: NDArray[Any], size: int) -> NDArray[Any]:
-    """Rows (n, ...) with the last one repeated up to `size`."""
+def repeated_to(rows: NDArray[Any], size: int) -> NDArray[Any]:
+    """Pad rows (n, ...) to (size, ...) by repeating the last one."""
     missing = size - len(rows)
     return np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)]) if missing else rows
 
 
 def _one_ahead(items: Iterator[Occluded]) -> Iterator[Occluded]:
-    """The same items; a thread prepares the next while the model looks at this one."""
+    """Yield the same items; a thread prepares the next one while the caller computes."""
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(next, items, None)
         while (item := coming.result()) is not None:
@@ -226,7 +220,7 @@ def _one_ahead(items: Iterator[Occluded]) -> Iterator[Occluded]:
 def _checked_features(
     model: Model, features: dict[str, list[Path]], set_name: str, level: int, index: str
 ) -> Rows | None:
-    """The features of a set at a level, which must come from the diffusion model and settings the classifier saw."""
+    """The features of a set at a level, None for a model without fusion. Raises UserError for others than it needs."""
     view = f"{set_name}@{level}"
     wanted = model.run["features"]
     if wanted is None:
@@ -237,15 +231,17 @@ def _checked_features(
     settings = json.loads(rows.settings)
     if settings["latents"]["view"] not in {f"drop:{level}"} | ({"clean"} if level == 0 else set()):
         raise UserError(
-            f"{features[view][0]} holds features of the view {settings['latents']['view']!r}, not of {view}"
+            f"{features[view][0]} has features of the view {settings['latents']['view']!r}, not of {view}; give those with "
+            f"--features {view}=FILE"
         )
     if features_identity(rows) != wanted:
         raise UserError(
-            f"{features[view][0]} was made with another diffusion model or other feature settings than the classifier's"
+            f"{features[view][0]} has features of another diffusion model or other settings than the classifier was trained "
+            "with; extract them again with `dfeat features`"
         )
     return rows
 
 
 def _five(classes: NDArray[Any]) -> list[int | str]:
-    """Five columns whatever the number of classes; those that do not exist are empty."""
+    """The columns top1 to top5; with fewer than five classes the last ones are empty."""
     return [int(c) for c in classes] + [""] * (5 - len(classes))

@@ -1,7 +1,7 @@
-"""A backbone before fine-tuning: its own head for ImageNet-1k, read out for the run's classes alone.
+"""A backbone before fine-tuning: its own head for ImageNet-1k, restricted to the run's classes.
 
-What enters: a backbone with such a head, and the run's classes. What leaves: a model that `predict` evaluates as it
-does trained ones. The read-out is free: no training, and no class that the run does not have can be answered.
+What enters: a backbone with such a head, and the run's classes. What leaves: a model that `predict` evaluates like the
+trained ones, without any training.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from dfeat.data.records import ClassInfo
 from dfeat.methods import PRETRAINED
@@ -22,7 +23,7 @@ from dfeat.training.weights import weights_file
 
 
 class PretrainedModel:
-    """The pretrained backbone as a classifier of the run's classes."""
+    """The pretrained backbone as a classifier of the run's classes; `run` has the fields of a trained model's run.json."""
 
     def __init__(self, backbone: Backbone, classes: Sequence[ClassInfo], image_size: int, device: torch.device) -> None:
         self.network = build_pretrained(backbone).to(device, memory_format=torch.channels_last).eval()
@@ -40,8 +41,16 @@ class PretrainedModel:
 
     @torch.no_grad()
     def top5(self, images: NDArray[np.uint8], features: None = None) -> tuple[NDArray[Any], NDArray[Any]]:
-        """The five best of the run's classes (B, 5), best first, and the probability of the best (B,) among them."""
+        """The five best of the run's classes, as `five_best`, for images (B, S, S, 3) uint8."""
         inputs = normalised(images, self.device, channel_statistics(self.network))
-        probabilities = restricted_logits(self.network(inputs).float(), self.wnids).softmax(1).cpu().numpy()
-        order = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
-        return order, probabilities[np.arange(len(order)), order[:, 0]]
+        return five_best(restricted_logits(self.network(inputs), self.wnids))
+
+
+def five_best(logits: Tensor) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The five best classes (B, 5) of logits (B, C), best first, and the probability of the best (B,).
+
+    Equal probabilities keep the order of the classes. With C < 5 there are C columns.
+    """
+    probabilities = logits.float().softmax(1).cpu().numpy()
+    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
+    return order, probabilities[np.arange(len(order)), order[:, 0]]

@@ -1,4 +1,4 @@
-"""The section `evaluation`, and what `dfeat evaluate` is given."""
+"""The section `evaluation`, and the settings that `dfeat evaluate` depends on."""
 
 from __future__ import annotations
 
@@ -20,23 +20,25 @@ class EvaluationSettings(Section):
 
 
 class EvaluateStage(Section):
-    """What `dfeat evaluate` is given."""
+    """The settings that `dfeat evaluate` depends on."""
 
     occlusion: OcclusionSettings = OcclusionSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     levels: dict[Name, Levels] = Field(default_factory=dict)
-    studies: dict[Name, Study] = Field(default_factory=dict, description="sets whose levels mean something else")
+    studies: dict[Name, Study] = Field(
+        default_factory=dict, description="sets whose levels are those of a study, not of occlusion"
+    )
 
 
 class PretrainedStage(EvaluateStage):
-    """What `dfeat evaluate` is given for a backbone before fine-tuning."""
+    """The settings that `dfeat evaluate` depends on for a backbone before fine-tuning."""
 
     backbone: Backbone
     image_size: ImageSize = IMAGE_SIZE
 
     @model_validator(mode="before")
     @classmethod
-    def _something_to_evaluate(cls, given: Any) -> Any:
+    def _has_backbone(cls, given: Any) -> Any:
         if isinstance(given, dict) and "backbone" not in given:
             raise ValueError(
                 "has no 'backbone' to evaluate before fine-tuning, and --model, a folder that `dfeat train` wrote, is "

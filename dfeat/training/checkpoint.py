@@ -1,6 +1,7 @@
-"""What a training keeps to go on later: weights, momentum, and the losses of an epoch that is not finished.
+"""Save and resume a training: weights, momentum, and the losses of the unfinished epoch.
 
-A training that goes on from a checkpoint ends with the bits of one that nothing interrupted.
+A resumed training is bit-identical to an uninterrupted one: the random numbers of a step are seeded by its number, so a
+checkpoint needs no generator state.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from dfeat.storage.atomic import write_bytes
 from dfeat.storage.records import check_file
 
 TERMINATED = 128 + signal.SIGTERM
-"""Exit status of a training that saved itself because it was told to stop."""
+"""Exit status of a training that saved a checkpoint and stopped because of SIGTERM."""
 
 
 @dataclass
 class State:
-    """How far a training is: the next step, a row of metrics an epoch, and what the running epoch has seen."""
+    """Progress of a training: the next step, a row of metrics per finished epoch, and sums over the running epoch."""
 
     step: int = 0
     metrics: list[dict[str, Any]] = field(default_factory=list)
@@ -37,7 +38,7 @@ class State:
 
 
 def save_checkpoint(out: Path, identity: str, model: nn.Module, optimizer: torch.optim.Optimizer, state: State) -> None:
-    """Write `out`/checkpoint.safetensors. `identity` names the training, so that no other one goes on from it."""
+    """Write `out`/checkpoint.safetensors. `identity` identifies the training, so that no other one resumes from it."""
     from safetensors.torch import save
 
     names = [name for name, _ in model.named_parameters()]
@@ -49,7 +50,10 @@ def save_checkpoint(out: Path, identity: str, model: nn.Module, optimizer: torch
 
 
 def resume(out: Path, identity: str, model: nn.Module, optimizer: torch.optim.Optimizer) -> State:
-    """Go on from the checkpoint of the same training where there is one; another training's is ignored."""
+    """Load the checkpoint in `out` into `model` and `optimizer` and return its state.
+
+    Returns a fresh `State` if there is no readable checkpoint, or if it is another training's.
+    """
     from safetensors import SafetensorError, safe_open
 
     path = out / "checkpoint.safetensors"
@@ -66,17 +70,19 @@ def resume(out: Path, identity: str, model: nn.Module, optimizer: torch.optim.Op
         return State()
     model.load_state_dict({name[6:]: value for name, value in tensors.items() if name.startswith("model.")})
     for name, parameter in model.named_parameters():
-        momentum = torch.empty_like(parameter).copy_(tensors[f"momentum.{name}"])  # with the parameter's strides
+        # A file stores contiguous tensors, but fused SGD pairs momentum and parameter by their place in memory: momentum
+        # must regain its parameter's strides (channels last), or it is applied to other weights.
+        momentum = torch.empty_like(parameter).copy_(tensors[f"momentum.{name}"])
         optimizer.state[parameter]["momentum_buffer"] = momentum.detach()
     return State(**json.loads(metadata["state"]))
 
 
 @contextmanager
-def told_to_stop() -> Iterator[Callable[[], bool]]:
-    """In the block SIGTERM ends nothing: what is yielded says whether it came, so that the training can save first."""
+def deferred_sigterm() -> Iterator[Callable[[], bool]]:
+    """Defer SIGTERM inside the block; yields a function that returns whether it came, so that training can save first."""
     came = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield came.is_set  # only the main thread hears signals
+        yield came.is_set  # only the main thread can handle signals
         return
     before = signal.signal(signal.SIGTERM, lambda *_: came.set())
     try:
@@ -85,6 +91,6 @@ def told_to_stop() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGTERM, before)
 
 
-def ignore_stop(_worker: int) -> None:
-    """For the processes that prepare batches: a scheduler signals them too, and the training must outlive that."""
+def ignore_sigterm(_worker: int) -> None:
+    """Ignore SIGTERM in a data loader's worker: schedulers signal it too, and the training still needs its batches."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -1,8 +1,8 @@
-"""The training loop (Sec. 4.2): SGD and cross-entropy over a fixed number of steps, resumable to the bit.
+"""The training loop (Sec. 4.2): SGD and cross-entropy over a fixed number of steps, resumable bit for bit.
 
 What enters: the artifacts of the earlier steps. What leaves, in the run's folder: `model.safetensors`,
-`metrics.jsonl` (one line an epoch) and `run.json` (all that is needed to rebuild and to cite the model).
-A checkpoint is kept after every epoch, and where SIGTERM ends the training early, until the model is whole.
+`metrics.jsonl` (one line per epoch) and `run.json` (all that is needed to rebuild and to cite the model).
+A checkpoint is written after every epoch and on SIGTERM, and removed once the model is written.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dfeat.progress import progress, say
 from dfeat.randomness import seed_for
 from dfeat.storage.atomic import json_bytes, remove, write_files
 from dfeat.storage.provenance import bytes_digest, file_digest, settings_text, versions
-from dfeat.training.checkpoint import TERMINATED, State, ignore_stop, resume, save_checkpoint, told_to_stop
+from dfeat.training.checkpoint import TERMINATED, State, deferred_sigterm, ignore_sigterm, resume, save_checkpoint
 from dfeat.training.dataset import Batch, TrainingBatches
 from dfeat.training.losses import eq1
 from dfeat.training.network import Classifier, build_backbone, normalised, start_from_pretrained_head
@@ -36,18 +36,22 @@ from dfeat.training.weights import weights_file
 
 RECIPE: Final = 3
 CHECKED_EVERY: Final = 20
-"""Steps between two looks at the losses: on a GPU each look waits for the device."""
+"""Steps between two transfers of the losses from a GPU, each of which waits for the device."""
 
 
 def train(
     method: str, inputs: Inputs, stage: TrainStage, seed: int, out: Path, device: torch.device, workers: int = 0
 ) -> Done:
-    """Train one model and write its folder. A training that was interrupted goes on from its checkpoint.
+    """Train one model and write its folder, resuming from its checkpoint if there is one.
 
-    Returns how many rows its steps took in this process, in which time, and how much of it they waited for.
+    In a process that `team.launch` started it computes that process's part of each batch; only the first one writes.
 
-    SIGTERM makes it save where it is and raise SystemExit(TERMINATED). In a process that `team.launch` started it
-    computes its part of each batch, and the first process alone writes.
+    Returns:
+        The rows that this process trained on, their time, and the share of it spent waiting for batches.
+
+    Raises:
+        UserError: Inputs that do not belong together, or a loss that is not finite.
+        SystemExit: With status TERMINATED, after SIGTERM and saving a checkpoint.
     """
     started = time.monotonic()
     settings, team = stage.training, Team.join(device)
@@ -69,14 +73,14 @@ def train(
             save_checkpoint(out, identity, model, optimizer, state)
 
     waiting, begun = Waiting(), state.step
-    with told_to_stop() as stop:
+    with deferred_sigterm() as stop:
         whole = _fit(model, optimizer, batches, seed, state, device, workers, checkpoint, stop, team, waiting)
     done = Done.after((state.step - begun) * (part.stop - part.start), waiting)
     if whole and team.leads:
         _write_run(out, method, stage, seed, sources, feature_width, model, state, time.monotonic() - started)
     team.leave()
     if not whole:
-        say(f"train {out} was told to stop: saved after step {state.step}, the same command goes on from there")
+        say(f"train {out} was stopped: saved after step {state.step}; run the same command again to continue")
         raise SystemExit(TERMINATED)
     return done
 
@@ -94,9 +98,9 @@ def _fit(
     team: Team,
     waiting: Waiting,
 ) -> bool:
-    """Take the steps that are left; False where `stop` said to leave before the last of them.
+    """Take the remaining steps; returns False if `stop` became True before the last of them.
 
-    `waiting` counts the time until the loader hands over each batch.
+    `waiting` measures the time that the loop waits for each batch.
     """
     settings = batches.settings
     loader = torch.utils.data.DataLoader(
@@ -106,28 +110,29 @@ def _fit(
         num_workers=workers,
         pin_memory=device.type == "cuda",
         collate_fn=None,
-        worker_init_fn=ignore_stop,
+        worker_init_fn=ignore_sigterm,
     )
     model.train()
     if settings.compile:
         model.backbone.compile(dynamic=False)
     network = team.wrapped(model)
     bar = progress(len(batches), batches.method.name)
-    seen = _Seen(batches, state)
+    metrics = _EpochMetrics(batches, state)
     for batch in waiting.of(loader):
+        # Bit-exact resume: dropout and stochastic depth draw from a generator seeded by the step, not by what ran before.
         torch.manual_seed(seed_for(seed, f"step {state.step}", f"network {team.rank}" if team.rank else "network"))
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(settings, state.step, len(batches))
         moved = batch.to(device)
         loss, logits = _step(network, optimizer, moved, settings, team)
-        seen.add(state.step, loss, team.summed((logits.argmax(1) == moved.targets.argmax(1)).sum()))
+        metrics.add(state.step, loss, team.summed((logits.argmax(1) == moved.targets.argmax(1)).sum()))
         state.step += 1
         bar.update(1)
         if state.step % batches.steps_per_epoch == 0:
-            state.metrics.append({"epoch": state.step // batches.steps_per_epoch} | seen.epoch())
+            state.metrics.append({"epoch": state.step // batches.steps_per_epoch} | metrics.end_epoch())
             checkpoint()
         if state.step < len(batches) and team.any_of(stop()):
-            seen.look()
+            metrics.fetch()
             checkpoint()
             break
     bar.close()
@@ -135,7 +140,8 @@ def _fit(
 
 
 def build_optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
-    """SGD (Sec. 4.2), all parameters in one pass of the device."""
+    """SGD (Sec. 4.2): fused, so that one kernel updates all parameters."""
+    # v <- momentum * v + (grad + weight_decay * theta); theta <- theta - learning_rate * v
     return torch.optim.SGD(
         model.parameters(),
         settings.learning_rate,
@@ -145,30 +151,30 @@ def build_optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim
     )
 
 
-class _Seen:
-    """Losses and right answers of an epoch. They stay on the device, which nobody waits for at each step."""
+class _EpochMetrics:
+    """Losses and correct answers of an epoch, kept on the device between fetches so that steps do not wait for it."""
 
     def __init__(self, batches: TrainingBatches, state: State) -> None:
         self.batches, self.state = batches, state
         self._new: list[tuple[int, Tensor, Tensor]] = []
 
     def add(self, step: int, loss: Tensor, correct: Tensor) -> None:
-        """Take a step's loss () and number of right answers (); look at what came in from time to time."""
+        """Add a step's loss () and number of correct answers (); fetch every CHECKED_EVERY steps, on a CPU at once."""
         self._new.append((step, loss, correct))
         self.state.images += self.batches.settings.batch_size
         if len(self._new) == CHECKED_EVERY or loss.device.type == "cpu":
-            self.look()
+            self.fetch()
 
-    def epoch(self) -> dict[str, float]:
-        """Mean loss and share of right answers since the last call."""
-        self.look()
+    def end_epoch(self) -> dict[str, float]:
+        """The mean loss and the share of correct answers since the last call; resets both."""
+        self.fetch()
         state = self.state
         found = {"loss": round(float(np.mean(state.losses)), 6), "top1": round(state.correct / state.images, 6)}
         state.losses, state.correct, state.images = [], 0, 0
         return found
 
-    def look(self) -> None:
-        """Fetch what is new. UserError, with the images of its step, for a loss that is not finite."""
+    def fetch(self) -> None:
+        """Copy new values from the device to the state. Raises UserError, with the step's images, for a non-finite loss."""
         if not self._new:
             return
         steps, losses, correct = zip(*self._new, strict=True)
@@ -193,19 +199,21 @@ def _step(
     settings: TrainingSettings,
     team: Team = Team(),
 ) -> tuple[Tensor, Tensor]:
-    """One optimiser step; returns its loss () and the logits (B, C) of these rows, both still on the device.
+    """Take one optimiser step; returns the loss () and the logits (B, C) of these rows, both still on the device.
 
-    The batch goes through the network in `accumulate` parts whose gradients add up to the batch's: the step is the
-    same, in less memory, for networks whose rows do not see each other (all but those with batch statistics). In a
-    team `batch` is this process's part: gradients are averaged over the processes, so its rows weigh as they count.
+    The batch passes through the network in `accumulate` parts whose gradients sum to the batch's. The step is the same,
+    in less memory, for networks without batch statistics. In a team `batch` is this process's part.
     """
     optimizer.zero_grad(set_to_none=True)
     count, losses, logits = len(batch.targets), [], []
+    # With n_r of N rows here, DDP's average (1 / size) sum_r w_r grad_r is the mean over all N rows for w_r = n_r size / N.
     weight = 1.0 if team.size == 1 else count * team.size / settings.batch_size
     size = -(-count // settings.accumulate)
     for start in range(0, count, size):
+        # Gradients are exchanged once per step, in the backward pass of the last part.
         with nullcontext() if start + size >= count or team.size == 1 else model.no_sync():
             loss, part = _loss(model, batch, slice(start, start + size), settings)
+            # Eq. 1 is a mean over the rows of a part: weighted by the part's share, the parts' losses sum to the batch's.
             share = weight * len(part) / count
             (loss * share).backward()
         losses.append(loss.detach() * share / team.size)
@@ -215,7 +223,7 @@ def _step(
 
 
 def _loss(model: nn.Module, batch: Batch, rows: slice, settings: TrainingSettings) -> tuple[Tensor, Tensor]:
-    """Eq. 1 on some rows of a batch, and their logits (rows, C)."""
+    """The loss (Eq. 1) of some rows of a batch, and their logits (rows, C)."""
     device, statistics = batch.images.device, getattr(model, "module", model).statistics
     features = None if batch.features is None else batch.features[rows].float()
 
@@ -229,9 +237,10 @@ def _loss(model: nn.Module, batch: Batch, rows: slice, settings: TrainingSetting
 
 
 def learning_rate(settings: TrainingSettings, step: int, steps: int) -> float:
-    """The rate of a step: constant, or a half cosine from the full rate to zero (Loshchilov and Hutter, 2017)."""
+    """The learning rate of a step: constant, or a half cosine from the full rate to zero (Loshchilov and Hutter, 2017)."""
     if settings.schedule == "constant":
         return settings.learning_rate
+    # Eq. 5 with eta_min = 0: eta_t = eta_max (1 + cos(pi t / T)) / 2
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 

@@ -1,7 +1,7 @@
-"""Backbone, fusion and head: l_f from any timm model, l_d from the diffusion model, fused into l_a (Fig. 1).
+"""Backbone, fusion and head: l_f from any timm model, l_d from the diffusion model, fused into l_a (Fig. 1b).
 
-What enters: a `Backbone` and the width of the diffusion features (0: none). What leaves: a `Classifier`, images
-(B, 3, S, S) and features (B, D) in, logits (B, C) out.
+What enters: a `Backbone` and the width of the diffusion features (0: none). What leaves: a `Classifier`, which maps
+images (B, 3, S, S) and features (B, D) to logits (B, C).
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from dfeat.training.weights import weights_file, weights_path
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 IMAGENET: Final[Statistics] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""ImageNet's channel mean and standard deviation, which both of the paper's backbones were trained with."""
+"""ImageNet's channel mean and standard deviation, with which both of the paper's backbones were trained."""
 
 
 class Classifier(nn.Module):
-    """A timm backbone without its head, a fusion where there are diffusion features, and a linear head."""
+    """A timm backbone without its head, a fusion of FUSIONS if `feature_width` (D) is not 0, and a linear head."""
 
     def __init__(self, backbone: nn.Module, classes: int, feature_width: int = 0, fusion: str = "concat") -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Classifier(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, images: Tensor, features: Tensor | None = None) -> Tensor:
-        """Logits (B, C) of images (B, 3, S, S), with features (B, D) where the classifier fuses them."""
+        """Logits (B, C) of images (B, 3, S, S) and, for a classifier with fusion, features (B, D)."""
         l_f = self.backbone(images)
         if self.fusion is None:
             return self.head(l_f)
@@ -48,7 +48,7 @@ class Classifier(nn.Module):
 
 
 class Concat(nn.Module):
-    """l_a = [LN(l_f), LN(l_d)]."""
+    """Concatenate l_f and l_d, each normalised: the paper's fusion (Fig. 1b)."""
 
     def __init__(self, width: int, feature_width: int) -> None:
         super().__init__()
@@ -57,11 +57,12 @@ class Concat(nn.Module):
 
     def forward(self, l_f: Tensor, l_d: Tensor) -> Tensor:
         """Fuse (B, F) and (B, D) into (B, width)."""
+        # l_a = [LN(l_f), LN(l_d)]
         return torch.cat([self.norm_f(l_f), self.norm_d(l_d)], dim=1)
 
 
 class Sum(nn.Module):
-    """l_a = LN(l_f) + W LN(l_d)."""
+    """Add l_d, projected to the width of l_f."""
 
     def __init__(self, width: int, feature_width: int) -> None:
         super().__init__()
@@ -71,11 +72,12 @@ class Sum(nn.Module):
 
     def forward(self, l_f: Tensor, l_d: Tensor) -> Tensor:
         """Fuse (B, F) and (B, D) into (B, width)."""
+        # l_a = LN(l_f) + W LN(l_d)
         return self.norm_f(l_f) + self.project(self.norm_d(l_d))
 
 
 class Gated(Sum):
-    """l_a = LN(l_f) + g * W LN(l_d), with g = sigmoid(V [LN(l_f), W LN(l_d)])."""
+    """Add l_d, projected to the width of l_f and scaled per channel by a learned gate."""
 
     def __init__(self, width: int, feature_width: int) -> None:
         super().__init__(width, feature_width)
@@ -84,11 +86,12 @@ class Gated(Sum):
     def forward(self, l_f: Tensor, l_d: Tensor) -> Tensor:
         """Fuse (B, F) and (B, D) into (B, width)."""
         own, other = self.norm_f(l_f), self.project(self.norm_d(l_d))
+        # l_a = LN(l_f) + g * W LN(l_d), g = sigmoid(V [LN(l_f), W LN(l_d)])
         return own + torch.sigmoid(self.gate(torch.cat([own, other], dim=1))) * other
 
 
 class Attention(Sum):
-    """l_a = LN(l_f) + what l_f attends to among itself and W LN(l_d), four heads (one where four do not divide)."""
+    """Add what l_f attends to among itself and the projected l_d; four heads, or one if 4 does not divide the width."""
 
     def __init__(self, width: int, feature_width: int) -> None:
         super().__init__(width, feature_width)
@@ -98,6 +101,7 @@ class Attention(Sum):
         """Fuse (B, F) and (B, D) into (B, width)."""
         own = self.norm_f(l_f)[:, None]
         tokens = torch.cat([own, self.project(self.norm_d(l_d))[:, None]], dim=1)
+        # l_a = LN(l_f) + MHA(query LN(l_f), keys and values {LN(l_f), W LN(l_d)})
         return (own + self.attend(own, tokens, tokens, need_weights=False)[0])[:, 0]
 
 
@@ -105,15 +109,15 @@ FUSIONS: dict[str, Any] = {"concat": Concat, "sum": Sum, "gated": Gated, "attent
 
 
 def channel_statistics(backbone: nn.Module) -> Statistics:
-    """Mean and standard deviation of the channels that timm says the backbone was trained with."""
+    """The channel mean and standard deviation with which the backbone was trained, from timm's configuration of it."""
     stated = getattr(backbone, "pretrained_cfg", None) or {}
     return tuple(stated.get("mean", IMAGENET[0])), tuple(stated.get("std", IMAGENET[1]))
 
 
 def normalised(images: Tensor | NDArray[np.uint8], device: torch.device, statistics: Statistics = IMAGENET) -> Tensor:
-    """uint8 (B, S, S, 3) to the backbone's input (B, 3, S, S) float32, channels last.
+    """Convert images (B, S, S, 3) uint8 to the backbone's input (B, 3, S, S) float32 on `device`, channels last.
 
-    `statistics` are mean and standard deviation of the channels as the backbone was trained, in [0, 1].
+    `statistics` are the mean and standard deviation of the channels in [0, 1], with which the backbone was trained.
     """
     given = torch.from_numpy(np.ascontiguousarray(images)) if isinstance(images, np.ndarray) else images
     if device.type == "cpu":
@@ -123,7 +127,7 @@ def normalised(images: Tensor | NDArray[np.uint8], device: torch.device, statist
 
 
 def _normalised_rows(images: NDArray[np.uint8], statistics: Statistics) -> NDArray[np.float32]:
-    """(B, S, S, 3), an image at a time, which then stays in the processor's cache."""
+    """Normalise (B, S, S, 3) uint8 to float32, one image at a time, so that each stays in the processor's cache."""
     mean, std = (np.tile(np.array(values, np.float32), images.shape[2]) for values in statistics)
     pixels = np.empty(images.shape, np.float32)
     for image, into in zip(images, pixels, strict=True):
@@ -135,40 +139,41 @@ def _normalised_rows(images: NDArray[np.uint8], statistics: Statistics) -> NDArr
 
 
 def start_from_pretrained_head(model: Classifier, settings: Backbone, wnids: Sequence[str]) -> None:
-    """Let the head begin as the rows of the run's classes in the pretrained head for ImageNet-1k.
+    """Initialise the head with the rows of the run's classes in the pretrained head for ImageNet-1k.
 
-    A head that reads diffusion features beside l_f (fusion "concat") keeps its new weights for those. Raises UserError
-    where the weights have no such head, or ImageNet-1k has no such class.
+    A head that also reads diffusion features (fusion "concat") keeps its new weights for those. Raises UserError if the
+    weights have no such head, or a class is not in ImageNet-1k.
     """
     pretrained = build_pretrained(settings).get_classifier()
     if not isinstance(pretrained, nn.Linear):
-        raise UserError(f"the head of {settings.name} is no linear layer; set training.head to new")
+        raise UserError(f"the head of {settings.name} is not a linear layer; set training.head to new")
     width = pretrained.in_features
     with torch.no_grad():
+        # Fusion "concat" puts l_f first: its columns of the head are the first `width`.
         model.head.weight[:, :width] = restricted_logits(pretrained.weight.T, wnids).T
         model.head.bias.copy_(restricted_logits(pretrained.bias[None], wnids)[0])
 
 
 def restricted_logits(logits: Tensor, wnids: Sequence[str]) -> Tensor:
-    """The read-out "before fine-tuning": of a head for ImageNet-1k, (B, 1000), the columns of the run's classes.
+    """The columns of the run's classes among logits (B, 1000) of a head for ImageNet-1k: (B, len(wnids)).
 
-    `wnids` are the run's classes in the order of their labels. Returns (B, len(wnids)). Raises UserError for a
-    head of another size, or a class that ImageNet-1k does not have.
+    `wnids` are the run's classes in the order of their labels. Raises UserError for a head of another size, or a class
+    that is not in ImageNet-1k.
     """
     places = {wnid: place for place, wnid in enumerate(imagenet_wnids())}
     unknown = [wnid for wnid in wnids if wnid not in places]
     if logits.shape[1] != len(places) or unknown:
         raise UserError(
-            f"a head of {logits.shape[1]} classes cannot be read out for this run's {len(wnids)}; it must have the "
+            f"a head of {logits.shape[1]} classes cannot be restricted to this run's {len(wnids)}; it must have the "
             f"{len(places)} of ImageNet-1k" + (f", which lack {', '.join(unknown[:3])}" if unknown else "")
         )
     return logits[:, [places[wnid] for wnid in wnids]]
 
 
 def build_backbone(settings: Backbone) -> nn.Module:
-    """A timm model without head (its output is the pooled feature), with its weights.
+    """Build a timm model without head, whose output is the pooled feature, and load its weights.
 
-    Raises UserError for an unknown name, wrong arguments, missing weights, or weights of another model.
+    Raises UserError for an unknown name, invalid kwargs, missing weights, or weights of another model.
     """
     model = _create(settings, classes=0)
     if settings.weights is not None:
@@ -176,8 +181,15 @@ def build_backbone(settings: Backbone) -> nn.Module:
     return model
 
 
+def untrained_backbone(settings: Backbone) -> nn.Module:
+    """Build the same model with random weights, without reading or fetching any."""
+    import timm
+
+    return timm.create_model(settings.name, pretrained=False, num_classes=0, **settings.kwargs)
+
+
 def build_pretrained(settings: Backbone) -> nn.Module:
-    """The same model with the head of 1,000 classes that its weights have, for the read-out before fine-tuning."""
+    """Build the same model with its pretrained head of 1,000 classes, to evaluate it before fine-tuning."""
     model = _create(settings, classes=len(imagenet_wnids()))
     if settings.weights is not None:
         load_weights(model, weights_path(settings.weights))
@@ -206,7 +218,10 @@ def _create(settings: Backbone, classes: int) -> nn.Module:
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a .safetensors file into a model; only a classification head may be left over, where the model has none."""
+    """Load a .safetensors file into a model; only the tensors of a classification head may be unused.
+
+    Raises UserError for a missing or unreadable file, and for one whose tensors are not those of the model.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -217,14 +232,14 @@ def load_weights(model: nn.Module, path: Path) -> None:
     try:
         state = load_file(path)
     except SafetensorError as error:
-        raise UserError(f"{path} is no readable .safetensors file ({error})") from None
+        raise UserError(f"{path} is not a readable .safetensors file ({error}); get it again") from None
     wanted = model.state_dict()
-    strange = [key for key in state if key not in wanted and not key.startswith(("head.", "classifier.", "fc."))]
+    unknown = [key for key in state if key not in wanted and not key.startswith(("head.", "classifier.", "fc."))]
     missing = [key for key in wanted if key not in state]
     shapes = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
-    if strange or missing or shapes:
+    if unknown or missing or shapes:
         raise UserError(
-            f"{path} does not fit the backbone: {len(missing)} keys missing, {len(strange)} unknown, {len(shapes)} of "
-            f"another shape (first: {(missing + strange + shapes)[0]}); check training.backbones name and kwargs"
+            f"{path} does not fit the backbone: {len(missing)} keys missing, {len(unknown)} unknown, {len(shapes)} of "
+            f"another shape (first: {(missing + unknown + shapes)[0]}); check training.backbones name and kwargs"
         )
     model.load_state_dict({key: state[key] for key in wanted})

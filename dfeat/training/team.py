@@ -1,7 +1,7 @@
-"""Training on several devices of one node: each process computes a part of every batch, gradients are summed (DDP).
+"""Train on several devices of one node: each process computes a part of every batch, DDP combines the gradients.
 
-`launch` starts the processes as torchrun does; `Team.join` makes each of them part of the team. The global batch, the
-steps and the learning rate are those of a single process; sums of another order move the last bits of a loss.
+`launch` starts the processes as torchrun does, and `Team.join` makes each of them a member. The global batch, the steps
+and the learning rate are those of a single process; only the order of sums, and so the last bits of a loss, differ.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Team:
-    """This process's place among those that train one model; alone by default."""
+    """This process's rank among the `size` processes that train one model; a team of one by default."""
 
     rank: int = 0
     size: int = 1
 
     @classmethod
     def join(cls, device: torch.device) -> Team:
-        """The team that `launch` started, or a team of one. NCCL carries tensors of a GPU, gloo those of a CPU."""
+        """Join the team that `launch` started, else a team of one. NCCL reduces tensors on a GPU, gloo those on a CPU."""
         if not is_member():
             return cls()
         die_with_parent()
@@ -40,27 +40,28 @@ class Team:
 
     @property
     def leads(self) -> bool:
-        """Whether this process is the one that writes."""
+        """Whether this process writes the results."""
         return self.rank == 0
 
     def part_of(self, count: int) -> slice:
-        """The rows of a batch of `count` that this process computes."""
+        """The rows of a batch of `count` rows that this process computes."""
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
     def wrapped(self, model: nn.Module) -> nn.Module:
-        """The model, with gradients summed over the team."""
+        """The model, wrapped so that its gradients are averaged over the team."""
         if self.size == 1:
             return model
+        # DDP: grad = (1 / size) * sum over ranks of grad_rank, see `loop._step` for the weights that make it the batch's.
         return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
 
     def summed(self, values: Tensor) -> Tensor:
-        """The sum of a tensor over the team, on its device."""
+        """Sum a tensor over the team, in place and on its device; returns it."""
         if self.size > 1:
             dist.all_reduce(values)
         return values
 
     def any_of(self, here: bool) -> bool:
-        """Whether it is so in any process of the team; all get the same answer at the same step."""
+        """Whether `here` is True in any process of the team; the same in all of them."""
         return here if self.size == 1 else bool(self.summed(torch.tensor([int(here)])).item())
 
     def leave(self) -> None:
@@ -71,36 +72,34 @@ class Team:
 
 
 def end(status: int) -> NoReturn:
-    """End this process of a team at once, when all it had to write is written.
-
-    Ended in the ordinary way it may die of gloo's threads ("terminate called without an active exception", SIGABRT),
-    and a finished training would be taken for a failed one.
-    """
+    """End this process of a team at once, after all its files are written."""
+    # An ordinary exit may abort in gloo's threads ("terminate called without an active exception", SIGABRT), which would
+    # make a finished training look failed.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
 
 
 def is_member() -> bool:
-    """Whether this process was started by `launch`, or by torchrun itself."""
+    """Whether `launch`, or torchrun itself, started this process."""
     return "LOCAL_RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
 def die_with_parent() -> None:
-    """Have the kernel end this process when the one that holds the devices for it is gone."""
+    """Have the kernel kill this process when its parent, which holds the lease of its device, ends."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def launch(count: int, arguments: Sequence[str]) -> int:
     """Run `dfeat` with `arguments` in `count` processes of this machine; returns the exit status to end with.
 
-    One that fails ends the others. SIGTERM is handed on to all.
+    If one process fails, the others are ended. SIGTERM is forwarded to all.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # the members say what there is to say
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # the members log their own errors
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,

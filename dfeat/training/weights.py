@@ -1,4 +1,7 @@
-"""Where the weights of a backbone lie, and what head they have. No torch here: `dfeat doctor` and Snakemake ask as well."""
+"""Find the weights of a backbone and the head that they have.
+
+This module does not import torch, so that `dfeat doctor` and Snakemake can use it.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,20 @@ from dfeat.errors import UserError
 from dfeat.training.settings import Backbone
 
 HEADS = ("head.fc.weight", "head.weight", "classifier.weight", "fc.weight")
-"""What timm's models call the last linear layer."""
+"""Names of the last linear layer's weight in timm's models."""
 
 
 def weights_path(path: str) -> Path:
-    """The file of a backbone's weights; "demo:<name>" is one of those that ship with the package."""
+    """The file of a path in `backbone.weights`; "demo:<name>" is a file that ships with the package."""
     if path.startswith("demo:"):
         return Path(__file__).parents[1] / "demo" / "models" / f"{path[5:]}.safetensors"
     return Path(path).expanduser()
 
 
 def weights_file(backbone: Backbone) -> Path:
-    """The file of a backbone's weights; those that timm names are fetched from the Hub by huggingface_hub, once.
+    """The file of a backbone's weights; huggingface_hub fetches those of timm from the Hub, once.
 
-    Raises UserError where they cannot be fetched. Their digest goes into run.json, `backbone.revision` pins them.
+    `backbone.revision` pins them, and run.json records their digest. Raises UserError if they cannot be fetched.
     """
     if backbone.weights is not None:
         return weights_path(backbone.weights)
@@ -32,9 +35,7 @@ def weights_file(backbone: Backbone) -> Path:
 
     source = timm.get_pretrained_cfg(backbone.name)
     if source is None or not source.hf_hub_id:
-        raise UserError(
-            f"timm names no weights of {backbone.name!r} on the Hub; give a local .safetensors as `weights`"
-        )
+        raise UserError(f"timm has no weights of {backbone.name!r} on the Hub; give a local .safetensors as `weights`")
     try:
         name = source.hf_hub_filename or "model.safetensors"
         return Path(hf_hub_download(source.hf_hub_id, name, revision=backbone.revision))
@@ -47,9 +48,10 @@ def weights_file(backbone: Backbone) -> Path:
 
 
 def has_imagenet_head(backbone: Backbone) -> bool:
-    """Whether the weights end in a head of 1,000 classes, so that the backbone can be read out before fine-tuning.
+    """Whether the weights have a head of 1,000 classes, so that the backbone can be evaluated before fine-tuning.
 
-    A local file says so in its header. Of timm's own weights the name's tag does (`.fb_in1k`); a bare name says nothing.
+    Read from the header of a local file. For timm's own weights it follows from the tag in the name (`.fb_in1k`); a name
+    without tag counts as no.
     """
     if backbone.weights is None:
         return backbone.name.partition(".")[2].endswith("in1k")
@@ -58,9 +60,10 @@ def has_imagenet_head(backbone: Backbone) -> bool:
 
 
 def _tensor_shapes(path: Path) -> dict[str, list[int]]:
-    """Names and shapes in the header of a .safetensors file; none where it is no such file."""
+    """Names and shapes in the header of a .safetensors file; empty if it is not one."""
     try:
         with path.open("rb") as file:
+            # A .safetensors file begins with the header's length (8 bytes, little endian) and the header, JSON.
             length = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(min(length, path.stat().st_size)))
         return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}

@@ -56,7 +56,7 @@ def test_a_line_names_the_share_of_a_known_peak() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_without_a_device_it_says_so() -> None:
-    with pytest.raises(UserError, match="no CUDA device is here"):
+    with pytest.raises(UserError, match="needs a CUDA device"):
         run()
 
 

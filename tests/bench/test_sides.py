@@ -38,12 +38,12 @@ def test_training_and_evaluation_run_the_real_loops() -> None:
 
 
 def test_cost_against_size_compares_an_image_of_many_with_one_of_fewer() -> None:
-    flat = {size: scale.Cost(0.002 * size, 0.01 * size) for size in (1000, 4000, 16_000)}
+    flat = {size: scale.Usage(0.002 * size, 0.01 * size) for size in (1000, 4000, 16_000)}
     time, memory = scale._rows("parts", flat)
     assert (time.ours, time.peer) == pytest.approx((2, 2))
     assert (memory.ours, memory.peer) == pytest.approx((10, 10))
     assert time.reached and memory.reached
-    steep = flat | {16_000: scale.Cost(0.003 * 16_000, 200)}
+    steep = flat | {16_000: scale.Usage(0.003 * 16_000, 200)}
     assert not any(row.reached for row in scale._rows("parts", steep))
     with pytest.raises(UserError, match="three numbers"):
         scale.run(sizes=(4000, 1000, 16_000))

@@ -125,7 +125,7 @@ def test_what_an_ensemble_gives_is_held_for_one_batch_of_images(
 
 def test_whole_maps_of_blocks_of_other_sizes_are_refused(tiny_models: dict[str, Path]) -> None:
     extract = FeatureExtractor.from_pretrained(tiny_models["four"], blocks=["mid", "up.1"], pool=0, device="cpu")
-    with pytest.raises(UserError, match=r"mid 4x4, up.1 8x8.*let pool be 1 or more"):
+    with pytest.raises(UserError, match=r"mid 4x4, up.1 8x8.*set pool to 1 or more"):
         extract.from_latents(torch.zeros(2, 4, 8, 8), ["a", "b"])
     one = FeatureExtractor.from_pretrained(tiny_models["four"], blocks=["down.0", "mid"], pool=0, device="cpu")
     assert one.from_latents(torch.zeros(2, 4, 8, 8), ["a", "b"]).shape == (2, 16 + 32, 4, 4)

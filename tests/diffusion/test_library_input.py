@@ -66,7 +66,7 @@ def test_each_image_needs_a_key(extract: FeatureExtractor, keys: Any) -> None:
         ({"masks": MASKS * np.uint8(255)}, "masks are uint8; they must be bool"),
         ({"prompts": PROMPTS[:1]}, "prompts has 1 entries; there are 3 images"),
         ({"prompts": PROMPTS[0]}, "prompts is 'A class of tiger'; give a list"),
-        ({"prompts": [*PROMPTS[:2], None]}, "prompts has None, which is no text"),
+        ({"prompts": [*PROMPTS[:2], None]}, "prompts has None, which is not a text"),
         ({"seeds": [1]}, "seeds has 1 entries; there are 3 images"),
         ({"seeds": []}, "seeds has 0 entries"),
         ({"seeds": 7}, "seeds is 7; give a list"),

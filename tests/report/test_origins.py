@@ -48,9 +48,9 @@ def refused(evaluation: Path, told: str) -> None:
 @pytest.mark.parametrize(
     ("other", "told"),
     [
-        ("none/swin/seed0", "tells of none with seed 0, not of none with seed 1"),
-        ("cutmix/swin/seed1", "tells of cutmix with seed 1, not of none with seed 1"),
-        ("none/convnext/seed1", "tells of a backbone of name 'convnext_base.fb_in1k', and the settings have 'swin"),
+        ("none/swin/seed0", "records none with seed 0, not none with seed 1"),
+        ("cutmix/swin/seed1", "records cutmix with seed 1, not none with seed 1"),
+        ("none/convnext/seed1", "records a backbone with name 'convnext_base.fb_in1k', but the settings have 'swin"),
     ],
 )
 def test_predictions_of_another_model_are_refused(evaluation: Path, other: str, told: str) -> None:

@@ -77,5 +77,5 @@ def test_a_preempted_job_leaves_within_ten_seconds(world: World, stage: TrainSta
     finally:
         job.kill()
     assert job.returncode == TERMINATED
-    assert "was told to stop: saved after step" in said
+    assert "was stopped: saved after step" in said
     assert [path.name for path in out.iterdir() if path.is_file()] == ["checkpoint.safetensors"]

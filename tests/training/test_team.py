@@ -102,5 +102,5 @@ def test_a_preempted_team_saves_and_leaves(world: World, stage: TrainStage, tmp_
     finally:
         job.kill()
     assert job.returncode == TERMINATED
-    assert said.count("was told to stop: saved after step") == 1
+    assert said.count("was stopped: saved after step") == 1
     assert [path.name for path in out.iterdir() if path.is_file()] == ["checkpoint.safetensors"]

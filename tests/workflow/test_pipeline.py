@@ -206,7 +206,7 @@ def test_inpainted_images_are_judged_and_rejects_are_not_trained_on(
     assert [(one["method"], one["seed"], one["model"]) for one in said["models"]] == [
         ("none", 0, file_digest(model / "model.safetensors"))
     ] * 2
-    with pytest.raises(UserError, match=r"verdicts\.json cannot be used: it tells of a backbone .* `dfeat judge`"):
+    with pytest.raises(UserError, match=r"verdicts\.json cannot be used: it records a backbone .* `dfeat judge`"):
         read_verdicts(verdicts, backbone.model_copy(update={"weights": None}))
     assert {finding.state for finding in verify_run(run)} == {"whole"}
     assert len(rows) == len(PixelCache(inpainted).keys) and sum(int(row["accepted"]) for row in rows) == accepted

@@ -1,1 +1,1 @@
-"""How the models that ship with the package were made; no user needs it."""
+"""Training of the models that ship with the package; users do not need it."""

@@ -1,9 +1,9 @@
-"""How the shipped models were made: `python -m tools.demo_models PART` for each of them.
+"""Train one of the models that ship with the package: `python -m tools.demo_models PART`.
 
     python -m tools.demo_models diffusion --index results/demo/data/train --minutes 90 --out out/model
 
-What enters: the train set's index (diffusion) or a backbone's settings. What leaves: the files that lie in
-`dfeat/demo/models/`, with the log of their training beside them.
+What enters: the train set's index (diffusion) or a backbone's settings. What leaves: the files in
+`dfeat/demo/models/`, each with the log of its training beside it.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from tools.demo_models.backbones import pretrain
 from tools.demo_models.diffusion import refine_decoder, train
 
 VAE_SHARE = 0.25
-"""The share of the training time that the autoencoder gets."""
+"""Share of the diffusion model's training time that the autoencoder gets."""
 
 
 def train_diffusion(index_folder: Path, out: Path, minutes: float, seed: int, start: Path | None) -> None:
-    """Train the latent diffusion model on the images of a train index, and on nothing else.
+    """Train the latent diffusion model on the images of a train index alone.
 
-    Its autoencoder goes on from that of the model in `start`, where given.
+    If `start` is given, its autoencoder starts from that of the model there.
     """
     index = read_index(index_folder)
     images = _images(index)
@@ -56,9 +56,9 @@ def train_decoder(index_folder: Path, out: Path, steps: int, seed: int, start: P
 
 
 def train_backbone(name: str, settings: str, out: Path, epochs: int, seed: int, start: Path | None) -> None:
-    """Pretrain a backbone, given as JSON settings with its timm name and kwargs, into `out`/`name`.safetensors.
+    """Pretrain the backbone of `settings` (JSON: timm name and kwargs) and write it to `out`/`name`.safetensors.
 
-    It goes on from the weights in `start`, where given, and with its log.
+    If `start` is given, it starts from the weights there and continues their log.
     """
     backbone = parse(Backbone, settings, "--settings")
     pretrain(backbone, out / f"{name}.safetensors", epochs=epochs, seed=seed, start=start)
@@ -69,13 +69,15 @@ def _images(index: Index) -> NDArray[np.uint8]:
 
 
 def demo_model(
-    part: Annotated[str, typer.Argument(help="diffusion, decoder (of a diffusion model), or a backbone of --settings")],
-    out: Annotated[Path, typer.Option(help="where the result goes")],
+    part: Annotated[
+        str, typer.Argument(help="diffusion, decoder (of a diffusion model), or the name of the backbone in --settings")
+    ],
+    out: Annotated[Path, typer.Option(help="folder of the result")],
     index: Annotated[Path | None, typer.Option(help="the train set's index, for the diffusion model")] = None,
     settings: Annotated[
         str, typer.Option(help="a backbone, as JSON: its entry of training.backbones in config.yaml")
     ] = "{}",
-    start: Annotated[Path | None, typer.Option(help="what is trained further: a model's folder, or weights")] = None,
+    start: Annotated[Path | None, typer.Option(help="model folder or weights to start from")] = None,
     minutes: Annotated[float, typer.Option(min=0.01, help="training time of the diffusion model")] = 90,
     steps: Annotated[int, typer.Option(min=1, help="training length of a decoder")] = 2500,
     epochs: Annotated[int, typer.Option(min=1, help="training length of a backbone")] = 40,
@@ -87,11 +89,15 @@ def demo_model(
     if part not in ("diffusion", "decoder"):
         train_backbone(part, settings, out, epochs, seed, start)
     elif index is None:
-        raise UserError("the diffusion model needs --index, the train set's index: it is trained on those images alone")
+        raise UserError(
+            "--index is missing; give the train set's index, on whose images alone the diffusion model is trained"
+        )
     elif part == "diffusion":
         train_diffusion(index, out, minutes, seed, start)
     elif start is None:
-        raise UserError("a decoder needs --start, the folder of the diffusion model that it is trained further in")
+        raise UserError(
+            "--start is missing; give the folder of the diffusion model whose decoder is to be trained further"
+        )
     else:
         train_decoder(index, out, steps, seed, start)
 

@@ -1,8 +1,8 @@
-"""Pretrain the two built-in backbones on drawings of their own, by an ordinary recipe.
+"""Pretrain the two built-in backbones on drawings of a split that no other set shares.
 
-What enters: a `Backbone` of config/demo.yaml. What leaves: its weights without the head (fp16 safetensors) and
-a log. The drawings come from a split that no other set shares. The recipe is that of today's ImageNet weights
-in small: AdamW, cosine schedule, random crops, CutMix, random erasing, label smoothing.
+What enters: a `Backbone` of config/demo.yaml. What leaves: its weights without the head (fp16 safetensors) and a log.
+The recipe is a small version of that of current ImageNet weights: AdamW, cosine schedule, random crops, CutMix, random
+erasing, label smoothing.
 """
 
 from __future__ import annotations
@@ -22,26 +22,25 @@ from dfeat.demo.dresses import WNIDS
 from dfeat.demo.worlds import draw_set
 from dfeat.occlusion.patches import drop_grid
 from dfeat.storage.atomic import write_bytes, write_text
-from dfeat.training.network import Classifier, normalised
+from dfeat.training.network import Classifier, normalised, untrained_backbone
 from dfeat.training.settings import Backbone
 
 PER_CLASS = 250
 BATCH = 64
 MOST_BOXES, MOST_ERASED = 24, 0.6
-"""Random erasing: boxes in an image, and the share of it that they cover together where they do not overlap."""
+"""Random erasing: at most so many boxes per image, and the largest share of it that they cover if they do not overlap."""
 
 
 def pretrain(backbone: Backbone, out: Path, *, epochs: int, seed: int, start: Path | None = None) -> None:
-    """Train for so many epochs over 5,000 drawings of that seed; write `out` and `out`'s name + .jsonl beside it.
+    """Train for `epochs` epochs on 5,000 drawings of `seed`; write the weights to `out` and the log to `out` as .jsonl.
 
-    From scratch, or as another cycle from the weights in `start` (without a head, which begins anew), going on with
+    Training starts from scratch, or as another cycle from the weights in `start` with a new head, and then continues
     the log beside them.
     """
-    import timm
     from safetensors.torch import load_file, save
 
     torch.manual_seed(seed)
-    bare = timm.create_model(backbone.name, pretrained=False, num_classes=0, **backbone.kwargs)
+    bare = untrained_backbone(backbone)
     lines: list[str] = []
     if start is not None:
         bare.load_state_dict(load_file(start))
@@ -57,6 +56,7 @@ def pretrain(backbone: Backbone, out: Path, *, epochs: int, seed: int, start: Pa
     for epoch in range(epochs):
         model.train()
         for rows in torch.randperm(len(x), generator=generator).split(BATCH):
+            # Linear warm-up over 100 steps times a half cosine: 1e-3 min(1, (t + 1) / 100) (1 + cos(pi t / T)) / 2
             rate = 0.5 * (1 + math.cos(math.pi * min(1, done / steps)))
             for group in optimizer.param_groups:
                 group["lr"] = 1e-3 * min(1, (done + 1) / 100) * rate
@@ -82,7 +82,10 @@ def _step(model: Classifier, optimizer: torch.optim.Optimizer, images: Tensor, t
 
 
 def _augmented(images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Shift and flip; then CutMix on two of five batches, random erasing of up to 60 % in 1 to 24 boxes on the rest."""
+    """Shift and flip a batch (B, 3, S, S); then CutMix with probability 0.4, else random erasing of each image.
+
+    Returns the images and the class probabilities (B, C).
+    """
     if torch.rand((), generator=generator) < 0.5:
         images = images.flip(3)
     top, left = torch.randint(13, (2,), generator=generator).tolist()
@@ -93,6 +96,7 @@ def _augmented(images: Tensor, labels: Tensor, generator: torch.Generator) -> tu
         a, b, c, d = _box(float(torch.rand((), generator=generator)), generator)
         mixed = images.clone()
         mixed[:, :, a:b, c:d] = images[partner][:, :, a:b, c:d]
+        # CutMix (Yun et al., 2019): y = lambda y_a + (1 - lambda) y_b, lambda the share of the image that is kept.
         kept = 1 - (b - a) * (d - c) / SIZE**2
         return mixed.contiguous(memory_format=torch.channels_last), kept * targets + (1 - kept) * targets[partner]
     for image in images:
@@ -105,7 +109,7 @@ def _augmented(images: Tensor, labels: Tensor, generator: torch.Generator) -> tu
 
 
 def _box(share: float, generator: torch.Generator) -> tuple[int, int, int, int]:
-    """A square box of that share of the image, anywhere, clipped to it: top, bottom, left, right."""
+    """A random square box with `share` of the image's area, clipped to the image: top, bottom, left, right."""
     half = int(SIZE * math.sqrt(share)) // 2
     row, column = torch.randint(SIZE, (2,), generator=generator).tolist()
     return max(row - half, 0), min(row + half, SIZE), max(column - half, 0), min(column + half, SIZE)
@@ -113,7 +117,7 @@ def _box(share: float, generator: torch.Generator) -> tuple[int, int, int, int]:
 
 @torch.no_grad()
 def _check(model: Classifier, images: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Accuracy on held-out drawings, clean and with 40 % of the 8x8 patches dropped."""
+    """Accuracy on held-out drawings, clean and with 40 % of the patches of an 8 x 8 grid dropped."""
     model.eval()
     rng = np.random.default_rng(0)
     dropped = images * ~np.stack([drop_grid(SIZE, 8, 0.4, rng) for _ in images])[..., None]

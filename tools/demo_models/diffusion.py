@@ -1,9 +1,9 @@
-"""Train the built-in latent diffusion model from the drawn training images alone.
+"""Train the built-in latent diffusion model on the drawn training images alone.
 
-What enters: images (n, 64, 64, 3) uint8 and the class name of each. What leaves: a folder in the
-diffusers layout (VAE, U-Net, CLIP text encoder, tokenizer, scheduler), fp16 safetensors, that
-`StableDiffusionInpaintPipeline.from_pretrained` loads as it loads Stable Diffusion 2.1: four latent
-channels, cross-attention on the prompt, v-prediction, a null prompt learned by prompt dropout.
+What enters: images (n, 64, 64, 3) uint8 and the class name of each. What leaves: a folder in the diffusers layout (VAE,
+U-Net, CLIP text encoder, tokenizer, scheduler), fp16 safetensors. `StableDiffusionInpaintPipeline.from_pretrained`
+loads it like Stable Diffusion 2.1: four latent channels, cross-attention on the prompt, v-prediction, and a null prompt
+learned by prompt dropout.
 """
 
 from __future__ import annotations
@@ -52,26 +52,22 @@ def train(
     prompt: str,
     vae_from: Path | None = None,
 ) -> None:
-    """Train VAE, then U-Net with text encoder, each for the given time, and save the pipeline to `out`.
+    """Train the VAE, then the U-Net with the text encoder, each for the given time, and save the pipeline to `out`.
 
-    Writes `training.jsonl` (one line a hundred steps) beside the model. Time, not steps, is the budget,
-    so weights depend on the machine; everything random depends on `seed` alone. `vae_from` goes on from the
-    autoencoder of an earlier model.
+    The budget is time rather than steps, so the weights depend on the machine; all randomness depends on `seed` alone.
+
+    Writes a line to `training.jsonl` beside the model every hundred steps. With `vae_from` the VAE starts from that of
+    the model in that folder.
     """
     torch.manual_seed(seed)
     out.mkdir(parents=True, exist_ok=True)
-    lines: list[str] = []
-
-    def log(row: dict[str, float | int | str]) -> None:
-        lines.append(json.dumps(row) + "\n")
-        write_text(out / "training.jsonl", "".join(lines))
-
+    log = _log_to(out)
     pixels = _to_pixels(images)
     vae = train_vae(pixels, vae_seconds, seed, log, vae_from)
     save(vae.half(), out / "vae")
     vae.float()
     latents = _latent_variants(vae, pixels)
-    scale = 1 / float(latents.std())
+    scale = 1 / float(latents.std())  # the U-Net is trained on latents of unit variance
     vae.register_to_config(scaling_factor=scale)
     save(vae.half(), out / "vae")
     tokenizer = build_tokenizer(sorted({word for name in class_names for word in name.split()} | set(prompt.split())))
@@ -86,8 +82,22 @@ def train(
     save_pipeline(vae, unet, text_encoder, tokenizer, out)
 
 
+def _log_to(out: Path, earlier: str = "") -> Log:
+    """A function that appends a row to `out`/training.jsonl, which starts with the lines of `earlier`."""
+    lines = [earlier]
+
+    def log(row: dict[str, float | int | str]) -> None:
+        lines.append(json.dumps(row) + "\n")
+        write_text(out / "training.jsonl", "".join(lines))
+
+    return log
+
+
 def train_vae(pixels: Tensor, seconds: float, seed: int, log: Log, start: Path | None = None) -> Any:
-    """Fit the autoencoder to (n, 3, 64, 64) pixels in [-1, 1] by squared error, with a faint KL term."""
+    """Fit the autoencoder to pixels (n, 3, 64, 64) in [-1, 1] by squared error with a weak KL term.
+
+    Returns the moving average of its weights, frozen.
+    """
     torch.manual_seed(seed)
     vae = build_vae()
     if start is not None:
@@ -104,6 +114,7 @@ def train_vae(pixels: Tensor, seconds: float, seed: int, log: Log, start: Path |
             z = posterior.sample(generator)
             recon = vae.decode(z).sample
         mse = F.mse_loss(recon.float(), x)
+        # KL(N(mu, sigma^2) || N(0, 1)) = (mu^2 + sigma^2 - 1 - log sigma^2) / 2 per dimension
         kl = 0.5 * (posterior.mean.float() ** 2 + posterior.var.float() - 1 - posterior.logvar.float()).mean()
         _step(vae, average, optimizer, mse + 2e-5 * kl, step)
         if step % 100 == 0:
@@ -122,10 +133,10 @@ def train_vae(pixels: Tensor, seconds: float, seed: int, log: Log, start: Path |
 
 
 def refine_decoder(images: NDArray[np.uint8], start: Path, out: Path, *, steps: int, seed: int) -> None:
-    """Train the decoder of the model in `start` alone for so many steps of 16, and save the whole model to `out`.
+    """Train only the decoder of the model in `start` for `steps` batches of 16, and save the whole model to `out`.
 
-    Encoder, latents and U-Net stay what they are, bit for bit; what a latent decodes to comes closer to the picture it
-    was encoded from. Goes on with `start`'s training.jsonl.
+    Encoder, latents and U-Net stay bit-identical, while decoded latents come closer to the encoded pictures. Continues
+    the training.jsonl of `start`.
     """
     from diffusers import AutoencoderKL
 
@@ -137,12 +148,7 @@ def refine_decoder(images: NDArray[np.uint8], start: Path, out: Path, *, steps: 
     average = copy.deepcopy(learning)
     optimizer = torch.optim.AdamW(learning.parameters(), lr=DECODER_RATE, betas=(0.9, 0.99), weight_decay=1e-4)
     generator = torch.Generator().manual_seed(seed)
-    lines = [(start / "training.jsonl").read_text()]
-
-    def log(row: dict[str, float | int | str]) -> None:
-        lines.append(json.dumps(row) + "\n")
-        write_text(out / "training.jsonl", "".join(lines))
-
+    log = _log_to(out, (start / "training.jsonl").read_text())
     log({"part": "decoder", "note": "the decoder alone", "steps": steps, "seed": seed})
     for step in range(steps):
         _set_rate(optimizer, DECODER_RATE, step / steps, step)
@@ -163,14 +169,18 @@ def refine_decoder(images: NDArray[np.uint8], start: Path, out: Path, *, steps: 
 
 @torch.no_grad()
 def reconstruction_error(vae: Any, pixels: Tensor) -> float:
-    """Mean squared error on [-1, 1] between pixels (n, 3, 64, 64) and what their latents decode to."""
+    """Mean squared error between pixels (n, 3, 64, 64) in [-1, 1] and their reconstruction from latents."""
     return float(F.mse_loss(vae.decode(vae.encode(pixels).latent_dist.mode()).sample, pixels))
 
 
 def train_unet(
     latents: Tensor, token_ids: Tensor, vocabulary: int, seconds: float, seed: int, log: Log
 ) -> tuple[Any, Any]:
-    """Fit U-Net and text encoder to (variants, n, 4, 8, 8) scaled latents; the last token row is the null prompt."""
+    """Fit U-Net and text encoder to scaled latents (variants, n, 4, 8, 8).
+
+    `token_ids` (n + 1, tokens) has each image's prompt, and the null prompt last. Returns the moving averages of both
+    models, frozen.
+    """
     from diffusers import DDPMScheduler
 
     torch.manual_seed(seed + 1)
@@ -185,12 +195,14 @@ def train_unet(
         _set_rate(optimizer, 1.2e-3, fraction, step)
         rows = torch.randint(count, (64,), generator=generator)
         z = latents[torch.randint(variants, (64,), generator=generator), rows]
+        # Prompt dropout (Ho and Salimans, 2022, Alg. 1) trains the unconditional prediction: row `count` is the null prompt.
         prompts = torch.where(torch.rand(64, generator=generator) < PROMPT_DROPOUT, count, rows)
         noise = torch.randn(z.shape, generator=generator)
         timesteps = torch.randint(1000, (64,), generator=generator)
         noisy = scheduler.add_noise(z, noise, timesteps)
         text = model["text"](token_ids[prompts]).last_hidden_state
         predicted = model["unet"](noisy.contiguous(memory_format=torch.channels_last), timesteps, text).sample
+        # v-prediction (Salimans and Ho, 2022): v = sqrt(alphabar_t) noise - sqrt(1 - alphabar_t) z
         loss = F.mse_loss(predicted, scheduler.get_velocity(z, noise, timesteps))
         _step(model, average, optimizer, loss, step)
         if step % 100 == 0:
@@ -200,7 +212,7 @@ def train_unet(
 
 
 def _for_seconds(seconds: float) -> Iterator[tuple[int, float]]:
-    """Step numbers with the fraction of the time that has passed, until it has."""
+    """Yield step numbers, each with the fraction of `seconds` that has passed, until it reaches 1."""
     start, step = time.monotonic(), 0
     while (fraction := (time.monotonic() - start) / seconds) < 1:
         yield step, fraction
@@ -208,6 +220,7 @@ def _for_seconds(seconds: float) -> Iterator[tuple[int, float]]:
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, peak: float, fraction: float, step: int) -> None:
+    # Linear warm-up over 200 steps times a half cosine over the time, which ends at 2 % of the peak.
     for group in optimizer.param_groups:
         group["lr"] = peak * min(1, (step + 1) / 200) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * fraction)))
 
@@ -217,13 +230,14 @@ def _step(model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
     loss.backward()
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
+    # average <- decay * average + (1 - decay) * weights, with less weight on the past in the first steps
     decay = min(EMA_DECAY, (1 + step) / (10 + step))
     with torch.no_grad():
         torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
 
 
 def _augmented(pixels: Tensor, batch: int, generator: torch.Generator) -> Tensor:
-    """A batch with random flips and shifts of up to 4 pixels."""
+    """A random batch (batch, 3, 64, 64) of pixels (n, 3, 64, 64), flipped at random and shifted by up to 4 pixels."""
     x = pixels[torch.randint(len(pixels), (batch,), generator=generator)]
     if torch.rand((), generator=generator) < 0.5:
         x = x.flip(3)
@@ -240,7 +254,7 @@ def _to_pixels(images: NDArray[np.uint8]) -> Tensor:
 
 @torch.no_grad()
 def _latent_variants(vae: Any, pixels: Tensor) -> Tensor:
-    """Latents of the images and of their flips, each at five shifts: (10, n, 4, 8, 8)."""
+    """Unscaled latents of the images and of their flips, each at five shifts: (10, n, 4, 8, 8)."""
     variants = []
     padded = F.pad(pixels, (4, 4, 4, 4), mode="replicate")
     for top, left in ((4, 4), (1, 3), (3, 7), (6, 1), (7, 6)):

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from dfeat.config import Settings
 from dfeat.errors import UserError
-from dfeat.evaluation.origins import check_model, made_of, read_predictions_origin
+from dfeat.evaluation.origins import check_model, conditions, read_predictions_origin
 from dfeat.methods import PRETRAINED
 from dfeat.randomness import rng_for
 from dfeat.report.numbers.paper import METRICS, Cell, Metric
@@ -203,7 +203,7 @@ def _origins(evaluation: Path, name: str, axes: Axes) -> dict[Path, Origin]:
                 origin = origins[folder] = read_predictions_origin(folder)
                 check_model(origin, method, backbone, seed)
                 first = next(iter(origins.values()))
-                if made_of(origin, name) != made_of(first, name):
+                if conditions(origin, name) != conditions(first, name):
                     raise origin.refusal(f"on {name} it tells of another index or other settings than {first.path}")
     return origins
 
