@@ -17,6 +17,7 @@ from unittest import mock
 
 import dfeat
 from dfeat import randomness
+from dfeat.methods import METHODS
 
 PACKAGE = Path(dfeat.__file__).parent
 NO_STAGE = ("bench",)
@@ -33,7 +34,7 @@ def families() -> frozenset[str]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and _name(node.func) in ("seed_for", "rng_for"):
                 given = node.args[2] if len(node.args) > 2 else {k.arg: k.value for k in node.keywords}["purpose"]
-                found |= {_words(purpose, path) for purpose in _either(given)}
+                found |= _families_of(given, path)
     return frozenset(found)
 
 
@@ -65,6 +66,13 @@ def watched(disturbed: str | None = None) -> Iterator[set[str]]:
 
 def _name(function: ast.expr) -> str:
     return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+
+
+def _families_of(given: ast.expr, path: Path) -> set[str]:
+    """What a call draws for; where it is a method's own name, those of the methods that mix batches by chance."""
+    if isinstance(given, ast.Attribute) and given.attr == "name":
+        return {one.name for one in METHODS if one.mix}
+    return {_words(purpose, path) for purpose in _either(given)}
 
 
 def _either(purpose: ast.expr) -> list[ast.expr]:

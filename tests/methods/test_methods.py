@@ -20,7 +20,7 @@ from dfeat.costs.estimate import estimate
 from dfeat.errors import UserError
 from dfeat.evaluation.predict import evaluate
 from dfeat.methods import METHODS, NAMES, PAPER_NAMES, PRETRAINED, Method
-from dfeat.report.catalogue import asked_figures, asked_tables
+from dfeat.report.catalogue import wanted
 from dfeat.report.figures.curves import accuracy
 from dfeat.report.page import write_report
 from dfeat.report.tables.published import write_table
@@ -110,7 +110,7 @@ def of_run(settings: Settings) -> list[Any]:
     ]
     images = {"train": 100, **dict.fromkeys(settings.data.evaluation, 10)}
     tables = table_settings(settings, settings.data.evaluation).model_dump_json()
-    shown = asked_tables(settings), asked_figures(settings)
+    shown = [entry.name for entry in wanted(settings)]
     return [settings.model_dump_json(), *stages, tables, shown, estimate(settings, images)]
 
 
