@@ -11,7 +11,15 @@ try:
     from dfeat.costs.limits import shard_minutes, training_minutes
     from dfeat.doctor import missing_inputs
     from dfeat.errors import UserError
-    from dfeat.places import OCCLUDED, TRAIN, Place, level_view, view_pictures, view_set
+    from dfeat.places import (
+        OCCLUDED,
+        RESULTS,
+        TRAIN,
+        Place,
+        level_view,
+        view_pictures,
+        view_set,
+    )
     from dfeat.report.catalogue import catalogue, wanted, whole_settings
     from dfeat.section import parse as parse_section
     from dfeat.storage.provenance import declared_recipe, files_digest, settings_text
@@ -82,6 +90,7 @@ RUN = Run(SETTINGS)
 HERE = RUN.place
 POINT = Place(HERE.run, "{at}")
 RAW = [HERE.run / "raw" / "drawn.json"] if SETTINGS.data.drawn else []
+BASE = f" --base {RESULTS / SETTINGS.base}" if SETTINGS.base else ""
 THREADS = SETTINGS.resources.threads
 GPU = SETTINGS.resources.gpu
 

@@ -58,7 +58,8 @@ rule index_train:
         settings=set_settings(TRAIN),
         recipe=recipe("dfeat.data.index"),
     shell:
-        "dfeat index train --settings {params.settings:q} --out {params.folder:q} > {log:q} 2>&1"
+        "dfeat index train --settings {params.settings:q} --out {params.folder:q}"
+        f"{BASE} > {{log:q}} 2>&1"
 
 
 rule index_evaluation:
@@ -83,7 +84,8 @@ rule index_evaluation:
         recipe=recipe("dfeat.data.index"),
     shell:
         "dfeat index {wildcards.set:q} --settings {params.settings:q} --classes {input.classes:q}"
-        " --out {params.folder:q} > {log:q} 2>&1"
+        " --out {params.folder:q}"
+        f"{BASE} > {{log:q}} 2>&1"
 
 
 rule pixels:
@@ -104,4 +106,5 @@ rule pixels:
         settings=RUN.stage("", "pixels"),
         recipe=recipe("dfeat.data.pixels"),
     shell:
-        "dfeat pixels --index {params.folder:q} --settings {params.settings:q} --out {output:q} > {log:q} 2>&1"
+        "dfeat pixels --index {params.folder:q} --settings {params.settings:q} --out {output:q}"
+        f"{BASE} > {{log:q}} 2>&1"
