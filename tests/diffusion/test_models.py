@@ -124,7 +124,7 @@ def test_pickled_weights_in_a_folder_are_not_loaded(copy: Path) -> None:
     weights = copy / "unet" / "diffusion_pytorch_model.safetensors"
     torch.save(load_file(weights), weights.with_suffix(".bin"))
     weights.unlink()
-    with pytest.raises(UserError, match=r"holds no \.safetensors weights"):
+    with pytest.raises(UserError, match=r"has no \.safetensors weights"):
         load(copy, allow_pickle=True)
 
 
