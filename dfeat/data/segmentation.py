@@ -9,6 +9,7 @@ raises on short polygons, and accepts RLE of a wrong size silently, so every che
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -60,16 +61,9 @@ def whole_number(value: Any) -> int | None:
         return value if abs(value) <= MAX_ID else None
     if isinstance(value, float):
         return int(value) if math.isfinite(value) and value == int(value) and abs(value) <= MAX_ID else None
-    if isinstance(value, str) and len(value) < 20 and value.strip().lstrip("-").isdecimal():
-        return whole_number(_int_or_none(value))
+    if isinstance(value, str) and len(value) < 20 and re.fullmatch(r"\s*-?\d+\s*", value):
+        return whole_number(int(value))
     return None
-
-
-def _int_or_none(text: str) -> int | None:
-    try:
-        return int(text)
-    except ValueError:
-        return None
 
 
 def clean_segmentation(value: Any, width: int, height: int, faults: list[Fault]) -> Shape:
