@@ -112,9 +112,8 @@ def build_evaluation_index(name: str, settings: EvaluationSet, classes: Path, ou
     wanted = [candidate for candidate in candidates if candidate.wnid in labels]
     records = _drawn(tuple(_look_into(wanted, labels, source, name, problems)), settings.per_class)
     if not records:
-        looked = (
-            f"images of the {len(run_classes)} classes of the training set (images of other classes: {len(candidates)})"
-        )
+        others = f"images of other classes: {len(candidates)}"
+        looked = f"images of the {len(run_classes)} classes of the training set ({others})"
         raise _nothing(name, source, settings.kind, looked, problems)
     counts = {
         "images_of_other_classes": len(candidates) - len(wanted),
@@ -125,12 +124,7 @@ def build_evaluation_index(name: str, settings: EvaluationSet, classes: Path, ou
 
 
 def _build_part_index(
-    name: str,
-    settings: EvaluationSet,
-    classes: tuple[ClassInfo, ...],
-    source: Source,
-    problems: Problems,
-    out: Path,
+    name: str, settings: EvaluationSet, classes: tuple[ClassInfo, ...], source: Source, problems: Problems, out: Path
 ) -> Index:
     """Index an evaluation set with part annotations: a record for each image that has parts, or for each such part."""
     data = read_partimagenet(source, TrainSet(root=settings.root), problems)
@@ -254,13 +248,8 @@ def _coco_text(data: TrainData) -> str:
     annotations: list[str] = []
     for image_id, key in enumerate(sorted(data.images), 1):
         image = data.images[key]
-        record = {
-            "id": image_id,
-            "file_name": image.candidate.file,
-            "height": image.height,
-            "width": image.width,
-            "key": key,
-        }
+        size = {"height": image.height, "width": image.width}
+        record = {"id": image_id, "file_name": image.candidate.file, **size, "key": key}
         images.append(json.dumps(record, ensure_ascii=False))
         for part in image.parts:
             head = {"id": len(annotations) + 1, "image_id": image_id, "category_id": part.category_id}

@@ -32,7 +32,7 @@ _MACHINE: Final = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EF
 
 
 @contextlib.contextmanager
-def staged(path: Path, verify: Callable[[Path], None] | None = None) -> Iterator[Path]:
+def staged(path: Path, verify: Callable[[Path], object] | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `path`; after the block, sync and verify it and rename it to `path`.
 
     The block must `reserve` the space it needs before it writes. On any error the temporary file is removed and what
