@@ -1,13 +1,10 @@
 """Shards: HDF5 files of rows, each row one image's features, latents or encoded picture.
 
-What enters: keys, one payload array (or a list of encoded images) and further arrays of as many rows. What
-leaves: an HDF5 file whole and verified under its final name, contiguous and uncompressed, with attributes
-`schema`, `kind`, `recipe`, `settings` (JSON), `model` (digest), `rows`, `sha256` (of the payload), and, where there
-are such, `index` (digest of the index.csv the rows are from) and `weights` (JSON, the digest of every file of the
-model). Readers check the file against its digest record, and then these, before a value is used.
-
-The layout is pinned (`libver` v110, contiguous, no chunks or filters), so equal rows give equal bytes, and a payload is
-one run of bytes that `storage.mapped` can map by its offset.
+What enters: keys, one payload array (or a list of encoded images) and further arrays of as many rows. What leaves: an
+HDF5 file with the attributes `schema`, `kind`, `recipe`, `settings` (JSON), `model` (digest), `rows`, `sha256` (of the
+payload), and, where there are such, `index` and `weights`. Readers check the file against its digest record, and then
+these, before a value is used. The layout is pinned (`libver` v110, contiguous, no chunks or filters), so equal rows give
+equal bytes, and a payload is one run of bytes that `storage.mapped` can map by its offset.
 """
 
 from __future__ import annotations
@@ -147,19 +144,10 @@ class Rows:
 
 
 def read_rows(paths: Sequence[Path], kind: str, *, index: str | None = None, fits: int | None = None) -> Rows:
-    """Read the array shards of one view as one table of rows.
+    """Read the array shards of one view as one table of rows, each file checked as `open_shard` does.
 
-    Every file is checked, and hashed once, before a row of it is used (`open_shard`).
-
-    Args:
-        paths: The shards; all must share settings and model, and no key may appear twice.
-        kind: Their kind, see PAYLOADS.
-        index: If given, the SHA-256 of the index.csv they must have been made from.
-        fits: Bytes up to which rows are loaded whole, beyond which they are mapped; by default a quarter of the
-            machine's memory.
-
-    Raises:
-        UserError: A shard is rejected; it names the file, the reason and the verb that makes it again.
+    All must share settings and model, and no key may appear twice. Up to `fits` bytes (by default a quarter of the
+    machine's memory) rows are loaded whole, beyond that they are mapped. Raises UserError if a shard is rejected.
     """
     heads = [_head(path, kind, index) for path in paths]
     first = heads[0]
@@ -177,7 +165,8 @@ def read_rows(paths: Sequence[Path], kind: str, *, index: str | None = None, fit
         first.dtype,
     )
     size = int(np.prod(mapped.shape)) * mapped.dtype.itemsize
-    payload = mapped.loaded() if size <= (_memory() // 4 if fits is None else fits) else mapped
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    payload = mapped.loaded() if size <= (memory // 4 if fits is None else fits) else mapped
     extras = {name: np.concatenate([head.extras[name] for head in heads]) for name in first.extras}
     return Rows(payload, {key: row for row, key in enumerate(keys)}, first.settings, first.model, extras)
 
@@ -217,11 +206,6 @@ def _keys(file: h5py.File) -> list[str]:
 
 def _extras(file: h5py.File, kind: str) -> dict[str, NDArray[Any]]:
     return {name: file[name][:] for name in file if name not in {"key", "done", PAYLOADS[kind]}}
-
-
-def _memory() -> int:
-    """Bytes of memory of this machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _fault(file: h5py.File, kind: str, model: str | None, index: str | None) -> str | None:

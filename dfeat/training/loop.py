@@ -30,7 +30,7 @@ from dfeat.training.dataset import Batch, TrainingBatches
 from dfeat.training.losses import eq1
 from dfeat.training.network import Classifier, build_backbone, normalised, start_from_pretrained_head
 from dfeat.training.settings import TrainingSettings, TrainStage
-from dfeat.training.sources import Inputs, Sources, features_identity, read_sources
+from dfeat.training.sources import Inputs, features_identity, read_sources
 from dfeat.training.team import Team
 from dfeat.training.weights import weights_file
 
@@ -45,13 +45,8 @@ def train(
     """Train one model and write its folder, resuming from its checkpoint if there is one.
 
     In a process that `team.launch` started it computes that process's part of each batch; only the first one writes.
-
-    Returns:
-        The rows that this process trained on, their time, and the share of it spent waiting for batches.
-
-    Raises:
-        UserError: Inputs that do not belong together, or a loss that is not finite.
-        SystemExit: With status TERMINATED, after SIGTERM and saving a checkpoint.
+    Raises UserError for inputs that do not belong together or a loss that is not finite, and SystemExit with status
+    TERMINATED after SIGTERM and saving a checkpoint.
     """
     started = time.monotonic()
     settings, team = stage.training, Team.join(device)
@@ -59,8 +54,8 @@ def train(
     part = team.part_of(settings.batch_size)
     batches = TrainingBatches(method, sources, settings, seed, stage.partner_seed, part=part)
     torch.manual_seed(seed_for(seed, method, "initial weights"))
-    feature_width = int(sources.features.payload.shape[1]) if sources.features else 0
-    model = Classifier(build_backbone(stage.backbone), sources.classes, feature_width, settings.fusion)
+    backbone = build_backbone(stage.backbone)
+    model = Classifier(backbone, sources.classes, sources.feature_width, settings.fusion)
     if settings.head == "pretrained":
         start_from_pretrained_head(model, stage.backbone, sources.wnids)
     model.to(device, memory_format=torch.channels_last)
@@ -77,7 +72,7 @@ def train(
         whole = _fit(model, optimizer, batches, seed, state, device, workers, checkpoint, stop, team, waiting)
     done = Done.after((state.step - begun) * (part.stop - part.start), waiting)
     if whole and team.leads:
-        _write_run(out, method, stage, seed, sources, feature_width, model, state, time.monotonic() - started)
+        _write_run(out, stage, batches, model, state, time.monotonic() - started)
     team.leave()
     if not whole:
         say(f"train {out} was stopped: saved after step {state.step}; run the same command again to continue")
@@ -193,11 +188,7 @@ class _EpochMetrics:
 
 
 def _step(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    batch: Batch,
-    settings: TrainingSettings,
-    team: Team = Team(),
+    model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, settings: TrainingSettings, team: Team = Team()
 ) -> tuple[Tensor, Tensor]:
     """Take one optimiser step; returns the loss () and the logits (B, C) of these rows, both still on the device.
 
@@ -245,25 +236,18 @@ def learning_rate(settings: TrainingSettings, step: int, steps: int) -> float:
 
 
 def _write_run(
-    out: Path,
-    method: str,
-    stage: TrainStage,
-    seed: int,
-    sources: Sources,
-    feature_width: int,
-    model: nn.Module,
-    state: State,
-    seconds: float,
+    out: Path, stage: TrainStage, batches: TrainingBatches, model: nn.Module, state: State, seconds: float
 ) -> None:
     from safetensors.torch import save
 
+    sources = batches.sources
     tensors = save({name: value.contiguous().cpu() for name, value in model.state_dict().items()})
     run = {
         "recipe": RECIPE,
-        "method": method,
-        "seed": seed,
+        "method": batches.method.name,
+        "seed": batches.seed,
         "classes": sources.classes,
-        "feature_width": feature_width,
+        "feature_width": sources.feature_width,
         "images": len(sources.keys),
         "steps": state.step,
         "seconds": round(seconds, 2),
