@@ -93,17 +93,9 @@ class FeatureExtractor:
         The keyword arguments are `diffusion.model` and `diffusion.features` of config.yaml. Raises UserError for
         invalid ones, and for a model that cannot be loaded.
         """
-        settings = parse(
-            FeatureSettings,
-            {
-                "blocks": tuple(blocks),
-                "timestep": timestep if isinstance(timestep, int) else tuple(timestep),
-                "pool": pool,
-                "ensemble": ensemble,
-                "seed": seed,
-            },
-            "features",
-        )
+        steps = timestep if isinstance(timestep, int) else tuple(timestep)
+        given = {"blocks": tuple(blocks), "timestep": steps, "pool": pool, "ensemble": ensemble, "seed": seed}
+        settings = parse(FeatureSettings, given, "features")
         model = load_pretrained(path, precision, revision, device)
         return cls(model, settings, model.scaling_factor, batch_size=batch_size)
 
@@ -169,9 +161,8 @@ class FeatureExtractor:
             # An inpainting U-Net also takes a mask and the masked image's latents: an empty mask, the latents themselves.
             noisy = torch.cat([noisy, torch.zeros_like(noisy[:, :1]), noisy], dim=1)
         prompt = self.null_prompt.expand(len(noisy), -1, -1)
-        return forward_until(
-            self.model.unet, self.blocks, noisy.contiguous(memory_format=torch.channels_last), timesteps, prompt
-        )
+        noisy = noisy.contiguous(memory_format=torch.channels_last)
+        return forward_until(self.model.unet, self.blocks, noisy, timesteps, prompt)
 
 
 def draw_noise(shape: Sequence[int], generators: Sequence[torch.Generator]) -> torch.Tensor:

@@ -74,11 +74,8 @@ def local_files(source: ModelSource) -> ModelFiles | None:
         return ModelFiles(path)
     if path.is_file():
         return _single(path, source)
-    if (
-        source.path.count("/") != 1
-        or source.path.startswith((".", "/", "~"))
-        or path.suffix in (".safetensors", *PICKLES)
-    ):
+    local = source.path.startswith((".", "/", "~")) or path.suffix in (".safetensors", *PICKLES)
+    if local or source.path.count("/") != 1:
         raise UserError(
             f"diffusion.model.path {source.path!r} is no file or folder; give a folder in the diffusers layout, a "
             ".safetensors file, a Hub id with its revision, or 'demo'"

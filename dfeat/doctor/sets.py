@@ -48,7 +48,7 @@ class SetReport:
         return (self.images if self.state == "indexed" else self.expected_images or self.images) or 0
 
 
-def sets_of(settings: Settings) -> list[tuple[str, TrainSet | EvaluationSet]]:
+def sets_in_run(settings: Settings) -> list[tuple[str, TrainSet | EvaluationSet]]:
     """All sets of a run, the training set first."""
     return [("train", settings.data.train), *settings.data.evaluation.items()]
 

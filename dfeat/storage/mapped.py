@@ -35,9 +35,8 @@ class MappedRows:
             return self._row(int(rows))
         if len(self.files) == 1:
             return self._opened()[0][np.asarray(rows, np.int64)]
-        return (
-            np.stack([self._row(int(row)) for row in rows]) if len(rows) else np.empty((0, *self.shape[1:]), self.dtype)
-        )
+        empty = np.empty((0, *self.shape[1:]), self.dtype)
+        return np.stack([self._row(int(row)) for row in rows]) if len(rows) else empty
 
     def loaded(self) -> NDArray[Any]:
         """All rows in memory, as one array."""

@@ -137,13 +137,8 @@ def _fit(
 def build_optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
     """SGD (Sec. 4.2): fused, so that one kernel updates all parameters."""
     # v <- momentum * v + (grad + weight_decay * theta); theta <- theta - learning_rate * v
-    return torch.optim.SGD(
-        model.parameters(),
-        settings.learning_rate,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-        fused=True,
-    )
+    options = {"momentum": settings.momentum, "weight_decay": settings.weight_decay, "fused": True}
+    return torch.optim.SGD(model.parameters(), settings.learning_rate, **options)
 
 
 class _EpochMetrics:

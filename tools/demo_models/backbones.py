@@ -20,7 +20,7 @@ from torch import Tensor
 from dfeat.demo.canvas import SIZE
 from dfeat.demo.dresses import WNIDS
 from dfeat.demo.worlds import draw_set
-from dfeat.occlusion.patches import drop_grid
+from dfeat.occlusion.patches import drop_on_image
 from dfeat.storage.atomic import write_bytes, write_text
 from dfeat.training.network import Classifier, normalised, untrained_backbone
 from dfeat.training.settings import Backbone
@@ -120,7 +120,7 @@ def _check(model: Classifier, images: np.ndarray, labels: np.ndarray) -> dict[st
     """Accuracy on held-out drawings, clean and with 40 % of the patches of an 8 x 8 grid dropped."""
     model.eval()
     rng = np.random.default_rng(0)
-    dropped = images * ~np.stack([drop_grid(SIZE, 8, 0.4, rng) for _ in images])[..., None]
+    dropped = images * ~np.stack([drop_on_image(SIZE, SIZE, 8, 0.4, rng) for _ in images])[..., None]
     y = torch.from_numpy(labels)
 
     def accuracy(pixels: np.ndarray) -> float:
