@@ -15,16 +15,11 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from dfeat.errors import UserError, nearest
 
 Precision = Literal["float32", "bfloat16", "float16"]
-
 Share = Annotated[float, Field(ge=0, le=1)]
-
 BatchSize = Annotated[int, Field(ge=1)]
-
 ImageSize = Annotated[int, Field(ge=16)]
 """Side of a network's input in pixels."""
-
 _NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
-
 Name = Annotated[str, Field(pattern=_NAME, max_length=64)]
 """A name that becomes part of a path: letters, digits, '_', '-', '.', not starting with a dot."""
 

@@ -29,10 +29,7 @@ BACKWARD: Final = 3.0
 
 @dataclass(frozen=True)
 class Counts:
-    """FLOPs of one image. `forward` is by backbone; `features` is the U-Net up to the last of the settings' blocks.
-
-    `shallow` is its outermost layer alone, which a pass with reused deep features runs.
-    """
+    """FLOPs of one image: `features` by the U-Net up to the settings' last block, `shallow` by its outermost layer."""
 
     encode: float
     decode: float

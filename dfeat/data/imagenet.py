@@ -20,10 +20,7 @@ from dfeat.errors import UserError
 def read_imagenet(
     source: Source, settings: EvaluationSet, classes: tuple[ClassInfo, ...], problems: Problems
 ) -> tuple[str, list[Candidate]]:
-    """("folders" or "flat", the images with a class), whether or not the class is in the run.
-
-    Raises UserError when flat images have no usable label file.
-    """
+    """("folders" or "flat", the images with a class, in the run or not). UserError for flat ones without labels."""
     images = [name for name in source.names() if is_image_name(name)]
     for name, why in source.refused:
         problems.add(name, "file", why, "not read")

@@ -80,11 +80,7 @@ def inspect(raw: bytes, where: str, size: Size | None = None) -> Seen:
 
 
 def decode(raw: bytes, where: str, size: Size | None = None) -> tuple[Image.Image, list[str]]:
-    """The picture in 8-bit RGB, and notes on what was converted.
-
-    `where` names the file in messages. `size` (width, height): see the top of this file.
-    Raises UserError, one sentence, when the bytes are no image, are truncated, or are too large.
-    """
+    """The picture in 8-bit RGB, and notes on what was converted. Raises UserError for bytes that are no whole image."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         image, raw, notes = _open(raw, where)

@@ -151,11 +151,7 @@ class PixelCache:
     """Images of a cache by key, memory-mapped. May be pickled for worker processes: each maps the file itself."""
 
     def __init__(self, path: Path, *, index: str | None = None) -> None:
-        """Open a cache, hashing it once as `open_shard` does.
-
-        Raises UserError if it is incomplete, not what was written, or made from another index than `index` (the
-        SHA-256 of an index.csv).
-        """
+        """Open a cache, with the arguments, checks and errors of `open_shard`."""
         self.path = path
         with open_shard(path, "pixels", index=index) as file:
             self.keys = [key.decode() for key in file["key"][:]]

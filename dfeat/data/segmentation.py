@@ -136,15 +136,13 @@ def _numbers(values: list[Any], faults: list[Fault]) -> Points:
 
 
 def _covers_pixels(points: Points, width: int, height: int) -> bool:
-    """Whether the polygon covers a pixel; rasterises it only if it may be too thin.
-
-    2 * area / perimeter is the width of a long thin shape; above 2 pixels it is taken to cover one.
-    """
+    """Whether the polygon covers a pixel; rasterises it only if it may be too thin."""
     outline = float(np.hypot(*np.diff(points, axis=0, append=points[:1]).T).sum())
-    if outline > 0 and 2 * _enclosed(points) / outline > 2:
-        return True
     if outline == 0:
         return False
+    # 2 * area / perimeter is the width of a long thin shape; above 2 pixels it is taken to cover one.
+    if 2 * _enclosed(points) / outline > 2:
+        return True
     rles = coco_mask.frPyObjects([points.reshape(-1).tolist()], height, width)
     return int(coco_mask.area(rles[0])) > 0
 

@@ -19,7 +19,6 @@ Study = Literal["sweep", "object", "parts"]
 """A table of its own for an evaluation set: fine steps, shares of the object, or each part on its own."""
 Levels = Annotated[tuple[Annotated[int, Field(ge=0, le=100)], ...], Field(min_length=1), AfterValidator(_once)]
 """Percents of occlusion, each an evaluation of its own."""
-
 ShortSide = Annotated[int, Field(ge=8, le=2048)]
 Interpolation = Literal["bicubic", "bilinear"]
 
@@ -33,9 +32,7 @@ def _of_an_image(scale: tuple[float, float]) -> tuple[float, float]:
 
 CropScale = Annotated[tuple[float, float], AfterValidator(_of_an_image)]
 """Least and greatest area of a random crop, as shares of the image."""
-
 CropShare = Annotated[float, Field(gt=0, le=1)]
-
 IMAGE_SIZE: Final = 224
 """Side of the networks' input [Sec. 4.2], in pixels."""
 CROP_PCT: Final = 0.875

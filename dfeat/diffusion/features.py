@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -200,16 +201,13 @@ def forward_until(
     """
     outputs: dict[int, torch.Tensor] = {}
 
-    def keep(number: int) -> Any:
-        def hook(_module: torch.nn.Module, _inputs: Any, output: Any) -> None:
-            outputs[number] = output[0] if isinstance(output, tuple) else output
-            # Early exit: the exception unwinds the forward pass, so later blocks are not computed.
-            if len(outputs) == len(blocks):
-                raise _Stop
+    def keep(number: int, _module: torch.nn.Module, _inputs: Any, output: Any) -> None:
+        outputs[number] = output[0] if isinstance(output, tuple) else output
+        # Early exit: the exception unwinds the forward pass, so later blocks are not computed.
+        if len(outputs) == len(blocks):
+            raise _Stop
 
-        return hook
-
-    handles = [block.register_forward_hook(keep(number)) for number, block in enumerate(blocks)]
+    handles = [block.register_forward_hook(partial(keep, number)) for number, block in enumerate(blocks)]
     try:
         unet(noisy, timesteps, encoder_hidden_states=prompt)
     except _Stop:

@@ -208,10 +208,7 @@ class Inpainter:
         return F.interpolate(hidden, size=(hidden.shape[2] // factor, hidden.shape[3] // factor))
 
     def _embedded(self, prompts: Sequence[str]) -> torch.Tensor:
-        """Text embeddings (2B, tokens, width), unconditional first; the conditional (B, tokens, width) without guidance.
-
-        Each text is embedded once per process.
-        """
+        """Text embeddings (2B, tokens, width), unconditional first; the conditional (B, ...) without guidance."""
         wanted = list(dict.fromkeys([self.settings.negative_prompt, *prompts]))
         for text in wanted:
             if text not in self._embeddings:

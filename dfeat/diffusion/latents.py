@@ -148,10 +148,7 @@ def to_model_range(images: NDArray[np.uint8], model: Any) -> torch.Tensor:
 
 
 def part_of(records: Sequence[Record], shard: tuple[int, int]) -> list[Record]:
-    """The records of shard (i, n): contiguous, in shards whose sizes differ by at most one.
-
-    Raises UserError for a shard that does not exist or has no records.
-    """
+    """The records of shard (i, n), contiguous and of even sizes. Raises UserError for a shard that has none."""
     number, count = shard
     if not 0 <= number < count:
         raise UserError(f"shard {number}/{count} does not exist; shards are numbered 0 to {count - 1}")

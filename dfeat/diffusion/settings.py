@@ -11,10 +11,8 @@ from dfeat.occlusion.settings import OcclusionSettings
 from dfeat.section import BatchSize, Commit, ImageSize, Precision, Section, Share
 
 Timestep = Annotated[int, Field(ge=0, le=999)]
-
 Resolution = Annotated[int, Field(ge=16, le=2048, multiple_of=8)]
 """Side of the square that the diffusion model works on, in pixels; its VAE maps 8 x 8 of them to a latent cell."""
-
 Views = Annotated[int, Field(ge=1)]
 
 

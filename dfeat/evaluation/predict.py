@@ -41,10 +41,7 @@ HEADER: Final = ("key", "label", "top1", "top2", "top3", "top4", "top5", "p1")
 
 
 class TrainedModel:
-    """A trained model: its classifier, and `run`, the content of its run.json.
-
-    Raises UserError for a folder that is missing, damaged, or whose weights are not those of its run.json.
-    """
+    """A trained model: its classifier, and `run`, its run.json. Raises UserError for a missing or damaged folder."""
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         from safetensors import SafetensorError

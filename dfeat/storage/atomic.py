@@ -70,10 +70,7 @@ def write_files(contents: Mapping[Path, Payload], *, recorded: bool = True) -> N
 
 
 def link_files(targets: Mapping[Path, tuple[Path, str]]) -> None:
-    """Publish the files of one job as relative links; `targets` maps each to the file it is and that file's SHA-256.
-
-    Raises UserError or MachineError as `staged` does.
-    """
+    """Publish one job's files as relative links; `targets` has each one's target and SHA-256. Raises as `staged`."""
     with _temporaries(list(targets)) as temporaries:
         for (path, (target, _)), temporary in zip(targets.items(), temporaries, strict=True):
             temporary.unlink()
@@ -115,10 +112,7 @@ def remove(path: Path) -> None:
 
 @contextlib.contextmanager
 def _temporaries(paths: list[Path]) -> Iterator[list[Path]]:
-    """Yield an empty temporary file beside each path and remove what is left of them after the block.
-
-    An OSError in the block becomes the error that `staged` documents.
-    """
+    """Yield an empty temporary file beside each path, removed after the block; an OSError raises as `staged` does."""
     made: list[Path] = []
     at = paths[0]
     try:

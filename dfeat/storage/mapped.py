@@ -15,10 +15,7 @@ from numpy.typing import NDArray
 
 
 class MappedRows:
-    """Rows of contiguous datasets in several files, indexed as one array: `rows[3]`, `rows[[5, 1]]`.
-
-    May be pickled for worker processes: each maps the files itself.
-    """
+    """Rows of contiguous datasets in several files, indexed as one array: `rows[3]`, `rows[[5, 1]]`. Picklable."""
 
     def __init__(self, files: Sequence[tuple[Path, int, int]], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         """Args: `files`, each (path, offset of the payload in bytes, rows); `shape` of all rows together, (rows, ...)."""

@@ -65,10 +65,7 @@ class _Item:
 
 
 class TrainingBatches:
-    """`batches[step]` is the batch of that step; a map-style dataset for torch's DataLoader.
-
-    `part` are the rows of each batch that this process is to make; by default all of them.
-    """
+    """`batches[step]` is the batch of that step, or its rows `part`: a map-style dataset for torch's DataLoader."""
 
     def __init__(
         self,
@@ -126,10 +123,7 @@ class TrainingBatches:
         return self._order[1]
 
     def _item(self, key: str, second: int, epoch: int) -> _Item:
-        """The first or the second item of an image: the original, then its twin, with its random crop.
-
-        Where features of several views are cached, it is the crop of one of them.
-        """
+        """An image's original or twin, with its random crop: that of a cached view where features have several."""
         draw = f"{key} {second} {epoch}"
         rng = rng_for(self.seed, draw, "crop")
         twin = bool(second) or not self.settings.originals

@@ -93,10 +93,7 @@ def _fit(
     team: Team,
     waiting: Waiting,
 ) -> bool:
-    """Take the remaining steps; returns False if `stop` became True before the last of them.
-
-    `waiting` measures the time that the loop waits for each batch.
-    """
+    """Take the remaining steps; returns False if `stop` became True before the last of them."""
     settings = batches.settings
     loader = torch.utils.data.DataLoader(
         batches,

@@ -102,10 +102,7 @@ def read_sources(name: str, inputs: Inputs, settings: TrainingSettings) -> Sourc
 
 
 def _read_rejected(verdicts: Path | None, judged: set[str], index: str) -> frozenset[str]:
-    """The inpainted images that lost their label. UserError where one of `judged` has no verdict.
-
-    The verdicts must be on the images of `index` (a digest).
-    """
+    """The inpainted images that lost their label. Raises UserError unless each of `judged` has a verdict on `index`."""
     if verdicts is None:
         raise UserError("training.inpainted 'accepted' needs --verdicts, the verdicts.csv that `dfeat judge` writes")
     origin = read_origin(verdicts.with_suffix(".json"), "judge", {"index": str})
