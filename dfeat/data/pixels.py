@@ -135,16 +135,8 @@ def _write(
             position += row.size
             bar.update(1)
         bar.close()
-        file.attrs.update(
-            schema=SCHEMA,
-            kind="pixels",
-            recipe=RECIPE,
-            settings=settings_text(described),
-            model=model,
-            rows=len(keys),
-            sha256=digest.hexdigest(),
-            index=index,
-        )
+        file.attrs.update(schema=SCHEMA, kind="pixels", recipe=RECIPE, settings=settings_text(described), model=model)
+        file.attrs.update(rows=len(keys), sha256=digest.hexdigest(), index=index)
 
 
 class PixelCache:

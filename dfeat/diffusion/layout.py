@@ -182,6 +182,5 @@ def _resolution_notes(files: ModelFiles, sample_size: Any, resolution: int | Non
             f"diffusion.resolution is {resolution}, but {files.folder} was trained at {trained} px (sample_size "
             f"{sample_size}); use {trained}, or at least {trained // 2} and at most {trained * 2}"
         )
-    if trained == resolution:
-        return []
-    return [f"{files.folder} was trained at {trained} px and is used at {resolution} px (diffusion.resolution)"]
+    note = f"{files.folder} was trained at {trained} px and is used at {resolution} px (diffusion.resolution)"
+    return [note] if trained != resolution else []

@@ -83,7 +83,8 @@ def evaluate(
 ) -> list[Path]:
     """Evaluate a trained model and write its predictions to `out`; returns their files.
 
-    `data` has SET/index.csv and SET/pixels.h5; `features` is empty for models without fusion. Raises UserError for inputs that do not belong together, and for output that is not finite.
+    `data` has SET/index.csv and SET/pixels.h5; `features` is empty for models without fusion. Raises UserError for
+    inputs that do not belong together, and for output that is not finite.
     """
     indexes = _read_indexes(data, stage)
     return evaluate_model(TrainedModel(model_folder, device), indexes, features, stage, out)

@@ -70,15 +70,9 @@ def write_shard(path: Path, shard: Shard) -> None:
             file.create_dataset(name, data=np.ascontiguousarray(shard.payload))
         for extra, values in shard.extras.items():
             file.create_dataset(extra, data=values)
-        file.attrs.update(
-            schema=SCHEMA,
-            kind=shard.kind,
-            recipe=shard.recipe,
-            settings=settings_text(shard.settings),
-            model=shard.model,
-            rows=len(shard.keys),
-            sha256=_payload_digest(shard.payload if isinstance(shard.payload, list) else [shard.payload]),
-        )
+        digest = _payload_digest(shard.payload if isinstance(shard.payload, list) else [shard.payload])
+        file.attrs.update(schema=SCHEMA, kind=shard.kind, recipe=shard.recipe, settings=settings_text(shard.settings))
+        file.attrs.update(model=shard.model, rows=len(shard.keys), sha256=digest)
         if shard.weights:
             file.attrs["weights"] = settings_text(shard.weights)
         if shard.index:
@@ -89,17 +83,10 @@ def write_shard(path: Path, shard: Shard) -> None:
 def read_shard(path: Path, kind: str, *, model: str | None = None, index: str | None = None) -> Shard:
     """Read a whole shard into memory, with the arguments, checks and errors of `open_shard`."""
     with open_shard(path, kind, model=model, index=index) as file:
-        payload = file[PAYLOADS[kind]]
-        return Shard(
-            kind,
-            int(file.attrs["recipe"]),
-            file.attrs["settings"],
-            str(file.attrs["model"]),
-            _keys(file),
-            list(_encoded_images(payload)) if _is_ragged(payload) else payload[:],
-            _extras(file, kind),
-            index=str(file.attrs.get("index", "")),
-        )
+        payload, attributes = file[PAYLOADS[kind]], file.attrs
+        recipe, settings, model = int(attributes["recipe"]), attributes["settings"], str(attributes["model"])
+        rows, index = list(_encoded_images(payload)) if _is_ragged(payload) else payload[:], attributes.get("index", "")
+        return Shard(kind, recipe, settings, model, _keys(file), rows, _extras(file, kind), index=str(index))
 
 
 @contextmanager
@@ -107,17 +94,10 @@ def open_shard(path: Path, kind: str, *, model: str | None = None, index: str | 
     """Open a shard for reading, after every check that does not need its rows.
 
     Each byte is hashed once: the file, which holds the payload, for its digest record; or, for a file copied from
-    elsewhere without a record, the payload for the attribute `sha256`.
-
-    Args:
-        path: The shard.
-        kind: A key of PAYLOADS, which is also the `dfeat` verb that makes such a shard.
-        model: If given, the digest of the diffusion model it must have been made with.
-        index: If given, the SHA-256 of the index.csv it must have been made from.
-
-    Raises:
-        UserError: The file is missing, damaged, incomplete, of another kind or origin, or holds links or virtual
-            datasets; or h5py cannot read what the block reads.
+    elsewhere without a record, the payload for the attribute `sha256`. `kind` is a key of PAYLOADS and the verb that
+    makes such a shard; `model` and `index`, where given, are the digests of the diffusion model and of the index.csv it
+    must have been made with. Raises UserError if the file is missing, damaged, incomplete, of another kind or origin, or
+    holds links or virtual datasets, or if h5py cannot read what the block reads.
     """
     digest = check_file(path, kind)
     try:
@@ -189,15 +169,8 @@ def _head(path: Path, kind: str, index: str | None) -> _Head:
         payload = file[PAYLOADS[kind]]
         if payload.chunks is not None or (payload.size and payload.id.get_offset() is None):
             raise refusal(path, "its payload is not one contiguous run of bytes", kind)
-        return _Head(
-            _keys(file),
-            file.attrs["settings"],
-            str(file.attrs["model"]),
-            payload.shape,
-            payload.dtype,
-            payload.id.get_offset() or 0,
-            _extras(file, kind),
-        )
+        settings, model, offset = file.attrs["settings"], str(file.attrs["model"]), payload.id.get_offset() or 0
+        return _Head(_keys(file), settings, model, payload.shape, payload.dtype, offset, _extras(file, kind))
 
 
 def _keys(file: h5py.File) -> list[str]:

@@ -101,7 +101,6 @@ def _fit(
         sampler=range(state.step, len(batches)),
         num_workers=workers,
         pin_memory=device.type == "cuda",
-        collate_fn=None,
         worker_init_fn=ignore_sigterm,
     )
     model.train()
