@@ -76,7 +76,7 @@ def files_digest(package: str, folder: str) -> str:
 
 
 def declared_recipe(module: str) -> int:
-    """The `RECIPE` of a stage's module, read without importing it: a parameter of rules, to rerun them if raised."""
+    """The `RECIPE` that a stage's module declares, read without importing it; its rules rerun when it is raised."""
     spec = importlib.util.find_spec(module)
     assert spec is not None and spec.origin is not None, f"no module {module}"
     for node in ast.parse(Path(spec.origin).read_text()).body:

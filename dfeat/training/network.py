@@ -208,7 +208,7 @@ def _create(settings: Backbone, classes: int) -> nn.Module:
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a .safetensors file into a model; only the tensors of a classification head may be unused."""
+    """Load a .safetensors file that fits but for a classification head. Raises UserError for any other."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
