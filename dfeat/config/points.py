@@ -182,6 +182,24 @@ class Run:
             if has_imagenet_head(chosen)
         ]
 
+    def evaluation_files(
+        self, place: Place, method_name: str, backbone: str, seed: str, sets: Iterable[str] | None = None
+    ) -> list[Path]:
+        """The prediction files of one model on these sets (default: all), with predictions.json."""
+        folder = place.predictions(method_name, backbone, seed)
+        return [folder / file for file in self._prediction_files(self.levels if sets is None else sets)]
+
+    def indexed(self, sets: Iterable[str]) -> list[Path]:
+        """What an evaluation reads of its sets: their indexes and pixels."""
+        return [file for name in sets for file in (self.place.index(name), self.place.pixels(name))]
+
+    def index_settings(self, name: str) -> str:
+        """The settings of one set, as JSON, but for what its index does not depend on: expected counts and levels."""
+        data, unread = self.settings.data, {"expected_images": None}
+        if name == TRAIN:
+            return settings_text(data.train.model_copy(update=unread | {"expected_classes": None}))
+        return settings_text(data.evaluation[name].model_copy(update=unread | {"levels": (0,)}))
+
     def _prediction_files(self, sets: Iterable[str]) -> list[str]:
         files = list(prediction_files({name: self.levels[name] for name in sets}))
         return [*files, "predictions.json"] if files else []

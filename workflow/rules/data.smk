@@ -1,17 +1,3 @@
-def set_settings(name):
-    """The settings of one set, as JSON, but for what its index does not depend on: expected counts and levels."""
-    unread = {"expected_images": None}
-    if name == TRAIN:
-        plain = SETTINGS.data.train.model_copy(
-            update=unread | {"expected_classes": None}
-        )
-    else:
-        plain = SETTINGS.data.evaluation[name].model_copy(
-            update=unread | {"levels": (0,)}
-        )
-    return settings_text(plain)
-
-
 rule demo_data:
     output:
         HERE.run / "raw" / "drawn.json",
@@ -55,7 +41,7 @@ rule index_train:
         runtime=per_attempt(30),
     params:
         folder=subpath(output[0], parent=True),
-        settings=set_settings(TRAIN),
+        settings=RUN.index_settings(TRAIN),
         recipe=recipe("dfeat.data.index"),
     shell:
         "dfeat index train --settings {params.settings:q} --out {params.folder:q}"
@@ -80,7 +66,7 @@ rule index_evaluation:
         runtime=per_attempt(30),
     params:
         folder=subpath(output[0], parent=True),
-        settings=lambda wildcards: set_settings(wildcards.set),
+        settings=lambda wildcards: RUN.index_settings(wildcards.set),
         recipe=recipe("dfeat.data.index"),
     shell:
         "dfeat index {wildcards.set:q} --settings {params.settings:q} --classes {input.classes:q}"

@@ -1,10 +1,3 @@
-def gpu_minutes(kind, view=None):
-    """Minutes to ask a scheduler for, for one shard of a view; more with each attempt."""
-    return lambda wildcards, attempt: attempt * shard_minutes(
-        RUN.at(wildcards.at), kind, view or wildcards.view
-    )
-
-
 rule inpaint:
     input:
         index=HERE.index(TRAIN),
