@@ -72,11 +72,8 @@ def read_annotations(source: Source, name: str, problems: Problems) -> Annotatio
     except (ValueError, MemoryError) as error:  # also bytes that are no UTF-8, and numbers of thousands of digits
         problems.add(name, "file", f"is not readable JSON ({error})", "ignored")
         return None
-    lacking = [
-        key
-        for key in ("images", "annotations", "categories")
-        if not isinstance(content, dict) or not isinstance(content.get(key), list)
-    ]
+    lists = content if isinstance(content, dict) else {}
+    lacking = [key for key in ("images", "annotations", "categories") if not isinstance(lists.get(key), list)]
     if lacking:
         problems.add(name, "file", f"is no COCO annotation file: it has no list of {', '.join(lacking)}", "ignored")
         return None

@@ -13,11 +13,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import h5py
-
 from dfeat.errors import UserError
 from dfeat.progress import say
-from dfeat.storage.atomic import link_files
+from dfeat.storage.atomic import link_files, remove
 from dfeat.storage.provenance import settings_text
 from dfeat.storage.records import check_file, read_json, recorded_digests
 
@@ -73,6 +71,18 @@ def reused(
     return True
 
 
+def remove_broken_links(run: Path) -> None:
+    """Remove the links of a run whose files are gone, as when its base was deleted: their jobs then run again.
+
+    Snakemake itself ends at a broken link.
+    """
+    for step in ("data", "occlusion", "diffusion"):
+        for folder, _, names in os.walk(run / step):
+            for path in (Path(folder, name) for name in names):
+                if path.is_symlink() and not path.exists():
+                    remove(path)
+
+
 def _run_beside(base: Path, output: Path) -> Path:
     """The folder of the run that holds `output`."""
     inside = Path(os.path.relpath(output, base.parent)).parts
@@ -86,6 +96,8 @@ def _recorded(path: Path, verb: str) -> Mapping[str, Any]:
     if path.suffix != ".h5":
         content = read_json(path, verb)
         return content if isinstance(content, dict) and {"recipe", "settings"} <= content.keys() else _UNKNOWN
+    import h5py
+
     try:
         with h5py.File(path, "r") as file:
             attributes = dict(file.attrs)

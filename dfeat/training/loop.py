@@ -69,7 +69,7 @@ def train(
 
     waiting, begun = Waiting(), state.step
     with deferred_sigterm() as stop:
-        whole = _fit(model, optimizer, batches, seed, state, device, workers, checkpoint, stop, team, waiting)
+        whole = _fit(model, optimizer, batches, state, device, workers, checkpoint, stop, team, waiting)
     done = Done.after((state.step - begun) * (part.stop - part.start), waiting)
     if whole and team.leads:
         _write_run(out, stage, batches, model, state, time.monotonic() - started)
@@ -84,7 +84,6 @@ def _fit(
     model: Classifier,
     optimizer: torch.optim.Optimizer,
     batches: TrainingBatches,
-    seed: int,
     state: State,
     device: torch.device,
     workers: int,
@@ -111,7 +110,9 @@ def _fit(
     metrics = _EpochMetrics(batches, state)
     for batch in waiting.of(loader):
         # Bit-exact resume: dropout and stochastic depth draw from a generator seeded by the step, not by what ran before.
-        torch.manual_seed(seed_for(seed, f"step {state.step}", f"network {team.rank}" if team.rank else "network"))
+        torch.manual_seed(
+            seed_for(batches.seed, f"step {state.step}", f"network {team.rank}" if team.rank else "network")
+        )
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(settings, state.step, len(batches))
         moved = batch.to(device)

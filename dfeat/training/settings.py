@@ -1,10 +1,18 @@
-"""The section `training`, and what `dfeat train` is given."""
+"""The section `training`, and the settings that `dfeat train` depends on."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, Field, WithJsonSchema, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    WithJsonSchema,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 from dfeat.data.settings import CROP_SCALE, FLIP, IMAGE_SIZE, CropScale
 from dfeat.errors import UserError
@@ -90,8 +98,53 @@ class TrainingSettings(Section):
 
 
 class TrainStage(Section):
-    """What `dfeat train` is given."""
+    """The settings that `dfeat train` depends on."""
 
     backbone: Backbone
     training: TrainingSettings = TrainingSettings()
     partner_seed: int = Field(0, description="occlusion.seed, which draws whose pixels replace hidden ones")
+
+    @field_serializer("training", mode="wrap")
+    def _without_later_defaults(
+        self, training: TrainingSettings, written: SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        """Omit a setting beyond the first ones while it has its default, so that models trained before it still match."""
+        plain: dict[str, Any] = written(training)
+        default = TrainingSettings()
+        return {
+            key: value
+            for key, value in plain.items()
+            if key in _FIRST or getattr(training, key) != getattr(default, key)
+        }
+
+
+_FIRST: Final = frozenset(
+    [
+        "methods",
+        "backbones",
+        "seeds",
+        "image_size",
+        "epochs",
+        "batch_size",
+        "gpus",
+        "accumulate",
+        "learning_rate",
+        "momentum",
+        "weight_decay",
+        "schedule",
+        "originals",
+        "crop_scale",
+        "flip",
+        "inpainted",
+        "alpha",
+        "beta",
+        "mask_image",
+        "cutmix_alpha",
+        "twin_features",
+        "head",
+        "fusion",
+        "precision",
+        "compile",
+    ]
+)
+"""The settings that every model trained so far records. Frozen: a new setting is not added here."""

@@ -24,6 +24,7 @@ try:
     from dfeat.report.catalogue import catalogue, wanted, whole_settings
     from dfeat.section import parse as parse_section
     from dfeat.storage.provenance import declared_recipe, files_digest, settings_text
+    from dfeat.storage.reuse import remove_broken_links
 except ModuleNotFoundError as missing:
     if not (missing.name or "").startswith("dfeat"):
         raise
@@ -94,6 +95,8 @@ SETTINGS = exit_on_user_error(parse_section, Settings, config, configuration_fil
 stop_where_inputs_are_missing(SETTINGS)
 RUN = Run(SETTINGS)
 HERE = RUN.place
+if started_by_a_person():
+    remove_broken_links(HERE.run)
 POINT = Place(HERE.run, "{at}")
 RAW = [HERE.run / "raw" / "drawn.json"] if SETTINGS.data.drawn else []
 BASE = f" --base {RESULTS / SETTINGS.base}" if SETTINGS.base else ""
@@ -104,7 +107,7 @@ GPU = SETTINGS.resources.gpu
 wildcard_constraints:
     at=f"{RUN_ONLY}|{RUN.points_pattern}",
     set="[A-Za-z0-9][A-Za-z0-9_.-]*",
-    method="|".join(SETTINGS.training.methods),
+    method="|".join(RUN.methods),
     backbone="|".join(SETTINGS.training.backbones),
     seed=r"-?\d+",
     shard=r"\d+",

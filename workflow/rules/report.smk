@@ -71,8 +71,3 @@ rule write_report:
     shell:
         "dfeat report --results {params.results:q} --captions {params.captions:q} --settings {params.settings:q}"
         " --out {output.page:q} > {log:q} 2>&1"
-
-
-rule report:
-    input:
-        HERE.report / "index.html",
