@@ -17,7 +17,7 @@ from pydantic import (
 from dfeat.data.settings import CROP_SCALE, FLIP, IMAGE_SIZE, CropScale
 from dfeat.errors import UserError
 from dfeat.methods import NAMES, PAPER_NAMES, method
-from dfeat.section import BatchSize, Commit, ImageSize, Name, Section, Share, without_nulls
+from dfeat.section import BatchSize, Commit, ImageSize, Name, Section, Share, WithoutNulls
 
 
 def _listed(name: str) -> str:
@@ -44,7 +44,7 @@ class TrainingSettings(Section):
     """Fine-tuning [Sec. 4.2]: what is trained, and how."""
 
     methods: tuple[MethodName, ...] = Field(PAPER_NAMES, min_length=1)
-    backbones: dict[Name, Backbone] = Field(
+    backbones: WithoutNulls[dict[Name, Backbone]] = Field(
         default_factory=lambda: {
             "convnext": Backbone(name="convnext_base.fb_in1k"),
             "swin": Backbone(name="swin_base_patch4_window7_224.ms_in1k"),
@@ -82,12 +82,6 @@ class TrainingSettings(Section):
     fusion: Literal["concat", "sum", "gated", "attention"] = Field("concat", description="of l_f and l_d into l_a")
     precision: Literal["float32", "bfloat16"] = "float32"
     compile: bool = Field(False, description="torch.compile of the backbone: minutes at the start, faster steps after")
-
-    @field_validator("backbones", mode="before")
-    @classmethod
-    def _left_out(cls, backbones: Any) -> Any:
-        """As evaluation sets: one that an overlay gives as null is left out."""
-        return without_nulls(backbones)
 
     @model_validator(mode="after")
     def _rows_for_every_device(self) -> Self:
