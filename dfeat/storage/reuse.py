@@ -96,11 +96,10 @@ def _recorded(path: Path, verb: str) -> Mapping[str, Any]:
     if path.suffix != ".h5":
         content = read_json(path, verb)
         return content if isinstance(content, dict) and {"recipe", "settings"} <= content.keys() else _UNKNOWN
-    import h5py
+    from dfeat.storage.shards import read_attributes
 
     try:
-        with h5py.File(path, "r") as file:
-            attributes = dict(file.attrs)
+        attributes = read_attributes(path)
         return {**attributes, "settings": json.loads(attributes["settings"]), "recipe": int(attributes["recipe"])}
     except (OSError, KeyError, ValueError):
         return _UNKNOWN

@@ -89,6 +89,12 @@ def read_shard(path: Path, kind: str, *, model: str | None = None, index: str | 
         return Shard(kind, recipe, settings, model, _keys(file), rows, _extras(file, kind), index=str(index))
 
 
+def read_attributes(path: Path) -> dict[str, Any]:
+    """The attributes of a shard or pixel cache, unchecked. Raises OSError if it is no HDF5 file."""
+    with h5py.File(path, "r") as file:
+        return dict(file.attrs)
+
+
 @contextmanager
 def open_shard(path: Path, kind: str, *, model: str | None = None, index: str | None = None) -> Iterator[h5py.File]:
     """Open a shard for reading, after every check that does not need its rows.
