@@ -7,15 +7,14 @@ take the page's own colour, so the charts follow a dark page.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from dfeat.methods import REFERENCE, row_of
 from dfeat.report.numbers.paper import backbone_name, method_name
-from dfeat.report.tables.layout import Row
-
-T = TypeVar("T")
+from dfeat.report.numbers.text import unique
+from dfeat.report.tables.layout import CellRow
 
 _HEIGHT: Final = 300
 _INK: Final = "currentColor"
@@ -39,7 +38,7 @@ class Chart:
     spec: dict[str, Any]
 
 
-def accuracy_charts(rows: Sequence[Row], hidden: str = "Information loss (%)") -> list[Chart]:
+def accuracy_charts(rows: Sequence[CellRow], hidden: str = "Information loss (%)") -> list[Chart]:
     """A chart for each set with several levels and each backbone: a line and a band for each method.
 
     `hidden` says what the levels are a share of.
@@ -48,20 +47,20 @@ def accuracy_charts(rows: Sequence[Row], hidden: str = "Information loss (%)") -
         Chart(
             f"{backbone_name(backbone)}, {name}", _accuracy([row for row in rows if _is(row, name, backbone)], hidden)
         )
-        for name, backbone in _unique((row.set, row.backbone) for row in rows if row.metric == "top1")
+        for name, backbone in unique((row.set, row.backbone) for row in rows if row.metric == "top1")
     ]
 
 
-def gain_charts(rows: Sequence[Row]) -> list[Chart]:
+def gain_charts(rows: Sequence[CellRow]) -> list[Chart]:
     """A chart for each backbone: bars of the paired difference from None, with their intervals."""
     compared = [row for row in rows if row.metric == "top1" and row.difference_to_none]
     return [
         Chart(backbone_name(backbone), _gain([row for row in compared if row.backbone == backbone]))
-        for (backbone,) in _unique((row.backbone,) for row in compared)
+        for backbone in unique(row.backbone for row in compared)
     ]
 
 
-def _accuracy(rows: list[Row], hidden: str) -> dict[str, Any]:
+def _accuracy(rows: list[CellRow], hidden: str) -> dict[str, Any]:
     data = [
         {
             "method": method_name(row.method), "loss": int(row.level), "accuracy": float(row.value),
@@ -69,7 +68,7 @@ def _accuracy(rows: list[Row], hidden: str) -> dict[str, Any]:
         }
         for row in rows
     ]  # fmt: skip
-    methods = [method for (method,) in _unique((row.method,) for row in rows)]
+    methods = unique(row.method for row in rows)
     loss = {"field": "loss", "type": "quantitative", "title": hidden}
     y = {"field": "accuracy", "type": "quantitative", "title": "Top-1 accuracy (%)", "scale": {"zero": False}}
     dash = {
@@ -104,8 +103,8 @@ def _accuracy(rows: list[Row], hidden: str) -> dict[str, Any]:
     )  # fmt: skip
 
 
-def _gain(rows: list[Row]) -> dict[str, Any]:
-    simulated = _unique(row.set for row in rows if row.table == "table1")
+def _gain(rows: list[CellRow]) -> dict[str, Any]:
+    simulated = unique(row.set for row in rows if row.table == "table1")
     data = [
         {
             "method": method_name(row.method), "place": _place(row, len(simulated) > 1),
@@ -113,8 +112,8 @@ def _gain(rows: list[Row]) -> dict[str, Any]:
         }
         for row in rows
     ]  # fmt: skip
-    methods = [method for (method,) in _unique((row.method,) for row in rows)]
-    places = [place for (place,) in _unique((entry["place"],) for entry in data)]
+    methods = unique(row.method for row in rows)
+    places = unique(entry["place"] for entry in data)
     x = {
         "x": {"field": "place", "type": "nominal", "sort": places, "title": "Information loss, or set", "axis": {"labelAngle": 0}},
         "xOffset": {"field": "method", "sort": _names(methods)}, "opacity": _dimmed(1),
@@ -176,7 +175,7 @@ def _tooltip(value: str, place: str, title: str) -> list[dict[str, Any]]:
     ]
 
 
-def _place(row: Row, named: bool) -> str:
+def _place(row: CellRow, named: bool) -> str:
     """A really occluded set by its name, a level of simulated occlusion by its loss, with the set's name if `named`."""
     if row.table == "table2":
         return row.set
@@ -187,9 +186,5 @@ def _names(methods: Sequence[str]) -> list[str]:
     return [method_name(method) for method in methods]
 
 
-def _is(row: Row, set_name: str, backbone: str) -> bool:
+def _is(row: CellRow, set_name: str, backbone: str) -> bool:
     return row.metric == "top1" and (row.set, row.backbone) == (set_name, backbone)
-
-
-def _unique(values: Iterable[T]) -> list[T]:
-    return list(dict.fromkeys(values))

@@ -1,7 +1,7 @@
 """The page itself: what the report folder holds, laid out by `templates/index.html.jinja`.
 
-All text is escaped by the template engine; what is marked safe is made here from numbers, by markdown-it with HTML
-turned off, by docutils with raw input turned off, or shipped by a package. Images and scripts are inlined.
+The template engine escapes all text; what is marked safe comes from numbers, from markdown-it with HTML turned off,
+from docutils with raw input turned off, or is shipped by a package. Images and scripts are inlined.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from markupsafe import Markup
 
 from dfeat.config import Settings
 from dfeat.errors import UserError
+from dfeat.places import Place
 from dfeat.report.catalogue import catalogue
 from dfeat.report.numbers.paper import TableName
+from dfeat.report.page.artifacts import read_artifacts
 from dfeat.report.page.cards import data_card, markdown_filters, model_card
 from dfeat.report.page.charts import accuracy_charts, gain_charts
-from dfeat.report.page.run_origin import config_text, job_costs, origin
+from dfeat.report.page.run_origin import config_text, job_costs, run_origin
 from dfeat.report.page.views import CsvView, csv_view, curve_rows, paper_table_view
 from dfeat.report.tables.layout import read_rows
 from dfeat.storage.atomic import write_files
@@ -42,8 +44,8 @@ class Link:
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A figure: its caption as HTML, and the PNG as a data URL; `picture` is empty where it was not made."""
+class FigureView:
+    """A figure: its caption as HTML, and the PNG as a data URL; `picture` is empty if the figure was not made."""
 
     name: str
     caption: Markup
@@ -78,18 +80,18 @@ def write_report(results: Path, settings: Settings, out: Path, captions: Path | 
     `results` is `results/<run>`, whose folder `report` is shown; `captions` holds `<name>.rst` for each figure and
     table. The same inputs give the same bytes. Raises UserError where there is nothing to report.
     """
-    folder = results / "report"
+    folder = Place(results).report
     if not any(folder.glob("*.csv")) and not any(folder.glob("*.png")) and not (folder / "claims.md").is_file():
         raise UserError(
             f"{folder} holds no table, figure or claims.md; make them with `dfeat table` and `dfeat figure`"
         )
-    named = results / "data" / "train" / "classes.json"
+    named = Place(results).classes()
     classes = [entry["name"] for entry in read_json(named, "index train")] if named.is_file() else []
     page = _Page(folder, out.parent, captions, classes, settings)
     rows = {name: read_rows(folder / f"{name}.csv") for name in TABLES if (folder / f"{name}.csv").is_file()}
     tables = [paper_table_view(name, folder / f"{name}.csv", settings.report) for name in rows]
     everything = [row for name in TABLES for row in rows.get(name, [])]
-    config = out.parent / "config.yaml"
+    config, artifacts = out.parent / "config.yaml", read_artifacts(results)
     cards = _environment(autoescape=False)
     text = _environment().get_template("index.html.jinja").render(
         run=settings.run,
@@ -109,14 +111,14 @@ def write_report(results: Path, settings: Settings, out: Path, captions: Path | 
         efficiency_text=page.markdown("efficiency.md", "table efficiency"),
         gallery=read_gallery(folder / "gallery.json"),
         jobs=job_costs(results),
-        origin=origin(results, settings, config),
+        origin=run_origin(artifacts, settings, config),
         cards=[Link(name, name) for name in ("config.yaml", "data_card.md", "model_card.md")],
         **_front_end(),
     )  # fmt: skip
     made = {
         config: config_text(settings),
-        out.parent / "data_card.md": data_card(cards, results, settings),
-        out.parent / "model_card.md": model_card(cards, results, settings, everything),
+        out.parent / "data_card.md": data_card(cards, artifacts, settings),
+        out.parent / "model_card.md": model_card(cards, artifacts, settings, everything),
         out: text,
     }
     write_files({path: content.encode() for path, content in made.items()})
@@ -139,7 +141,7 @@ def read_gallery(path: Path) -> Gallery | None:
 
 @dataclass(frozen=True)
 class _Page:
-    """The files of a report folder as the template wants them; links lead from `home`."""
+    """The files of a report folder as the template takes them; links are relative to `home`."""
 
     folder: Path
     home: Path
@@ -147,8 +149,8 @@ class _Page:
     classes: list[str]
     settings: Settings
 
-    def figures(self) -> list[Figure]:
-        """The figures in the catalogue's order, then those of other names; what the report wants and lacks is named."""
+    def figures(self) -> list[FigureView]:
+        """The figures in the catalogue's order, then those of other names; a missing one that the report wants included."""
         made = {path.stem for path in self.folder.glob("*.png")}
         listed = [
             entry.name
@@ -193,10 +195,10 @@ class _Page:
         start = Path(os.path.relpath(self.folder, self.home))
         return [Link(name, quote((start / name).as_posix())) for name in present]
 
-    def _figure(self, name: str) -> Figure:
+    def _figure(self, name: str) -> FigureView:
         path = self.folder / f"{name}.png"
         picture = f"data:image/png;base64,{_base64(read_bytes(path, f'figure {name}'))}" if path.is_file() else ""
-        return Figure(name, self.caption(name), picture, self.links([f"{name}.png", f"{name}.svg"]))
+        return FigureView(name, self.caption(name), picture, self.links([f"{name}.png", f"{name}.svg"]))
 
     def _table(self, name: str) -> MoreTable:
         stem = name.removesuffix(".csv")
@@ -214,7 +216,7 @@ class _Page:
 
 
 class _NoNote:
-    """What a caption sees as `snakemake`: a run without a note."""
+    """The `snakemake` object in a caption's template: a run without a note."""
 
     config: Final[dict[str, Any]] = {}
 
