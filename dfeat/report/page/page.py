@@ -92,18 +92,18 @@ def write_report(results: Path, settings: Settings, out: Path, captions: Path | 
     tables = [paper_table_view(name, folder / f"{name}.csv", settings.report) for name in rows]
     everything = [row for name in TABLES for row in rows.get(name, [])]
     config, artifacts = out.parent / "config.yaml", read_artifacts(results)
-    cards = _environment(autoescape=False)
+    plain = _environment(autoescape=False)
     text = _environment().get_template("index.html.jinja").render(
         run=settings.run,
         note=settings.report.note,
         tables=[(table, page.links(f"{table.name}.{kind}" for kind in ("csv", "tex", "md"))) for table in tables],
         missing=[name for name in TABLES if name not in rows],
         curves=[
-            *accuracy_charts(rows.get("table1", [])),
-            *accuracy_charts(curve_rows(folder / "sweep.csv")),
-            *accuracy_charts(curve_rows(folder / "object.csv"), "Share of the object hidden (%)"),
+            *accuracy_charts(plain, rows.get("table1", [])),
+            *accuracy_charts(plain, curve_rows(folder / "sweep.csv")),
+            *accuracy_charts(plain, curve_rows(folder / "object.csv"), "Share of the object hidden (%)"),
         ],
-        gains=gain_charts(everything),
+        gains=gain_charts(plain, everything),
         figures=page.figures(),
         more=page.more_tables(),
         claims=page.markdown("claims.md", "table claims"),
@@ -117,8 +117,8 @@ def write_report(results: Path, settings: Settings, out: Path, captions: Path | 
     )  # fmt: skip
     made = {
         config: config_text(settings),
-        out.parent / "data_card.md": data_card(cards, artifacts, settings),
-        out.parent / "model_card.md": model_card(cards, artifacts, settings, everything),
+        out.parent / "data_card.md": data_card(plain, artifacts, settings),
+        out.parent / "model_card.md": model_card(plain, artifacts, settings, everything),
         out: text,
     }
     write_files({path: content.encode() for path, content in made.items()})
