@@ -7,9 +7,8 @@ parts, the generated views, the trained models. Every shard is checked as it is 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dfeat.occlusion.parts import read_parts
 from dfeat.places import Place
@@ -19,8 +18,7 @@ from dfeat.storage.records import read_json
 from dfeat.storage.shards import open_shard
 
 
-@dataclass(frozen=True)
-class Generated:
+class Generated(NamedTuple):
     """Artifacts of one kind and view: rows over all files, and the digest of the diffusion model."""
 
     kind: str
@@ -30,8 +28,7 @@ class Generated:
     model: str
 
 
-@dataclass(frozen=True)
-class Hidden:
+class Hidden(NamedTuple):
     """The chosen parts: images that have some, their mean number, and the mean share of the image they cover."""
 
     images: int
@@ -40,8 +37,7 @@ class Hidden:
     digest: str
 
 
-@dataclass(frozen=True)
-class Trained:
+class Trained(NamedTuple):
     """A trained model by its display names, and its run.json."""
 
     method: str
@@ -50,8 +46,7 @@ class Trained:
     run: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Artifacts:
+class Artifacts(NamedTuple):
     """A run's artifacts; `indexes` has the SHA-256 of each `index.csv` by its path."""
 
     place: Place

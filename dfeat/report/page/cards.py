@@ -7,7 +7,6 @@ the YAML head that model hubs read. Counts and digests are read from the artifac
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +14,6 @@ from dfeat.config import Settings
 from dfeat.diffusion.settings import ModelSource
 from dfeat.places import TRAIN
 from dfeat.report.numbers.paper import backbone_name, method_name
-from dfeat.report.numbers.text import escaped
 from dfeat.report.page.artifacts import Artifacts
 from dfeat.report.tables.layout import CellRow, intervals
 from dfeat.storage.records import read_json
@@ -27,19 +25,6 @@ _KNOWN_MODELS: Final = (
 )
 """Licences that the model cards of these families state."""
 _IMAGENET: Final = "ImageNet's terms of access: non-commercial research and education; no redistribution of images"
-
-
-@dataclass(frozen=True)
-class SourceSet:
-    """A set that was read."""
-
-    name: str
-    root: str
-    images: int
-    classes: int
-    problems: int
-    digest: str
-    licence: str
 
 
 def data_card(environment: Any, artifacts: Artifacts, settings: Settings) -> str:
@@ -94,21 +79,18 @@ def model_licence(source: ModelSource) -> str:
     return "not known to this program; the model's own card states it"
 
 
-def markdown_filters() -> dict[str, Any]:
-    """The filters that the cards' templates use."""
-    return {"md": lambda value: escaped(str(value))}
-
-
-def _source_set(artifacts: Artifacts, name: str, settings: Settings) -> SourceSet:
+def _source_set(artifacts: Artifacts, name: str, settings: Settings) -> dict[str, Any]:
+    """What the data card shows of a set that was read."""
     index = artifacts.place.index(name)
     path = index.with_name("source.json")
     source = read_json(path, f"index {name}") if path.is_file() else {}
     chosen = settings.data.train if name == TRAIN else settings.data.evaluation[name]
-    return SourceSet(
-        name, chosen.root, int(source.get("images", 0)),
-        int(source.get("classes_with_images", source.get("classes", 0))), int(source.get("problems", 0)),
-        artifacts.indexes.get(index, ""), _set_licence(chosen.kind, drawn=settings.data.drawn is not None),
-    )  # fmt: skip
+    return {
+        "name": name, "root": chosen.root, "images": int(source.get("images", 0)),
+        "classes": int(source.get("classes_with_images", source.get("classes", 0))),
+        "problems": int(source.get("problems", 0)), "digest": artifacts.indexes.get(index, ""),
+        "licence": _set_licence(chosen.kind, drawn=settings.data.drawn is not None),
+    }  # fmt: skip
 
 
 def _set_licence(kind: str, *, drawn: bool) -> str:

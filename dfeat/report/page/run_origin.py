@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import yaml
 
@@ -26,26 +25,15 @@ _PACKAGES: Final = (
 _MODEL_COLUMNS: Final = ("method", "backbone", "seed", "images", "steps", "seconds", "weights, SHA-256")
 
 
-@dataclass(frozen=True)
-class RunOrigin:
-    """The page's section on a run's origin. `digests` and `models` are (name, SHA-256 or number ...) rows."""
-
-    command: str
-    config: str
-    versions: dict[str, str]
-    digests: CsvView
-    models: CsvView
-
-
-def run_origin(artifacts: Artifacts, settings: Settings, config: Path) -> RunOrigin:
-    """The origin of the run; `config` is the path of its `config.yaml`."""
-    return RunOrigin(
-        command=f"snakemake --cores all --resources gpu=1 --configfile {config}",
-        config=config_text(settings),
-        versions={"python": platform.python_version(), **versions(*_PACKAGES), "commit": revision() or "not known"},
-        digests=_view(("file", "SHA-256", "made by"), _digests(artifacts)),
-        models=_view(_MODEL_COLUMNS, _models(artifacts)),
-    )
+def run_origin(artifacts: Artifacts, settings: Settings, config: Path) -> dict[str, Any]:
+    """What the page shows of a run's origin; `config` is the path of its `config.yaml`."""
+    return {
+        "command": f"snakemake --cores all --resources gpu=1 --configfile {config}",
+        "config": config_text(settings),
+        "versions": {"python": platform.python_version(), **versions(*_PACKAGES), "commit": revision() or "not known"},
+        "digests": _view(("file", "SHA-256", "made by"), _digests(artifacts)),
+        "models": _view(_MODEL_COLUMNS, _models(artifacts)),
+    }
 
 
 def config_text(settings: Settings) -> str:

@@ -1,58 +1,27 @@
 """Tables as the page shows them: the paper's layout, and any CSV of the report folder as it is.
 
-What enters: CSV files. What leaves: small read-only views that a template walks through; no HTML is made here.
+What enters: rows of text. What leaves: small read-only views that a template walks through.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
 from dfeat.config import ReportSettings
 from dfeat.report.numbers.paper import TableName, backbone_name, method_name
 from dfeat.report.numbers.text import read_csv
-from dfeat.report.tables.layout import (
-    CellRow,
-    Grid,
-    explanation,
-    grids,
-    heading,
-    intervals,
-    printed,
-    read_rows,
-    values,
-)
+from dfeat.report.tables import layout
+from dfeat.report.tables.layout import CellRow, Grid
 
 _NAMES = {"method": method_name, "backbone": backbone_name}
 
 
-@dataclass(frozen=True)
-class GridCell:
-    """A cell of the paper's layout; `sort_key` is its first accuracy, `accuracies` may hold bold type."""
-
-    sort_key: str
-    accuracies: Markup
-    intervals: str
-    paper: str
-
-
-@dataclass(frozen=True)
-class GridView:
-    """A table in the paper's layout: heads, and lines of (labels, cells). Labels stand in every line, so it sorts."""
-
-    title: str
-    groups: tuple[tuple[str, int], ...]
-    heads: tuple[str, ...]
-    labels: int
-    lines: tuple[tuple[tuple[str, ...], tuple[GridCell, ...]], ...]
-
-
-@dataclass(frozen=True)
-class CsvView:
+class CsvView(NamedTuple):
     """A table of text: its columns, which of them are numbers, and its rows."""
 
     columns: tuple[str, ...]
@@ -60,31 +29,36 @@ class CsvView:
     rows: tuple[tuple[str, ...], ...]
 
 
-@dataclass(frozen=True)
-class PaperTableView:
+class PaperTableView(NamedTuple):
     """Table 1 or 2: in the paper's layout, and with every column."""
 
     name: TableName
     heading: str
     explanation: str
-    grids: tuple[GridView, ...]
+    grids: list[Grid]
     cells: CsvView
 
 
-def paper_table_view(name: TableName, path: Path, settings: ReportSettings) -> PaperTableView:
-    """Read `table1.csv` or `table2.csv`."""
-    rows = read_rows(path)
-    text = explanation(rows, settings.confidence) if rows else ""
-    layout = tuple(_grid_view(grid) for grid in grids(name, rows))
-    return PaperTableView(name, heading(name, rows), text, layout, _csv_view([vars(row) for row in rows]))
+def paper_table_view(name: TableName, rows: list[CellRow], settings: ReportSettings) -> PaperTableView:
+    """The view of Table 1 or 2 with these rows."""
+    text = layout.explanation(rows, settings.confidence) if rows else ""
+    cells = csv_view([vars(row) for row in rows])
+    return PaperTableView(name, layout.heading(name, rows), text, layout.grids(name, rows), cells)
 
 
-def csv_view(path: Path, classes: Sequence[str] = ()) -> CsvView:
-    """Read a CSV as `_csv_view` shows it."""
-    return _csv_view(read_csv(path), classes)
+def cell_filters() -> dict[str, Any]:
+    """The template's filters for the rows of a cell: its accuracies with bold type, intervals, the paper's values.
+
+    The numbers are formatted from floats, so the bold type around them is safe.
+    """
+    return {
+        "accuracies": lambda cell: Markup(layout.values(cell, "<b>{}</b>".format, "†")),
+        "intervals": layout.intervals,
+        "printed": layout.printed,
+    }
 
 
-def _csv_view(rows: Sequence[Mapping[str, str]], classes: Sequence[str] = ()) -> CsvView:
+def csv_view(rows: Sequence[Mapping[str, str]], classes: Sequence[str] = ()) -> CsvView:
     """Rows without the columns that are empty throughout and the note, which the page shows once.
 
     A column `label` shows the name of the class where `classes` has one.
@@ -102,20 +76,6 @@ def curve_rows(path: Path) -> list[CellRow]:
     names = {field.name for field in dataclasses.fields(CellRow)}
     rows = [{name: value for name, value in line.items() if name in names} for line in read_csv(path)]
     return [CellRow(**{"table": path.stem, **row}) for row in rows if row.get("level", "").isdigit()]
-
-
-def _grid_view(grid: Grid) -> GridView:
-    lines, previous = [], ""
-    for labels, cells in grid.lines:
-        previous = labels[0] or previous
-        lines.append(((previous, *labels[1:]), tuple(_grid_cell(cell) for cell in cells)))
-    return GridView(grid.title, grid.groups, grid.heads, len(grid.lines[0][0]), tuple(lines))
-
-
-def _grid_cell(cell: tuple[CellRow, ...]) -> GridCell:
-    """The numbers of a cell; they are formatted from floats, so that the bold type around them is safe."""
-    accuracies = Markup(values(cell, "<b>{}</b>".format, "†"))
-    return GridCell(cell[0].value if cell else "", accuracies, intervals(cell), printed(cell))
 
 
 def _shown(column: str, value: str, classes: Sequence[str]) -> str:
