@@ -19,19 +19,11 @@ import numpy as np
 from dfeat.config import Settings, ablation_points
 from dfeat.errors import UserError, nearest
 from dfeat.places import Place, point_folder
+from dfeat.report.numbers import text
 from dfeat.report.numbers.paper import Cell
 from dfeat.report.numbers.results import SetResults, axes_of, load_set, resampled
 from dfeat.report.numbers.sets import published_sets
-from dfeat.report.numbers.text import (
-    TextRow,
-    document,
-    escaped,
-    grouped,
-    model_names,
-    percent,
-    pipe_table,
-    write_csv_and_markdown,
-)
+from dfeat.report.numbers.text import TextRow, escaped, grouped, percent
 
 
 def write_ablation(name: str, results: Path, settings: Settings, out: Path) -> None:
@@ -44,7 +36,9 @@ def write_ablation(name: str, results: Path, settings: Settings, out: Path) -> N
     for set_name, method in product(published_sets(settings), settings.ablation[name].methods):
         rows += _rows(_joined(name, results, of_points, method, set_name, settings), points, method)
     title = f"Ablation: {escaped(name)}"
-    write_csv_and_markdown(out, f"ablation_{name}", rows, document(title, settings.report.note, _blocks(rows, points)))
+    text.write_csv_and_markdown(
+        out, f"ablation_{name}", rows, text.document(title, settings.report.note, _blocks(rows, points))
+    )
 
 
 def _joined(
@@ -108,8 +102,8 @@ def _blocks(rows: list[TextRow], points: Sequence[dict[str, Any]]) -> list[str]:
             [*(escaped(_shown(points[int(number)][key])) for key in keys), *map(_cell, of_point)]
             for (number,), of_point in grouped(own, "point").items()
         ]
-        table = pipe_table("l" * len(keys) + "r" * len(places), map(escaped, [*keys, *places]), lines)
-        blocks += [f"## {', '.join(model_names(*model))}", table]
+        table = text.pipe_table("l" * len(keys) + "r" * len(places), map(escaped, [*keys, *places]), lines)
+        blocks += [f"## {', '.join(text.model_names(*model))}", table]
     return blocks
 
 

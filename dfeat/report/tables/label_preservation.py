@@ -18,17 +18,9 @@ from dfeat.data.crops import image_key
 from dfeat.data.index import read_index
 from dfeat.evaluation.judge import VIEWS, read_verdicts
 from dfeat.places import TRAIN, Place
+from dfeat.report.numbers import text
 from dfeat.report.numbers.paper import backbone_name
-from dfeat.report.numbers.text import (
-    TextRow,
-    document,
-    escaped,
-    grouped,
-    percent,
-    pipe_table,
-    with_interval,
-    write_csv_and_markdown,
-)
+from dfeat.report.numbers.text import TextRow, escaped, grouped, percent
 
 
 def write_label_preservation(results: Path, settings: Settings, out: Path) -> None:
@@ -44,8 +36,8 @@ def write_label_preservation(results: Path, settings: Settings, out: Path) -> No
         by_class = {int(label): own for (label,), own in grouped(verdicts, "label").items()}
         rows.append(_rates(backbone, "", "all classes", verdicts))
         rows += [_rates(backbone, index.classes[c].wnid, index.classes[c].name, by_class[c]) for c in sorted(by_class)]
-    markdown = document("Do inpainted images keep their label?", settings.report.note, _blocks(rows))
-    write_csv_and_markdown(out, "label_preservation", rows, markdown)
+    markdown = text.document("Do inpainted images keep their label?", settings.report.note, _blocks(rows))
+    text.write_csv_and_markdown(out, "label_preservation", rows, markdown)
 
 
 def _rates(backbone: str, wnid: str, name: str, verdicts: list[TextRow]) -> TextRow:
@@ -78,7 +70,7 @@ def _blocks(rows: list[TextRow]) -> list[str]:
     lines = [
         [
             escaped(backbone_name(row["backbone"])), escaped(row["class"]), row["n"],
-            *(f"{float(row[view]):.1f}" for view in VIEWS), with_interval(row["accepted"], row["low"], row["high"]),
+            *(f"{float(row[view]):.1f}" for view in VIEWS), text.with_interval(row["accepted"], row["low"], row["high"]),
         ]
         for row in ranked
     ]  # fmt: skip
@@ -88,5 +80,5 @@ def _blocks(rows: list[TextRow]) -> list[str]:
         "parts black, and inpainted (means over seeds). Accepted: the majority of the seeds does so for the inpainted "
         "image, with the exact 95 % interval. None was trained on the originals, so the first column is a ceiling and no "
         "accuracy. Classes from the least accepted on.",
-        pipe_table("llrrrrr", heads, lines),
+        text.pipe_table("llrrrrr", heads, lines),
     ]

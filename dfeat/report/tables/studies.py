@@ -29,22 +29,12 @@ from dfeat.data.settings import Study
 from dfeat.errors import UserError
 from dfeat.methods import REFERENCE
 from dfeat.places import Place
+from dfeat.report.numbers import text
 from dfeat.report.numbers.paper import METRICS, Cell
 from dfeat.report.numbers.results import SetPredictions, SetResults, Weights, load_results, resampled
 from dfeat.report.numbers.sets import published_sets, study_sets
 from dfeat.report.numbers.statistics import Bools, Effect, holm, majority_p, mcnemar
-from dfeat.report.numbers.text import (
-    TextRow,
-    document,
-    escaped,
-    grouped,
-    model_names,
-    percent,
-    pipe_table,
-    probability,
-    with_interval,
-    write_csv_and_markdown,
-)
+from dfeat.report.numbers.text import TextRow, escaped, grouped, percent, probability
 from dfeat.storage.records import read_json
 
 MakeStudy = Callable[[Place, Settings], tuple[list[TextRow], list[str]]]
@@ -57,7 +47,7 @@ def write_study(name: str, results: Path, settings: Settings, out: Path) -> None
     """Write one of the tables; the same inputs give the same bytes. Raises UserError where the run has no such study."""
     title, study = STUDIES[name]
     rows, blocks = study(Place(results), settings)
-    write_csv_and_markdown(out, name, rows, document(title, settings.report.note, blocks))
+    text.write_csv_and_markdown(out, name, rows, text.document(title, settings.report.note, blocks))
 
 
 def area_weights(levels: Iterable[int], cell: Cell) -> Weights:
@@ -120,16 +110,18 @@ def _curve_blocks(name: str, rows: list[TextRow], study: Study) -> list[str]:
     levels = [row["level"] for row in next(iter(models.values()))]
     lines = []
     for model, (*points, area) in models.items():
-        interval = with_interval(area["value"], area["low"], area["high"])
+        interval = text.with_interval(area["value"], area["low"], area["high"])
         gain, low, high = (area[f"difference_{key}"] for key in ("to_none", "low", "high"))
-        over_none = with_interval(gain, low, high, "+.1f") if gain else ""
-        lines.append([*model_names(*model), *(f"{float(row['value']):.1f}" for row in points), interval, over_none])
+        over_none = text.with_interval(gain, low, high, "+.1f") if gain else ""
+        lines.append(
+            [*text.model_names(*model), *(f"{float(row['value']):.1f}" for row in points), interval, over_none]
+        )
     heads = ["Method", "Architecture", *(f"{level} %" for level in levels[:-1]), "Mean", "Over None"]
     return [
         f"Top-1 accuracy on {escaped(name)} in percent, n = {int(rows[0]['n']):,}; levels in percent of {hidden}. "
         "Mean: over the levels' range (the area under the curve over its width), with its interval, and its difference "
         "from None.",
-        pipe_table("ll" + "r" * (len(levels) + 1), heads, lines),
+        text.pipe_table("ll" + "r" * (len(levels) + 1), heads, lines),
     ]
 
 
@@ -178,8 +170,8 @@ def _part_blocks(rows: list[TextRow]) -> list[str]:
 
     lines = [
         [
-            escaped(part), row["n"], *model_names(row["method"], row["backbone"]), f"{float(row['whole']):.1f}",
-            f"{float(row['hidden']):.1f}", with_interval(row["cost"], row["cost_low"], row["cost_high"]),
+            escaped(part), row["n"], *text.model_names(row["method"], row["backbone"]), f"{float(row['whole']):.1f}",
+            f"{float(row['hidden']):.1f}", text.with_interval(row["cost"], row["cost_low"], row["cost_high"]),
         ]
         for part in sorted(parts, key=lost, reverse=True)
         for row in parts[part]
@@ -187,7 +179,7 @@ def _part_blocks(rows: list[TextRow]) -> list[str]:
     return [
         "Top-1 accuracy in percent on the images that have the part, whole and with that part's pixels black; the cost is "
         "the paired difference in points. Parts in the order of what None loses (the mean over architectures).",
-        pipe_table("lrllrrr", ["Part", "n", "Method", "Architecture", "Whole", "Hidden", "Cost"], lines),
+        text.pipe_table("lrllrrr", ["Part", "n", "Method", "Architecture", "Whole", "Hidden", "Cost"], lines),
     ]
 
 
@@ -203,10 +195,13 @@ def _calibration(place: Place, settings: Settings) -> tuple[list[TextRow], list[
     for (name,), shown in grouped(rows, "set").items():
         levels = [f"{level} %" for (level,) in grouped(shown, "level")]
         lines = [
-            [*model_names(*model), *(f"{float(row['ece']):.1f} ({float(row['overconfidence']):+.1f})" for row in own)]
+            [
+                *text.model_names(*model),
+                *(f"{float(row['ece']):.1f} ({float(row['overconfidence']):+.1f})" for row in own),
+            ]
             for model, own in grouped(shown, "method", "backbone").items()
         ]
-        table = pipe_table("ll" + "r" * len(levels), ["Method", "Architecture", *levels], lines)
+        table = text.pipe_table("ll" + "r" * len(levels), ["Method", "Architecture", *levels], lines)
         blocks += [f"## {escaped(name)}", table]
     return rows, blocks
 
@@ -265,13 +260,15 @@ def _class_blocks(rows: list[TextRow]) -> list[str]:
     for (name, *model), own in grouped(rows, "set", "method", "backbone").items():
         ranked = sorted(own, key=lambda row: -float(row["gain"]))
         significant = sum(float(row["p_holm"]) < 0.05 for row in own)
-        lines.append([escaped(name), *model_names(*model), named(ranked, 1), named(ranked[::-1], -1), str(significant)])
+        lines.append(
+            [escaped(name), *text.model_names(*model), named(ranked, 1), named(ranked[::-1], -1), str(significant)]
+        )
     heads = ["Set", "Method", "Architecture", "Most gained", "Most lost", "Classes with p < 0.05"]
     return [
         "Top-1 gain over None of each class, in points, at the highest level of each set; McNemar's exact test per seed, "
         f"joined by majority, Holm-adjusted over the model's classes. The {SHOWN_CLASSES} classes at either end; the CSV "
         "has all.",
-        pipe_table("lllllr", heads, lines),
+        text.pipe_table("lllllr", heads, lines),
     ]
 
 
