@@ -11,7 +11,7 @@ from scipy import stats
 
 from dfeat.report.numbers import statistics
 from dfeat.report.numbers.statistics import (
-    expected_calibration_error,
+    calibration_error,
     holm,
     majority_p,
     mcnemar,
@@ -209,5 +209,5 @@ def test_smallest_detectable_difference_is_infinite_where_nothing_can_be_seen() 
 
 def test_expected_calibration_error_by_hand() -> None:
     confidence, correct = np.array([0.9, 0.9, 0.6, 0.6]), np.array([True, True, True, False])
-    assert expected_calibration_error(confidence, correct) == pytest.approx(0.5 * 0.1 + 0.5 * 0.1)
-    assert expected_calibration_error(np.array([0.0, 1.0]), np.array([False, True])) == 0
+    assert calibration_error(confidence, correct) == pytest.approx(0.5 * 0.1 + 0.5 * 0.1)
+    assert calibration_error(np.array([0.0, 1.0]), np.array([False, True])) == 0

@@ -9,10 +9,10 @@ same images under the same conditions, and each must be of the model whose folde
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,15 +25,7 @@ from dfeat.places import level_view, predictions_folder
 from dfeat.randomness import rng_for
 from dfeat.report.numbers.paper import METRICS, Cell, Metric
 from dfeat.report.numbers.sets import published_sets
-from dfeat.report.numbers.statistics import (
-    Bools,
-    Effect,
-    Floats,
-    Ints,
-    Resampled,
-    expected_calibration_error,
-    resample,
-)
+from dfeat.report.numbers.statistics import Bools, Effect, Floats, Ints, Resampled, calibration_error, resample
 from dfeat.report.numbers.text import parse_csv
 from dfeat.storage.origin import Origin
 from dfeat.storage.records import refusal
@@ -68,13 +60,12 @@ class SetPredictions:
 
     def confidence(self, cell: Cell) -> Floats:
         """Probability of the first guess, (seeds, images)."""
-        confidence: Floats = self.p1[self._index(cell)]
-        return confidence
+        return np.asarray(self.p1[self._index(cell)])
 
     def calibration_error(self, cell: Cell) -> float:
         """Expected calibration error, the mean over seeds, a fraction."""
         pairs = zip(self.confidence(cell), self.correct(cell), strict=True)
-        return float(np.mean([expected_calibration_error(*pair) for pair in pairs]))
+        return float(np.mean([calibration_error(*pair) for pair in pairs]))
 
     def cells(self, *metrics: Metric) -> Iterator[Cell]:
         """The cells of these metrics in the order of the tables' rows."""
@@ -82,11 +73,7 @@ class SetPredictions:
             yield Cell(method, backbone, level, metric)
 
     def _index(self, cell: Cell) -> tuple[int, int, int]:
-        return (
-            self.methods.index(cell.method),
-            self.backbones.index(cell.backbone),
-            self.levels.index(cell.level),
-        )
+        return self.methods.index(cell.method), self.backbones.index(cell.backbone), self.levels.index(cell.level)
 
 
 @dataclass(frozen=True)
@@ -158,40 +145,32 @@ class Axes:
 
     def paths(self, evaluation: Path, name: str) -> dict[tuple[int, int, int, int], Path]:
         """The file of each (method, backbone, level, seed), by position."""
+        files = product(
+            enumerate(self.methods), enumerate(self.backbones), enumerate(self.levels), enumerate(self.seeds)
+        )
         return {
             (m, b, v, s): predictions_folder(evaluation, method, backbone, seed) / f"{level_view(name, level)}.csv"
-            for m, method in enumerate(self.methods)
-            for b, backbone in enumerate(self.backbones)
-            for v, level in enumerate(self.levels)
-            for s, seed in enumerate(self.seeds)
+            for (m, method), (b, backbone), (v, level), (s, seed) in files
         }
 
 
 def axes_of(settings: Settings, name: str) -> Axes:
     """Every trained model of the settings, at every level of the set."""
     training = settings.training
-    levels = settings.data.evaluation[name].levels
-    return Axes(training.methods, training.backbones, levels, training.seeds)
+    return Axes(training.methods, training.backbones, settings.data.evaluation[name].levels, training.seeds)
 
 
 def load_pretrained(evaluation: Path, settings: Settings, trained: SetResults) -> Iterator[SetResults]:
     """Yield the results before fine-tuning on the images of `trained`, of those backbones that have some; or nothing."""
-    name = trained.predictions.name
-    levels = settings.data.evaluation[name].levels
-
-    def axes(backbones: dict[str, Backbone]) -> Axes:
-        return Axes((PRETRAINED.name,), backbones, levels, (0,))
-
-    made = {
-        key: backbone
-        for key, backbone in settings.training.backbones.items()
-        if all(path.is_file() for path in axes({key: backbone}).paths(evaluation, name).values())
-    }
+    name, backbones = trained.predictions.name, settings.training.backbones
+    axes = replace(axes_of(settings, name), methods=(PRETRAINED.name,), seeds=(0,))
+    paths = {key: replace(axes, backbones={key: backbones[key]}).paths(evaluation, name).values() for key in backbones}
+    made = {key: backbones[key] for key in backbones if all(path.is_file() for path in paths[key])}
     if made and settings.report.before_fine_tuning:
-        read = load_set(evaluation, name, axes(made))
+        read = load_set(evaluation, name, replace(axes, backbones=made))
         if read.keys != trained.predictions.keys:
-            path = next(iter(axes(made).paths(evaluation, name).values()))
-            raise _refusal(path, f"it holds other images than those of the trained models on {name}")
+            first = next(iter(paths[next(iter(made))]))
+            raise _refusal(first, f"it holds other images than those of the trained models on {name}")
         yield resampled(read, settings)
 
 
@@ -230,8 +209,7 @@ def _origins(evaluation: Path, name: str, axes: Axes) -> dict[Path, Origin]:
     return origins
 
 
-@dataclass(frozen=True)
-class _File:
+class _File(NamedTuple):
     keys: tuple[str, ...]
     labels: Ints
     rank: NDArray[np.int8]

@@ -230,7 +230,7 @@ def smallest_detectable_difference(images: int, discordant: float, alpha: float 
     return difference if 0 < difference <= discordant else math.inf
 
 
-def expected_calibration_error(confidence: Floats, correct: Bools, bins: int = 15) -> float:
+def calibration_error(confidence: Floats, correct: Bools, bins: int = 15) -> float:
     """Mean gap of confidence and accuracy over equal bins of confidence (Guo et al. 2017, ICML), a fraction."""
     which = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
     # ECE = sum_b n_b / n |mean confidence_b - accuracy_b|

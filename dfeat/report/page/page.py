@@ -131,18 +131,13 @@ class _Page:
         return self._table(name) if (self.folder / f"{name}.csv").is_file() else None
 
     def markdown(self, name: str, remake: str) -> Markup:
-        """A Markdown file as HTML, its first heading left out: the page has one of its own."""
-        from markdown_it import MarkdownIt
-
+        """A Markdown file as HTML without its first heading: the page has one of its own."""
         path = self.folder / name
-        if not path.is_file():
-            return Markup()
-        text = read_text(path, remake)
-        body = text.split("\n", 1)[1] if text.startswith("# ") else text
-        return Markup(MarkdownIt("commonmark", {"html": False}).enable("table").render(body))
+        text = read_text(path, remake) if path.is_file() else ""
+        return _html(text.split("\n", 1)[1] if text.startswith("# ") else text)
 
     def caption(self, name: str) -> Markup:
-        """The caption `<name>.rst` as HTML; empty without one. The run's note stands on the page once already."""
+        """The caption `<name>.rst` as HTML without the run's note, which the page shows once; empty without a caption."""
         from docutils.core import publish_parts
         from jinja2 import Template
 
@@ -177,18 +172,22 @@ class _Page:
         return {"name": name, "caption": caption, "view": view, "links": self.links(name, "csv", "tex", "md")}
 
     def _about(self, path: Path) -> Markup:
-        """The first paragraph of a table's Markdown, which says what it shows; the note stands at the table already."""
-        from markdown_it import MarkdownIt
-
+        """The first paragraph of a table's Markdown, which explains it; the page shows the note with the table."""
         blocks = read_text(path, "table").split("\n\n") if path.is_file() else []
         first = next((block for block in blocks if block.strip()[:1] not in ("#", "|", "*", "")), "")
-        return Markup(MarkdownIt("commonmark", {"html": False}).render(first))
+        return _html(first)
 
 
 class _NoNote:
     """The `snakemake` object in a caption's template: a run without a note."""
 
     config: Final[dict[str, Any]] = {}
+
+
+def _html(markdown: str) -> Markup:
+    from markdown_it import MarkdownIt
+
+    return Markup(MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown))
 
 
 def _environment(*, autoescape: bool = True) -> Any:

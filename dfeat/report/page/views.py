@@ -52,7 +52,7 @@ def cell_filters() -> dict[str, Any]:
     The numbers are formatted from floats, so the bold type around them is safe.
     """
     return {
-        "accuracies": lambda cell: Markup(layout.values(cell, "<b>{}</b>".format, "†")),
+        "accuracies": lambda cell: Markup(layout.values(cell, "<b>{}</b>".format)),
         "intervals": layout.intervals,
         "printed": layout.printed,
     }

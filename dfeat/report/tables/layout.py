@@ -111,26 +111,17 @@ def _grid_of_levels(rows: list[CellRow]) -> Grid:
 
 def _grid_of_real(rows: list[CellRow]) -> Grid:
     sets, backbones = unique(row.set for row in rows), unique(row.backbone for row in rows)
+    columns = [{"set": name, "backbone": backbone} for name in sets for backbone in backbones]
     lines = tuple(
-        (
-            (method_name(method),),
-            tuple(
-                tuple(row for row in _pick(rows, method=method, backbone=backbone, set=name) if row.metric == "top1")
-                for name in sets
-                for backbone in backbones
-            ),
-        )
+        ((method_name(method),), tuple(_pick(rows, method=method, metric="top1", **column) for column in columns))
         for method in unique(row.method for row in rows)
     )
-    count = {row.set: f"{row.set}{_loss(row.level)}, n = {int(row.n):,}" for row in rows}
-    groups = (("", 1), *((count[name], len(backbones)) for name in sets))
-    heads = ("Augmentation Method", *(backbone_name(backbone) for _ in sets for backbone in backbones))
+    losses = {row.set: "" if row.level == "0" else f" at {row.level} % loss" for row in rows}
+    counts = {row.set: f"{row.set}{losses[row.set]}, n = {int(row.n):,}" for row in rows}
+    groups = (("", 1), *((counts[name], len(backbones)) for name in sets))
+    heads = ("Augmentation Method", *(backbone_name(column["backbone"]) for column in columns))
     real = " on really occluded images" if all(row.level == "0" for row in rows) else ""
     return Grid(f"Top-1 accuracy{real}, {_seeds(rows)}", groups, heads, lines)
-
-
-def _loss(level: str) -> str:
-    return "" if level == "0" else f" at {level} % loss"
 
 
 def _seeds(rows: list[CellRow]) -> str:
@@ -175,9 +166,7 @@ def explanation(rows: list[CellRow], confidence: float) -> str:
     return text
 
 
-def values(
-    cell: tuple[CellRow, ...], bold: Callable[[str], str], dagger: str, double: str = "\N{DOUBLE DAGGER}"
-) -> str:
+def values(cell: tuple[CellRow, ...], bold: Callable[[str], str], dagger: str = "†", double: str = "‡") -> str:
     """The first line of a cell: "71.50 / 93.20"; `double` marks one of ours that differs from the best baseline."""
     marked = (
         (bold(f"{float(row.value):.2f}") if row.best == "true" else f"{float(row.value):.2f}")
@@ -228,7 +217,7 @@ _EMPTY = {
 
 def _markdown_cell(cell: tuple[CellRow, ...]) -> str:
     small = [intervals(cell), *filter(None, [printed(cell)])]
-    return values(cell, "**{}**".format, "†") + "".join(f"<br><sub>{line}</sub>" for line in small)
+    return values(cell, "**{}**".format) + "".join(f"<br><sub>{line}</sub>" for line in small)
 
 
 def tex(name: TableName, rows: list[CellRow], report: ReportSettings) -> str:
@@ -240,12 +229,8 @@ def tex(name: TableName, rows: list[CellRow], report: ReportSettings) -> str:
         lines += _tabular(grid)
     title = heading(name, rows).partition(". ")[2]
     above = "".join(f"{text}. " for text in [title, *(grid.title for grid in grids(name, rows))] if text)
-    lines += [
-        rf"\caption{{{tex_escaped(above + _below(name, rows, report))}}}",
-        rf"\label{{tab:{name}}}",
-        r"\end{table*}",
-    ]
-    return "\n".join(lines) + "\n"
+    caption = tex_escaped(above + _below(name, rows, report))
+    return "\n".join([*lines, rf"\caption{{{caption}}}", rf"\label{{tab:{name}}}", r"\end{table*}"]) + "\n"
 
 
 def _tabular(grid: Grid) -> list[str]:

@@ -15,8 +15,10 @@ is given with them.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -25,20 +27,24 @@ from dfeat.methods import REFERENCE, row_of
 from dfeat.report.numbers.paper import METRICS, Cell, PaperTable, TableName, paper_table
 from dfeat.report.numbers.results import SetResults, load_pretrained, load_results
 from dfeat.report.numbers.sets import sets_of
-from dfeat.report.numbers.statistics import Effect, holm, majority_p, mcnemar, smallest_detectable_difference
+from dfeat.report.numbers.statistics import holm, majority_p, mcnemar, smallest_detectable_difference
 from dfeat.report.numbers.text import percent, probability
 from dfeat.report.tables.layout import CellRow, markdown, table_csv, tex
 from dfeat.storage.atomic import write_files
+
+_TO_NONE: Final = (
+    "difference_to_none", "difference_low", "difference_high", "p_by_seed", "p_mcnemar", "smallest_difference"
+)  # fmt: skip
+_TO_BASELINE: Final = (
+    "baseline_difference", "baseline_low", "baseline_high", "baseline_p_by_seed", "baseline_p_mcnemar"
+)  # fmt: skip
 
 
 def write_table(name: TableName, evaluation: Path, settings: Settings, out: Path) -> None:
     """Write `<name>.csv`, `.md` and `.tex` into the folder `out`; the same inputs give the same bytes."""
     rows = table_rows(name, evaluation, settings)
-    texts = {
-        "csv": table_csv(rows),
-        "md": markdown(name, rows, settings.report),
-        "tex": tex(name, rows, settings.report),
-    }
+    md, latex = markdown(name, rows, settings.report), tex(name, rows, settings.report)
+    texts = {"csv": table_csv(rows), "md": md, "tex": latex}
     write_files({out / f"{name}.{kind}": text.encode() for kind, text in texts.items()})
 
 
@@ -92,50 +98,28 @@ def _row(table: TableName, results: SetResults, cell: Cell, paper: PaperTable | 
         row = replace(row, paper=f"{printed:.2f}", paper_inside="true" if inside else "false")
     methods = results.predictions.methods
     if cell.method != REFERENCE and REFERENCE in methods:
-        pair = compare(results, cell, cell.none)
-        row = replace(
-            row, difference_to_none=percent(pair.effect.estimate), difference_low=percent(pair.effect.low),
-            difference_high=percent(pair.effect.high), p_by_seed=pair.p_by_seed, p_mcnemar=probability(pair.p),
-            smallest_difference=percent(pair.smallest) if math.isfinite(pair.smallest) else "",
-        )  # fmt: skip
+        row = replace(row, **_compared(results, cell, cell.none, _TO_NONE))
     others = [cell._replace(method=method) for method in methods if not row_of(method).ours]
     if row_of(cell.method).ours and others:
         best = max(others, key=results.accuracy)
-        pair = compare(results, cell, best)
-        row = replace(
-            row, baseline=best.method, baseline_difference=percent(pair.effect.estimate),
-            baseline_low=percent(pair.effect.low), baseline_high=percent(pair.effect.high),
-            baseline_p_by_seed=pair.p_by_seed, baseline_p_mcnemar=probability(pair.p),
-        )  # fmt: skip
+        row = replace(row, baseline=best.method, **_compared(results, cell, best, _TO_BASELINE))
     return row
 
 
-@dataclass(frozen=True)
-class Pair:
-    """One model compared with another: the paired difference, McNemar's p, and the smallest detectable difference."""
+def _compared(results: SetResults, a: Cell, b: Cell, columns: Sequence[str]) -> dict[str, str]:
+    """Compare two cells on the same images: the paired difference, McNemar's p, the smallest detectable difference.
 
-    effect: Effect
-    p_values: tuple[float, ...]
-    smallest: float
-
-    @property
-    def p(self) -> float:
-        """One p for all seeds."""
-        return majority_p(self.p_values)
-
-    @property
-    def p_by_seed(self) -> str:
-        """The p of each seed, as the tables print them."""
-        return " ".join(map(probability, self.p_values))
-
-
-def compare(results: SetResults, a: Cell, b: Cell) -> Pair:
-    """Compare two cells on the same images; `smallest` is a fraction, infinite where no difference is detectable."""
+    The columns are named by `columns`, in this order; the last is left out if it has no name.
+    """
     ours, theirs = results.predictions.correct(a), results.predictions.correct(b)
-    p_values = tuple(mcnemar(x, y) for x, y in zip(ours, theirs, strict=True))
+    p_values = [mcnemar(x, y) for x, y in zip(ours, theirs, strict=True)]
     discordant = float(np.mean(ours != theirs))
     smallest = smallest_detectable_difference(ours.shape[1], discordant, 1 - results.confidence)
-    return Pair(results.difference(a, b), p_values, smallest)
+    compared = [
+        *map(percent, results.difference(a, b)[:3]), " ".join(map(probability, p_values)),
+        probability(majority_p(p_values)), percent(smallest) if math.isfinite(smallest) else "",
+    ]  # fmt: skip
+    return dict(zip(columns, compared, strict=False))
 
 
 def _is_best(results: SetResults, cell: Cell) -> bool:
