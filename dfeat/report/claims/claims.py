@@ -1,20 +1,21 @@
 """The paper's claims in words, tested on its own numbers and on a run's [Abstract, Sec. 4.3, Sec. 5].
 
-What enters: a run's evaluation folder and settings. What leaves: `claims.md`, every sentence of the paper that
-accuracies can decide, with its contrasts, test and verdict; once for the paper's printed tables, once for this
-run. `verdicts` defines holds, fails and undecided, `contrasts` what each sentence compares.
+What enters: a run's evaluation folder and settings, and `paper_claims.json`, the sentences copied word by word. What
+leaves: `claims.md`, every sentence of the paper that accuracies can decide, with its contrasts, test and verdict; once
+for the paper's printed tables, once for this run. `verdicts` defines holds, fails and undecided, `contrasts` what each
+sentence compares.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Final
 
 from dfeat.config import Settings
-from dfeat.report.claims import contrasts
-from dfeat.report.claims.contrasts import OTHERS, OURS, Contrasts
+from dfeat.report.claims.contrasts import CONTRASTS, Contrasts
 from dfeat.report.claims.cost_claim import cost_claim
 from dfeat.report.claims.printed import arithmetic
 from dfeat.report.claims.verdicts import MARGIN, Accuracies, Kind, Verdict, judge, printed_accuracies, set_accuracies
@@ -30,86 +31,24 @@ TABLES: Final[tuple[TableName, ...]] = ("table1", "table2")
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence of the paper, where it stands, and the contrasts that decide it."""
+    """A sentence of the paper, where it stands, and the contrasts that decide it: their name, and methods to compare."""
 
     sentence: str
     where: str
     table: TableName
     test: str
     kind: Kind
-    contrasts: Callable[[Accuracies], Contrasts]
+    contrasts: str
+    methods: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+
+    def compared(self, accuracies: Accuracies) -> Contrasts:
+        """The contrasts of these accuracies."""
+        return CONTRASTS[self.contrasts](accuracies, self.methods, self.others)
 
 
-_COLUMNS: Final = (
-    "The highest top-1/top-5 accuracy for each information loss column lies in one of the two proposed input/embedding "
-    "space augmentations"
-)
-_SIMILAR: Final = "the augmentation of diffusion based features performs similarly to diffusion based inpainting"
-_FEATURES, _INPAINT, _CUTMIX = ["sd_features"], ["sd_inpaint"], ["cutmix"]
-CLAIMS: Final[tuple[Claim, ...]] = (
-    Claim(
-        "input space and embedding space augmentations help improve the accuracy of a baseline model with no augmentations "
-        "for both ConvNeXt and Swin architectures", "Sec. 4.3",
-        "table1", "each of ours less None, for each architecture and loss", "all above 0", contrasts.over_none(OURS),
-    ),
-    Claim(
-        _COLUMNS, "Table 1, Sec. 4.3",
-        "table1", "best cell of ours less best other cell, in each column", "all above 0", contrasts.best_of_column,
-    ),
-    Claim(
-        _COLUMNS, "Table 1, Sec. 4.3, read for each architecture", "table1",
-        "better of ours less best other method, for each architecture, column and metric", "all above 0",
-        contrasts.best_of_architecture,
-    ),
-    Claim(
-        "larger performance gains associated with higher information loss", "Table 1, Sec. 4.3",
-        "table1", "slope of the gain over None, in points per 10 % of loss", "all above 0", contrasts.gain_slope,
-    ),
-    Claim(
-        "diffusion based augmentation methods outperform other augmentation methods for most degrees of occlusion", "Sec. 4.3",
-        "table1", "better of ours less best other augmentation, for each architecture and loss", "most above 0",
-        contrasts.leads(OURS, OTHERS),
-    ),
-    Claim(
-        "CutMix can be seen performing similar to our proposed methods", "Table 1",
-        "table1", "each of ours less CutMix, for each architecture and loss", "all about 0", contrasts.pairs(OURS, _CUTMIX),
-    ),
-    Claim(
-        "diffusion feature augmentations showing the best performance", "Sec. 5", "table1",
-        "SD Features less the best other method, for each architecture and loss", "all above 0", contrasts.leads(_FEATURES),
-    ),
-    Claim(
-        _SIMILAR, "Sec. 5", "table1", "SD Features less SD Inpaint, for each architecture and loss", "all about 0",
-        contrasts.pairs(_FEATURES, _INPAINT),
-    ),
-    Claim(
-        "both ConvNeXt and Swin architectures [...] seem to both benefit similarly from all the proposed augmentation "
-        "techniques", "Sec. 4.3", "table1", "gain over None of one architecture less the other's, the mean over losses",
-        "all about 0", contrasts.gains_alike,
-    ),
-    Claim(
-        "apparent higher robustness (higher accuracy) to occlusions for Swin vs. ConvNeXt", "Sec. 4.3",
-        "table1", "Swin less ConvNeXt, for each method and loss above 0", "all above 0", contrasts.swin_over_convnext,
-    ),
-    Claim(
-        "Both ConvNeXt and Swin architectures benefit from all the proposed types of augmentations compared to the No "
-        "Augmentation baseline", "Table 2",
-        "table2", "each augmentation less None, for each architecture", "all above 0", contrasts.over_none(OTHERS + OURS),
-    ),
-    Claim(
-        "Our proposed augmentations give significantly higher classification accuracies compared to other augmentation "
-        "techniques on real-world occluded data", "Table 2, Sec. 4.3, Sec. 5", "table2",
-        "each of ours less each other augmentation, for each architecture", "all above 0", contrasts.pairs(OURS, OTHERS),
-    ),
-    Claim(
-        _SIMILAR, "Sec. 5", "table2", "SD Features less SD Inpaint, for each architecture", "all about 0",
-        contrasts.pairs(_FEATURES, _INPAINT),
-    ),
-    Claim(
-        "Table 2 shows similar robustness to occlusions for both ConvNeXt and Swin architectures", "Sec. 4.3",
-        "table2", "Swin less ConvNeXt, for each method", "all about 0", contrasts.swin_over_convnext,
-    ),
-)  # fmt: skip
+_SENTENCES: Final = resources.files("dfeat.report.claims").joinpath("paper_claims.json")
+CLAIMS: Final = tuple(Claim(**entry) for entry in json.loads(_SENTENCES.read_text(encoding="utf-8")))
 """The sentences, in the order of the tables. Accuracies do not decide that SD Features is "significantly more efficient":
 `cost_claim` does, from the costs."""
 
@@ -158,7 +97,7 @@ def _section(table: TableName, accuracies: Accuracies, confidence: float) -> lis
     for number, claim in enumerate(CLAIMS, 1):
         if claim.table != table:
             continue
-        contrasts = list(claim.contrasts(accuracies))
+        contrasts = list(claim.compared(accuracies))
         if not contrasts:
             lines.append([f"{number} | | |", "not asked: a method or backbone it speaks of is not in this run"])
             continue

@@ -1,8 +1,8 @@
 """The contrasts of accuracies that decide the paper's claims.
 
-What enters: `Accuracies`. What leaves: named contrasts, each the weights of a sum of accuracies; none where a method or
-backbone of the claim is missing. Where a contrast takes "the best" of several cells, they are the best by these very
-numbers.
+What enters: `Accuracies`, and the methods that a claim names. What leaves: named contrasts, each the weights of a sum of
+accuracies; none where a method or backbone of the claim is missing. Where a contrast takes "the best" of several cells,
+they are the best by these very numbers.
 """
 
 from __future__ import annotations
@@ -17,81 +17,70 @@ from dfeat.report.numbers.paper import Cell, Metric, backbone_name, method_name
 from dfeat.report.numbers.results import Weights
 
 Contrasts = Iterator[tuple[str, Weights]]
-OURS: Final = ("sd_inpaint", "sd_features")
-"""The two augmentations that the paper proposes."""
-OTHERS: Final = ("blackout", "replace", "cutmix")
+Names = Sequence[str]
 
 
-def over_none(methods: Sequence[str]) -> Callable[[Accuracies], Contrasts]:
-    """Each of these methods less None, for each backbone and level."""
-    return pairs(methods, [REFERENCE])
+def pairs(of: Accuracies, methods: Names, others: Names) -> Contrasts:
+    """Each of `methods` less each of `others`, for each backbone and level."""
+    for a, b, backbone, level in product(_present(of, methods), _present(of, others), of.backbones, of.levels):
+        cell, loss = Cell(a, backbone, level, "top1"), f" {level} %" if len(of.levels) > 1 else ""
+        name = f"{method_name(a)} over {method_name(b)}, {backbone_name(backbone)}{loss}"
+        yield name, {cell: 1.0, cell._replace(method=b): -1.0}
 
 
-def pairs(first: Sequence[str], second: Sequence[str]) -> Callable[[Accuracies], Contrasts]:
-    """Each method of `first` less each of `second`, for each backbone and level."""
-
-    def contrasts(of: Accuracies) -> Contrasts:
-        for a, b in product(_present(of, first), _present(of, second)):
-            for backbone, level in product(of.backbones, of.levels):
-                cell, loss = Cell(a, backbone, level, "top1"), f" {level} %" if len(of.levels) > 1 else ""
-                name = f"{method_name(a)} over {method_name(b)}, {backbone_name(backbone)}{loss}"
-                yield name, {cell: 1.0, cell._replace(method=b): -1.0}
-
-    return contrasts
-
-
-def best_of_column(of: Accuracies) -> Contrasts:
-    """The best cell of ours less the best other cell, over both architectures, as the table's caption reads."""
+def best_of_column(of: Accuracies, methods: Names, others: Names) -> Contrasts:
+    """The best cell of `methods` less the best other cell, over both architectures, as the table's caption reads."""
     for metric, level in product(of.metrics, of.levels):
-        ours, rest = (_column(of, methods, of.backbones, level, metric) for methods in (OURS, _others(of, OURS)))
-        yield from _lead(of, ours, rest, f"{_metric_name(metric)}, {level} %", with_backbone=True)
+        place = f"{_metric_name(metric)}, {level} %"
+        yield from _lead(of, methods, others, of.backbones, level, metric, place, with_backbone=True)
 
 
-def best_of_architecture(of: Accuracies) -> Contrasts:
-    """The same within each architecture: the best of ours less the best of the others, as the rows are read."""
+def best_of_architecture(of: Accuracies, methods: Names, others: Names) -> Contrasts:
+    """The same within each architecture, as the table's rows read."""
     for backbone, metric, level in product(of.backbones, of.metrics, of.levels):
-        ours, rest = (_column(of, methods, [backbone], level, metric) for methods in (OURS, _others(of, OURS)))
-        yield from _lead(of, ours, rest, f"{backbone_name(backbone)} {_metric_name(metric)}, {level} %")
+        place = f"{backbone_name(backbone)} {_metric_name(metric)}, {level} %"
+        yield from _lead(of, methods, others, [backbone], level, metric, place)
 
 
-def leads(first: Sequence[str], second: Sequence[str] = ()) -> Callable[[Accuracies], Contrasts]:
-    """The best of `first` less the best of `second`, by default of all other methods, for each backbone and level."""
-
-    def contrasts(of: Accuracies) -> Contrasts:
-        for backbone, level in product(of.backbones, of.levels):
-            ours = _column(of, first, [backbone], level, "top1")
-            rest = _column(of, second or _others(of, first), [backbone], level, "top1")
-            yield from _lead(of, ours, rest, f"{backbone_name(backbone)} {level} %")
-
-    return contrasts
+def leads(of: Accuracies, methods: Names, others: Names) -> Contrasts:
+    """The best of `methods` less the best of `others`, for each backbone and level."""
+    for backbone, level in product(of.backbones, of.levels):
+        yield from _lead(of, methods, others, [backbone], level, "top1", f"{backbone_name(backbone)} {level} %")
 
 
-def gain_slope(of: Accuracies) -> Contrasts:
+def gain_slope(of: Accuracies, methods: Names, _: Names) -> Contrasts:
     """The least-squares slope of the gain over None against information loss, per 10 points of loss."""
     mean = sum(of.levels) / len(of.levels)
     spread = sum((level - mean) ** 2 for level in of.levels)
-    for method, backbone in product(_present(of, OURS), of.backbones) if REFERENCE in of.methods and spread else ():
+    for method, backbone in product(_present(of, methods), of.backbones) if REFERENCE in of.methods and spread else ():
         # slope = sum_l (l - mean) gain_l / sum_l (l - mean)^2
         terms = ((backbone, level, 10 * (level - mean) / spread) for level in of.levels)
         yield f"{method_name(method)}, {backbone_name(backbone)}", _gains(method, terms)
 
 
-def gains_alike(of: Accuracies) -> Contrasts:
+def gains_alike(of: Accuracies, methods: Names, _: Names) -> Contrasts:
     """Gain over None of one architecture less that of another, the mean over levels."""
     share = 1 / len(of.levels)
-    for method in _present(of, OTHERS + OURS) if REFERENCE in of.methods else ():
+    for method in _present(of, methods) if REFERENCE in of.methods else ():
         for a, b in combinations(of.backbones, 2):
             terms = ((backbone, level, sign) for level in of.levels for backbone, sign in ((a, share), (b, -share)))
             yield f"{method_name(method)}, {backbone_name(a)} less {backbone_name(b)}", _gains(method, terms)
 
 
-def swin_over_convnext(of: Accuracies) -> Contrasts:
-    """Swin less ConvNeXt for each method, at each level above 0 or the only one."""
+def swin_over_convnext(of: Accuracies, _: Names, __: Names) -> Contrasts:
+    """Swin less ConvNeXt for each method of the table, at each level above 0 or the only one."""
     occluded = [level for level in of.levels if level > 0 or len(of.levels) == 1]
     for method, level in product(of.methods, occluded) if {"swin", "convnext"} <= set(of.backbones) else ():
         swin = Cell(method, "swin", level, "top1")
         loss = f", {level} %" if len(of.levels) > 1 else ""
         yield f"{method_name(method)}{loss}", {swin: 1.0, swin._replace(backbone="convnext"): -1.0}
+
+
+CONTRASTS: Final[dict[str, Callable[[Accuracies, Names, Names], Contrasts]]] = {
+    contrasts.__name__: contrasts
+    for contrasts in (pairs, best_of_column, best_of_architecture, leads, gain_slope, gains_alike, swin_over_convnext)
+}
+"""The contrasts by the name that `paper_claims.json` has for them."""
 
 
 def _gains(method: str, terms: Iterable[tuple[str, int, float]]) -> Weights:
@@ -107,21 +96,20 @@ def _present(of: Accuracies, methods: Iterable[str]) -> list[str]:
     return [method for method in methods if method in of.methods]
 
 
-def _others(of: Accuracies, methods: Sequence[str]) -> list[str]:
-    return [method for method in of.methods if method not in methods]
-
-
 def _metric_name(metric: Metric) -> str:
     return metric.replace("top", "top-")
 
 
-def _column(of: Accuracies, methods: Sequence[str], backbones: Sequence[str], level: int, metric: Metric) -> list[Cell]:
-    """The cells of those methods that there are, at one level and metric."""
-    return [Cell(method, backbone, level, metric) for method in _present(of, methods) for backbone in backbones]
-
-
-def _lead(of: Accuracies, ours: list[Cell], rest: list[Cell], place: str, *, with_backbone: bool = False) -> Contrasts:
-    """The best cell of `ours` less the best of `rest`."""
+def _lead(
+    of: Accuracies, methods: Names, others: Names, backbones: Names, level: int, metric: Metric, place: str, *,
+    with_backbone: bool = False,
+) -> Contrasts:  # fmt: skip
+    """The best cell of `methods` less the best of `others`, by default of all other methods, over these backbones."""
+    others = others or [method for method in of.methods if method not in methods]
+    ours, rest = (
+        [Cell(method, backbone, level, metric) for method in _present(of, names) for backbone in backbones]
+        for names in (methods, others)
+    )
     if ours and rest:
         best, rival = max(ours, key=of.value), max(rest, key=of.value)
         first, second = (

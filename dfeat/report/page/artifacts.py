@@ -82,7 +82,7 @@ def _hidden(path: Path) -> Hidden | None:
 
 def _generated(place: Place) -> Iterator[Generated]:
     for kind in ("inpaint", "latents", "features"):
-        for view in sorted(path for path in place.view(kind, "*").parent.glob("*") if path.is_dir()):
+        for view in sorted(path for path in place.run.glob(f"diffusion/{kind}/*") if path.is_dir()):
             rows, models = [], []
             for path in sorted(view.glob("*-of-*.h5")):
                 with open_shard(path, kind) as file:

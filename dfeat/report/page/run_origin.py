@@ -48,7 +48,7 @@ def config_text(settings: Settings) -> str:
 
 def job_costs(results: Path) -> CsvView:
     """Every job's benchmark file: wall and CPU seconds and peak memory, as Snakemake measured them."""
-    return _view(("step", "job", "wall seconds", "CPU seconds", "peak memory (MB)"), _jobs(results / "benchmarks"))
+    return _view(("step", "job", "wall seconds", "CPU seconds", "peak memory (MB)"), _jobs(results))
 
 
 def _digests(artifacts: Artifacts) -> Iterator[tuple[str, ...]]:
@@ -67,8 +67,8 @@ def _models(artifacts: Artifacts) -> Iterator[tuple[str, ...]]:
         yield one.method, one.backbone, one.seed, *facts
 
 
-def _jobs(folder: Path) -> Iterator[tuple[str, ...]]:
-    for path in sorted(folder.glob("*/*.tsv")):
+def _jobs(results: Path) -> Iterator[tuple[str, ...]]:
+    for path in sorted(results.glob("benchmarks/*/*.tsv")):
         for line in benchmark_rows(path):
             yield path.parent.name, path.stem, *(line.get(key) or "" for key in ("s", "cpu_time", "max_rss"))
 
