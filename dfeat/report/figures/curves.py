@@ -20,7 +20,7 @@ from matplotlib.patches import Patch
 from dfeat.config import Settings
 from dfeat.errors import UserError
 from dfeat.methods import REFERENCE, row_of
-from dfeat.report.figures.style import add_note, line_style, panel_grid, save, styled
+from dfeat.report.figures.style import line_style, panel_grid, save_with_note, styled
 from dfeat.report.numbers.paper import Cell, backbone_name, method_name
 from dfeat.report.numbers.results import SetResults, load_results
 from dfeat.report.numbers.sets import sets_of
@@ -48,8 +48,8 @@ def accuracy(evaluation: Path, settings: Settings, out: Path) -> None:
     for line in axes:
         line[0].set_ylabel("Top-1 accuracy (%)")
     handles = [Line2D([], [], label=method_name(m), **line_style(m)) for m in settings.training.methods]
-    _finish(figure, handles, settings, _n_text(results, settings))
-    save(figure, out, "accuracy")
+    _add_legend(figure, handles, settings, results)
+    save_with_note(figure, settings.report.note, out, "accuracy")
 
 
 @styled()
@@ -71,8 +71,8 @@ def gain(evaluation: Path, settings: Settings, out: Path) -> None:
         panel.set_title(backbone_name(backbone), loc="left", fontweight="bold")
         panel.set_ylabel("Gain over None (points)")
     handles = [Patch(facecolor=row_of(m).colour, label=method_name(m)) for m in methods]
-    _finish(figure, handles, settings, _n_text(results, settings))
-    save(figure, out, "gain")
+    _add_legend(figure, handles, settings, results)
+    save_with_note(figure, settings.report.note, out, "gain")
 
 
 def _accuracy_panel(panel: Axes, results: SetResults, backbone: str) -> None:
@@ -107,18 +107,14 @@ def _group_name(results: SetResults, level: int) -> str:
     return name if level == 0 and len(results.predictions.levels) == 1 else f"{name}\n{level} % loss"
 
 
-def _n_text(results: dict[str, SetResults], settings: Settings) -> str:
+def _add_legend(figure: Figure, handles: list[Any], settings: Settings, results: dict[str, SetResults]) -> None:
+    """The legend below the panels, titled with a line on the intervals."""
     counts = ", ".join(f"{name} n = {one.resampled.images:,}" for name, one in results.items())
     seeds = len(settings.training.seeds)
-    return f"{100 * settings.report.confidence:g} % bootstrap intervals; {counts}; {seeds} seed{'s' * (seeds > 1)}"
-
-
-def _finish(figure: Figure, handles: list[Any], settings: Settings, small: str) -> None:
-    """The legend below with a line on the intervals, and the run's note above."""
+    title = f"{100 * settings.report.confidence:g} % bootstrap intervals; {counts}; {seeds} seed{'s' * (seeds > 1)}"
     legend = figure.legend(handles=handles, loc="outside lower center", ncols=3 if len(handles) > 4 else len(handles))
-    legend.set_title(small, prop=FontProperties(size=6.5))
+    legend.set_title(title, prop=FontProperties(size=6.5))
     legend.get_title().set_color("#444444")
-    add_note(figure, settings.report.note)
 
 
 _NO_LEVELS = (

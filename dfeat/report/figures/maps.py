@@ -14,7 +14,7 @@ from typing import Any, Final
 from dfeat.config import Settings
 from dfeat.errors import UserError
 from dfeat.methods import REFERENCE, row_of
-from dfeat.report.figures.style import add_note, panel_grid, save, styled
+from dfeat.report.figures.style import panel_grid, save_with_note, styled
 from dfeat.report.numbers.paper import backbone_name, method_name
 from dfeat.report.numbers.text import TextRow, grouped, read_csv, unique
 
@@ -55,8 +55,7 @@ def cost(report: Path, settings: Settings, out: Path) -> None:
         looks.append({"color": "#444444", "marker": "o", "markerfacecolor": face, "label": backbone_name(backbone)})
     handles = [Line2D([], [], linestyle="", markersize=5, **look) for look in looks]
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
-    add_note(figure, settings.report.note)
-    save(figure, out, "cost")
+    save_with_note(figure, settings.report.note, out, "cost")
 
 
 @styled()
@@ -149,8 +148,7 @@ def _heat_maps(
         panel.spines[:].set_visible(False)
     bar = figure.colorbar(image, ax=axes, location="bottom", aspect=50, pad=0.02)
     bar.set_label(label, fontsize=7.5)
-    add_note(figure, settings.report.note)
-    save(figure, out, name)
+    save_with_note(figure, settings.report.note, out, name)
 
 
 def _cost_point(panel: Any, row: TextRow, scale: float, *, filled: bool) -> None:

@@ -63,12 +63,6 @@ def line_style(method: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def add_note(figure: Figure, note: str) -> None:
-    """The run's note above the figure, so that a copied figure carries it."""
-    if note:
-        figure.suptitle(textwrap.fill(note, 130), fontsize=7, color="#444444")
-
-
 def picture_grid(
     name: str,
     labels: list[str],
@@ -105,6 +99,13 @@ def picture_grid(
             if wrapped[row]:
                 panel.set_title(wrapped[row][column], fontsize=7.5, pad=2.5, linespacing=1.05)
         y -= gap
+    save(figure, out, name)
+
+
+def save_with_note(figure: Figure, note: str, out: Path, name: str) -> None:
+    """Save the figure with the run's note above, so that a copied figure carries it."""
+    if note:
+        figure.suptitle(textwrap.fill(note, 130), fontsize=7, color="#444444")
     save(figure, out, name)
 
 

@@ -112,6 +112,7 @@ def document(title: str, note: str, blocks: Iterable[str]) -> str:
     return "\n\n".join([f"# {title}", *notes, *blocks]) + "\n"
 
 
-def write_csv_and_markdown(out: Path, name: str, rows: Sequence[TextRow], markdown: str) -> None:
-    """Write `<name>.csv` and `<name>.md`, the latter with a blank line at its end, into the folder `out`."""
-    write_files({out / f"{name}.csv": csv_text(rows).encode(), out / f"{name}.md": f"{markdown}\n".encode()})
+def write_rows(out: Path, name: str, rows: Sequence[TextRow], title: str, note: str, blocks: Iterable[str]) -> None:
+    """Write `<name>.csv` and, with a blank line at its end, `<name>.md` (see `document`) into the folder `out`."""
+    markdown = document(title, note, blocks) + "\n"
+    write_files({out / f"{name}.csv": csv_text(rows).encode(), out / f"{name}.md": markdown.encode()})

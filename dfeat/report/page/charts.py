@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from dfeat.methods import REFERENCE, row_of
 from dfeat.report.numbers.paper import backbone_name, method_name
@@ -17,8 +16,7 @@ from dfeat.report.numbers.text import unique
 from dfeat.report.tables.layout import CellRow
 
 
-@dataclass(frozen=True)
-class Chart:
+class Chart(NamedTuple):
     """A chart: its title, and the Vega-Lite specification."""
 
     title: str

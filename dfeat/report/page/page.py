@@ -62,7 +62,7 @@ def write_report(results: Path, settings: Settings, out: Path, captions: Path | 
     text = _environment().get_template("index.html.jinja").render(
         run=settings.run,
         note=settings.report.note,
-        tables=[(table, page.links(table.name, "csv", "tex", "md")) for table in tables],
+        tables=[(table, page.links(table["name"], "csv", "tex", "md")) for table in tables],
         missing=[name for name in TABLES if name not in rows],
         curves=[
             *accuracy_charts(plain, rows.get("table1", [])),

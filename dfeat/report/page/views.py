@@ -16,7 +16,7 @@ from dfeat.config import ReportSettings
 from dfeat.report.numbers.paper import TableName, backbone_name, method_name
 from dfeat.report.numbers.text import read_csv
 from dfeat.report.tables import layout
-from dfeat.report.tables.layout import CellRow, Grid
+from dfeat.report.tables.layout import CellRow
 
 _NAMES = {"method": method_name, "backbone": backbone_name}
 
@@ -29,21 +29,15 @@ class CsvView(NamedTuple):
     rows: tuple[tuple[str, ...], ...]
 
 
-class PaperTableView(NamedTuple):
-    """Table 1 or 2: in the paper's layout, and with every column."""
-
-    name: TableName
-    heading: str
-    explanation: str
-    grids: list[Grid]
-    cells: CsvView
-
-
-def paper_table_view(name: TableName, rows: list[CellRow], settings: ReportSettings) -> PaperTableView:
-    """The view of Table 1 or 2 with these rows."""
-    text = layout.explanation(rows, settings.confidence) if rows else ""
-    cells = csv_view([vars(row) for row in rows])
-    return PaperTableView(name, layout.heading(name, rows), text, layout.grids(name, rows), cells)
+def paper_table_view(name: TableName, rows: list[CellRow], settings: ReportSettings) -> dict[str, Any]:
+    """Table 1 or 2 with these rows: in the paper's layout, and with every column."""
+    return {
+        "name": name,
+        "heading": layout.heading(name, rows),
+        "explanation": layout.explanation(rows, settings.confidence) if rows else "",
+        "grids": layout.grids(name, rows),
+        "cells": csv_view([vars(row) for row in rows]),
+    }
 
 
 def cell_filters() -> dict[str, Any]:

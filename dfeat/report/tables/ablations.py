@@ -31,14 +31,12 @@ def write_ablation(name: str, results: Path, settings: Settings, out: Path) -> N
     if name not in settings.ablation:
         known = list(settings.ablation)
         raise UserError(f"no ablation {name!r}{nearest(name, known)} The settings have {', '.join(known) or 'none'}")
-    points, of_points = zip(*ablation_points(settings, name), strict=True)
+    points, point_settings = zip(*ablation_points(settings, name), strict=True)
     rows: list[TextRow] = []
     for set_name, method in product(published_sets(settings), settings.ablation[name].methods):
-        rows += _rows(_joined(name, results, of_points, method, set_name, settings), points, method)
+        rows += _rows(_joined(name, results, point_settings, method, set_name, settings), points, method)
     title = f"Ablation: {escaped(name)}"
-    text.write_csv_and_markdown(
-        out, f"ablation_{name}", rows, text.document(title, settings.report.note, _blocks(rows, points))
-    )
+    text.write_rows(out, f"ablation_{name}", rows, title, settings.report.note, _blocks(rows, points))
 
 
 def _joined(
@@ -99,8 +97,8 @@ def _blocks(rows: list[TextRow], points: Sequence[dict[str, Any]]) -> list[str]:
     for model, own in grouped(rows, "method", "backbone").items():
         places = [f"{name}, {level} %" for name, level in grouped(own, "set", "level")]
         lines = [
-            [*(escaped(_shown(points[int(number)][key])) for key in keys), *map(_cell, of_point)]
-            for (number,), of_point in grouped(own, "point").items()
+            [*(escaped(_shown(points[int(number)][key])) for key in keys), *map(_cell, own_rows)]
+            for (number,), own_rows in grouped(own, "point").items()
         ]
         table = text.pipe_table("l" * len(keys) + "r" * len(places), map(escaped, [*keys, *places]), lines)
         blocks += [f"## {', '.join(text.model_names(*model))}", table]

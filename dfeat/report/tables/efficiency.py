@@ -48,13 +48,13 @@ PREPARED: Final[dict[Need, tuple[tuple[str, ...], tuple[tuple[str, str], ...]]]]
     ),
 }
 """What makes each artifact that a method needs: jobs of the diffusion step, by their names up to the shard; their views."""
-Parts = tuple[float | None, float | None, float | None]
-"""Preparing, training, testing; None is what was not measured."""
+StepCosts = tuple[float | None, float | None, float | None]
+"""The cost of preparing, training and testing; None if it was not measured."""
 
 
 @dataclass(frozen=True)
 class CostRow:
-    """One quantity of one model; None is what was not measured, or does not apply."""
+    """One quantity of one model; None if it was not measured or does not apply."""
 
     method: str
     backbone: str
@@ -71,7 +71,7 @@ class CostRow:
 
 
 @dataclass(frozen=True)
-class _Run:
+class _CostedRun:
     """The run's folder, and how many images each step saw."""
 
     place: Place
@@ -89,15 +89,15 @@ class _Run:
 
 def write_efficiency(results: Path, settings: Settings, flops: Counts, out: Path) -> None:
     """Write `efficiency.csv`, `.json` and `.md` into `out`. Raises UserError where no method is compared with None."""
-    rows = [vars(row) for row in efficiency_rows(results, settings, flops)]
-    texts = [{key: "" if value is None else _digits(value) for key, value in row.items()} for row in rows]
-    plain = [{k: float(_digits(v)) if isinstance(v, float) else v for k, v in row.items()} for row in rows]
+    rows = efficiency_rows(results, settings, flops)
+    texts = [{key: "" if value is None else _digits(value) for key, value in vars(row).items()} for row in rows]
+    plain = [{k: float(_digits(v)) if isinstance(v, float) else v for k, v in vars(row).items()} for row in rows]
     note = " ".join(filter(None, [settings.report.note, "prepare and train per training image, test per test view"]))
     write_files(
         {
             out / "efficiency.csv": csv_text(texts).encode(),
             out / "efficiency.json": json_bytes({"note": note, "rows": plain}),
-            out / "efficiency.md": _markdown([CostRow(**row) for row in rows], settings.report.note).encode(),
+            out / "efficiency.md": _markdown(rows, settings.report.note).encode(),
         }
     )
 
@@ -108,7 +108,7 @@ def efficiency_rows(results: Path, settings: Settings, flops: Counts) -> list[Co
         raise UserError(f"efficiency compares methods with None; add {REFERENCE!r} to training.methods")
     place, sets = Place(results), settings.data.evaluation
     views = sum(len(read_index(place.data(name)).records) * len(chosen.levels) for name, chosen in sets.items())
-    run = _Run(place, settings, flops, len(read_index(place.data(TRAIN)).records), views)
+    run = _CostedRun(place, settings, flops, len(read_index(place.data(TRAIN)).records), views)
     over_none = dict(gains(place.evaluation, settings))
     rows: list[CostRow] = []
     for quantity in UNITS:
@@ -121,13 +121,16 @@ def efficiency_rows(results: Path, settings: Settings, flops: Counts) -> list[Co
     return rows
 
 
-def _cost(run: _Run, quantity: Quantity, method: str, backbone: str) -> Parts:
+def _cost(run: _CostedRun, quantity: Quantity, method: str, backbone: str) -> StepCosts:
     if quantity == "flops":
         return _flops(run, method, backbone)
     return _bytes(run, method, backbone) if quantity == "bytes" else _of_jobs(run, quantity, method, backbone)
 
 
-def _of_jobs(run: _Run, quantity: Literal["seconds", "joules"], method: str, backbone: str) -> Parts:
+def _of_jobs(run: _CostedRun, quantity: Literal["seconds", "joules"], method: str, backbone: str) -> StepCosts:
+    def per(value: float | None, count: int) -> float | None:
+        return None if value is None else value / count
+
     name, seeds, needs = [f"{method}_{backbone}_seed"], len(run.settings.training.seeds), needed([method])
     jobs = [job for need in needs for job in PREPARED[need][0]]
     prepare = total(run.place, quantity, "diffusion", jobs) if jobs else 0.0
@@ -136,10 +139,10 @@ def _of_jobs(run: _Run, quantity: Literal["seconds", "joules"], method: str, bac
     views = [f"{kind}_{view}_" for kind in ("latents", "features") for view in run.test_views]
     features = total(run.place, quantity, "diffusion", views) if "features" in needs else 0.0
     whole = None if test is None or features is None else test / seeds + features
-    return _per(prepare, run.images), _per(train, seeds * run.images), _per(whole, run.views)
+    return per(prepare, run.images), per(train, seeds * run.images), per(whole, run.views)
 
 
-def _flops(run: _Run, method: str, backbone: str) -> Parts:
+def _flops(run: _CostedRun, method: str, backbone: str) -> StepCosts:
     settings, flops, needs = run.settings, run.flops, needed([method])
     feature = flops.feature(settings) if "features" in needs else 0.0
     twins = 2 if settings.training.twin_features == "occluded" else 1  # of the image, and of its twin
@@ -149,7 +152,7 @@ def _flops(run: _Run, method: str, backbone: str) -> Parts:
     return prepare, flops.training(settings, method, backbone), flops.forward[backbone] + feature
 
 
-def _bytes(run: _Run, method: str, backbone: str) -> Parts:
+def _bytes(run: _CostedRun, method: str, backbone: str) -> StepCosts:
     models = [run.place.weights(method, backbone, seed) for seed in run.settings.training.seeds]
     if not all(path.is_file() for path in models):
         return None, None, None
@@ -161,12 +164,8 @@ def _bytes(run: _Run, method: str, backbone: str) -> Parts:
     return prepare / run.images, train / run.images, test / run.views
 
 
-def _per(value: float | None, count: int) -> float | None:
-    return None if value is None else value / count
-
-
 def gains(evaluation: Path, settings: Settings) -> Iterator[tuple[tuple[str, str], dict[str, Any]]]:
-    """(method, backbone) -> its gain over None in points at the highest level of the first set of Table 1."""
+    """Yield (method, backbone) and its gain over None in points, at the highest level of the first set of Table 1."""
     for results in load_results(evaluation, settings, sets_of("table1", settings)[:1]).values():
         level = max(results.predictions.levels)
         for cell in results.predictions.cells("top1"):

@@ -36,8 +36,8 @@ def write_label_preservation(results: Path, settings: Settings, out: Path) -> No
         by_class = {int(label): own for (label,), own in grouped(verdicts, "label").items()}
         rows.append(_rates(backbone, "", "all classes", verdicts))
         rows += [_rates(backbone, index.classes[c].wnid, index.classes[c].name, by_class[c]) for c in sorted(by_class)]
-    markdown = text.document("Do inpainted images keep their label?", settings.report.note, _blocks(rows))
-    text.write_csv_and_markdown(out, "label_preservation", rows, markdown)
+    title = "Do inpainted images keep their label?"
+    text.write_rows(out, "label_preservation", rows, title, settings.report.note, _blocks(rows))
 
 
 def _rates(backbone: str, wnid: str, name: str, verdicts: list[TextRow]) -> TextRow:

@@ -47,7 +47,7 @@ def write_study(name: str, results: Path, settings: Settings, out: Path) -> None
     """Write one of the tables; the same inputs give the same bytes. Raises UserError where the run has no such study."""
     title, study = STUDIES[name]
     rows, blocks = study(Place(results), settings)
-    text.write_csv_and_markdown(out, name, rows, text.document(title, settings.report.note, blocks))
+    text.write_rows(out, name, rows, title, settings.report.note, blocks)
 
 
 def area_weights(levels: Iterable[int], cell: Cell) -> Weights:
@@ -66,17 +66,14 @@ def _curves(study: Study, place: Place, settings: Settings) -> tuple[list[TextRo
         if len(results.predictions.levels) < 2:
             raise UserError(f"study {study!r} needs several levels on {name!r}; give it some")
         rows += [row for cell in _whole_cells(results) for row in _curve_rows(results, cell)]
-    return rows, [
-        block for (name,), shown in grouped(rows, "set").items() for block in _curve_blocks(name, shown, study)
-    ]
+    sets = grouped(rows, "set").items()
+    return rows, [block for (name,), shown in sets for block in _curve_blocks(name, shown, study)]
 
 
 def _whole_cells(results: SetResults) -> list[Cell]:
     """A cell at level 0 for each backbone, method and metric."""
-    made = results.predictions
-    return [
-        Cell(method, backbone, 0, metric) for backbone, method, metric in product(made.backbones, made.methods, METRICS)
-    ]
+    axes = product(results.predictions.backbones, results.predictions.methods, METRICS)
+    return [Cell(method, backbone, 0, metric) for backbone, method, metric in axes]
 
 
 def _curve_rows(results: SetResults, cell: Cell) -> list[TextRow]:
@@ -113,9 +110,8 @@ def _curve_blocks(name: str, rows: list[TextRow], study: Study) -> list[str]:
         interval = text.with_interval(area["value"], area["low"], area["high"])
         gain, low, high = (area[f"difference_{key}"] for key in ("to_none", "low", "high"))
         over_none = text.with_interval(gain, low, high, "+.1f") if gain else ""
-        lines.append(
-            [*text.model_names(*model), *(f"{float(row['value']):.1f}" for row in points), interval, over_none]
-        )
+        values = [f"{float(row['value']):.1f}" for row in points]
+        lines.append([*text.model_names(*model), *values, interval, over_none])
     heads = ["Method", "Architecture", *(f"{level} %" for level in levels[:-1]), "Mean", "Over None"]
     return [
         f"Top-1 accuracy on {escaped(name)} in percent, n = {int(rows[0]['n']):,}; levels in percent of {hidden}. "
@@ -185,22 +181,18 @@ def _part_blocks(rows: list[TextRow]) -> list[str]:
 
 def _calibration(place: Place, settings: Settings) -> tuple[list[TextRow], list[str]]:
     loaded = load_results(place.evaluation, settings, published_sets(settings))
-    rows = [
-        _calibration_row(one.predictions, cell) for one in loaded.values() for cell in one.predictions.cells("top1")
-    ]
+    sets = [results.predictions for results in loaded.values()]
+    rows = [_calibration_row(one, cell) for one in sets for cell in one.cells("top1")]
     blocks = [
         "Expected calibration error (15 equal bins of confidence, Guo et al. 2017) in points, and how far the mean confidence "
         "lies above the accuracy; means over seeds. Without intervals: a bootstrap of this error is biased upward."
     ]
     for (name,), shown in grouped(rows, "set").items():
         levels = [f"{level} %" for (level,) in grouped(shown, "level")]
-        lines = [
-            [
-                *text.model_names(*model),
-                *(f"{float(row['ece']):.1f} ({float(row['overconfidence']):+.1f})" for row in own),
-            ]
-            for model, own in grouped(shown, "method", "backbone").items()
-        ]
+        lines = []
+        for model, own in grouped(shown, "method", "backbone").items():
+            values = [f"{float(row['ece']):.1f} ({float(row['overconfidence']):+.1f})" for row in own]
+            lines.append([*text.model_names(*model), *values])
         table = text.pipe_table("ll" + "r" * len(levels), ["Method", "Architecture", *levels], lines)
         blocks += [f"## {escaped(name)}", table]
     return rows, blocks
@@ -243,26 +235,22 @@ def _class_rows(predictions: SetPredictions, cell: Cell, classes: Sequence[Class
             "p_mcnemar": probability(p), "p_holm": "", "wnid": classes[label].wnid,
             "class": classes[label].name,
         })  # fmt: skip
-    # adjusted as printed, so that the columns of the table fit each other
+    # Holm on the printed values, so that p_holm can be recomputed from the table
     adjusted = holm([float(row["p_mcnemar"]) for row in rows])
     return [row | {"p_holm": probability(p)} for row, p in zip(rows, adjusted, strict=True)]
 
 
 def _class_blocks(rows: list[TextRow]) -> list[str]:
     def named(ranked: list[TextRow], sign: int) -> str:
-        return "; ".join(
-            f"{escaped(row['class'])} {float(row['gain']):+.0f}"
-            for row in ranked[:SHOWN_CLASSES]
-            if sign * float(row["gain"]) > 0
-        )
+        shown = [row for row in ranked[:SHOWN_CLASSES] if sign * float(row["gain"]) > 0]
+        return "; ".join(f"{escaped(row['class'])} {float(row['gain']):+.0f}" for row in shown)
 
     lines = []
     for (name, *model), own in grouped(rows, "set", "method", "backbone").items():
         ranked = sorted(own, key=lambda row: -float(row["gain"]))
         significant = sum(float(row["p_holm"]) < 0.05 for row in own)
-        lines.append(
-            [escaped(name), *text.model_names(*model), named(ranked, 1), named(ranked[::-1], -1), str(significant)]
-        )
+        ends = [named(ranked, 1), named(ranked[::-1], -1)]
+        lines.append([escaped(name), *text.model_names(*model), *ends, str(significant)])
     heads = ["Set", "Method", "Architecture", "Most gained", "Most lost", "Classes with p < 0.05"]
     return [
         "Top-1 gain over None of each class, in points, at the highest level of each set; McNemar's exact test per seed, "
