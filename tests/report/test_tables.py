@@ -166,7 +166,7 @@ def test_fewer_than_five_classes_leave_guesses_empty(tmp_path: Path) -> None:
         (lambda path: path.write_text(path.read_text().splitlines()[0] + "\n"), "no rows"),
         (lambda path: edit(path, "real_00003", "other"), "other images than .*2 differ, e.g. 'other'"),
         (lambda path: edit(path, "real_00003,0", "real_00003,7"), "image 'real_00003' another label"),
-        (lambda path: edit(path, "real_00003", "real_00004"), "image 'real_00004' stands in it twice"),
+        (lambda path: edit(path, "real_00003", "real_00004"), "image 'real_00004' is in it twice"),
         (lambda path: edit(path, "real_00003,0", "real_00003,zero"), "is no number"),
         (
             lambda path: path.write_text(re.sub(r"0\.\d+\n", "nan\n", path.read_text())),

@@ -31,7 +31,7 @@ TABLES: Final[tuple[TableName, ...]] = ("table1", "table2")
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence of the paper, where it stands, and the contrasts that decide it: their name, and methods to compare."""
+    """A sentence of the paper, its place there, and what decides it: a kind of contrast, and the methods compared."""
 
     sentence: str
     where: str
@@ -75,9 +75,8 @@ def write_claims(evaluation: Path, settings: Settings, out: Path) -> None:
         for results in load_results(evaluation, settings, sets_of(table, settings)).values():
             blocks += _section(table, set_accuracies(results), confidence)
     blocks += cost_claim(out / "efficiency.json", len(CLAIMS) + 1)
-    write_text(
-        out / "claims.md", document("What the paper says, and what numbers say of it", settings.report.note, blocks)
-    )
+    title = "What the paper says, and what numbers say of it"
+    write_text(out / "claims.md", document(title, settings.report.note, blocks))
 
 
 def _preface(confidence: float) -> str:

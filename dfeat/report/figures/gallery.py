@@ -41,7 +41,7 @@ from dfeat.storage.atomic import write_json
 
 RECIPE: Final = 1
 COLUMNS: Final = 6
-"""Columns of the figure: so many best, and as many worst."""
+"""Columns of the figure: the number of best images, and of worst."""
 THUMBNAIL: Final = 160
 """Longest side of a thumbnail in pixels; smaller pictures keep their size."""
 

@@ -24,7 +24,7 @@ _COSTS: Final = (("seconds", 1.0, "Seconds"), ("flops", 1e-9, "GFLOP"))
 
 @styled()
 def cost(report: Path, settings: Settings, out: Path) -> None:
-    """Gain over None at the highest level against what preparing and training cost for each training image."""
+    """Gain over None at the highest level against the cost of preparing and training per training image."""
     from matplotlib.lines import Line2D
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
@@ -118,7 +118,7 @@ def _heat_maps(
 ) -> None:  # fmt: skip
     """Matrices side by side as colours with their numbers in the cells; None is a blank cell.
 
-    Blue-green below 0, white at 0, brown above, or cividis from the least to the most: told apart with any colour
+    Blue-green below 0, white at 0, brown above, or cividis from the least to the most: distinguishable with any colour
     vision, and in grey by the numbers.
     """
     import numpy as np

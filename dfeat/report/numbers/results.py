@@ -240,7 +240,7 @@ def _check_rows(path: Path, keys: tuple[str, ...], p1: Floats) -> None:
     """Raise UserError for a repeated key (`keys` are sorted) or a probability outside 0 and 1."""
     twice = next((key for key, following in pairwise(keys) if key == following), None)
     if twice is not None:
-        raise _refusal(path, f"image {twice!r} stands in it twice")
+        raise _refusal(path, f"image {twice!r} is in it twice")
     outside = np.flatnonzero(~((p1 >= 0) & (p1 <= 1)))
     if outside.size:
         row = int(outside[0])

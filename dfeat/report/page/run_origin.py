@@ -40,7 +40,7 @@ def config_text(settings: Settings) -> str:
     """The whole configuration as YAML, to be laid over `config.yaml`: sets that the run leaves out are null."""
     plain = settings.model_dump(mode="json")
     left_out = set(Settings().data.evaluation) - set(settings.data.evaluation)
-    plain["resources"] = {"threads": settings.resources.threads}  # what else a job asks for changes no result
+    plain["resources"] = {"threads": settings.resources.threads}  # other resources do not affect results
     plain["data"]["evaluation"] |= dict.fromkeys(sorted(left_out))
     head = f"# The configuration of run {settings.run}, whole. Written with the report.\n"
     return head + yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100)

@@ -44,7 +44,7 @@ def _joined(
 ) -> SetResults:
     """One method's predictions at every point as if the points were methods, so that all are compared with all.
 
-    The backbones are each point's own, since a grid may change what a name stands for.
+    The backbones are each point's own, since a grid may change the settings behind a name.
     """
     axes = replace(axes_of(settings, set_name), methods=(method,))
     folders = [Place(results, point_folder(name, number)) for number in range(len(points))]

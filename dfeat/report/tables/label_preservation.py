@@ -5,8 +5,8 @@ interval (Clopper and Pearson 1934). Each of several copies of an image (`diffus
 copies are alike, so the interval is for as many observations as there are images, not copies (Korn and Graubard 1998,
 at the greatest design effect).
 
-None was trained on the originals, so its rate on them is no accuracy; it is there as the ceiling, and the black one
-as the floor that inpainting has to rise above.
+None was trained on the originals, so its rate on them is a ceiling, not an accuracy; the rate on black parts is the
+floor.
 """
 
 from __future__ import annotations

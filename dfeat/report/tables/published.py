@@ -8,8 +8,8 @@ Every method is compared with None, and each of ours with the best of the other 
 them; choosing that method by the same numbers is conservative for ours. Each pair has two results. The paired bootstrap
 interval: how large is the difference, given the spread of images and training runs? McNemar's exact test: do these
 trained models err differently on these images? It compares seed k with seed k, combines the seeds by Rueger's majority
-bound, and is adjusted by Holm over all comparisons of the table. The smallest difference that so many images can show
-is given with them.
+bound, and is adjusted by Holm over all comparisons of the table. The smallest difference that is
+detectable on these images is given too.
 """
 
 from __future__ import annotations
