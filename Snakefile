@@ -28,3 +28,8 @@ rule all:
     default_target: True
     input:
         HERE.report / "index.html",
+
+
+rule report:
+    input:
+        HERE.report / "index.html",

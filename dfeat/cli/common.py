@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,8 @@ from dfeat.errors import UserError
 
 if TYPE_CHECKING:
     from dfeat.config import Settings
+    from dfeat.diffusion.settings import ModelSource
+    from dfeat.section import Section
 
 app = typer.Typer(
     add_completion=False,
@@ -32,6 +34,10 @@ IndexFolder = Annotated[Path, typer.Option("--index", help="folder that `dfeat i
 Threads = Annotated[int, typer.Option("--threads", min=1, help="torch threads; results depend on it, so keep it fixed")]
 Gpus = Annotated[int, typer.Option("--gpus", min=0, help="devices to take from those of this machine; 0: the CPU")]
 Workers = Annotated[int, typer.Option("--workers", min=0, help="threads or processes that prepare images ahead")]
+Base = Annotated[
+    Path | None,
+    typer.Option("--base", help="results/<run> of another run: link its result if settings and inputs are the same"),
+]
 ShardOf = Annotated[str, typer.Option("--shard", help="which part of the rows, i/n")]
 
 
@@ -56,6 +62,27 @@ def check_inputs(**made_by: Iterable[Path | None]) -> None:
                 path.stat()
             except OSError as error:
                 raise cannot_read(path, verb, error) from None
+
+
+def linked_from(
+    base: Path | None, verb: str, module: str, outputs: Sequence[Path], inputs: Iterable[Path | None], stage: Section,
+    source: ModelSource | None = None,
+) -> bool:  # fmt: skip
+    """Whether a job's outputs could be linked from the base run (`storage.reuse`), before a device is taken.
+
+    `module` declares the stage's RECIPE, the last of `outputs` records it; `source` is the diffusion model that is read.
+    """
+    if base is None:
+        return False
+    from dfeat.diffusion.layout import find_model
+    from dfeat.storage.provenance import combined_digest, declared_recipe
+    from dfeat.storage.reuse import reused
+
+    def same_model(recorded: Mapping[str, Any]) -> bool:
+        return source is None or recorded.get("model") == combined_digest(find_model(source).digests())
+
+    given = [path for path in inputs if path is not None]
+    return reused(base, verb, outputs, outputs[-1], given, declared_recipe(module), stage, same_model)
 
 
 def all_settings(config: list[Path] | None, settings: str | None) -> Settings:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dfeat.cli.common import IndexFolder, Out, SettingsJson, app, example
+from dfeat.cli.common import Base, IndexFolder, Out, SettingsJson, app, example, linked_from
 from dfeat.errors import UserError
 
 
@@ -19,6 +19,7 @@ def index(
     settings: SettingsJson,
     out: Out,
     classes: Annotated[Path | None, typer.Option(help="the train set's classes.json, for an evaluation set")] = None,
+    base: Base = None,
 ) -> None:
     """List the images of a set, check every record, and write index.csv and problems.csv."""
     import json
@@ -27,12 +28,18 @@ def index(
     from dfeat.data.settings import EvaluationSet, TrainSet
     from dfeat.section import parse
 
-    if name == "train":
-        built = build_train_index(parse(TrainSet, settings, "--settings"), out)
-    elif classes is None:
+    chosen = parse(TrainSet if name == "train" else EvaluationSet, settings, "--settings")
+    if isinstance(chosen, EvaluationSet) and classes is None:
         raise UserError(f"the set {name!r} needs --classes, the classes.json in the train set's index")
+    files = ["annotations.json"] if isinstance(chosen, TrainSet) else []
+    outputs = [out / file for file in (*files, "index.csv", "problems.csv", "classes.json", "source.json")]
+    if linked_from(base, "index", "dfeat.data.index", outputs, [classes], chosen):
+        return
+    if isinstance(chosen, TrainSet):
+        built = build_train_index(chosen, out)
     else:
-        built = build_evaluation_index(name, parse(EvaluationSet, settings, "--settings"), classes, out)
+        assert isinstance(chosen, EvaluationSet) and classes is not None
+        built = build_evaluation_index(name, chosen, classes, out)
     found = json.loads((out / "source.json").read_text(encoding="utf-8"))
     typer.echo(
         f"{name}: {len(built.records)} images, {len(built.classes)} classes; a {found['container']} in the layout "
@@ -41,13 +48,16 @@ def index(
 
 
 @app.command(epilog=example("dfeat parts --index results/demo/data/train --out out/parts.json"))
-def parts(index: IndexFolder, out: Out, settings: SettingsJson = "{}") -> None:
+def parts(index: IndexFolder, out: Out, settings: SettingsJson = "{}", base: Base = None) -> None:
     """Choose the parts to hide: the half of an object's parts that covers the most."""
     from dfeat.occlusion.parts import choose_all
     from dfeat.occlusion.settings import PartsStage
     from dfeat.section import parse
 
-    typer.echo(f"{choose_all(index, parse(PartsStage, settings, '--settings'), out)} images have parts to hide")
+    stage = parse(PartsStage, settings, "--settings")
+    inputs = [index / "index.csv", index / "annotations.json"]
+    if not linked_from(base, "parts", "dfeat.occlusion.parts", [out], inputs, stage):
+        typer.echo(f"{choose_all(index, stage, out)} images have parts to hide")
 
 
 @app.command(epilog=example("dfeat pixels --index results/demo/data/train --out out/pixels.h5"))
@@ -56,6 +66,7 @@ def pixels(
     index: Annotated[Path | None, typer.Option(help="folder that `dfeat index` wrote")] = None,
     inpainted: Annotated[list[Path] | None, typer.Option(help="inpaint shard, once for each")] = None,
     settings: SettingsJson = "{}",
+    base: Base = None,
 ) -> None:
     """Decode images once into the cache that training and evaluation read."""
     from dfeat.data.pixels import cache_index, cache_inpainted
@@ -65,5 +76,9 @@ def pixels(
     stage = parse(PixelsStage, settings, "--settings")
     if bool(index) == bool(inpainted):
         raise UserError("give either --index or --inpainted")
+    if linked_from(
+        base, "pixels", "dfeat.data.pixels", [out], [index / "index.csv"] if index else inpainted or [], stage
+    ):
+        return
     count = cache_index(index, stage, out) if index else cache_inpainted(inpainted or [], stage, out)
     typer.echo(f"{count} images decoded into {out}")

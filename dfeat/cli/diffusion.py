@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from dfeat.cli.common import (
+    Base,
     Gpus,
     IndexFolder,
     Out,
@@ -18,6 +19,7 @@ from dfeat.cli.common import (
     app,
     check_inputs,
     example,
+    linked_from,
     shard_of,
 )
 
@@ -37,6 +39,7 @@ def inpaint(
     threads: Threads = 4,
     gpus: Gpus = 1,
     workers: Workers = 0,
+    base: Base = None,
 ) -> None:
     """Fill the chosen parts with the diffusion model, one shard of the training images."""
     from dfeat.diffusion.settings import InpaintStage
@@ -44,6 +47,9 @@ def inpaint(
 
     stage, rows = parse(InpaintStage, settings, "--settings"), shard_of(shard)
     check_inputs(index=[index / "index.csv"], parts=[parts])
+    inputs = [index / "index.csv", parts]
+    if linked_from(base, "inpaint", "dfeat.diffusion.inpaint", [out], inputs, stage, stage.model):
+        return
 
     from dfeat.devices import compute_on
     from dfeat.diffusion.inpaint import inpaint_shard
@@ -68,6 +74,7 @@ def latents(
     threads: Threads = 4,
     gpus: Gpus = 1,
     workers: Workers = 0,
+    base: Base = None,
 ) -> None:
     """Encode a view of each image once with the VAE; features of any setting start from it."""
     from dfeat.diffusion.settings import LatentsStage
@@ -75,6 +82,9 @@ def latents(
 
     stage, rows = parse(LatentsStage, settings, "--settings"), shard_of(shard)
     check_inputs(index=[index / "index.csv"], parts=[parts])
+    inputs = [index / "index.csv", *([parts] if parts else [])]
+    if linked_from(base, "latents", "dfeat.diffusion.latents", [out], inputs, stage, stage.model):
+        return
 
     from dfeat.devices import compute_on
     from dfeat.diffusion.latents import encode_view
@@ -95,6 +105,7 @@ def features(
     out: Out,
     threads: Threads = 4,
     gpus: Gpus = 1,
+    base: Base = None,
 ) -> None:
     """Extract intermediate U-Net features with the null prompt from cached latents."""
     from dfeat.diffusion.settings import FeaturesStage
@@ -102,6 +113,8 @@ def features(
 
     stage = parse(FeaturesStage, settings, "--settings")
     check_inputs(latents=[latents])
+    if linked_from(base, "features", "dfeat.diffusion.features", [out], [latents], stage, stage.model):
+        return
 
     from dfeat.devices import compute_on
     from dfeat.diffusion.features import extract_features

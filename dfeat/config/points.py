@@ -52,6 +52,12 @@ class Run:
         numbers = [f"{point_folder(name, '')}(?:{'|'.join(map(str, range(count)))})" for name, count in grids.items()]
         return "|".join(numbers) or r"(?!)"
 
+    @property
+    def methods(self) -> list[str]:
+        """The methods that are trained: the run's, and those that only a grid asks for."""
+        grids = [name for chosen in self.settings.ablation.values() for name in chosen.methods]
+        return list(dict.fromkeys([*self.settings.training.methods, *grids]))
+
     def points(self, ablation: str) -> list[Settings]:
         """The settings of a grid's points, evaluated on the sets of Tables 1 and 2 alone. UserError for a bad point."""
         if ablation not in self._points:
@@ -181,6 +187,24 @@ class Run:
             for name, chosen in backbones
             if has_imagenet_head(chosen)
         ]
+
+    def evaluation_files(
+        self, place: Place, method_name: str, backbone: str, seed: str, sets: Iterable[str] | None = None
+    ) -> list[Path]:
+        """The prediction files of one model on these sets (default: all), with predictions.json."""
+        folder = place.predictions(method_name, backbone, seed)
+        return [folder / file for file in self._prediction_files(self.levels if sets is None else sets)]
+
+    def indexed(self, sets: Iterable[str]) -> list[Path]:
+        """What an evaluation reads of its sets: their indexes and pixels."""
+        return [file for name in sets for file in (self.place.index(name), self.place.pixels(name))]
+
+    def index_settings(self, name: str) -> str:
+        """The settings of one set, as JSON, but for what its index does not depend on: expected counts and levels."""
+        data, unread = self.settings.data, {"expected_images": None}
+        if name == TRAIN:
+            return settings_text(data.train.model_copy(update=unread | {"expected_classes": None}))
+        return settings_text(data.evaluation[name].model_copy(update=unread | {"levels": (0,)}))
 
     def _prediction_files(self, sets: Iterable[str]) -> list[str]:
         files = list(prediction_files({name: self.levels[name] for name in sets}))

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from dfeat import methods
 from dfeat.data.settings import DataSettings
@@ -84,6 +84,11 @@ class Settings(Section):
     """config.yaml, whole."""
 
     run: Name = Field("paper", description="results go to results/<run>")
+    base: Name | None = Field(
+        None,
+        description="another run, whose indexes, pixels, parts, inpaintings, latents and features are linked where they were "
+        "made from the same by the same settings",
+    )
     data: DataSettings = DataSettings()
     occlusion: OcclusionSettings = OcclusionSettings()
     diffusion: DiffusionSettings = DiffusionSettings()
@@ -94,6 +99,18 @@ class Settings(Section):
         default_factory=_ablations, description="grids of settings, each a target `ablation_NAME`; none runs unasked"
     )
     resources: ResourceSettings = ResourceSettings()
+
+    @model_serializer(mode="wrap")
+    def _without_no_base(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Omit `base` when there is none, so that what was made before the setting existed still matches."""
+        plain: dict[str, Any] = written(self)
+        return {key: value for key, value in plain.items() if key != "base" or value is not None}
+
+    @model_validator(mode="after")
+    def _base_is_another_run(self) -> Self:
+        if self.base == self.run:
+            raise ValueError(f"base is {self.base!r}, this very run; name another run, or leave it out")
+        return self
 
     @model_validator(mode="after")
     def _something_is_trained(self) -> Self:

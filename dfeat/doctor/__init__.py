@@ -16,6 +16,7 @@ from dfeat.costs.estimate import Cost, estimate
 from dfeat.doctor.machine import bytes_in, devices_held, devices_seen, free_bytes, installed_versions
 from dfeat.doctor.sets import SetReport, look_at_index, look_at_set, sets_of
 from dfeat.doctor.weights import WeightsReport, look_at_weights
+from dfeat.places import RESULTS, Place
 
 FOLDERS: Final = {
     "pixels": "data",
@@ -46,7 +47,7 @@ class Report:
 
 def examine(settings: Settings, ask_torch: bool = False) -> Report:
     """Look at everything a run needs; `ask_torch` lets torch say which devices there are."""
-    folder = Path("results") / settings.run
+    folder = RESULTS / settings.run
     sets = [look_at_set(name, chosen, settings, folder) for name, chosen in sets_of(settings)]
     weights = look_at_weights(settings, digest=True)
     costs = estimate(settings, {found.name: found.count for found in sets})
@@ -60,7 +61,7 @@ def examine(settings: Settings, ask_torch: bool = False) -> Report:
 
 def images_of(settings: Settings) -> dict[str, int]:
     """How many images each set has: those of its index, or as many as are expected, or as there are files."""
-    folder = Path("results") / settings.run
+    folder = RESULTS / settings.run
     return {name: look_at_set(name, chosen, settings, folder).count for name, chosen in sets_of(settings)}
 
 
@@ -70,11 +71,12 @@ def missing_inputs(settings: Settings) -> list[str]:
     The files of a set that is indexed already may be gone: what was made from them is still good. Those of one that is
     not are counted by their names, which takes a second for the paper's sets.
     """
-    folder = Path("results") / settings.run
+    folder = RESULTS / settings.run
     faults: list[str] = []
     images: dict[str, int] = {}
     for name, chosen in sets_of(settings):
-        indexed = look_at_index(name, chosen, folder / "data" / name)
+        runs = [folder, *([RESULTS / settings.base] if settings.base else [])]
+        indexed = next(filter(None, (look_at_index(name, chosen, Place(run).data(name)) for run in runs)), None)
         if indexed is None and settings.data.drawn:
             images[name] = chosen.expected_images or 0  # what is drawn may be drawn anew before it is indexed
             continue

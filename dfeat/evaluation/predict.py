@@ -236,8 +236,8 @@ def _checked_features(
         )
     if features_identity(rows) != wanted:
         raise UserError(
-            f"{features[view][0]} has features of another diffusion model or other settings than the classifier was trained "
-            "with; extract them again with `dfeat features`"
+            f"{features[view][0]} has features of another diffusion model or other feature settings than the classifier's; "
+            "extract them again with `dfeat features`"
         )
     return rows
 

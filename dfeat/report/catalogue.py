@@ -107,14 +107,15 @@ def names(kind: Literal["table", "figure"]) -> str:
 
 
 def whole_settings(settings: Settings) -> Settings:
-    """All settings but for what jobs ask for, which is no result's concern."""
-    return settings.model_copy(update={"resources": ResourceSettings(threads=settings.resources.threads)})
+    """All settings but for what jobs ask for and where they may take results from, which is no result's concern."""
+    asked = ResourceSettings(threads=settings.resources.threads)
+    return settings.model_copy(update={"resources": asked, "base": None})
 
 
 def _efficiency_settings(settings: Settings) -> Settings:
     """What the costs depend on: all but resources, and but for what the report alone shows."""
     shown_alone = table_settings(settings, []).report
-    return settings.model_copy(update={"resources": ResourceSettings(), "report": shown_alone})
+    return settings.model_copy(update={"resources": ResourceSettings(), "report": shown_alone, "base": None})
 
 
 def _sets_of(name: str, settings: Settings) -> tuple[str, ...]:

@@ -77,6 +77,18 @@ def write_files(contents: Mapping[Path, Payload], *, recorded: bool = True) -> N
         _publish(written, recorded)
 
 
+def link_files(targets: Mapping[Path, tuple[Path, str]]) -> None:
+    """Publish the files of one job as relative links; `targets` maps each to the file it is and that file's SHA-256.
+
+    Raises UserError or MachineError as `staged` does.
+    """
+    with _temporaries(list(targets)) as temporaries:
+        for (path, (target, _)), temporary in zip(targets.items(), temporaries, strict=True):
+            temporary.unlink()
+            temporary.symlink_to(os.path.relpath(target, path.parent))
+        _publish({path: (link, targets[path][1]) for path, link in zip(targets, temporaries, strict=True)})
+
+
 def write_bytes(path: Path, payload: Payload, *, recorded: bool = True) -> None:
     """Write `payload` to `path`, see `write_files`."""
     write_files({path: payload}, recorded=recorded)

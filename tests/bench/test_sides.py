@@ -45,7 +45,7 @@ def test_cost_against_size_compares_an_image_of_many_with_one_of_fewer() -> None
     assert time.reached and memory.reached
     steep = flat | {16_000: scale.Usage(0.003 * 16_000, 200)}
     assert not any(row.reached for row in scale._rows("parts", steep))
-    with pytest.raises(UserError, match="three numbers"):
+    with pytest.raises(UserError, match="three or more numbers"):
         scale.run(sizes=(4000, 1000, 16_000))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -61,10 +62,12 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def dry_run(tree: Path, *overlays: str, target: str = "all") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "snakemake", "-n", "-p", "--cores", "8", "--resources", "gpu=4", "--configfile"]
+def dry_run(
+    tree: Path, *overlays: str, target: str = "all", mode: tuple[str, ...] = ("-n", "-p"), code: Path = ROOT
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "snakemake", *mode, "--cores", "8", "--resources", "gpu=4", "--configfile"]
     command += ["config.yaml", "model.yaml", *overlays, "--", target]
-    environment = os.environ | {"XDG_CACHE_HOME": str(tree / "cache")}
+    environment = os.environ | {"XDG_CACHE_HOME": str(tree / "cache"), "PYTHONPATH": str(code)}
     return subprocess.run(command, cwd=tree, capture_output=True, text=True, env=environment)
 
 
@@ -120,18 +123,87 @@ def test_a_run_without_inpainting_inpaints_nothing_unless_asked(tree: Path) -> N
     assert pictured <= asked.keys()
 
 
-def test_a_finished_index_of_the_full_size_is_not_made_again(tree: Path) -> None:
-    wnids = imagenet_wnids()[:158]
-    rows = [(f"{wnids[n % 158]}_{n}", f"{n}.JPEG", n % 158, wnids[n % 158], 500, 375) for n in range(IMAGES)]
-    settings = read_settings([tree / "config.yaml", tree / "model.yaml"]).data.train.model_dump(mode="json")
-    source = {"set": "train", "root": "parts.zip", "settings": settings, "images": IMAGES, "classes": 158}
-    folder = tree / "results/paper/data/train"
-    folder.mkdir(parents=True)
+def write_index(tree: Path, name: str, images: int, wnids: list[str]) -> None:
+    """An index of so many images, as `dfeat index` writes it."""
+    rows = [(f"{wnids[n % len(wnids)]}_{n}", f"{n}.JPEG", n % len(wnids), wnids[0], 500, 375) for n in range(images)]
+    data = read_settings([tree / "config.yaml", tree / "model.yaml"]).data
+    chosen = data.train if name == "train" else data.evaluation[name]
+    source = {
+        "set": name, "root": chosen.root, "settings": chosen.model_dump(mode="json"), "images": images,
+        "classes": len(wnids),
+    }  # fmt: skip
+    folder = tree / "results/paper/data" / name
+    folder.mkdir(parents=True, exist_ok=True)
     classes = [{"wnid": info.wnid, "name": info.name} for info in class_infos(wnids)]
     (folder / "index.csv").write_text(table_text(INDEX_COLUMNS, rows))
     (folder / "problems.csv").write_text(table_text(PROBLEM_COLUMNS, []))
-    for name, content in {"source": source, "classes": classes, "annotations": {}}.items():
-        (folder / f"{name}.json").write_text(json.dumps(content))
+    for file, content in {"source": source, "classes": classes, "annotations": {}}.items():
+        (folder / f"{file}.json").write_text(json.dumps(content))
+
+
+@pytest.fixture(scope="module")
+def finished(tree: Path) -> Path:
+    """The paper's run as finished: indexes of the full size, every other file empty, all marked as made."""
+    wnids = imagenet_wnids()[:158]
+    write_index(tree, "train", IMAGES, wnids)
     planned = jobs(dry_run(tree))
-    assert "index_train" not in planned
-    assert planned["train"] == documented()["train"]
+    assert "index_train" not in planned and planned["train"] == documented()["train"]
+    write_index(tree, "imagenet_val", 7_900, wnids)
+    write_index(tree, "dfeat", 300, wnids[:100])
+    plan = dry_run(tree)
+    for line in re.findall(r"^ +output: (.+)$", plan.stdout + plan.stderr, re.MULTILINE):
+        for path in line.split(", "):
+            (tree / path).parent.mkdir(parents=True, exist_ok=True)
+            if not (tree / path).exists():
+                (tree / path).touch()
+    touched = dry_run(tree, mode=("--touch", "--forceall"))
+    assert touched.returncode == 0, touched.stdout + touched.stderr
+    assert "Nothing to be done" in dry_run(tree).stdout + dry_run(tree).stderr
+    return tree
+
+
+def test_a_further_set_plans_no_job_of_an_existing_view(finished: Path) -> None:
+    with zipfile.ZipFile(finished / "large.zip", "w") as file:
+        for number in range(40_000):
+            file.writestr(f"{imagenet_wnids()[number % 158]}/{number}.JPEG", b"")
+    large = {"kind": "imagenet", "root": "large.zip", "levels": [0, 50], "expected_images": 40_000}
+    (finished / "large.yaml").write_text(json.dumps({"data": {"evaluation": {"large": large}}}))
+    planned = jobs(dry_run(finished, "large.yaml"))
+    assert planned["latents"] == planned["features"] == 2 * 5  # its own two views, 8,192 rows a shard
+    assert planned["index_evaluation"] == planned["pixels"] == 1
+    assert not {"index_train", "parts", "inpaint", "inpainted_pixels", "train"} & planned.keys()
+
+
+@pytest.mark.parametrize("resources", [{"device": "H100"}, {"device": "T4", "mem_mb": 9000, "runtime": 5}])
+def test_another_device_plans_nothing(finished: Path, resources: dict[str, object]) -> None:
+    (finished / "device.yaml").write_text(json.dumps({"resources": resources}))
+    result = dry_run(finished, "device.yaml")
+    assert "Nothing to be done" in result.stdout + result.stderr
+
+
+def changed_code(folder: Path, file: str, pattern: str, replacement: str) -> Path:
+    """A copy of the package with one line of one file changed."""
+    shutil.copytree(ROOT / "dfeat", folder / "dfeat", ignore=shutil.ignore_patterns("__pycache__"))
+    path = folder / "dfeat" / file
+    text, count = re.subn(pattern, replacement, path.read_text())
+    assert count == 1
+    path.write_text(text)
+    return folder
+
+
+def test_other_operation_counts_plan_nothing(finished: Path, tmp_path: Path) -> None:
+    code = changed_code(tmp_path, "costs/operations.py", r'("encode": \(0\.0, )', r"\g<1>9")
+    result = dry_run(finished, code=code)
+    assert "Nothing to be done" in result.stdout + result.stderr
+
+
+def test_a_further_method_plans_nothing_until_it_is_asked_for(finished: Path, tmp_path: Path) -> None:
+    entry = "METHODS: tuple[Method, ...] = (*PAPER, SEVENTH)"
+    code = changed_code(tmp_path, "methods/__init__.py", r"METHODS: tuple\[Method, \.\.\.\] = \(\*PAPER,\)", f"from dfeat.methods.seventh import SEVENTH\n{entry}")  # fmt: skip
+    seventh = 'SEVENTH = Method("seventh", "Seventh", "#123456", "*")'
+    (code / "dfeat/methods/seventh.py").write_text(f"from dfeat.methods.method import Method\n{seventh}\n")
+    result = dry_run(finished, code=code)
+    assert "Nothing to be done" in result.stdout + result.stderr
+    (finished / "seventh.yaml").write_text("training: {methods: [none, seventh]}\n")
+    planned = jobs(dry_run(finished, "seventh.yaml", code=code))
+    assert planned["train"] == planned["evaluate"] == 2 * 3

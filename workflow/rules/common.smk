@@ -1,6 +1,7 @@
 # What every rules file uses: the checked settings, and the run with the points of its ablations.
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -11,10 +12,19 @@ try:
     from dfeat.costs.limits import shard_minutes, training_minutes
     from dfeat.doctor import missing_inputs
     from dfeat.errors import UserError
-    from dfeat.places import OCCLUDED, TRAIN, Place, level_view, view_pictures, view_set
+    from dfeat.places import (
+        OCCLUDED,
+        RESULTS,
+        TRAIN,
+        Place,
+        level_view,
+        view_pictures,
+        view_set,
+    )
     from dfeat.report.catalogue import catalogue, wanted, whole_settings
     from dfeat.section import parse as parse_section
     from dfeat.storage.provenance import declared_recipe, files_digest, settings_text
+    from dfeat.storage.reuse import remove_broken_links
 except ModuleNotFoundError as missing:
     if not (missing.name or "").startswith("dfeat"):
         raise
@@ -24,10 +34,15 @@ except ModuleNotFoundError as missing:
     ) from None
 
 
+LISTINGS = {"--list-rules", "--list", "-l", "--list-target-rules", "--lt"}
+
+
 def started_by_a_person():
-    """Whether this is the Snakemake that a person started: neither one of its jobs, which read these rules again, nor
-    `snakemake --lint`, which is the one that does not check environment variables."""
-    return workflow.is_main_process and workflow.check_envvars
+    """Whether this is the Snakemake that a person started to make something: neither one of its jobs, which read these
+    rules again, nor a list of rules, nor `snakemake --lint`, which is the one that does not check environment variables.
+    """
+    listing = LISTINGS & set(sys.argv)
+    return workflow.is_main_process and workflow.check_envvars and not listing
 
 
 def stop(*sentences):
@@ -80,8 +95,11 @@ SETTINGS = exit_on_user_error(parse_section, Settings, config, configuration_fil
 stop_where_inputs_are_missing(SETTINGS)
 RUN = Run(SETTINGS)
 HERE = RUN.place
+if started_by_a_person():
+    remove_broken_links(HERE.run)
 POINT = Place(HERE.run, "{at}")
 RAW = [HERE.run / "raw" / "drawn.json"] if SETTINGS.data.drawn else []
+BASE = f" --base {RESULTS / SETTINGS.base}" if SETTINGS.base else ""
 THREADS = SETTINGS.resources.threads
 GPU = SETTINGS.resources.gpu
 
@@ -89,7 +107,7 @@ GPU = SETTINGS.resources.gpu
 wildcard_constraints:
     at=f"{RUN_ONLY}|{RUN.points_pattern}",
     set="[A-Za-z0-9][A-Za-z0-9_.-]*",
-    method="|".join(SETTINGS.training.methods),
+    method="|".join(RUN.methods),
     backbone="|".join(SETTINGS.training.backbones),
     seed=r"-?\d+",
     shard=r"\d+",
@@ -117,3 +135,37 @@ def per_attempt(amount):
 def repeated(option, files):
     """A command-line option, once for each file."""
     return [word for file in files for word in (option, str(file))]
+
+
+def gpu_minutes(kind, view=None):
+    """Minutes to ask a scheduler for, for one shard of a view; more with each attempt."""
+    return lambda wildcards, attempt: attempt * shard_minutes(
+        RUN.at(wildcards.at), kind, view or wildcards.view
+    )
+
+
+def method_inputs(wildcards):
+    """What a method reads beside pixels and parts."""
+    return RUN.method_inputs(wildcards.at, wildcards.method, wildcards.backbone)
+
+
+def method_options(wildcards, input):
+    """The same as options of `dfeat train`."""
+    words = []
+    for name, files in method_inputs(wildcards).items():
+        files = files if isinstance(files, list) else [files]
+        words += repeated(f"--{name.replace('_', '-')}", files)
+    return words
+
+
+def when_planned(function):
+    """As an input or a param: called only where the job is wanted, so that a table that the run has no sets for stops
+    no other."""
+    return lambda wildcards: exit_on_user_error(function)
+
+
+def shown_first(made, captions):
+    """The files of a table or figure, the first of them in Snakemake's own report."""
+    first, *others = made.files(RUN)
+    caption = str((captions / f"{made.caption or made.name}.rst").absolute())
+    return [report(first, caption=caption, category=made.category), *others]

@@ -1,17 +1,3 @@
-def set_settings(name):
-    """The settings of one set, as JSON, but for what its index does not depend on: expected counts and levels."""
-    unread = {"expected_images": None}
-    if name == TRAIN:
-        plain = SETTINGS.data.train.model_copy(
-            update=unread | {"expected_classes": None}
-        )
-    else:
-        plain = SETTINGS.data.evaluation[name].model_copy(
-            update=unread | {"levels": (0,)}
-        )
-    return settings_text(plain)
-
-
 rule demo_data:
     output:
         HERE.run / "raw" / "drawn.json",
@@ -55,10 +41,11 @@ rule index_train:
         runtime=per_attempt(30),
     params:
         folder=subpath(output[0], parent=True),
-        settings=set_settings(TRAIN),
+        settings=RUN.index_settings(TRAIN),
         recipe=recipe("dfeat.data.index"),
     shell:
-        "dfeat index train --settings {params.settings:q} --out {params.folder:q} > {log:q} 2>&1"
+        "dfeat index train --settings {params.settings:q} --out {params.folder:q}"
+        f"{BASE} > {{log:q}} 2>&1"
 
 
 rule index_evaluation:
@@ -79,11 +66,12 @@ rule index_evaluation:
         runtime=per_attempt(30),
     params:
         folder=subpath(output[0], parent=True),
-        settings=lambda wildcards: set_settings(wildcards.set),
+        settings=lambda wildcards: RUN.index_settings(wildcards.set),
         recipe=recipe("dfeat.data.index"),
     shell:
         "dfeat index {wildcards.set:q} --settings {params.settings:q} --classes {input.classes:q}"
-        " --out {params.folder:q} > {log:q} 2>&1"
+        " --out {params.folder:q}"
+        f"{BASE} > {{log:q}} 2>&1"
 
 
 rule pixels:
@@ -104,4 +92,5 @@ rule pixels:
         settings=RUN.stage("", "pixels"),
         recipe=recipe("dfeat.data.pixels"),
     shell:
-        "dfeat pixels --index {params.folder:q} --settings {params.settings:q} --out {output:q} > {log:q} 2>&1"
+        "dfeat pixels --index {params.folder:q} --settings {params.settings:q} --out {output:q}"
+        f"{BASE} > {{log:q}} 2>&1"

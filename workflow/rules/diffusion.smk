@@ -1,10 +1,3 @@
-def gpu_minutes(kind, view=None):
-    """Minutes to ask a scheduler for, for one shard of a view; more with each attempt."""
-    return lambda wildcards, attempt: attempt * shard_minutes(
-        RUN.at(wildcards.at), kind, view or wildcards.view
-    )
-
-
 rule inpaint:
     input:
         index=HERE.index(TRAIN),
@@ -29,7 +22,8 @@ rule inpaint:
     shell:
         "dfeat inpaint --index {params.folder:q} --parts {input.parts:q} --shard {wildcards.shard}/{wildcards.shards}"
         " --settings {params.settings:q} --threads {params.threads} --gpus {resources.gpu}"
-        " --workers {resources.workers} --out {output:q} > {log:q} 2>&1"
+        " --workers {resources.workers} --out {output:q}"
+        f"{BASE} > {{log:q}} 2>&1"
 
 
 rule inpainted_pixels:
@@ -50,7 +44,8 @@ rule inpainted_pixels:
         recipe=recipe("dfeat.data.pixels"),
         shards=lambda wildcards, input: repeated("--inpainted", input),
     shell:
-        "dfeat pixels {params.shards:q} --settings {params.settings:q} --out {output:q} > {log:q} 2>&1"
+        "dfeat pixels {params.shards:q} --settings {params.settings:q} --out {output:q}"
+        f"{BASE} > {{log:q}} 2>&1"
 
 
 rule latents:
@@ -81,7 +76,8 @@ rule latents:
     shell:
         "dfeat latents --index {params.folder:q} --view {params.view} {params.parts:q}"
         " --shard {wildcards.shard}/{wildcards.shards} --settings {params.settings:q}"
-        " --threads {params.threads} --gpus {resources.gpu} --workers {resources.workers} --out {output:q} > {log:q} 2>&1"
+        " --threads {params.threads} --gpus {resources.gpu} --workers {resources.workers} --out {output:q}"
+        f"{BASE} > {{log:q}} 2>&1"
 
 
 rule features:
@@ -106,4 +102,5 @@ rule features:
         threads=THREADS,
     shell:
         "dfeat features --latents {input:q} --settings {params.settings:q}"
-        " --threads {params.threads} --gpus {resources.gpu} --out {output:q} > {log:q} 2>&1"
+        " --threads {params.threads} --gpus {resources.gpu} --out {output:q}"
+        f"{BASE} > {{log:q}} 2>&1"

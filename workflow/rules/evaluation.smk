@@ -1,18 +1,3 @@
-def evaluated(place, at):
-    """The prediction files of a model on the sets that it is evaluated on, with that of what they are of."""
-    folder = place.predictions("{method}", "{backbone}", "{seed}")
-    levels = RUN.evaluated(at)
-    files = [
-        f"{level_view(name, level)}.csv" for name in levels for level in levels[name]
-    ]
-    return [folder / file for file in (*files, "predictions.json")]
-
-
-def indexed(levels):
-    """What an evaluation reads of its sets."""
-    return [file for name in levels for file in (HERE.index(name), HERE.pixels(name))]
-
-
 rule evaluate:
     input:
         model=lambda wildcards: RUN.weights(
@@ -22,12 +7,12 @@ rule evaluate:
             wildcards.at, wildcards.method, wildcards.backbone, wildcards.seed
         ).with_name("run.json"),
         classes=HERE.classes(),
-        sets=lambda wildcards: indexed(RUN.evaluated(wildcards.at)),
+        sets=lambda wildcards: RUN.indexed(RUN.evaluated(wildcards.at)),
         features=lambda wildcards: [
             file for _, file in RUN.test_features(wildcards.at, wildcards.method)
         ],
     output:
-        evaluated(POINT, ""),
+        RUN.evaluation_files(POINT, "{method}", "{backbone}", "{seed}"),
     log:
         POINT.log("evaluation", "{method}_{backbone}_seed{seed}"),
     benchmark:
@@ -60,7 +45,7 @@ rule evaluate:
 # A point is evaluated on the sets of Tables 1 and 2 alone, so its files are not the run's.
 use rule evaluate as evaluate_point with:
     output:
-        evaluated(POINT, "point"),
+        RUN.evaluation_files(POINT, "{method}", "{backbone}", "{seed}", RUN.published),
     wildcard_constraints:
         at=RUN.points_pattern,
 
@@ -68,12 +53,9 @@ use rule evaluate as evaluate_point with:
 rule evaluate_pretrained:
     input:
         classes=HERE.classes(),
-        sets=indexed(RUN.levels),
+        sets=RUN.indexed(RUN.levels),
     output:
-        [
-            file.replace("{method}", "pretrained").replace("{seed}", "0")
-            for file in map(str, evaluated(HERE, ""))
-        ],
+        RUN.evaluation_files(HERE, "pretrained", "{backbone}", "0"),
     log:
         HERE.log("evaluation", "pretrained_{backbone}"),
     benchmark:

@@ -17,4 +17,5 @@ rule parts:
         settings=stage("parts"),
         recipe=recipe("dfeat.occlusion.parts"),
     shell:
-        "dfeat parts --index {params.folder:q} --settings {params.settings:q} --out {output:q} > {log:q} 2>&1"
+        "dfeat parts --index {params.folder:q} --settings {params.settings:q} --out {output:q}"
+        f"{BASE} > {{log:q}} 2>&1"

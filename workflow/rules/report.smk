@@ -1,19 +1,4 @@
-from functools import partial
-
 CAPTIONS = beside_the_rules("report")
-
-
-def when_planned(function):
-    """As an input or a param: called only where the job is wanted, so that a table that the run has no sets for stops
-    no other."""
-    return lambda wildcards: exit_on_user_error(function)
-
-
-def shown_first(made):
-    """The files of a table or figure, the first of them in Snakemake's own report."""
-    first, *others = made.files(RUN)
-    caption = str((CAPTIONS / f"{made.caption or made.name}.rst").absolute())
-    return [report(first, caption=caption, category=made.category), *others]
 
 
 for made in catalogue(SETTINGS):
@@ -24,7 +9,7 @@ for made in catalogue(SETTINGS):
         input:
             when_planned(partial(made.inputs, RUN)),
         output:
-            shown_first(made),
+            shown_first(made, CAPTIONS),
         log:
             HERE.log("report", made.job),
         benchmark:
@@ -86,8 +71,3 @@ rule write_report:
     shell:
         "dfeat report --results {params.results:q} --captions {params.captions:q} --settings {params.settings:q}"
         " --out {output.page:q} > {log:q} 2>&1"
-
-
-rule report:
-    input:
-        HERE.report / "index.html",

@@ -1,17 +1,3 @@
-def method_inputs(wildcards):
-    """What a method reads beside pixels and parts."""
-    return RUN.method_inputs(wildcards.at, wildcards.method, wildcards.backbone)
-
-
-def method_options(wildcards, input):
-    """The same as options of `dfeat train`."""
-    words = []
-    for name, files in method_inputs(wildcards).items():
-        files = files if isinstance(files, list) else [files]
-        words += repeated(f"--{name.replace('_', '-')}", files)
-    return words
-
-
 rule train:
     input:
         unpack(method_inputs),

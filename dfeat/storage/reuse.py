@@ -1,0 +1,110 @@
+"""What a base run made from the same inputs by the same settings: linked, not made again.
+
+What enters: the folder of the base run, and what a job is to make, from what, and by which settings. What leaves: links
+in the job's own run, with digest records, or nothing, and the job computes. A run thus stays whole by itself as long as
+its base is there, and what is made again replaces a link, never the base's file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from dfeat.errors import UserError
+from dfeat.progress import say
+from dfeat.storage.atomic import link_files, remove
+from dfeat.storage.provenance import settings_text
+from dfeat.storage.records import check_file, read_json, recorded_digests
+
+_UNKNOWN: Final[dict[str, Any]] = {"recipe": None, "settings": {}}
+
+
+def reused(
+    base: Path | None,
+    verb: str,
+    outputs: Sequence[Path],
+    record: Path,
+    inputs: Iterable[Path],
+    recipe: int,
+    settings: Any,
+    same_model: Callable[[Mapping[str, Any]], bool] = lambda recorded: True,
+) -> bool:
+    """Link the outputs of a job from the base run if it made them from equal inputs, by equal settings and code.
+
+    Args:
+        base: results/<run> of the base run; None reuses nothing.
+        verb: The `dfeat` verb that makes the outputs.
+        outputs: The job's files, in a run beside the base.
+        record: That of the outputs that holds `recipe` and `settings`: a shard, or a JSON file.
+        inputs: The job's input files within its run; each must have the digest of the base's.
+        recipe: The stage's RECIPE.
+        settings: What the stage is given; what the record has beyond it follows from the inputs.
+        same_model: Whether the weights that the record names are those of today.
+
+    Returns:
+        Whether the outputs are now links.
+
+    Raises:
+        UserError: The outputs lie in no run beside the base, or a file of the base is damaged.
+    """
+    if base is None:
+        return False
+    run = _run_beside(base, outputs[0])
+
+    def counterpart(path: Path) -> Path:
+        return base / os.path.relpath(path, run)
+
+    if not all(counterpart(path).is_file() for path in outputs):
+        return False
+    recorded = _recorded(counterpart(record), verb)
+    wanted = json.loads(settings_text(settings))
+    equal = recorded["recipe"] == recipe and all(recorded["settings"].get(key) == wanted[key] for key in wanted)
+    if not equal or not same_model(recorded):
+        return False
+    if not all(set(recorded_digests(path)) & set(recorded_digests(counterpart(path))) for path in inputs):
+        return False
+    digests = {path: check_file(counterpart(path), verb) for path in outputs}
+    known = {path: (counterpart(path), digest) for path, digest in digests.items() if digest}
+    if len(known) < len(outputs):
+        return False
+    link_files(known)
+    say(f"{', '.join(path.name for path in outputs)}: linked from {base}, which made the same from the same")
+    return True
+
+
+def remove_broken_links(run: Path) -> None:
+    """Remove the links of a run whose files are gone, as when its base was deleted: their jobs then run again.
+
+    Snakemake itself ends at a broken link.
+    """
+    for step in ("data", "occlusion", "diffusion"):
+        for folder, _, names in os.walk(run / step):
+            for path in (Path(folder, name) for name in names):
+                if path.is_symlink() and not path.exists():
+                    remove(path)
+
+
+def _run_beside(base: Path, output: Path) -> Path:
+    """The folder of the run that holds `output`."""
+    inside = Path(os.path.relpath(output, base.parent)).parts
+    if len(inside) < 2 or inside[0] in ("..", base.name):
+        raise UserError(f"--base {base} is no run beside the one that {output} is in; give results/<another run>")
+    return base.parent / inside[0]
+
+
+def _recorded(path: Path, verb: str) -> Mapping[str, Any]:
+    """The recipe, settings and further words of an artifact's record; empty ones where it is no such file."""
+    if path.suffix != ".h5":
+        content = read_json(path, verb)
+        return content if isinstance(content, dict) and {"recipe", "settings"} <= content.keys() else _UNKNOWN
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            attributes = dict(file.attrs)
+        return {**attributes, "settings": json.loads(attributes["settings"]), "recipe": int(attributes["recipe"])}
+    except (OSError, KeyError, ValueError):
+        return _UNKNOWN
