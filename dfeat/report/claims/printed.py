@@ -8,9 +8,8 @@ images is k / n for a whole k, and the mean over r runs is k / (r n).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise, product
-from typing import Final
+from typing import Final, NamedTuple
 
 from dfeat.report.numbers.paper import METRICS, Cell, PaperTable
 from dfeat.report.numbers.text import model_names, pipe_table, unique
@@ -19,8 +18,7 @@ MOST_RUNS: Final = 5
 """The largest number of runs whose mean is tried before a value counts as unexplained."""
 
 
-@dataclass(frozen=True)
-class Impossible:
+class Impossible(NamedTuple):
     """A printed value, in percent, that no count of the table's n gives; it may be the mean of `runs` runs, 0 of none."""
 
     cell: Cell

@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 
@@ -31,8 +30,7 @@ MARGIN: Final = 0.01
 """Differences within one percentage point count as similar."""
 
 
-@dataclass(frozen=True)
-class Accuracies:
+class Accuracies(NamedTuple):
     """Accuracies that claims are tested on. `reach` states how small a difference their images can show."""
 
     name: str
@@ -45,8 +43,7 @@ class Accuracies:
     reach: str
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """The result for a claim: how many contrasts have the claimed sign, and every effect by name."""
 
     outcome: Outcome

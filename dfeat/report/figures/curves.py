@@ -34,7 +34,10 @@ def accuracy(evaluation: Path, settings: Settings, out: Path) -> None:
     results = load_results(evaluation, settings, sets_of("table1", settings))
     panels = [(one, b) for one in results.values() for b in one.predictions.backbones]
     if not panels:
-        raise UserError(_NO_LEVELS)
+        raise UserError(
+            "figure accuracy needs a set with several levels of occlusion; data.evaluation has none: "
+            "give one `levels: [0, 20, 40, 60, 80]` or leave this figure out"
+        )
     columns = min(2, len(panels))
     lines = -(-len(panels) // columns)
     figure, axes = panel_grid(lines, columns, 2.7 * lines, sharey=True)
@@ -115,9 +118,3 @@ def _add_legend(figure: Figure, handles: list[Any], settings: Settings, results:
     legend = figure.legend(handles=handles, loc="outside lower center", ncols=3 if len(handles) > 4 else len(handles))
     legend.set_title(title, prop=FontProperties(size=6.5))
     legend.get_title().set_color("#444444")
-
-
-_NO_LEVELS = (
-    "figure accuracy needs a set with several levels of occlusion; data.evaluation has none: "
-    "give one `levels: [0, 20, 40, 60, 80]` or leave this figure out"
-)

@@ -70,9 +70,7 @@ def part_cost(report: Path, settings: Settings, out: Path) -> None:
         return sum(costs.get((part, reference, backbone), 0.0) for backbone in backbones)
 
     parts = sorted(unique(row["part"] for row in rows), key=lost, reverse=True)
-    maps = {
-        backbone_name(b): [[costs.get((part, method, b)) for method in methods] for part in parts] for b in backbones
-    }
+    maps = {backbone_name(b): [[costs.get((part, m, b)) for m in methods] for part in parts] for b in backbones}
     label = "Top-1 accuracy lost when the part is hidden (points)"
     _heat_maps("part_cost", maps, parts, [method_name(m) for m in methods], label, settings, out)
 

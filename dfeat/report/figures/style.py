@@ -64,13 +64,8 @@ def line_style(method: str) -> dict[str, Any]:
 
 
 def picture_grid(
-    name: str,
-    labels: list[str],
-    rows: Sequence[Sequence[Pixels]],
-    titles: list[list[str]],
-    settings: Settings,
-    out: Path,
-) -> None:
+    name: str, labels: list[str], rows: Sequence[Sequence[Pixels]], titles: list[list[str]], settings: Settings, out: Path
+) -> None:  # fmt: skip
     """Rows of pictures with a label at the left of each row and titles above pictures; sizes in inches."""
     columns = max(len(row) for row in rows)
     label, gap = 0.22, 0.05

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -33,6 +34,7 @@ from dfeat.training.settings import Backbone
 
 Weights = dict[Cell, float]
 """A contrast: the weight of each accuracy in a sum."""
+_refusal: Final = partial(refusal, remake="evaluate")
 HEADER: Final = "key,label,top1,top2,top3,top4,top5,p1"
 
 
@@ -245,10 +247,6 @@ def _check_rows(path: Path, keys: tuple[str, ...], p1: Floats) -> None:
     if outside.size:
         row = int(outside[0])
         raise _refusal(path, f"the probability p1 of image {keys[row]!r} is {p1[row]}, not within 0 and 1")
-
-
-def _refusal(path: Path, reason: str) -> UserError:
-    return refusal(path, reason, "evaluate")
 
 
 def resampled(predictions: SetPredictions, settings: Settings, part: str = "") -> SetResults:

@@ -124,7 +124,9 @@ def resample(
     assert labels.shape == (images,) and len(seed_rngs) == models and images > 0
     draw = _ImageDraw(labels)
     flat = np.ascontiguousarray(correct.reshape(-1, images)[:, draw.order].T, dtype=np.float32)
-    seed_counts = np.stack([_seed_counts(seeds, resamples, rng) for rng in seed_rngs])
+    # how often each seed is drawn, (models, resamples, seeds); a row sums to S - 1, or to 1 for a single seed
+    shares = np.full(seeds, 1 / seeds)
+    seed_counts = np.stack([rng.multinomial(max(1, seeds - 1), shares, size=resamples) for rng in seed_rngs])
     replicates = np.empty((models, columns, resamples))
     block = max(1, _BLOCK // images)
     for start in range(0, resamples, block):
@@ -173,11 +175,6 @@ def _strata(labels: Ints) -> Ints:
     elif alone.any():
         strata[alone] = len(counts)
     return np.unique(strata, return_inverse=True)[1].astype(np.int64)
-
-
-def _seed_counts(seeds: int, resamples: int, rng: np.random.Generator) -> Ints:
-    """How often each seed is drawn, (resamples, seeds); a row sums to S - 1, or to 1 for a single seed."""
-    return rng.multinomial(max(1, seeds - 1), np.full(seeds, 1 / seeds), size=resamples).astype(np.int64)
 
 
 def mcnemar(a: Bools, b: Bools) -> float:

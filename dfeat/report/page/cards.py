@@ -29,29 +29,21 @@ _IMAGENET: Final = "ImageNet's terms of access: non-commercial research and educ
 
 def data_card(environment: Any, artifacts: Artifacts, settings: Settings) -> str:
     """The text of `data_card.md`."""
-    return str(
-        environment.get_template("data_card.md.jinja").render(
-            settings=settings,
-            sets=[_source_set(artifacts, name, settings) for name in (TRAIN, *settings.data.evaluation)],
-            hidden=artifacts.hidden,
-            generated=artifacts.generated,
-            diffusion_models=_diffusion_models(settings),
-        )
-    )
+    template = environment.get_template("data_card.md.jinja")
+    sets = [_source_set(artifacts, name, settings) for name in (TRAIN, *settings.data.evaluation)]
+    models = _diffusion_models(settings)
+    return str(template.render(artifacts._asdict(), settings=settings, sets=sets, diffusion_models=models))
 
 
 def model_card(environment: Any, artifacts: Artifacts, settings: Settings, rows: list[CellRow]) -> str:
     """The text of `model_card.md`; `rows` are those of Tables 1 and 2."""
-    return str(
-        environment.get_template("model_card.md.jinja").render(
-            settings=settings,
-            backbones={backbone_name(name): entry for name, entry in settings.training.backbones.items()},
-            models=artifacts.models,
-            accuracies=[_accuracy(row) for row in rows if row.metric == "top1"],
-            drawn=settings.data.drawn is not None,
-            diffusion_models=_diffusion_models(settings),
-        )
-    )
+    template = environment.get_template("model_card.md.jinja")
+    return str(template.render(
+        settings=settings, models=artifacts.models, drawn=settings.data.drawn is not None,
+        backbones={backbone_name(name): entry for name, entry in settings.training.backbones.items()},
+        accuracies=[_accuracy(row) for row in rows if row.metric == "top1"],
+        diffusion_models=_diffusion_models(settings),
+    ))  # fmt: skip
 
 
 def _diffusion_models(settings: Settings) -> list[tuple[ModelSource, str]]:

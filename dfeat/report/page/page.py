@@ -71,9 +71,9 @@ def write_report(results: Path, settings: Settings, out: Path, captions: Path | 
         ],
         gains=gain_charts(plain, everything),
         figures=page.figures(),
-        more=page.more_tables(),
+        more=[page.table(path.stem) for path in sorted(folder.glob("*.csv")) if path.stem not in _APART],
         claims=page.markdown("claims.md", "table claims"),
-        efficiency=page.csv("efficiency"),
+        efficiency=page.table("efficiency") if (folder / "efficiency.csv").is_file() else None,
         efficiency_text=page.markdown("efficiency.md", "table efficiency"),
         gallery=read_gallery(folder / "gallery.json"),
         jobs=job_costs(results),
@@ -124,12 +124,6 @@ class _Page:
         ]
         return [self._figure(name) for name in (*listed, *sorted(made - set(listed)))]
 
-    def more_tables(self) -> list[View]:
-        return [self._table(path.stem) for path in sorted(self.folder.glob("*.csv")) if path.stem not in _APART]
-
-    def csv(self, name: str) -> View | None:
-        return self._table(name) if (self.folder / f"{name}.csv").is_file() else None
-
     def markdown(self, name: str, remake: str) -> Markup:
         """A Markdown file as HTML without its first heading: the page has one of its own."""
         path = self.folder / name
@@ -144,7 +138,7 @@ class _Page:
         path = None if self.captions is None else self.captions / f"{name}.rst"
         if path is None or not path.is_file():
             return Markup()
-        text = Template(path.read_text(encoding="utf-8")).render(snakemake=_NoNote)
+        text = Template(path.read_text(encoding="utf-8")).render(snakemake={"config": {}})
         overrides = {"raw_enabled": False, "file_insertion_enabled": False, "_disable_config": True}
         return Markup(publish_parts(text, writer="html5", settings_overrides=overrides)["body"])
 
@@ -158,14 +152,10 @@ class _Page:
         """A figure with its caption and its PNG as a data URL, which is empty if the figure was not made."""
         path = self.folder / f"{name}.png"
         picture = f"data:image/png;base64,{_base64(read_bytes(path, f'figure {name}'))}" if path.is_file() else ""
-        return {
-            "name": name,
-            "caption": self.caption(name),
-            "picture": picture,
-            "links": self.links(name, "png", "svg"),
-        }
+        links = self.links(name, "png", "svg")
+        return {"name": name, "caption": self.caption(name), "picture": picture, "links": links}
 
-    def _table(self, name: str) -> View:
+    def table(self, name: str) -> View:
         """A CSV that is not one of the paper's tables, with its caption."""
         caption = self.caption(name) or self._about(self.folder / f"{name}.md")
         view = csv_view(read_csv(self.folder / f"{name}.csv"), self.classes)
@@ -176,12 +166,6 @@ class _Page:
         blocks = read_text(path, "table").split("\n\n") if path.is_file() else []
         first = next((block for block in blocks if block.strip()[:1] not in ("#", "|", "*", "")), "")
         return _html(first)
-
-
-class _NoNote:
-    """The `snakemake` object in a caption's template: a run without a note."""
-
-    config: Final[dict[str, Any]] = {}
 
 
 def _html(markdown: str) -> Markup:

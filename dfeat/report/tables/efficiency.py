@@ -93,13 +93,12 @@ def write_efficiency(results: Path, settings: Settings, flops: Counts, out: Path
     texts = [{key: "" if value is None else _digits(value) for key, value in vars(row).items()} for row in rows]
     plain = [{k: float(_digits(v)) if isinstance(v, float) else v for k, v in vars(row).items()} for row in rows]
     note = " ".join(filter(None, [settings.report.note, "prepare and train per training image, test per test view"]))
-    write_files(
-        {
-            out / "efficiency.csv": csv_text(texts).encode(),
-            out / "efficiency.json": json_bytes({"note": note, "rows": plain}),
-            out / "efficiency.md": _markdown(rows, settings.report.note).encode(),
-        }
-    )
+    files = {
+        "csv": csv_text(texts).encode(),
+        "json": json_bytes({"note": note, "rows": plain}),
+        "md": _markdown(rows, settings.report.note).encode(),
+    }
+    write_files({out / f"efficiency.{kind}": content for kind, content in files.items()})
 
 
 def efficiency_rows(results: Path, settings: Settings, flops: Counts) -> list[CostRow]:

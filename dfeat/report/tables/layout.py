@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from dfeat.config import ReportSettings
 from dfeat.report.numbers.paper import TableName, backbone_name, method_name, paper_table
@@ -61,8 +62,7 @@ class CellRow:
 COLUMNS = tuple(field.name for field in dataclasses.fields(CellRow))
 
 
-@dataclass(frozen=True)
-class Grid:
+class Grid(NamedTuple):
     """A table as it is printed. `groups` are spanning heads (text, columns) above `heads`; a cell is its metrics' rows."""
 
     title: str
@@ -125,8 +125,7 @@ def _grid_of_real(rows: list[CellRow]) -> Grid:
 
 
 def _seeds(rows: list[CellRow]) -> str:
-    seeds = _seed_count(rows)
-    return "1 training seed" if seeds == 1 else f"{seeds} training seeds"
+    return f"{_seed_count(rows)} training seed{'s' * (_seed_count(rows) != 1)}"
 
 
 def _seed_count(rows: list[CellRow]) -> int:

@@ -60,7 +60,10 @@ def table_rows(name: TableName, evaluation: Path, settings: Settings) -> list[Ce
         for shown in (*load_pretrained(evaluation, settings, results), results):
             cells = shown.predictions.cells(*METRICS)
             rows += [_row(name, shown, cell, printed if shown is results else None) for cell in cells]
-            rows += [_calibration_row(name, shown, cell) for cell in shown.predictions.cells("top1")]
+            # calibration errors have no interval: their bootstrap would be biased upward
+            for cell in shown.predictions.cells("top1"):
+                error = percent(shown.predictions.calibration_error(cell))
+                rows.append(replace(_unmeasured(name, shown, cell), metric="ece", value=error))
     return [replace(row, note=settings.report.note) for row in _adjusted(rows)]
 
 
@@ -127,9 +130,3 @@ def _is_best(results: SetResults, cell: Cell) -> bool:
     columns = [cell._replace(method=method) for method in results.predictions.methods]
     ranked = sorted(columns, key=results.accuracy, reverse=True)
     return len(ranked) > 1 and ranked[0] == cell and results.difference(cell, ranked[1]).low > 0
-
-
-def _calibration_row(table: TableName, results: SetResults, cell: Cell) -> CellRow:
-    """Expected calibration error; without an interval, since its bootstrap would be biased upward."""
-    error = percent(results.predictions.calibration_error(cell))
-    return replace(_unmeasured(table, results, cell), metric="ece", value=error)
