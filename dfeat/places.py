@@ -105,13 +105,18 @@ class Place:
         """The weights of a trained model."""
         return self.model(method, backbone, seed) / "model.safetensors"
 
+    @property
+    def evaluation(self) -> Path:
+        """The folder of all predictions."""
+        return self.home / "evaluation"
+
     def predictions(self, method: str, backbone: str, seed: int | str) -> Path:
         """The folder of a model's predictions."""
-        return predictions_folder(self.home / "evaluation", method, backbone, seed)
+        return predictions_folder(self.evaluation, method, backbone, seed)
 
     def verdicts(self, backbone: str) -> Path:
         """The verdicts of a backbone's None models on the inpainted images; verdicts.json lies beside."""
-        return self.home / "evaluation" / "labels" / backbone / "verdicts.csv"
+        return self.evaluation / "labels" / backbone / "verdicts.csv"
 
     def log(self, step: str, job: str) -> Path:
         """What a job prints."""

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from dfeat.errors import UserError
+from dfeat.methods import REFERENCE
+from dfeat.places import TRAIN, Place, view_set
 from dfeat.storage.origin import Origin
 from dfeat.storage.provenance import file_digest
 from dfeat.storage.records import FOLDER, check_file, read_json, recorded_digests, refusal
@@ -55,7 +57,7 @@ class _Run:
 
     def index_digest(self, set_name: str) -> str | None:
         """SHA-256 of a set's index.csv as it stands now; None where it is missing."""
-        return self.digest(self.folder / "data" / set_name / "index.csv")
+        return self.digest(Place(self.folder).index(set_name))
 
     def check_file(self, path: Path, verb: str) -> None:
         """`check_file`, whose digest is kept."""
@@ -128,11 +130,9 @@ def _check_hdf5(run: _Run, path: Path) -> None:
     if len(relative) != {"data": 3, "diffusion": 4}.get(relative[0]):
         raise UserError(f"{path} lies where no step keeps such a file; take it away")
     if path.name == "pixels.h5":
-        PixelCache(path, index=run.index_digest("train" if relative[0] == "diffusion" else relative[1]))
+        PixelCache(path, index=run.index_digest(TRAIN if relative[0] == "diffusion" else relative[1]))
     else:
-        view = relative[2]
-        set_name = "train" if view in ("train", "train-occluded") else view.rpartition("@")[0]
-        read_shard(path, relative[1], index=run.index_digest(set_name))
+        read_shard(path, relative[1], index=run.index_digest(view_set(relative[2])))
 
 
 def _check_model(run: _Run, path: Path) -> None:
@@ -145,10 +145,10 @@ def _check_model(run: _Run, path: Path) -> None:
     if described.get("model") != run.digest(weights):
         raise UserError(f"{path} tells of another model than {weights}; make both again with `dfeat train`")
     inputs = described.get("inputs", {})
-    parts = _home(run, path) / "occlusion" / "parts.json"
+    parts = Place(_home(run, path)).parts()
     if not parts.is_file():
-        parts = run.folder / "occlusion" / "parts.json"
-    for name, file in (("index", run.folder / "data" / "train" / "index.csv"), ("parts", parts)):
+        parts = Place(run.folder).parts()
+    for name, file in (("index", Place(run.folder).index(TRAIN)), ("parts", parts)):
         if run.digest(file) not in (None, inputs.get(name)):
             raise UserError(f"{path}: the model was trained with another {file.name} than {file}; make it again")
 
@@ -176,23 +176,22 @@ def _check_evaluation(run: _Run, path: Path) -> None:
     if missing is not None:
         raise origin.refusal(f"it tells of {missing}, which is missing")
     if method == "labels":
-        _check_made_of(run, origin, {"train": said["index"]}, {
-            f"none/{folders[0]}/seed{model['seed']}": model["model"] for model in said["models"]
-        })  # fmt: skip
+        models = {(REFERENCE, folders[0], str(model["seed"])): model["model"] for model in said["models"]}
+        _check_inputs(run, origin, {TRAIN: said["index"]}, models)
         return
     if (said["method"], f"seed{said['seed']}") != (method, folders[1]):
         raise origin.refusal(f"it tells of {said['method']} with seed {said['seed']}, not of {method} in {folders[1]}")
-    _check_made_of(run, origin, said["indexes"], {f"{method}/{folders[0]}/{folders[1]}": said["model"]})
+    _check_inputs(run, origin, said["indexes"], {(method, folders[0], str(said["seed"])): said["model"]})
 
 
-def _check_made_of(run: _Run, origin: Origin, indexes: dict[str, str], models: dict[str, str]) -> None:
-    """Refuse what was made from other indexes (digests by set) or models (digests by folder) than those of the run."""
-    for folder, digest in models.items():
-        weights = _home(run, origin.path) / "training" / folder / "model.safetensors"
+def _check_inputs(run: _Run, origin: Origin, indexes: dict[str, str], models: dict[tuple[str, str, str], str]) -> None:
+    """Raise UserError if the indexes (digests by set) or the models (by method, backbone, seed) are not the run's."""
+    for model, digest in models.items():
+        weights = Place(_home(run, origin.path)).weights(*model)
         if not weights.is_file():
-            weights = run.folder / "training" / folder / "model.safetensors"
+            weights = Place(run.folder).weights(*model)
         if run.digest(weights) not in (None, digest):
             raise origin.refusal(f"it tells of another model than {weights}")
     for set_name, digest in indexes.items():
         if run.index_digest(set_name) not in (None, digest):
-            raise origin.refusal(f"it tells of another index.csv than that of {run.folder / 'data' / set_name}")
+            raise origin.refusal(f"it tells of another index.csv than that of {Place(run.folder).data(set_name)}")

@@ -1,6 +1,6 @@
-"""What the stored predictions say: statistics, tables, figures, claims, and the page that shows them."""
+"""The results in stored predictions: statistics, tables, figures, claims, and the page that shows them."""
 
 from typing import Final
 
 RECIPE: Final = 2
-"""Of what is made from stored predictions: tables, claims, figures, report."""
+"""For everything made from stored predictions: tables, claims, figures, report."""

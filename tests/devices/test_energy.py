@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dfeat.devices import leases
-from dfeat.report.tables.efficiency import ENERGY
+from dfeat.report.tables.measured import ENERGY
 
 NVML = """
 #include <stdlib.h>

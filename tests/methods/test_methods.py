@@ -51,7 +51,7 @@ NAMED_BY_OTHERS = {
     ("data/labels.py", "replace"): "how bytes are decoded",
     ("data/segmentation.py", "replace"): "how bytes are decoded",
     ("report/page/cards.py", "replace"): "how bytes are decoded",
-    ("report/tables/efficiency.py", "replace"): "how bytes are decoded",
+    ("report/tables/measured.py", "replace"): "how bytes are decoded",
     ("report/figures/curves.py", "none"): "matplotlib's word for no marker",
     ("data/folder.py", "none"): "the English word in an error",
     ("data/partimagenet.py", "none"): "the English word in an error",

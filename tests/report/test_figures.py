@@ -14,7 +14,7 @@ from PIL import Image
 from dfeat.config import Settings
 from dfeat.errors import UserError
 from dfeat.report.catalogue import find
-from dfeat.report.figures import curves, maps
+from dfeat.report.figures import curves, examples, maps, style
 from dfeat.section import parse
 
 from .predictions import small_settings, write_predictions
@@ -35,8 +35,8 @@ def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def draw_all(evaluation: Path, settings: Settings, out: Path) -> None:
-    curves.figure2(pictures(), settings, out)
-    curves.figure3([(t, a) for t, a, *_ in pictures()], [(t, a[:32]) for t, a, *_ in pictures()[:2]], settings, out)
+    examples.figure2(pictures(), settings, out)
+    examples.figure3([(t, a) for t, a, *_ in pictures()], [(t, a[:32]) for t, a, *_ in pictures()[:2]], settings, out)
     curves.accuracy(evaluation, settings, out)
     curves.gain(evaluation, settings, out)
 
@@ -56,7 +56,7 @@ def test_every_figure_is_the_same_bytes_twice_whatever_the_users_style(evaluatio
             assert "dc:date" not in (tmp_path / "a" / name).read_text()
         else:
             with Image.open(tmp_path / "a" / name) as image:
-                assert image.width <= curves.WIDTH * 300 and "Software" not in image.info
+                assert image.width <= style.WIDTH * 300 and "Software" not in image.info
 
 
 def write_efficiency(folder: Path) -> None:
@@ -144,4 +144,4 @@ def test_what_cannot_be_drawn_is_said(evaluation: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="several levels"):
         curves.accuracy(evaluation, parse(Settings, plain), tmp_path)
     with pytest.raises(UserError, match="figure2 got no images"):
-        curves.figure2([], small_settings(), tmp_path)
+        examples.figure2([], small_settings(), tmp_path)

@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from scipy.stats import binomtest
@@ -84,6 +84,7 @@ def test_each_copy_is_judged_and_the_table_counts_images(world: World, model: Pa
     )
 
 
+@settings(deadline=None)  # the first call imports scipy
 @given(n=st.integers(1, 3000), share=st.floats(0, 1))
 def test_the_interval_is_scipys_exact_one_and_grows_with_fractions(n: int, share: float) -> None:
     count = round(share * n)

@@ -16,7 +16,7 @@ from dfeat.report.claims.claims import write_claims
 from dfeat.report.figures.curves import accuracy, gain
 from dfeat.report.numbers.results import load_predictions
 from dfeat.report.tables.ablations import write_ablation
-from dfeat.report.tables.efficiency import _gains
+from dfeat.report.tables.efficiency import gains
 from dfeat.report.tables.published import write_table
 from dfeat.report.tables.studies import write_study
 from dfeat.section import parse
@@ -94,7 +94,7 @@ def test_what_an_earlier_evaluation_left_is_refused(evaluation: Path) -> None:
 def test_models_that_were_shown_other_images_are_not_compared(evaluation: Path, changed: dict[str, object]) -> None:
     origin = evaluation / MODEL / PREDICTIONS
     write_json(origin, {**json.loads(origin.read_text()), **changed})
-    refused(evaluation, "on (real|simulated) it tells of another index or other settings than")
+    refused(evaluation, "on (real|simulated) it records another index or other settings than")
 
 
 def ablation(run: Path, settings: Settings) -> None:
@@ -108,7 +108,7 @@ READERS: dict[str, Callable[[Path, Settings], object]] = {
     "table": lambda run, settings: write_table("table1", run / "evaluation", settings, run / "report"),
     "claims": lambda run, settings: write_claims(run / "evaluation", settings, run / "report"),
     "study": lambda run, settings: write_study("calibration", run, settings, run / "report"),
-    "efficiency": lambda run, settings: list(_gains(run / "evaluation", settings)),
+    "efficiency": lambda run, settings: list(gains(run / "evaluation", settings)),
     "accuracy": lambda run, settings: accuracy(run / "evaluation", settings, run / "report"),
     "gain": lambda run, settings: gain(run / "evaluation", settings, run / "report"),
     "ablation": ablation,

@@ -11,12 +11,10 @@ from scipy import stats
 
 from dfeat.report.numbers import statistics
 from dfeat.report.numbers.statistics import (
-    bootstrap_interval,
-    expected_calibration_error,
+    calibration_error,
     holm,
     majority_p,
     mcnemar,
-    paired_difference,
     resample,
     smallest_detectable_difference,
 )
@@ -31,6 +29,21 @@ def draws(seed: int = 0) -> np.random.Generator:
 def resampled(correct: np.ndarray, labels: np.ndarray, resamples: int = 4000, seed: int = 0) -> statistics.Resampled:
     """One model with one column, `correct` (seeds, images)."""
     return resample(correct[None, None], labels, resamples, draws(seed), [draws(seed + 1)])
+
+
+def bootstrap_interval(
+    correct: np.ndarray, labels: np.ndarray, resamples: int, confidence: float, rng: np.random.Generator
+) -> tuple[float, float]:
+    """The interval of the mean of `correct` (seeds, images), as fractions."""
+    return resample(correct[None, None], labels, resamples, rng, [rng.spawn(1)[0]]).interval((0, 0), confidence)
+
+
+def paired_difference(a: np.ndarray, b: np.ndarray, labels: np.ndarray, resamples: int) -> tuple[float, float, float]:
+    """Mean of `a` minus mean of `b` (each (seeds, images), the same images), with its 95 % interval, as fractions."""
+    rng = draws()
+    both = resample(np.stack([a, b])[:, None], labels, resamples, rng, rng.spawn(2))
+    effect = both.contrast({(0, 0): 1.0, (1, 0): -1.0}, 0.95)
+    return effect.estimate, effect.low, effect.high
 
 
 def test_interval_agrees_with_scipy_on_one_class_and_seed() -> None:
@@ -102,7 +115,7 @@ def test_paired_difference_uses_the_same_images() -> None:
     labels = np.repeat(np.arange(20), 25)
     easy = draws(1).normal(0, 1, 500)
     a, b = (easy + 0.8 > 0)[None], (easy + 0.7 > 0)[None]
-    difference, low, high = paired_difference(a, b, labels, 2000, 0.95, draws())
+    difference, low, high = paired_difference(a, b, labels, 2000)
     assert difference == a.mean() - b.mean()
     assert 0 < low < difference < high
     width = np.subtract(*reversed(bootstrap_interval(a, labels, 2000, 0.95, draws())))
@@ -111,7 +124,7 @@ def test_paired_difference_uses_the_same_images() -> None:
 
 def test_a_model_does_not_differ_from_itself() -> None:
     labels, a = np.repeat(np.arange(5), 20), draws(1).random((1, 100)) < 0.5
-    assert paired_difference(a, a, labels, 200, 0.95, draws()) == (0, 0, 0)
+    assert paired_difference(a, a, labels, 200) == (0, 0, 0)
 
 
 def test_further_models_leave_the_first_ones_figures_alone() -> None:
@@ -196,5 +209,5 @@ def test_smallest_detectable_difference_is_infinite_where_nothing_can_be_seen() 
 
 def test_expected_calibration_error_by_hand() -> None:
     confidence, correct = np.array([0.9, 0.9, 0.6, 0.6]), np.array([True, True, True, False])
-    assert expected_calibration_error(confidence, correct) == pytest.approx(0.5 * 0.1 + 0.5 * 0.1)
-    assert expected_calibration_error(np.array([0.0, 1.0]), np.array([False, True])) == 0
+    assert calibration_error(confidence, correct) == pytest.approx(0.5 * 0.1 + 0.5 * 0.1)
+    assert calibration_error(np.array([0.0, 1.0]), np.array([False, True])) == 0

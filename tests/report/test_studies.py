@@ -20,7 +20,7 @@ from dfeat.evaluation.predict import evaluate_pretrained
 from dfeat.occlusion.settings import OcclusionSettings
 from dfeat.occlusion.views import TestOcclusion, read_masks
 from dfeat.report.numbers.paper import Cell
-from dfeat.report.numbers.statistics import expected_calibration_error
+from dfeat.report.numbers.statistics import calibration_error
 from dfeat.report.tables.published import write_table
 from dfeat.report.tables.studies import area_weights, write_study
 from dfeat.section import parse
@@ -212,7 +212,7 @@ def test_calibration_and_classes(world: World, tmp_path: Path) -> None:
         name = f"{row['method']}/{row['backbone']}/seed{seed}/simulated@80.csv"
         lines = rows_of(tmp_path / "evaluation" / name)
         right = np.array([line["label"] == line["top1"] for line in lines])
-        errors.append(expected_calibration_error(np.array([float(line["p1"]) for line in lines]), right))
+        errors.append(calibration_error(np.array([float(line["p1"]) for line in lines]), right))
     assert float(row["ece"]) == pytest.approx(100 * np.mean(errors), abs=1e-3)
     classes = rows_of(tmp_path / "report" / "per_class.csv")
     assert len(classes) == (2 * 2 * 10) * 2  # methods, backbones, classes; sets

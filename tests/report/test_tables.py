@@ -19,7 +19,7 @@ from dfeat.report.claims.printed import is_share
 from dfeat.report.numbers.paper import Cell, paper_table
 from dfeat.report.numbers.results import load_predictions
 from dfeat.report.numbers.statistics import holm
-from dfeat.report.tables.layout import COLUMNS, Row, csv_text, read_rows, tex_escaped
+from dfeat.report.tables.layout import COLUMNS, CellRow, read_rows, table_csv, tex_escaped
 from dfeat.report.tables.published import write_table
 from dfeat.section import parse
 
@@ -166,7 +166,7 @@ def test_fewer_than_five_classes_leave_guesses_empty(tmp_path: Path) -> None:
         (lambda path: path.write_text(path.read_text().splitlines()[0] + "\n"), "no rows"),
         (lambda path: edit(path, "real_00003", "other"), "other images than .*2 differ, e.g. 'other'"),
         (lambda path: edit(path, "real_00003,0", "real_00003,7"), "image 'real_00003' another label"),
-        (lambda path: edit(path, "real_00003", "real_00004"), "image 'real_00004' stands in it twice"),
+        (lambda path: edit(path, "real_00003", "real_00004"), "image 'real_00004' is in it twice"),
         (lambda path: edit(path, "real_00003,0", "real_00003,zero"), "is no number"),
         (
             lambda path: path.write_text(re.sub(r"0\.\d+\n", "nan\n", path.read_text())),
@@ -289,8 +289,8 @@ def test_tex_escapes_everything() -> None:
 
 
 def test_rows_survive_the_csv(tmp_path: Path) -> None:
-    row = Row("table1", "s", "0", "none", "swin", "top1", "1.0000", note='a,"b"\nc')
-    (tmp_path / "t.csv").write_text(csv_text([row]))
+    row = CellRow("table1", "s", "0", "none", "swin", "top1", "1.0000", note='a,"b"\nc')
+    (tmp_path / "t.csv").write_text(table_csv([row]))
     assert read_rows(tmp_path / "t.csv") == [row]
     (tmp_path / "t.csv").write_text("table,wrong\n1,2\n")
     with pytest.raises(UserError, match="cannot be read as a table"):

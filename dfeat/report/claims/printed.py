@@ -1,4 +1,4 @@
-"""What arithmetic alone says of the paper's printed tables: values that no count can give, and odd orders.
+"""Arithmetic on the paper's printed tables: values that no count of images can give, and odd orders.
 
 What enters: a `PaperTable`. What leaves: the values that are no share of the printed n, rounded to two decimals,
 with the nearest shares; and cells where more occlusion raises an accuracy. Nothing here is an opinion: a share of n
@@ -8,20 +8,18 @@ images is k / n for a whole k, and the mean over r runs is k / (r n).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import Final
+from itertools import pairwise, product
+from typing import Final, NamedTuple
 
-from dfeat.report.numbers.paper import METRICS, Cell, PaperTable, backbone_name, method_name
-from dfeat.report.tables.layout import markdown_escaped
+from dfeat.report.numbers.paper import METRICS, Cell, PaperTable
+from dfeat.report.numbers.text import model_names, pipe_table, unique
 
 MOST_RUNS: Final = 5
-"""Means over so many runs are tried before a value counts as unexplained."""
+"""The largest number of runs whose mean is tried before a value counts as unexplained."""
 
 
-@dataclass(frozen=True)
-class Impossible:
-    """A printed value, in percent, that no count of the table's n gives; `runs` of which it may be the mean, or 0."""
+class Impossible(NamedTuple):
+    """A printed value, in percent, that no count of the table's n gives; it may be the mean of `runs` runs, 0 of none."""
 
     cell: Cell
     value: float
@@ -52,43 +50,34 @@ def impossible_values(table: PaperTable) -> list[Impossible]:
 
 def rises(table: PaperTable) -> list[tuple[Cell, Cell]]:
     """Neighbouring levels (lower, higher) of one model where the accuracy rises with the information lost."""
-    levels = sorted({cell.level for cell in table.values})
-    models = dict.fromkeys((cell.method, cell.backbone) for cell in table.values)
-    return [
-        (low, high)
-        for method, backbone in models
-        for metric in METRICS
-        for a, b in pairwise(levels)
-        for low, high in [(Cell(method, backbone, a, metric), Cell(method, backbone, b, metric))]
-        if low in table.values and high in table.values and table.values[high] > table.values[low]
+    levels = pairwise(sorted({cell.level for cell in table.values}))
+    models = unique((cell.method, cell.backbone) for cell in table.values)
+    pairs = [
+        (Cell(*model, low, metric), Cell(*model, high, metric))
+        for model, metric, (low, high) in product(models, METRICS, levels)
     ]
+    return [(a, b) for a, b in pairs if a in table.values and b in table.values and table.values[b] > table.values[a]]
 
 
 def arithmetic(table: PaperTable) -> Iterator[str]:
-    """The findings on one table as lines of Markdown."""
+    """The findings on one table as blocks of Markdown."""
     n, name = table.images, table.name.replace("table", "Table ")
-    found = impossible_values(table)
+    found, rising = impossible_values(table), rises(table)
     yield f"{name}: {len(found)} of {len(table.values)} values are no count of {n:,} images, rounded to two decimals."
-    yield ""
     if found:
-        yield f"| Value | Cell | Nearest counts of {n:,} | Mean of several runs |"
-        yield "| ---: | --- | --- | --- |"
+        lines = []
         for one in found:
             near = " and ".join(f"{k:,} ({100 * k / n:.2f})" for k in (one.below, one.below + 1))
             runs = f"of {one.runs}, perhaps" if one.runs else f"none of 2 to {MOST_RUNS}"
-            yield f"| {one.value:.2f} | {_cell(one.cell, table)} | {near} | {runs} |"
-        yield ""
-    for low, high in rises(table):
-        yield (
-            f"- {_cell(low, table)}: {table.values[low]:.2f}; it rises to {table.values[high]:.2f} "
-            f"at {high.level} % loss."
+            lines.append([f"{one.value:.2f}", _cell(one.cell, table), near, runs])
+        yield pipe_table("rlll", ["Value", "Cell", f"Nearest counts of {n:,}", "Mean of several runs"], lines)
+    if rising:
+        yield "\n".join(
+            f"- {_cell(low, table)}: {table.values[low]:.2f}; it rises to {table.values[high]:.2f} at {high.level} % loss."
+            for low, high in rising
         )
-    if rises(table):
-        yield ""
 
 
 def _cell(cell: Cell, table: PaperTable) -> str:
     level = f", {cell.level} %" if len({other.level for other in table.values}) > 1 else ""
-    return markdown_escaped(
-        f"{method_name(cell.method)}, {backbone_name(cell.backbone)}{level}, {cell.metric.replace('top', 'top-')}"
-    )
+    return f"{', '.join(model_names(cell.method, cell.backbone))}{level}, {cell.metric.replace('top', 'top-')}"

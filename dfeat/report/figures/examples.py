@@ -1,27 +1,29 @@
-"""The pictures that figures 2 and 3 show: which images, and how they get there.
+"""Figures 2 and 3 of the paper: example images, occluded and inpainted, and test images with both kinds of occlusion.
 
-What enters: a run's folder. What leaves: the figures, drawn by `curves`. The images are drawn by
-seed, one of a class, spread over the classes; nothing is picked by how it looks.
+What enters: a run's folder. What leaves: `figure2` and `figure3` as `.png` and `.svg`. The images are drawn at random by
+seed, one of a class, spread over the classes; none is selected by its appearance.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dfeat.config import Settings
 from dfeat.data.index import Index, Record, read_index
 from dfeat.data.pixels import evaluation_crop
 from dfeat.errors import UserError
+from dfeat.methods.method import Pixels
 from dfeat.methods.paint import black_out
 from dfeat.occlusion.parts import read_parts
 from dfeat.occlusion.patches import drop_for
+from dfeat.places import TRAIN, Place
 from dfeat.randomness import rng_for
-from dfeat.report.figures import curves
 from dfeat.report.figures.sheet import read_inpainted
+from dfeat.report.figures.style import picture_grid, styled
 from dfeat.report.numbers.sets import sets_of
 
 RECIPE: Final = 1
@@ -32,57 +34,69 @@ SHOWN_LEVEL: Final = 60
 
 def draw_figure2(results: Path, settings: Settings, out: Path) -> None:
     """Draw Figure 2: training images, occluded and inpainted."""
-    curves.figure2(_inpainted(results, settings), settings, out)
+    place = Place(results)
+    index, parts = read_index(place.data(TRAIN)), read_parts(place.parts())
+    chosen = _one_a_class(index, [record for record in index.records if record.key in parts.rows], settings)
+    inpainted = read_inpainted(results, {record.key for record in chosen})
+    images = []
+    for record in chosen:
+        original = index.load(record)
+        occluded = black_out(original, parts.mask(record.key))
+        images.append((index.classes[record.label].name, original, occluded, inpainted[record.key]))
+    figure2(images, settings, out)
 
 
 def draw_figure3(results: Path, settings: Settings, out: Path) -> None:
     """Draw Figure 3: test images, with patches dropped and really occluded."""
-    curves.figure3(*_test_images(results, settings), settings, out)
-
-
-def _inpainted(
-    results: Path, settings: Settings
-) -> list[tuple[str, NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]]:
-    """(class name, original, occluded, inpainted) of COLUMNS training images."""
-    index = read_index(results / "data" / "train")
-    parts = read_parts(results / "occlusion" / "parts.json")
-    chosen = _one_a_class(index, [record for record in index.records if record.key in parts.rows], settings)
-    inpainted = read_inpainted(results, {record.key for record in chosen})
-    columns = []
-    for record in chosen:
-        original = index.load(record)
-        occluded = black_out(original, parts.mask(record.key))
-        columns.append((index.classes[record.label].name, original, occluded, inpainted[record.key]))
-    return columns
-
-
-def _test_images(
-    results: Path, settings: Settings
-) -> tuple[list[tuple[str, NDArray[np.uint8]]], list[tuple[str, NDArray[np.uint8]]]]:
-    """Simulated and really occluded test images, (class name, evaluation crop) each."""
     simulated = next(iter(sets_of("table1", settings)), None)
     real = next(iter(sets_of("table2", settings)), None)
     if simulated is None or real is None:
         raise UserError(
             "figure3 needs an evaluation set with several levels and one with a single level in data.evaluation"
         )
+    rows = [_test_images(results, settings, name, level) for name, level in ((simulated, SHOWN_LEVEL), (real, 0))]
+    figure3(rows[0], rows[1], settings, out)
+
+
+@styled()
+def figure2(images: Sequence[tuple[str, Pixels, Pixels, Pixels]], settings: Settings, out: Path) -> None:
+    """Figure 2: rows original, occluded, inpainted; one column for each (title, original, occluded, inpainted)."""
+    titles, *rows = _rows("figure2", images)
+    picture_grid("figure2", ["Original", "Occluded", "Inpainted"], rows, [titles, [], []], settings, out)
+
+
+@styled()
+def figure3(
+    simulated: Sequence[tuple[str, Pixels]], real: Sequence[tuple[str, Pixels]], settings: Settings, out: Path
+) -> None:
+    """Figure 3: row 1 simulated occlusion at 60 % information loss, row 2 real occlusion; (title, image) each."""
+    titles, rows = zip(*(_rows("figure3", images) for images in (simulated, real)), strict=True)
+    picture_grid("figure3", ["Simulated, 60 %", "Real"], rows, list(titles), settings, out)
+
+
+def _rows(name: str, images: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
+    """Columns of pictures as rows. Raises UserError where there are none."""
+    if not images:
+        raise UserError(f"{name} got no images; give at least one column, e.g. one image each of six classes")
+    return [list(row) for row in zip(*images, strict=True)]
+
+
+def _test_images(results: Path, settings: Settings, name: str, level: int) -> list[tuple[str, Pixels]]:
+    """(class name, evaluation crop) of COLUMNS images of a set, occluded at `level`."""
     size, crop_pct = settings.training.image_size, settings.evaluation.crop_pct
-    rows = []
-    for name, level in ((simulated, SHOWN_LEVEL), (real, 0)):
-        index = read_index(results / "data" / name)
-        row = []
-        for record in _one_a_class(index, list(index.records), settings):
-            crop = evaluation_crop(index.load(record), crop_pct, size)
-            if level:
-                shape = (record.height, record.width)
-                crop = black_out(crop, drop_for(settings.occlusion, record.key, level, size, shape, crop_pct))
-            row.append((index.classes[record.label].name, crop))
-        rows.append(row)
-    return rows[0], rows[1]
+    index = read_index(Place(results).data(name))
+    images = []
+    for record in _one_a_class(index, list(index.records), settings):
+        crop = evaluation_crop(index.load(record), crop_pct, size)
+        if level:
+            shape = (record.height, record.width)
+            crop = black_out(crop, drop_for(settings.occlusion, record.key, level, size, shape, crop_pct))
+        images.append((index.classes[record.label].name, crop))
+    return images
 
 
 def _one_a_class(index: Index, records: list[Record], settings: Settings) -> list[Record]:
-    """COLUMNS images of different classes, the classes spread over the list, drawn by the report's seed."""
+    """COLUMNS random images of different classes, which are spread evenly over all classes."""
     by_class: dict[int, list[Record]] = {}
     for record in records:
         by_class.setdefault(record.label, []).append(record)

@@ -1,12 +1,12 @@
-"""Inpainted training images looked at: how like the hidden original each is, the best and worst, and a gallery.
+"""Inpainted training images compared with the hidden originals: the most and the least similar, and a gallery.
 
 What enters: the pixel caches of the training set and of its inpainted images, and the chosen parts. What leaves:
-`gallery.png` and `.svg`, the images whose fill is likest and least like the original, at most one of a class, and
-`gallery.json`, thumbnails of a sample drawn by seed, under every method that paints parts.
+`gallery.png` and `.svg`, the images whose inpainting is most and least similar to the original, at most one of a class,
+and `gallery.json`, thumbnails of a sample drawn by seed, under every method that paints parts.
 
 The measure is the peak signal-to-noise ratio over the hidden pixels alone, PSNR = 10 log10(255^2 / MSE) in dB, of the
-inpainted image against the original. It says how near the fill is to what was there; a plausible fill that differs
-scores low, and one that the eye finds odd may score high. Of several inpainted copies of an image the first is looked at.
+inpainted image against the original. It measures closeness to the original, not plausibility: a plausible fill that
+differs scores low, and one that looks odd may score high. Of several inpainted copies of an image the first is used.
 """
 
 from __future__ import annotations
@@ -30,26 +30,25 @@ from dfeat.data.crops import view_keys
 from dfeat.data.index import Index, Record, read_index
 from dfeat.data.pixels import PixelCache
 from dfeat.errors import UserError
-from dfeat.methods.method import Method, Twin
+from dfeat.methods.method import Method, Pixels, Twin
 from dfeat.methods.paint import black_out, partner_order
 from dfeat.occlusion.parts import Parts, read_parts
+from dfeat.places import TRAIN, Place
 from dfeat.progress import progress
 from dfeat.randomness import rng_for
-from dfeat.report.figures.curves import picture_grid
+from dfeat.report.figures.style import picture_grid
 from dfeat.storage.atomic import write_json
 
 RECIPE: Final = 1
 COLUMNS: Final = 6
-"""So many best, and as many worst, are in the figure."""
+"""Columns of the figure: the number of best images, and of worst."""
 THUMBNAIL: Final = 160
 """Longest side of a thumbnail in pixels; smaller pictures keep their size."""
 
-Pixels = NDArray[np.uint8]
-
 
 @dataclass(frozen=True)
-class Sources:
-    """What the pictures are made of."""
+class Pictures:
+    """The images of the training set, with their hidden parts and inpaintings."""
 
     index: Index
     parts: Parts
@@ -64,7 +63,7 @@ class Sources:
         return np.asarray(picture.resize((width, height), Image.Resampling.NEAREST)) > 127
 
     def filled(self, key: str) -> Pixels:
-        """The inpainted picture of an image; of several copies the first, which is the one it has without others."""
+        """The inpainted picture of an image; of several copies the first."""
         return self.inpainted[view_keys(key, self.inpainted.copies)[0]]
 
     def class_name(self, record: Record) -> str:
@@ -81,50 +80,45 @@ def psnr(a: Pixels, b: Pixels, where: NDArray[np.bool_]) -> float:
 
 def draw_gallery(results: Path, settings: Settings, out: Path) -> None:
     """Write `gallery.png`, `.svg` and `.json` of the run into the folder `out`."""
-    sources = _sources(results, settings)
-    records = [record for record in sources.index.records if record.key in sources.parts.rows]
+    images = _pictures(results, settings)
+    records = [record for record in images.index.records if record.key in images.parts.rows]
     if not records:
         raise UserError("gallery: no training image has a part that could be hidden; see data/train/problems.csv")
     scores = {}
     with progress(len(records), "images compared") as bar:
         for record in records:
-            scores[record.key] = _score(sources, record.key)
+            key = record.key
+            scores[key] = psnr(images.originals[key], images.filled(key), images.mask(key))
             bar.update()
-    _draw_extremes(sources, records, scores, settings, out)
-    chosen = sample(records, settings.report.gallery, rng_for(settings.report.seed, "train", "gallery"))
-    pictures = [entry for record in chosen for entry in _thumbnails(sources, record, scores[record.key], settings)]
+    _draw_extremes(images, records, scores, settings, out)
+    chosen = sample(records, settings.report.gallery, rng_for(settings.report.seed, TRAIN, "gallery"))
+    pictures = [entry for record in chosen for entry in _thumbnails(images, record, scores[record.key], settings)]
     write_json(out / "gallery.json", {"recipe": RECIPE, "images": len(records), "pictures": pictures})
 
 
-def _sources(results: Path, settings: Settings) -> Sources:
-    index = read_index(results / "data" / "train")
-    return Sources(
-        index,
-        read_parts(results / "occlusion" / "parts.json"),
-        PixelCache(results / "data" / "train" / "pixels.h5"),
-        PixelCache(results / "diffusion" / "inpaint" / "train" / "pixels.h5"),
+def _pictures(results: Path, settings: Settings) -> Pictures:
+    place = Place(results)
+    index = read_index(place.data(TRAIN))
+    return Pictures(
+        index, read_parts(place.parts()), PixelCache(place.pixels(TRAIN)), PixelCache(place.inpainted()),
         partner_order([record.key for record in index.records], settings.occlusion.seed),
-    )
-
-
-def _score(sources: Sources, key: str) -> float:
-    return psnr(sources.originals[key], sources.filled(key), sources.mask(key))
+    )  # fmt: skip
 
 
 def _draw_extremes(
-    sources: Sources, records: Sequence[Record], scores: dict[str, float], settings: Settings, out: Path
+    images: Pictures, records: Sequence[Record], scores: dict[str, float], settings: Settings, out: Path
 ) -> None:
-    """The figure: three rows of the likest fills, three of the least like; an image with nothing to compare is no best."""
+    """The figure: three rows of the most similar fills, three of the least; images with nothing to compare are left out."""
     compared = [record for record in records if math.isfinite(scores[record.key])] or list(records)
     ranked = sorted(compared, key=lambda record: (-scores[record.key], record.key))
     rows: list[list[Pixels]] = []
     titles: list[list[str]] = []
     for chosen in (one_a_class(ranked), one_a_class(ranked[::-1])):
         keys = [record.key for record in chosen]
-        rows.append([sources.originals[key] for key in keys])
-        rows.append([black_out(sources.originals[key], sources.mask(key)) for key in keys])
-        rows.append([sources.filled(key) for key in keys])
-        titles += [[f"{scores[r.key]:.1f} dB, {sources.class_name(r)}" for r in chosen], [], []]
+        rows.append([images.originals[key] for key in keys])
+        rows.append([black_out(images.originals[key], images.mask(key)) for key in keys])
+        rows.append([images.filled(key) for key in keys])
+        titles += [[f"{scores[r.key]:.1f} dB, {images.class_name(r)}" for r in chosen], [], []]
     labels = [f"{which}: {row}" for which in ("Best", "Worst") for row in ("original", "occluded", "inpainted")]
     picture_grid("gallery", labels, rows, titles, settings, out)
 
@@ -138,7 +132,7 @@ def one_a_class(ranked: Sequence[Record]) -> list[Record]:
 
 
 def sample(records: Sequence[Record], count: int, rng: np.random.Generator) -> list[Record]:
-    """`count` records drawn by seed, the same number of every class as far as that goes, sorted by class and key."""
+    """Draw `count` records, as evenly over the classes as possible, sorted by class and key."""
     by_class: dict[int, list[Record]] = {}
     for position in rng.permutation(len(records)):
         by_class.setdefault(records[position].label, []).append(records[position])
@@ -146,39 +140,39 @@ def sample(records: Sequence[Record], count: int, rng: np.random.Generator) -> l
     return sorted(rounds[:count], key=lambda record: (record.label, record.key))
 
 
-def _thumbnails(sources: Sources, record: Record, score: float, settings: Settings) -> Iterator[dict[str, Any]]:
-    """The original, and what each of the run's methods that change pictures makes of its chosen parts."""
+def _thumbnails(images: Pictures, record: Record, score: float, settings: Settings) -> Iterator[dict[str, Any]]:
+    """The original, and the twin that each of the run's methods that change pictures makes of it."""
     changed = [
         one
         for one in methods.METHODS
         if one.name in settings.training.methods
         and ("inpainted" in one.needs or (one.paint and "features" not in one.needs))
     ]
-    shown = {"Original": (sources.originals[record.key], False)}
-    shown |= {one.title: (_twin_of(one, sources, record.key, settings), "inpainted" in one.needs) for one in changed}
+    shown = {"Original": (images.originals[record.key], False)}
+    shown |= {one.title: (_twin_of(one, images, record.key, settings), "inpainted" in one.needs) for one in changed}
     for title, (picture, inpainted) in shown.items():
         yield {
-            "key": record.key, "class": sources.class_name(record), "method": title,
+            "key": record.key, "class": images.class_name(record), "method": title,
             "psnr": round(score, 2) if inpainted and math.isfinite(score) else None, "picture": _data_url(picture),
         }  # fmt: skip
 
 
-def _twin_of(one: Method, sources: Sources, key: str, settings: Settings) -> Pixels:
+def _twin_of(one: Method, images: Pictures, key: str, settings: Settings) -> Pixels:
     """The whole picture of an image's occluded twin, as training would crop it."""
-    original = sources.originals[key]
-    picture = sources.filled(key) if "inpainted" in one.needs else original
+    original = images.originals[key]
+    picture = images.filled(key) if "inpainted" in one.needs else original
     if one.paint is None:
         return picture
 
     def partner() -> Pixels:
-        other = Image.fromarray(sources.originals[sources.partner[key]])
+        other = Image.fromarray(images.originals[images.partner[key]])
         return np.asarray(other.resize((original.shape[1], original.shape[0]), Image.Resampling.BICUBIC))
 
     def rng() -> np.random.Generator:
         return rng_for(settings.report.seed, key, one.name)
 
     options = settings.training.model_dump(include=set(one.reads))
-    return one.paint(Twin(picture, sources.mask(key), partner, rng, options))
+    return one.paint(Twin(picture, images.mask(key), partner, rng, options))
 
 
 def _data_url(pixels: Pixels) -> str:

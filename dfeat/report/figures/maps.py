@@ -1,13 +1,11 @@
 """Figures drawn from the tables of a report folder: what a gain costs, and heat maps.
 
-What enters: `efficiency.csv` or `part_cost.csv`. What leaves: `<name>.png` and `.svg` in the look
+What enters: `efficiency.csv`, `part_cost.csv` or `ablation_<name>.csv`. What leaves: `<name>.png` and `.svg` in the look
 that `style` gives, the same bytes for the same table.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,26 +14,25 @@ from typing import Any, Final
 from dfeat.config import Settings
 from dfeat.errors import UserError
 from dfeat.methods import REFERENCE, row_of
-from dfeat.report.figures.style import add_note, panel_grid, save, styled
+from dfeat.report.figures.style import panel_grid, save_with_note, styled
 from dfeat.report.numbers.paper import backbone_name, method_name
-from dfeat.storage.records import read_text, refusal
+from dfeat.report.numbers.text import TextRow, grouped, read_csv, unique
 
 RECIPE: Final = 1
 _COSTS: Final = (("seconds", 1.0, "Seconds"), ("flops", 1e-9, "GFLOP"))
-Table = list[dict[str, str]]
 
 
 @styled()
 def cost(report: Path, settings: Settings, out: Path) -> None:
-    """Gain over None at the highest level against what preparing and training cost for each training image."""
+    """Gain over None at the highest level against the cost of preparing and training per training image."""
     from matplotlib.lines import Line2D
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-    rows = read_table(report / "efficiency.csv", "table efficiency", ("method", "backbone", "quantity", "gain"))
+    rows = read_csv(report / "efficiency.csv", "table efficiency", ("method", "backbone", "quantity", "gain"))
     shown = [entry for entry in _COSTS if any(row["quantity"] == entry[0] and row["gain"] for row in rows)]
     if not shown:
         raise UserError(f"figure cost: {report / 'efficiency.csv'} has no gain over None to set beside a cost")
-    backbones = _unique(row["backbone"] for row in rows)
+    backbones = unique(row["backbone"] for row in rows)
     figure, (axes,) = panel_grid(1, len(shown), 2.9, sharey=True)
     for panel, (quantity, scale, unit) in zip(axes, shown, strict=True):
         for row in rows:
@@ -49,37 +46,31 @@ def cost(report: Path, settings: Settings, out: Path) -> None:
         panel.set_xlabel(f"{unit} a training image, preparing and training")
     level = next(row["level"] for row in rows if row["gain"])
     axes[0].set_ylabel(f"Gain over None at {level} % loss (points)")
-    methods = _unique(row["method"] for row in rows if row["gain"])
-    handles = [
-        Line2D(
-            [], [], linestyle="", color=row_of(m).colour, marker=row_of(m).marker, markersize=5, label=method_name(m)
-        )
-        for m in methods
+    methods = unique(row["method"] for row in rows if row["gain"])
+    looks: list[dict[str, Any]] = [
+        {"color": row_of(m).colour, "marker": row_of(m).marker, "label": method_name(m)} for m in methods
     ]
     for index, backbone in enumerate(backbones):
         face = "#444444" if index == 0 else "white"
-        handles.append(Line2D([], [], linestyle="", color="#444444", marker="o", markerfacecolor=face,
-                              markersize=5, label=backbone_name(backbone)))  # fmt: skip
+        looks.append({"color": "#444444", "marker": "o", "markerfacecolor": face, "label": backbone_name(backbone)})
+    handles = [Line2D([], [], linestyle="", markersize=5, **look) for look in looks]
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
-    add_note(figure, settings.report.note)
-    save(figure, out, "cost")
+    save_with_note(figure, settings.report.note, out, "cost")
 
 
 @styled()
 def part_cost(report: Path, settings: Settings, out: Path) -> None:
     """What hiding one part costs each method: parts down, in the order of what they cost, a panel for each backbone."""
-    rows = read_table(report / "part_cost.csv", "table part_cost", ("part", "method", "backbone", "cost"))
-    methods, backbones = (_unique(row[name] for row in rows) for name in ("method", "backbone"))
+    rows = read_csv(report / "part_cost.csv", "table part_cost", ("part", "method", "backbone", "cost"))
+    methods, backbones = (unique(row[name] for row in rows) for name in ("method", "backbone"))
     costs = {(row["part"], row["method"], row["backbone"]): float(row["cost"]) for row in rows}
     reference = REFERENCE if REFERENCE in methods else methods[0]
 
     def lost(part: str) -> float:
         return sum(costs.get((part, reference, backbone), 0.0) for backbone in backbones)
 
-    parts = sorted(_unique(row["part"] for row in rows), key=lost, reverse=True)
-    maps = {
-        backbone_name(b): [[costs.get((part, method, b)) for method in methods] for part in parts] for b in backbones
-    }
+    parts = sorted(unique(row["part"] for row in rows), key=lost, reverse=True)
+    maps = {backbone_name(b): [[costs.get((part, m, b)) for m in methods] for part in parts] for b in backbones}
     label = "Top-1 accuracy lost when the part is hidden (points)"
     _heat_maps("part_cost", maps, parts, [method_name(m) for m in methods], label, settings, out)
 
@@ -92,31 +83,28 @@ def ablation(name: str, report: Path, settings: Settings, out: Path) -> None:
     rows, and columns are sets and levels.
     """
     needed = ("point", "set", "level", "method", "backbone", "value")
-    table = read_table(report / f"ablation_{name}.csv", f"ablation {name}", needed)
+    table = read_csv(report / f"ablation_{name}.csv", f"ablation {name}", needed)
     keys = list(table[0])[1 : list(table[0]).index("set")]
     label = "Top-1 accuracy (%)"
     if len(keys) == 2:
-        levels = {
-            name: {int(row["level"]) for row in table if row["set"] == name}
-            for name in _unique(r["set"] for r in table)
-        }
-        shown = max(levels, key=lambda name: len(levels[name]))
-        level = str(max(levels[shown]))
-        table = [row for row in table if (row["set"], row["level"]) == (shown, level)]
+        sets = [grouped(rows, "level") for rows in grouped(table, "set").values()]
+        levels = max(sets, key=len)
+        (level,) = max(levels, key=lambda key: int(key[0]))
+        table = levels[level,]
         label = f"Top-1 accuracy on {table[0]['set']} at {level} % loss"
     places = [_ablation_place(row, keys) for row in table]
-    rows, columns = (_unique(place[axis] for place in places) for axis in (0, 1))
+    rows, columns = (unique(place[axis] for place in places) for axis in (0, 1))
     values = {
         (*place, row["method"], row["backbone"]): float(row["value"]) for place, row in zip(places, table, strict=True)
     }
     maps = {
         f"{method_name(m)}, {backbone_name(b)}": [[values.get((r, c, m, b)) for c in columns] for r in rows]
-        for m, b in dict.fromkeys((row["method"], row["backbone"]) for row in table)
+        for m, b in grouped(table, "method", "backbone")
     }
     _heat_maps(f"ablation_{name}", maps, rows, columns, label, settings, out, around_0=False)
 
 
-def _ablation_place(row: dict[str, str], keys: Sequence[str]) -> tuple[str, str]:
+def _ablation_place(row: TextRow, keys: Sequence[str]) -> tuple[str, str]:
     """Row and column of a value."""
     shown = [f"{key.rpartition('.')[2]} {row[key]}" for key in keys]
     return (shown[0], shown[1]) if len(keys) == 2 else (", ".join(shown), f"{row['set']} {row['level']} %")
@@ -128,7 +116,7 @@ def _heat_maps(
 ) -> None:  # fmt: skip
     """Matrices side by side as colours with their numbers in the cells; None is a blank cell.
 
-    Blue-green below 0, white at 0, brown above, or cividis from the least to the most: told apart with any colour
+    Blue-green below 0, white at 0, brown above, or cividis from the least to the most: distinguishable with any colour
     vision, and in grey by the numbers.
     """
     import numpy as np
@@ -158,23 +146,10 @@ def _heat_maps(
         panel.spines[:].set_visible(False)
     bar = figure.colorbar(image, ax=axes, location="bottom", aspect=50, pad=0.02)
     bar.set_label(label, fontsize=7.5)
-    add_note(figure, settings.report.note)
-    save(figure, out, name)
+    save_with_note(figure, settings.report.note, out, name)
 
 
-def read_table(path: Path, remake: str, columns: Sequence[str]) -> Table:
-    """The rows of a CSV that must have these columns; UserError naming the file and the verb that makes it."""
-    try:
-        rows = list(csv.DictReader(io.StringIO(read_text(path, remake)), strict=True))
-    except csv.Error as error:
-        raise refusal(path, f"it is no CSV ({error})", remake) from None
-    missing = [name for name in columns if not rows or name not in rows[0]]
-    if missing:
-        raise refusal(path, f"it has no rows with {', '.join(missing)}", remake)
-    return rows
-
-
-def _cost_point(panel: Any, row: dict[str, str], scale: float, *, filled: bool) -> None:
+def _cost_point(panel: Any, row: TextRow, scale: float, *, filled: bool) -> None:
     gain, low, high = (float(row[name]) for name in ("gain", "gain_low", "gain_high"))
     shown = row_of(row["method"])
     panel.errorbar(
@@ -188,7 +163,3 @@ def _readable(colour: Any) -> str:
     """Black or white, whichever stands out from the colour (relative luminance, WCAG 2)."""
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]]
     return "#000000" if 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] > 0.18 else "#ffffff"
-
-
-def _unique(values: Any) -> list[str]:
-    return list(dict.fromkeys(values))

@@ -1,17 +1,20 @@
 """One look for every figure: width, lines, fonts, and how a figure becomes a file.
 
-Each method has a colour and a marker of its own (`dfeat.methods`), so that a print without colour can be read. Seven
-inches wide: two columns of a paper.
+Each method has a colour and a marker of its own (`dfeat.methods`), so figures remain readable without colour. Figures
+are seven inches wide: two columns of a paper.
 """
 
 from __future__ import annotations
 
 import io
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from dfeat.config import Settings
 from dfeat.methods import REFERENCE, row_of
+from dfeat.methods.method import Pixels
 from dfeat.storage.atomic import write_files
 
 if TYPE_CHECKING:
@@ -29,7 +32,7 @@ _STYLE: Final[dict[str, Any]] = {
 
 
 def styled() -> Any:
-    """Draws in this style whatever the user's matplotlibrc says; a decorator, or a context."""
+    """Draw in this style, regardless of the user's matplotlibrc; a decorator, or a context."""
     import matplotlib.style
 
     return matplotlib.style.context(["default", _STYLE])
@@ -60,14 +63,49 @@ def line_style(method: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def add_note(figure: Figure, note: str, characters: int = 130) -> None:
-    """The run's note above the figure, so that a copied figure still says what it is."""
+def picture_grid(
+    name: str, labels: list[str], rows: Sequence[Sequence[Pixels]], titles: list[list[str]], settings: Settings, out: Path
+) -> None:  # fmt: skip
+    """Rows of pictures with a label at the left of each row and titles above pictures; sizes in inches."""
+    columns = max(len(row) for row in rows)
+    label, gap = 0.22, 0.05
+    side = min(1.6, (WIDTH - label) / columns - gap)
+    wrapped = [
+        [textwrap.fill(title, max(8, int(side * 16)), max_lines=3, placeholder=" …") for title in row] for row in titles
+    ]
+    above = [0.13 * max((title.count("\n") + 1 for title in row), default=0) + 0.04 for row in wrapped]
+    note = textwrap.fill(settings.report.note, max(40, int(18 * (label + columns * (side + gap)))))
+    top = 0.12 * (note.count("\n") + 1) + 0.06 if note else 0.0
+    heights = [side * min(1.5, max(image.shape[0] / image.shape[1] for image in row)) for row in rows]
+    width, height = label + columns * (side + gap), top + sum(above) + sum(heights) + gap * len(rows)
+    figure = new_figure(width, height)
+    y = height - top
     if note:
-        figure.suptitle(textwrap.fill(note, characters), fontsize=7, color="#444444")
+        figure.text(0.5, 1 - 0.04 / height, note, ha="center", va="top", fontsize=7, color="#444444")
+    for row, images in enumerate(rows):
+        y -= above[row] + heights[row]
+        middle = (y + heights[row] / 2) / height
+        figure.text(0.11 / width, middle, labels[row], rotation=90, ha="center", va="center", fontsize=7.5)
+        for column, image in enumerate(images):
+            x = label + column * (side + gap)
+            panel = figure.add_axes((x / width, y / height, side / width, heights[row] / height))
+            panel.imshow(image)
+            panel.set_axis_off()
+            if wrapped[row]:
+                panel.set_title(wrapped[row][column], fontsize=7.5, pad=2.5, linespacing=1.05)
+        y -= gap
+    save(figure, out, name)
+
+
+def save_with_note(figure: Figure, note: str, out: Path, name: str) -> None:
+    """Save the figure with the run's note above, so that a copied figure carries it."""
+    if note:
+        figure.suptitle(textwrap.fill(note, 130), fontsize=7, color="#444444")
+    save(figure, out, name)
 
 
 def save(figure: Figure, out: Path, name: str) -> None:
-    """Write `<name>.png` and `.svg` without dates or versions: the same drawing is the same bytes."""
+    """Write `<name>.png` and `.svg` without dates or versions, so that the same drawing has the same bytes."""
     contents: dict[Path, bytes] = {}
     for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
         buffer = io.BytesIO()

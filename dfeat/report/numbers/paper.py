@@ -1,4 +1,4 @@
-"""The paper's Tables 1 and 2 as data, and the names under which methods and backbones are shown.
+"""The paper's Tables 1 and 2 as data, and the display names of methods and backbones.
 
 What enters: `paper_values.json`, copied digit by digit from the paper. What leaves: `PaperTable`s and names.
 """
@@ -26,10 +26,15 @@ class Cell(NamedTuple):
     level: int
     metric: Metric
 
+    @property
+    def none(self) -> Cell:
+        """The cell of None with the same backbone, level and metric."""
+        return self._replace(method=methods.REFERENCE)
+
 
 @dataclass(frozen=True)
 class PaperTable:
-    """A table as printed: `values` in percent, `images` its n, `evaluation_set` our default name of its data."""
+    """A table as printed: `values` in percent, `images` its n, `evaluation_set` the default name of its set here."""
 
     name: TableName
     title: str
@@ -57,12 +62,12 @@ def paper_source() -> str:
 
 
 def method_name(method: str) -> str:
-    """The title of a method or of backbones before fine-tuning, e.g. "Ours: SD Inpaint"; of none of these, the name."""
+    """The title of a method or of the pretrained backbones, e.g. "Ours: SD Inpaint"; any other name as it is."""
     return next((one.title for one in (*methods.METHODS, methods.PRETRAINED) if one.name == method), method)
 
 
 def backbone_name(backbone: str) -> str:
-    """The paper's name of a backbone where it has one, else the name it has in the settings."""
+    """The paper's name of a backbone where it has one, else its name in the settings."""
     return str(_values()["backbones"].get(backbone, backbone))
 
 

@@ -1,20 +1,19 @@
 """Predictions read, checked and resampled: what tables, figures and claims are computed from [Sec. 4.3].
 
 What enters: `<method>/<backbone>/seed<k>/<set>@<level>.csv` under a run's evaluation folder, one row an image,
-header `key,label,top1,top2,top3,top4,top5,p1`, and `predictions.json` beside them. What leaves: `SetPredictions` (what
-was right), and `SetResults` (accuracies with intervals and paired contrasts). All files of a set must tell of the same
-images, shown alike, and each must be of the model whose folder it lies in.
+header `key,label,top1,top2,top3,top4,top5,p1`, and `predictions.json` beside them. What leaves: `SetPredictions` (which
+images were right), and `SetResults` (accuracies with intervals and paired contrasts). All files of a set must hold the
+same images under the same conditions, and each must be of the model whose folder it lies in.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise, product
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,15 +21,20 @@ from numpy.typing import NDArray
 from dfeat.config import Settings
 from dfeat.errors import UserError
 from dfeat.evaluation.origins import check_model, conditions, read_predictions_origin
-from dfeat.methods import PRETRAINED
+from dfeat.methods import PRETRAINED, REFERENCE
+from dfeat.places import level_view, predictions_folder
 from dfeat.randomness import rng_for
 from dfeat.report.numbers.paper import METRICS, Cell, Metric
 from dfeat.report.numbers.sets import published_sets
-from dfeat.report.numbers.statistics import Bools, Effect, Floats, Ints, Resampled, resample
+from dfeat.report.numbers.statistics import Bools, Effect, Floats, Ints, Resampled, calibration_error, resample
+from dfeat.report.numbers.text import parse_csv
 from dfeat.storage.origin import Origin
 from dfeat.storage.records import refusal
 from dfeat.training.settings import Backbone
 
+Weights = dict[Cell, float]
+"""A contrast: the weight of each accuracy in a sum."""
+_refusal: Final = partial(refusal, remake="evaluate")
 HEADER: Final = "key,label,top1,top2,top3,top4,top5,p1"
 
 
@@ -58,15 +62,20 @@ class SetPredictions:
 
     def confidence(self, cell: Cell) -> Floats:
         """Probability of the first guess, (seeds, images)."""
-        confidence: Floats = self.p1[self._index(cell)]
-        return confidence
+        return np.asarray(self.p1[self._index(cell)])
+
+    def calibration_error(self, cell: Cell) -> float:
+        """Expected calibration error, the mean over seeds, a fraction."""
+        pairs = zip(self.confidence(cell), self.correct(cell), strict=True)
+        return float(np.mean([calibration_error(*pair) for pair in pairs]))
+
+    def cells(self, *metrics: Metric) -> Iterator[Cell]:
+        """The cells of these metrics in the order of the tables' rows."""
+        for level, backbone, metric, method in product(self.levels, self.backbones, metrics, self.methods):
+            yield Cell(method, backbone, level, metric)
 
     def _index(self, cell: Cell) -> tuple[int, int, int]:
-        return (
-            self.methods.index(cell.method),
-            self.backbones.index(cell.backbone),
-            self.levels.index(cell.level),
-        )
+        return self.methods.index(cell.method), self.backbones.index(cell.backbone), self.levels.index(cell.level)
 
 
 @dataclass(frozen=True)
@@ -85,13 +94,19 @@ class SetResults:
         """The bootstrap interval of `accuracy`."""
         return self.resampled.interval(self._index(cell), self.confidence)
 
-    def contrast(self, weights: dict[Cell, float]) -> Effect:
-        """The sum of weight times accuracy, with interval and p-value against 0."""
+    def contrast(self, weights: Weights) -> Effect:
+        """The sum of weight times accuracy, with its interval."""
         return self.resampled.contrast({self._index(cell): w for cell, w in weights.items()}, self.confidence)
 
     def difference(self, a: Cell, b: Cell) -> Effect:
         """Accuracy of `a` minus that of `b`."""
         return self.contrast({a: 1.0, b: -1.0})
+
+    def over_none(self, weights: Weights) -> Effect | None:
+        """The contrast less the same one of None; no effect where it is None's own, or the run has no None."""
+        if REFERENCE not in self.predictions.methods or any(cell.method == REFERENCE for cell in weights):
+            return None
+        return self.contrast(weights | {cell.none: -weight for cell, weight in weights.items()})
 
     def _index(self, cell: Cell) -> tuple[int, int]:
         sets = self.predictions
@@ -100,9 +115,8 @@ class SetResults:
 
 
 def load_results(evaluation: Path, settings: Settings, sets: tuple[str, ...] | None = None) -> dict[str, SetResults]:
-    """Read the predictions of `sets` (default those of both tables) and resample each set's images once for all its cells."""
-    predictions = load_predictions(evaluation, settings, sets)
-    return {name: resampled(of_set, settings) for name, of_set in predictions.items()}
+    """Read the predictions of `sets` (default those of both tables) and resample each set's images once for all cells."""
+    return {name: resampled(read, settings) for name, read in load_predictions(evaluation, settings, sets).items()}
 
 
 def load_predictions(
@@ -110,21 +124,16 @@ def load_predictions(
 ) -> dict[str, SetPredictions]:
     """Read the predictions of every method, backbone, seed and level of `sets` (default those of both tables).
 
-    Raises UserError naming the files that are missing, that are no predictions, that another model made than the one
-    whose folder they lie in, or whose keys or labels differ from the others of the same set.
+    Raises UserError naming the files that are missing, malformed, made by a model other than their folder's, or whose
+    keys or labels differ from the others of the same set.
     """
-    names = published_sets(settings) if sets is None else sets
-    missing = [
-        path
-        for name in names
-        for path in axes_of(settings, name).paths(evaluation, name).values()
-        if not path.is_file()
-    ]
+    axes = {name: axes_of(settings, name) for name in (published_sets(settings) if sets is None else sets)}
+    missing = [path for name in axes for path in axes[name].paths(evaluation, name).values() if not path.is_file()]
     if missing:
         shown = ", ".join(str(path) for path in missing[:3])
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise UserError(f"predictions are missing: {shown}{more}; make them with `dfeat evaluate`")
-    return {name: load_set(evaluation, name, axes_of(settings, name)) for name in names}
+    return {name: load_set(evaluation, name, axes[name]) for name in axes}
 
 
 @dataclass(frozen=True)
@@ -138,41 +147,37 @@ class Axes:
 
     def paths(self, evaluation: Path, name: str) -> dict[tuple[int, int, int, int], Path]:
         """The file of each (method, backbone, level, seed), by position."""
+        files = product(
+            enumerate(self.methods), enumerate(self.backbones), enumerate(self.levels), enumerate(self.seeds)
+        )
         return {
-            (m, b, v, s): evaluation / method / backbone / f"seed{seed}" / f"{name}@{level}.csv"
-            for m, method in enumerate(self.methods)
-            for b, backbone in enumerate(self.backbones)
-            for v, level in enumerate(self.levels)
-            for s, seed in enumerate(self.seeds)
+            (m, b, v, s): predictions_folder(evaluation, method, backbone, seed) / f"{level_view(name, level)}.csv"
+            for (m, method), (b, backbone), (v, level), (s, seed) in files
         }
 
 
 def axes_of(settings: Settings, name: str) -> Axes:
     """Every trained model of the settings, at every level of the set."""
     training = settings.training
-    levels = settings.data.evaluation[name].levels
-    return Axes(training.methods, training.backbones, levels, training.seeds)
+    return Axes(training.methods, training.backbones, settings.data.evaluation[name].levels, training.seeds)
 
 
 def load_pretrained(evaluation: Path, settings: Settings, trained: SetResults) -> Iterator[SetResults]:
-    """The results before fine-tuning on the images of `trained`, of those backbones that were read out; or nothing."""
-    name = trained.predictions.name
-    levels = settings.data.evaluation[name].levels
-    axes = [
-        Axes((PRETRAINED.name,), {key: backbone}, levels, (0,)) for key, backbone in settings.training.backbones.items()
-    ]
-    complete = [one for one in axes if all(path.is_file() for path in one.paths(evaluation, name).values())]
-    made = {key: backbone for one in complete for key, backbone in one.backbones.items()}
+    """Yield the results before fine-tuning on the images of `trained`, of those backbones that have some; or nothing."""
+    name, backbones = trained.predictions.name, settings.training.backbones
+    axes = replace(axes_of(settings, name), methods=(PRETRAINED.name,), seeds=(0,))
+    paths = {key: replace(axes, backbones={key: backbones[key]}).paths(evaluation, name).values() for key in backbones}
+    made = {key: backbones[key] for key in backbones if all(path.is_file() for path in paths[key])}
     if made and settings.report.before_fine_tuning:
-        read = load_set(evaluation, name, Axes((PRETRAINED.name,), made, levels, (0,)))
+        read = load_set(evaluation, name, replace(axes, backbones=made))
         if read.keys != trained.predictions.keys:
-            path = next(iter(axes[0].paths(evaluation, name).values()))
-            raise _refusal(path, f"it tells of other images than those of the trained models on {name}")
+            first = next(iter(paths[next(iter(made))]))
+            raise _refusal(first, f"it holds other images than those of the trained models on {name}")
         yield resampled(read, settings)
 
 
 def load_set(evaluation: Path, name: str, axes: Axes) -> SetPredictions:
-    """Read a set's predictions; UserError names the file that is broken, of another model, or of other images."""
+    """Read a set's predictions. Raises UserError naming a file that is broken, of another model, or of other images."""
     paths = axes.paths(evaluation, name)
     origins = _origins(evaluation, name, axes)
     first_path = next(iter(paths.values()))
@@ -183,7 +188,7 @@ def load_set(evaluation: Path, name: str, axes: Axes) -> SetPredictions:
         file = first if path == first_path else _read(path, origins[path.parent])
         if file.keys != first.keys:
             odd = sorted(set(file.keys) ^ set(first.keys))
-            raise _refusal(path, f"it tells of other images than {first_path}: {len(odd)} differ, e.g. {odd[0]!r}")
+            raise _refusal(path, f"it holds other images than {first_path}: {len(odd)} differ, e.g. {odd[0]!r}")
         if not np.array_equal(file.labels, first.labels):
             key = file.keys[int(np.flatnonzero(file.labels != first.labels)[0])]
             raise _refusal(path, f"it gives image {key!r} another label than {first_path} does")
@@ -194,22 +199,19 @@ def load_set(evaluation: Path, name: str, axes: Axes) -> SetPredictions:
 
 
 def _origins(evaluation: Path, name: str, axes: Axes) -> dict[Path, Origin]:
-    """What the predictions in each folder are of, refused where that is another model, index or occlusion than wanted."""
+    """The record of each folder's predictions, checked for its model; all must have the same index and settings."""
     origins: dict[Path, Origin] = {}
-    for method in axes.methods:
-        for key, backbone in axes.backbones.items():
-            for seed in axes.seeds:
-                folder = evaluation / method / key / f"seed{seed}"
-                origin = origins[folder] = read_predictions_origin(folder)
-                check_model(origin, method, backbone, seed)
-                first = next(iter(origins.values()))
-                if conditions(origin, name) != conditions(first, name):
-                    raise origin.refusal(f"on {name} it tells of another index or other settings than {first.path}")
+    for method, (key, backbone), seed in product(axes.methods, axes.backbones.items(), axes.seeds):
+        folder = predictions_folder(evaluation, method, key, seed)
+        origin = origins[folder] = read_predictions_origin(folder)
+        check_model(origin, method, backbone, seed)
+        first = next(iter(origins.values()))
+        if conditions(origin, name) != conditions(first, name):
+            raise origin.refusal(f"on {name} it records another index or other settings than {first.path}")
     return origins
 
 
-@dataclass(frozen=True)
-class _File:
+class _File(NamedTuple):
     keys: tuple[str, ...]
     labels: Ints
     rank: NDArray[np.int8]
@@ -217,19 +219,12 @@ class _File:
 
 
 def _read(path: Path, origin: Origin) -> _File:
-    """Read one file of predictions, which must be the one that `origin` tells of, sorted by key."""
-    text = origin.read_text(path)
-    try:
-        header, *lines = list(csv.reader(io.StringIO(text, newline=""), strict=True)) or [[]]
-    except csv.Error as error:
-        raise _refusal(path, f"it cannot be read as CSV ({error})") from None
+    """Read one file of predictions, sorted by key, after checking it against `origin`."""
+    header, lines = parse_csv(path, origin.read_text(path), "evaluate")
     if header != HEADER.split(","):
         raise _refusal(path, f"its header is {','.join(header)[:80]!r}, not {HEADER!r}")
     if not lines:
         raise _refusal(path, "it has no rows")
-    broken = next((number for number, line in enumerate(lines, 2) if len(line) != len(header)), None)
-    if broken is not None:
-        raise _refusal(path, f"its line {broken} has {len(lines[broken - 2])} values, not {len(header)}")
     keys, labels, *tops, p1 = zip(*sorted(lines), strict=True)
     try:
         label = np.array(labels).astype(np.int64)
@@ -237,34 +232,30 @@ def _read(path: Path, origin: Origin) -> _File:
         probability = np.array(p1).astype(np.float64)
     except ValueError as error:
         raise _refusal(path, f"a label, class or probability in it is no number ({error})") from None
-    _refuse_bad_rows(path, keys, probability)
+    _check_rows(path, keys, probability)
     hits = np.stack(guesses) == label
     rank = np.where(hits.any(axis=0), hits.argmax(axis=0), len(guesses)).astype(np.int8)
     return _File(keys, label, rank, probability)
 
 
-def _refuse_bad_rows(path: Path, keys: tuple[str, ...], p1: Floats) -> None:
-    """`keys` are sorted, so a key that stands twice stands beside itself."""
+def _check_rows(path: Path, keys: tuple[str, ...], p1: Floats) -> None:
+    """Raise UserError for a repeated key (`keys` are sorted) or a probability outside 0 and 1."""
     twice = next((key for key, following in pairwise(keys) if key == following), None)
     if twice is not None:
-        raise _refusal(path, f"image {twice!r} stands in it twice")
+        raise _refusal(path, f"image {twice!r} is in it twice")
     outside = np.flatnonzero(~((p1 >= 0) & (p1 <= 1)))
     if outside.size:
         row = int(outside[0])
         raise _refusal(path, f"the probability p1 of image {keys[row]!r} is {p1[row]}, not within 0 and 1")
 
 
-def _refusal(path: Path, reason: str) -> UserError:
-    return refusal(path, reason, "evaluate")
-
-
-def resampled(of_set: SetPredictions, settings: Settings, part: str = "") -> SetResults:
-    """Bootstrap all cells of a set; `part` names a part of its images, which is drawn on its own."""
-    seed, name = settings.report.seed, f"{of_set.name} {part}".strip()
-    models = [(m, b) for m in of_set.methods for b in of_set.backbones]
-    columns: list[tuple[int, Metric]] = [(level, metric) for level in of_set.levels for metric in METRICS]
-    correct = np.stack([[of_set.correct(Cell(m, b, *column)) for column in columns] for m, b in models])
+def resampled(predictions: SetPredictions, settings: Settings, part: str = "") -> SetResults:
+    """Bootstrap all cells of a set; `part` names a subset of its images, which has random numbers of its own."""
+    seed, name = settings.report.seed, f"{predictions.name} {part}".strip()
+    models = list(product(predictions.methods, predictions.backbones))
+    columns = list(product(predictions.levels, METRICS))
+    correct = np.stack([[predictions.correct(Cell(*model, *column)) for column in columns] for model in models])
     seed_rngs = [rng_for(seed, f"{name}/{m}/{b}", "bootstrap seeds") for m, b in models]
     image_rng = rng_for(seed, name, "bootstrap")
-    drawn = resample(correct, of_set.labels, settings.report.resamples, image_rng, seed_rngs)
-    return SetResults(of_set, drawn, settings.report.confidence)
+    drawn = resample(correct, predictions.labels, settings.report.resamples, image_rng, seed_rngs)
+    return SetResults(predictions, drawn, settings.report.confidence)

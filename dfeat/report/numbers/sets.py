@@ -1,6 +1,6 @@
 """Which evaluation sets belong to which table.
 
-What enters: the settings. What leaves: names. Snakemake asks as well, so nothing heavy is imported.
+What enters: the settings. What leaves: names. The workflow imports this module too, so it imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dfeat.errors import UserError
 from dfeat.report.numbers.paper import TableName
 
 STUDY_TABLES: Final[dict[str, Study]] = {"sweep": "sweep", "object": "object", "part_cost": "parts"}
-"""The tables that want sets of a study, and which."""
+"""The tables made from sets of a study, and the study of each."""
 
 
 def sets_of(table: TableName, settings: Settings) -> tuple[str, ...]:
@@ -35,6 +35,6 @@ def study_sets(study: Study, settings: Settings) -> tuple[str, ...]:
     found = tuple(name for name, entry in settings.data.evaluation.items() if entry.study == study)
     if not found:
         raise UserError(
-            f"no set of data.evaluation has `study: {study}`; config/beyond.yaml has one, docs/evidence.md tells of it"
+            f"no set of data.evaluation has `study: {study}`; config/beyond.yaml has one, docs/evidence.md describes it"
         )
     return found

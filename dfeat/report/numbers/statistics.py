@@ -1,7 +1,7 @@
 """Uncertainty of accuracies and of their differences: arrays in, numbers out [Sec. 4.3].
 
 What enters: for each model (a method with a backbone) and column (a metric at a level) a boolean array
-(seeds, images) that says which images were right, and the images' labels. What leaves: intervals, paired
+(seeds, images) of correct predictions, and the images' labels. What leaves: intervals, paired
 differences, p-values.
 
 The bootstrap resamples what a repetition of the experiment would draw anew:
@@ -10,10 +10,10 @@ The bootstrap resamples what a repetition of the experiment would draw anew:
 - training seeds, for each model on its own: seed 0 of one method and seed 0 of another share only a number.
 It takes n_c - 1 of the n_c images of a class, and S - 1 of S seeds, with replacement and rescaled: with three
 images a class, or three seeds, the plain bootstrap would underestimate a variance by a third (Rao and Wu 1988,
-J. Am. Stat. Assoc. 83:231). Resampling both ways errs on the safe side (Owen 2007, Ann. Appl. Stat. 1:386).
-With two or three seeds their spread is itself badly known, so an interval is stretched by Student's t over the
-normal quantile, with Satterthwaite's (1946) degrees of freedom: no stretch where images dominate, all of it where
-seeds do. With one seed the interval knows of images only.
+J. Am. Stat. Assoc. 83:231). Resampling both ways is conservative (Owen 2007, Ann. Appl. Stat. 1:386).
+Two or three seeds estimate their spread poorly, so an interval is stretched by Student's t over the normal
+quantile, with Satterthwaite's (1946) degrees of freedom: not at all where images dominate, fully where seeds do.
+With one seed the interval reflects image sampling only.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 ROUNDING = 1e-12
-"""An end of an interval nearer to 0 than this is 0: accuracies are counts over n, and n is no billion."""
+"""An end of an interval nearer to 0 than this is 0: accuracies are counts over n, whose steps are far larger."""
 
 _BLOCK = 4_000_000
 """Image weights held at once: resamples are drawn in blocks of at most this many weights (16 MB)."""
@@ -74,6 +74,7 @@ class Resampled:
         variance = float(np.var(replicates))
         freedom = self._degrees_of_freedom(weights, variance)
         tail = (1 - confidence) / 2
+        # (low, high) = estimate + t_nu / z (percentile - estimate)
         stretch = float(stats.t.isf(tail, freedom) / stats.norm.isf(tail))
         ends = (estimate + stretch * (float(q) - estimate) for q in np.quantile(replicates, [tail, 1 - tail]))
         low, high = (0.0 if abs(end) < ROUNDING else end for end in ends)
@@ -82,24 +83,26 @@ class Resampled:
     def interval(self, cell: tuple[int, int], confidence: float) -> tuple[float, float]:
         """The interval of one accuracy, inside [0, 1].
 
-        Where every prediction is right, or every one wrong, resampling shows no spread; the exact binomial bound
-        for this many images stands in (Clopper and Pearson 1934).
+        Where every prediction is right, or every one wrong, resampling shows no spread, so the exact binomial bound
+        for this many images is returned (Clopper and Pearson 1934).
         """
         estimate, low, high, *_ = self.contrast({cell: 1.0}, confidence)
+        bound = ((1 - confidence) / 2) ** (1 / self.images)  # p^n = alpha / 2, of n right out of n
         if estimate == 0:
-            return 0.0, 1 - ((1 - confidence) / 2) ** (1 / self.images)
+            return 0.0, 1 - bound
         if estimate == 1:
-            return ((1 - confidence) / 2) ** (1 / self.images), 1.0
+            return bound, 1.0
         return max(low, 0.0), min(high, 1.0)
 
     def _degrees_of_freedom(self, weights: dict[tuple[int, int], float], variance: float) -> float:
-        """Satterthwaite's: each model's seed variance is known with S - 1 degrees, the images' as if exactly."""
+        """Satterthwaite's: each model's seed variance has S - 1 degrees; that of the images is taken as exact."""
         seeds = self.seed_means.shape[2]
         if seeds == 1 or variance == 0:
             return math.inf
         totals: dict[int, Floats] = {}
         for (model, column), weight in weights.items():
             totals[model] = totals.get(model, np.zeros(seeds)) + weight * self.seed_means[model, column]
+        # nu = V^2 / sum_m (s_m^2 / S)^2 / (S - 1), with the sample variance s_m^2 of model m over its S seeds
         spread = sum((float(np.var(total, ddof=1)) / seeds) ** 2 / (seeds - 1) for total in totals.values())
         return max(seeds - 1.0, variance**2 / spread) if spread > 0 else math.inf
 
@@ -114,14 +117,16 @@ def resample(
     """Bootstrap all cells of a set at once.
 
     `correct` is (models, columns, seeds, images), `labels` (images,). One draw of images serves all cells;
-    `seed_rngs` has a generator for each model, so that a further model leaves the others' figures as they are.
+    `seed_rngs` has a generator for each model, so a further model does not change the others' results.
     Counts of draws are whole numbers, so the sums are exact and do not depend on the machine's linear algebra.
     """
     models, columns, seeds, images = correct.shape
     assert labels.shape == (images,) and len(seed_rngs) == models and images > 0
     draw = _ImageDraw(labels)
     flat = np.ascontiguousarray(correct.reshape(-1, images)[:, draw.order].T, dtype=np.float32)
-    seed_counts = np.stack([_seed_counts(seeds, resamples, rng) for rng in seed_rngs])
+    # how often each seed is drawn, (models, resamples, seeds); a row sums to S - 1, or to 1 for a single seed
+    shares = np.full(seeds, 1 / seeds)
+    seed_counts = np.stack([rng.multinomial(max(1, seeds - 1), shares, size=resamples) for rng in seed_rngs])
     replicates = np.empty((models, columns, resamples))
     block = max(1, _BLOCK // images)
     for start in range(0, resamples, block):
@@ -129,12 +134,13 @@ def resample(
         sums = draw.weighted_sums(flat, rows.stop - rows.start, image_rng)
         by_seed = sums.reshape(-1, models, columns, seeds)
         counts = seed_counts[:, rows].transpose(1, 0, 2)[:, :, None, :]
+        # the mean over the S - 1 drawn seeds of the rescaled mean over images
         replicates[:, :, rows] = ((by_seed * counts).sum(axis=3) / (images * max(1, seeds - 1))).transpose(1, 2, 0)
     return Resampled(correct.sum(axis=3) / images, replicates, images)
 
 
 class _ImageDraw:
-    """Draws images with replacement within strata: the classes, those with a single image joined to others."""
+    """Draw images with replacement within strata: the classes, those with a single image merged with others."""
 
     def __init__(self, labels: Ints) -> None:
         strata = _strata(labels)
@@ -152,13 +158,14 @@ class _ImageDraw:
             picked = rng.integers(0, size, (resamples, len(first))) + first
             picked += np.arange(resamples)[:, None] * len(images)
             counts = np.bincount(picked.ravel(), minlength=resamples * len(images)).astype(np.float32)
+            # sum_c n_c / (n_c - 1) sum_i m_ci y_ci, where m_c counts n_c - 1 draws from class c
             sums = counts.reshape(resamples, -1) @ values[images]
             total += sums.astype(np.float64) * (size / draws)
         return total
 
 
 def _strata(labels: Ints) -> Ints:
-    """A stratum number for each image: its class; single images of a class together, never one alone."""
+    """A stratum for each image: its class; classes with a single image share a stratum, never alone in it."""
     _, strata, counts = np.unique(labels, return_inverse=True, return_counts=True)
     strata = strata.astype(np.int64)
     alone = counts[strata] == 1
@@ -170,43 +177,24 @@ def _strata(labels: Ints) -> Ints:
     return np.unique(strata, return_inverse=True)[1].astype(np.int64)
 
 
-def _seed_counts(seeds: int, resamples: int, rng: np.random.Generator) -> Ints:
-    """How often each seed is drawn, (resamples, seeds); a row sums to S - 1, or to 1 for a single seed."""
-    return rng.multinomial(max(1, seeds - 1), np.full(seeds, 1 / seeds), size=resamples).astype(np.int64)
-
-
-def bootstrap_interval(
-    correct: Bools, labels: Ints, resamples: int, confidence: float, rng: np.random.Generator
-) -> tuple[float, float]:
-    """The interval of the mean of `correct` (seeds, images), as fractions; see the module's docstring."""
-    return resample(correct[None, None], labels, resamples, rng, [rng.spawn(1)[0]]).interval((0, 0), confidence)
-
-
-def paired_difference(
-    a: Bools, b: Bools, labels: Ints, resamples: int, confidence: float, rng: np.random.Generator
-) -> tuple[float, float, float]:
-    """Mean of `a` minus mean of `b` (each (seeds, images), the same images), with its interval, as fractions."""
-    both = resample(np.stack([a, b])[:, None], labels, resamples, rng, rng.spawn(2))
-    effect = both.contrast({(0, 0): 1.0, (1, 0): -1.0}, confidence)
-    return effect.estimate, effect.low, effect.high
-
-
 def mcnemar(a: Bools, b: Bools) -> float:
     """The exact two-sided McNemar test (1947) that two models err equally often on the same images (images,)."""
     from scipy.stats import binomtest
 
+    # b of the b + c discordant images are right for `a` alone; under the null b ~ Binomial(b + c, 1/2)
     only_a, only_b = int(np.sum(a & ~b)), int(np.sum(b & ~a))
     return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
 
 
 def majority_p(p_values: Sequence[float]) -> float:
-    """One p-value for tests of the same hypothesis on S seeds, valid however they depend on each other.
+    """Combine the p-values of the same hypothesis on S seeds, valid under any dependence between them.
 
     Rueger's (1978) bound, Metrika 25:171: S / k times the k-th smallest, here with k the smallest majority. The seeds'
-    tests share their images, so a combination that takes them as independent would claim too much; the
-    smallest p would claim the luckiest seed. One seed: its own p. Three: 1.5 times the middle one.
+    tests share their images, so a combination for independent tests would be too optimistic, and the smallest p would
+    be that of the luckiest seed. One seed: its own p. Three: 1.5 times the middle one.
     """
     majority = len(p_values) // 2 + 1
+    # p = min(1, S / k p_(k)), k = floor(S / 2) + 1
     return min(1.0, sorted(p_values)[majority - 1] * len(p_values) / majority)
 
 
@@ -216,29 +204,32 @@ def holm(p_values: Sequence[float]) -> list[float]:
     adjusted = [0.0] * len(p_values)
     floor = 0.0
     for rank, index in enumerate(order):
+        # p_(i) becomes max over j <= i of min(1, (m - j + 1) p_(j)); rank is j - 1
         floor = max(floor, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = floor
     return adjusted
 
 
 def smallest_detectable_difference(images: int, discordant: float, alpha: float = 0.05, power: float = 0.8) -> float:
-    """The smallest difference of two accuracies that McNemar's test finds with `power` on this many images.
+    """The smallest difference of two accuracies that McNemar's test detects with `power` on this many images.
 
-    `discordant` is the share of images that exactly one of the two models gets right. Connor's formula (1987,
-    Biometrics 43:207), sqrt(n) d = z_(alpha/2) sqrt(psi) + z_beta sqrt(psi - d^2), solved for d. Returns infinity
-    where even a difference as large as `discordant` would stay unseen. One pair of models: no spread of seeds.
+    `discordant` is the share psi of images that exactly one of the two models gets right. Connor (1987, Biometrics
+    43:207). Infinity where even a difference as large as `discordant` would go undetected. For one pair of models:
+    the spread of seeds is not included.
     """
     from scipy.stats import norm
 
     z_alpha, z_beta = float(norm.isf(alpha / 2)), float(norm.isf(1 - power))
+    # sqrt(n) d = z_(alpha/2) sqrt(psi) + z_beta sqrt(psi - d^2), solved for d
     k = z_alpha * math.sqrt(discordant)
     root = images * k**2 - (images + z_beta**2) * (k**2 - z_beta**2 * discordant)
     difference = (math.sqrt(images) * k + math.sqrt(max(root, 0.0))) / (images + z_beta**2)
     return difference if 0 < difference <= discordant else math.inf
 
 
-def expected_calibration_error(confidence: Floats, correct: Bools, bins: int = 15) -> float:
+def calibration_error(confidence: Floats, correct: Bools, bins: int = 15) -> float:
     """Mean gap of confidence and accuracy over equal bins of confidence (Guo et al. 2017, ICML), a fraction."""
     which = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    # ECE = sum_b n_b / n |mean confidence_b - accuracy_b|
     gaps = np.bincount(which, weights=confidence, minlength=bins) - np.bincount(which, correct, minlength=bins)
     return float(np.abs(gaps).sum() / confidence.size)

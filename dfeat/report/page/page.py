@@ -1,7 +1,7 @@
 """The page itself: what the report folder holds, laid out by `templates/index.html.jinja`.
 
-All text is escaped by the template engine; what is marked safe is made here from numbers, by markdown-it with HTML
-turned off, by docutils with raw input turned off, or shipped by a package. Images and scripts are inlined.
+The template engine escapes all text; what is marked safe comes from numbers, from markdown-it with HTML turned off,
+from docutils with raw input turned off, or is shipped by a package. Images and scripts are inlined.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,57 +18,26 @@ from markupsafe import Markup
 
 from dfeat.config import Settings
 from dfeat.errors import UserError
+from dfeat.places import Place
 from dfeat.report.catalogue import catalogue
 from dfeat.report.numbers.paper import TableName
-from dfeat.report.page.cards import data_card, markdown_filters, model_card
+from dfeat.report.numbers.text import escaped, read_csv, unique
+from dfeat.report.page.artifacts import read_artifacts
+from dfeat.report.page.cards import data_card, model_card
 from dfeat.report.page.charts import accuracy_charts, gain_charts
-from dfeat.report.page.run_origin import config_text, job_costs, origin
-from dfeat.report.page.views import CsvView, csv_view, curve_rows, paper_table_view
+from dfeat.report.page.run_origin import config_text, job_costs, run_origin
+from dfeat.report.page.views import cell_filters, csv_view, curve_rows, paper_table_view
 from dfeat.report.tables.layout import read_rows
 from dfeat.storage.atomic import write_files
 from dfeat.storage.records import read_bytes, read_json, read_text
 
 TABLES: Final[tuple[TableName, ...]] = ("table1", "table2")
-_MAIN_CSV: Final = (*(f"{name}.csv" for name in TABLES), "efficiency.csv")
+_APART: Final = (*TABLES, "efficiency")
+"""The CSV files that are not shown among the further tables."""
 
 
-@dataclass(frozen=True)
-class Link:
-    """A file beside the page."""
-
-    name: str
-    href: str
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A figure: its caption as HTML, and the PNG as a data URL; `picture` is empty where it was not made."""
-
-    name: str
-    caption: Markup
-    picture: str
-    links: list[Link]
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """Thumbnails (key, class, method, psnr, picture), and what they can be filtered by."""
-
-    images: int
-    shown: int
-    classes: list[str]
-    methods: list[str]
-    pictures: list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class MoreTable:
-    """A CSV of the report folder that is not one of the paper's tables."""
-
-    name: str
-    caption: Markup
-    view: CsvView
-    links: list[Link]
+View = dict[str, Any]
+"""What the template is given of one thing, by name."""
 
 
 def write_report(results: Path, settings: Settings, out: Path, captions: Path | None = None) -> None:
@@ -78,68 +46,66 @@ def write_report(results: Path, settings: Settings, out: Path, captions: Path | 
     `results` is `results/<run>`, whose folder `report` is shown; `captions` holds `<name>.rst` for each figure and
     table. The same inputs give the same bytes. Raises UserError where there is nothing to report.
     """
-    folder = results / "report"
+    folder = Place(results).report
     if not any(folder.glob("*.csv")) and not any(folder.glob("*.png")) and not (folder / "claims.md").is_file():
         raise UserError(
             f"{folder} holds no table, figure or claims.md; make them with `dfeat table` and `dfeat figure`"
         )
-    named = results / "data" / "train" / "classes.json"
+    named = Place(results).classes()
     classes = [entry["name"] for entry in read_json(named, "index train")] if named.is_file() else []
     page = _Page(folder, out.parent, captions, classes, settings)
     rows = {name: read_rows(folder / f"{name}.csv") for name in TABLES if (folder / f"{name}.csv").is_file()}
-    tables = [paper_table_view(name, folder / f"{name}.csv", settings.report) for name in rows]
+    tables = [paper_table_view(name, rows[name], settings.report) for name in rows]
     everything = [row for name in TABLES for row in rows.get(name, [])]
-    config = out.parent / "config.yaml"
-    cards = _environment(autoescape=False)
+    config, artifacts = out.parent / "config.yaml", read_artifacts(results)
+    plain = _environment(autoescape=False)
     text = _environment().get_template("index.html.jinja").render(
         run=settings.run,
         note=settings.report.note,
-        tables=[(table, page.links(f"{table.name}.{kind}" for kind in ("csv", "tex", "md"))) for table in tables],
+        tables=[(table, page.links(table["name"], "csv", "tex", "md")) for table in tables],
         missing=[name for name in TABLES if name not in rows],
         curves=[
-            *accuracy_charts(rows.get("table1", [])),
-            *accuracy_charts(curve_rows(folder / "sweep.csv")),
-            *accuracy_charts(curve_rows(folder / "object.csv"), "Share of the object hidden (%)"),
+            *accuracy_charts(plain, rows.get("table1", [])),
+            *accuracy_charts(plain, curve_rows(folder / "sweep.csv")),
+            *accuracy_charts(plain, curve_rows(folder / "object.csv"), "Share of the object hidden (%)"),
         ],
-        gains=gain_charts(everything),
+        gains=gain_charts(plain, everything),
         figures=page.figures(),
-        more=page.more_tables(),
+        more=[page.table(path.stem) for path in sorted(folder.glob("*.csv")) if path.stem not in _APART],
         claims=page.markdown("claims.md", "table claims"),
-        efficiency=page.csv("efficiency.csv"),
+        efficiency=page.table("efficiency") if (folder / "efficiency.csv").is_file() else None,
         efficiency_text=page.markdown("efficiency.md", "table efficiency"),
         gallery=read_gallery(folder / "gallery.json"),
         jobs=job_costs(results),
-        origin=origin(results, settings, config),
-        cards=[Link(name, name) for name in ("config.yaml", "data_card.md", "model_card.md")],
+        origin=run_origin(artifacts, settings, config),
+        cards=[{"name": name, "href": name} for name in ("config.yaml", "data_card.md", "model_card.md")],
         **_front_end(),
     )  # fmt: skip
     made = {
         config: config_text(settings),
-        out.parent / "data_card.md": data_card(cards, results, settings),
-        out.parent / "model_card.md": model_card(cards, results, settings, everything),
+        out.parent / "data_card.md": data_card(plain, artifacts, settings),
+        out.parent / "model_card.md": model_card(plain, artifacts, settings, everything),
         out: text,
     }
     write_files({path: content.encode() for path, content in made.items()})
 
 
-def read_gallery(path: Path) -> Gallery | None:
-    """The gallery that `dfeat figure gallery` wrote; None where there is none."""
+def read_gallery(path: Path) -> View | None:
+    """Read the thumbnails of `gallery.json`, with the classes and methods to filter by; None where there is none."""
     if not path.is_file():
         return None
     content = read_json(path, "figure gallery")
     pictures = content["pictures"]
-    return Gallery(
-        images=content["images"],
-        shown=len({picture["key"] for picture in pictures}),
-        classes=list(dict.fromkeys(picture["class"] for picture in pictures)),
-        methods=list(dict.fromkeys(picture["method"] for picture in pictures)),
-        pictures=pictures,
-    )
+    distinct = {key: unique(picture[key] for picture in pictures) for key in ("key", "class", "method")}
+    return {
+        "images": content["images"], "shown": len(distinct["key"]), "classes": distinct["class"],
+        "methods": distinct["method"], "pictures": pictures,
+    }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class _Page:
-    """The files of a report folder as the template wants them; links lead from `home`."""
+    """The files of a report folder as the template takes them; links are relative to `home`."""
 
     folder: Path
     home: Path
@@ -147,8 +113,8 @@ class _Page:
     classes: list[str]
     settings: Settings
 
-    def figures(self) -> list[Figure]:
-        """The figures in the catalogue's order, then those of other names; what the report wants and lacks is named."""
+    def figures(self) -> list[View]:
+        """The figures in the catalogue's order, then those of other names; a missing one that the report wants included."""
         made = {path.stem for path in self.folder.glob("*.png")}
         listed = [
             entry.name
@@ -158,65 +124,54 @@ class _Page:
         ]
         return [self._figure(name) for name in (*listed, *sorted(made - set(listed)))]
 
-    def more_tables(self) -> list[MoreTable]:
-        names = sorted(path.name for path in self.folder.glob("*.csv") if path.name not in _MAIN_CSV)
-        return [self._table(name) for name in names]
-
-    def csv(self, name: str) -> MoreTable | None:
-        return self._table(name) if (self.folder / name).is_file() else None
-
     def markdown(self, name: str, remake: str) -> Markup:
-        """A Markdown file as HTML, its first heading left out: the page has one of its own."""
-        from markdown_it import MarkdownIt
-
+        """A Markdown file as HTML without its first heading: the page has one of its own."""
         path = self.folder / name
-        if not path.is_file():
-            return Markup()
-        text = read_text(path, remake)
-        body = text.split("\n", 1)[1] if text.startswith("# ") else text
-        return Markup(MarkdownIt("commonmark", {"html": False}).enable("table").render(body))
+        text = read_text(path, remake) if path.is_file() else ""
+        return _html(text.split("\n", 1)[1] if text.startswith("# ") else text)
 
     def caption(self, name: str) -> Markup:
-        """The caption `<name>.rst` as HTML; empty without one. The run's note stands on the page once already."""
+        """The caption `<name>.rst` as HTML without the run's note, which the page shows once; empty without a caption."""
         from docutils.core import publish_parts
         from jinja2 import Template
 
         path = None if self.captions is None else self.captions / f"{name}.rst"
         if path is None or not path.is_file():
             return Markup()
-        text = Template(path.read_text(encoding="utf-8")).render(snakemake=_NoNote)
+        text = Template(path.read_text(encoding="utf-8")).render(snakemake={"config": {}})
         overrides = {"raw_enabled": False, "file_insertion_enabled": False, "_disable_config": True}
         return Markup(publish_parts(text, writer="html5", settings_overrides=overrides)["body"])
 
-    def links(self, names: Iterable[str]) -> list[Link]:
-        present = [name for name in names if (self.folder / name).is_file()]
+    def links(self, stem: str, *kinds: str) -> list[View]:
+        """The files of this stem and these kinds that there are."""
+        names = [f"{stem}.{kind}" for kind in kinds if (self.folder / f"{stem}.{kind}").is_file()]
         start = Path(os.path.relpath(self.folder, self.home))
-        return [Link(name, quote((start / name).as_posix())) for name in present]
+        return [{"name": name, "href": quote((start / name).as_posix())} for name in names]
 
-    def _figure(self, name: str) -> Figure:
+    def _figure(self, name: str) -> View:
+        """A figure with its caption and its PNG as a data URL, which is empty if the figure was not made."""
         path = self.folder / f"{name}.png"
         picture = f"data:image/png;base64,{_base64(read_bytes(path, f'figure {name}'))}" if path.is_file() else ""
-        return Figure(name, self.caption(name), picture, self.links([f"{name}.png", f"{name}.svg"]))
+        links = self.links(name, "png", "svg")
+        return {"name": name, "caption": self.caption(name), "picture": picture, "links": links}
 
-    def _table(self, name: str) -> MoreTable:
-        stem = name.removesuffix(".csv")
-        links = self.links(f"{stem}.{kind}" for kind in ("csv", "tex", "md"))
-        about = self.caption(stem) or self._about(self.folder / f"{stem}.md")
-        return MoreTable(stem, about, csv_view(self.folder / name, self.classes), links)
+    def table(self, name: str) -> View:
+        """A CSV that is not one of the paper's tables, with its caption."""
+        caption = self.caption(name) or self._about(self.folder / f"{name}.md")
+        view = csv_view(read_csv(self.folder / f"{name}.csv"), self.classes)
+        return {"name": name, "caption": caption, "view": view, "links": self.links(name, "csv", "tex", "md")}
 
     def _about(self, path: Path) -> Markup:
-        """The first paragraph of a table's Markdown, which says what it shows; the note stands at the table already."""
-        from markdown_it import MarkdownIt
-
+        """The first paragraph of a table's Markdown, which explains it; the page shows the note with the table."""
         blocks = read_text(path, "table").split("\n\n") if path.is_file() else []
         first = next((block for block in blocks if block.strip()[:1] not in ("#", "|", "*", "")), "")
-        return Markup(MarkdownIt("commonmark", {"html": False}).render(first))
+        return _html(first)
 
 
-class _NoNote:
-    """What a caption sees as `snakemake`: a run without a note."""
+def _html(markdown: str) -> Markup:
+    from markdown_it import MarkdownIt
 
-    config: Final[dict[str, Any]] = {}
+    return Markup(MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown))
 
 
 def _environment(*, autoescape: bool = True) -> Any:
@@ -227,14 +182,12 @@ def _environment(*, autoescape: bool = True) -> Any:
         loader=PackageLoader("dfeat.report.page"), autoescape=autoescape, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
-    environment.filters |= {"in_words": _in_words, **markdown_filters()}
+    environment.filters |= {
+        "in_words": lambda stem: stem[:1].upper() + stem[1:].replace("_", " "),
+        "md": lambda value: escaped(str(value)),
+        **cell_filters(),
+    }
     return environment
-
-
-def _in_words(name: str) -> str:
-    """A file's stem in words: "ablation_timestep" is "Ablation timestep"."""
-    text = name.replace("_", " ")
-    return text[:1].upper() + text[1:]
 
 
 def _front_end() -> dict[str, Markup]:

@@ -3,10 +3,10 @@
 What enters: a run's folder (benchmark files, logs, artifacts, predictions) and the FLOPs of its networks. What leaves:
 `efficiency.csv`, `.json` and `.md`, a row for each method, backbone and quantity:
 
-- seconds: wall time of the jobs, from Snakemake's benchmark files (an interrupted job counts its last attempt);
+- seconds: wall time of the jobs (`measured`);
 - flops: floating-point operations by `costs.counts`;
 - bytes: what is kept on disk;
-- joules: of the devices, where they tell; from the jobs' logs (of the last attempt as well, which begins its log anew).
+- joules: of the devices, where they report them (`measured`).
 
 `prepare` and `train` are per training image, `test` per test view (an image at a level); trainings are means over
 seeds. `extra` is what preparing and training cost beyond None, and `per_point` that for each percentage point of
@@ -15,50 +15,50 @@ top-1 gained over None at the highest level; empty where nothing is gained.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
-import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from dfeat.config import Settings
 from dfeat.costs.counts import Counts
 from dfeat.data.index import read_index
 from dfeat.errors import UserError
 from dfeat.methods import REFERENCE, Need, needed
-from dfeat.report.numbers.paper import Cell, backbone_name, method_name
+from dfeat.places import OCCLUDED, TRAIN, Place, level_view
+from dfeat.report.numbers.paper import backbone_name, method_name
 from dfeat.report.numbers.results import load_results
 from dfeat.report.numbers.sets import sets_of
-from dfeat.report.tables.layout import markdown_escaped
+from dfeat.report.numbers.text import csv_text, document, pipe_table, with_interval
+from dfeat.report.tables.measured import size, total
 from dfeat.storage.atomic import json_bytes, write_files
 
-QUANTITIES: Final = ("seconds", "flops", "bytes", "joules")
-PREPARED: Final[dict[Need, tuple[tuple[str, ...], tuple[str, ...]]]] = {
-    "inpainted": (("inpaint_", "inpainted_pixels"), ("inpaint/train",)),
+Quantity = Literal["seconds", "flops", "bytes", "joules"]
+UNITS: Final[dict[Quantity, tuple[str, float]]] = {
+    "seconds": ("s", 1.0), "flops": ("GFLOP", 1e9), "bytes": ("KB", 1e3), "joules": ("J", 1.0)
+}  # fmt: skip
+"""The quantities, with the unit in which the Markdown shows each."""
+PREPARED: Final[dict[Need, tuple[tuple[str, ...], tuple[tuple[str, str], ...]]]] = {
+    "inpainted": (("inpaint_", "inpainted_pixels"), (("inpaint", TRAIN),)),
     "features": (
-        ("latents_train_", "latents_train-occluded_", "features_train_", "features_train-occluded_"),
-        ("latents/train", "latents/train-occluded", "features/train", "features/train-occluded"),
+        tuple(f"{kind}_{view}_" for kind in ("latents", "features") for view in (TRAIN, OCCLUDED)),
+        tuple(product(("latents", "features"), (TRAIN, OCCLUDED))),
     ),
 }
-"""What makes each artifact that a method needs: jobs of the diffusion step, by their names up to the shard; their folders."""
-DEVICELESS: Final = ("inpainted_pixels",)
-"""Jobs among these that take no device, and so none of its joules."""
-NUMBERED: Final = r"(?:-?\d+(?:-of-\d+)?)?"
-"""What follows the beginning of a job's name: a shard, a seed, or nothing. A set may be named `train_more`."""
-ENERGY: Final = re.compile(r"^(?:dfeat: )?energy: ([0-9.]+) J\b", re.MULTILINE)
-"""The line of `devices.energy` in a job's log."""
+"""What makes each artifact that a method needs: jobs of the diffusion step, by their names up to the shard; their views."""
+StepCosts = tuple[float | None, float | None, float | None]
+"""The cost of preparing, training and testing; None if it was not measured."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """One quantity of one model; None is what was not measured, or cannot be had."""
+class CostRow:
+    """One quantity of one model; None if it was not measured or does not apply."""
 
     method: str
     backbone: str
-    quantity: str
+    quantity: Quantity
     prepare: float | None
     train: float | None
     test: float | None
@@ -71,214 +71,145 @@ class Row:
 
 
 @dataclass(frozen=True)
-class _Run:
+class _CostedRun:
     """The run's folder, and how many images each step saw."""
 
-    results: Path
+    place: Place
     settings: Settings
     flops: Counts
     images: int
     views: int
 
-    def measured(self, step: str, beginnings: Iterable[str], read: Callable[[Path, str], float | None]) -> float | None:
-        """The sum over a step's jobs of these names, but for a shard or seed; None where one was not measured."""
-        folder = self.results / "benchmarks" / step
-        starts = "|".join(map(re.escape, beginnings))
-        jobs = sorted(p.stem for p in folder.glob("*.tsv") if re.fullmatch(f"(?:{starts}){NUMBERED}", p.stem))
-        found = [read(folder / f"{job}.tsv", f"{step}/{job}") for job in jobs]
-        return sum(value for value in found if value is not None) if found and None not in found else None
-
-    def seconds(self, path: Path, _job: str) -> float | None:
-        """Wall time of a job."""
-        try:
-            with path.open(newline="") as file:
-                return float(next(csv.DictReader(file, delimiter="\t"))["s"])
-        except (OSError, ValueError, KeyError, StopIteration):
-            return None
-
-    def joules(self, _path: Path, job: str) -> float | None:
-        """Energy of a job's devices, as its log tells it."""
-        log = self.results / "logs" / f"{job}.log"
-        found = ENERGY.findall(log.read_text(errors="replace")) if log.is_file() else []
-        return float(found[-1]) if found else None
-
-    def of_jobs(self, quantity: str, step: str, *beginnings: str) -> float | None:
-        """Seconds of a step's jobs, or joules of those that take a device."""
-        if quantity == "seconds":
-            return self.measured(step, beginnings, self.seconds)
-        return self.measured(step, [start for start in beginnings if start not in DEVICELESS], self.joules)
+    @property
+    def test_views(self) -> list[str]:
+        """The views of all evaluation sets."""
+        sets = self.settings.data.evaluation
+        return [level_view(name, level) for name, chosen in sets.items() for level in chosen.levels]
 
 
 def write_efficiency(results: Path, settings: Settings, flops: Counts, out: Path) -> None:
     """Write `efficiency.csv`, `.json` and `.md` into `out`. Raises UserError where no method is compared with None."""
     rows = efficiency_rows(results, settings, flops)
-    columns = [field.name for field in dataclasses.fields(Row)]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(["" if value is None else _digits(value) for value in dataclasses.astuple(row)] for row in rows)
-    content = {"note": _note(settings), "rows": [_plain(row) for row in rows]}
-    write_files(
-        {
-            out / "efficiency.csv": text.getvalue().encode(),
-            out / "efficiency.json": json_bytes(content),
-            out / "efficiency.md": _markdown(rows, settings).encode(),
-        }
-    )
+    texts = [{key: "" if value is None else _digits(value) for key, value in vars(row).items()} for row in rows]
+    plain = [{k: float(_digits(v)) if isinstance(v, float) else v for k, v in vars(row).items()} for row in rows]
+    note = " ".join(filter(None, [settings.report.note, "prepare and train per training image, test per test view"]))
+    files = {
+        "csv": csv_text(texts).encode(),
+        "json": json_bytes({"note": note, "rows": plain}),
+        "md": _markdown(rows, settings.report.note).encode(),
+    }
+    write_files({out / f"efficiency.{kind}": content for kind, content in files.items()})
 
 
-def efficiency_rows(results: Path, settings: Settings, flops: Counts) -> list[Row]:
+def efficiency_rows(results: Path, settings: Settings, flops: Counts) -> list[CostRow]:
     """A row for each method, backbone and quantity that was measured of any method."""
     if REFERENCE not in settings.training.methods:
         raise UserError(f"efficiency compares methods with None; add {REFERENCE!r} to training.methods")
-    data = results / "data"
-    views = sum(
-        len(read_index(data / name).records) * len(chosen.levels) for name, chosen in settings.data.evaluation.items()
-    )
-    run = _Run(results, settings, flops, len(read_index(data / "train").records), views)
-    gains = dict(_gains(results / "evaluation", settings))
-    rows: list[Row] = []
-    for quantity in QUANTITIES:
-        of_quantity = [
-            _row(run, method, backbone, quantity)
-            for method in settings.training.methods
-            for backbone in settings.training.backbones
+    place, sets = Place(results), settings.data.evaluation
+    views = sum(len(read_index(place.data(name)).records) * len(chosen.levels) for name, chosen in sets.items())
+    run = _CostedRun(place, settings, flops, len(read_index(place.data(TRAIN)).records), views)
+    over_none = dict(gains(place.evaluation, settings))
+    rows: list[CostRow] = []
+    for quantity in UNITS:
+        alike = [
+            CostRow(method, backbone, quantity, *_cost(run, quantity, method, backbone))
+            for method, backbone in product(settings.training.methods, settings.training.backbones)
         ]
-        if any(row.train is not None for row in of_quantity):
-            rows += [_with_gain(row, of_quantity, gains) for row in of_quantity]
+        if any(row.train is not None for row in alike):
+            rows += [_with_gain(row, alike, over_none.get((row.method, row.backbone), {})) for row in alike]
     return rows
 
 
-def _row(run: _Run, method: str, backbone: str, quantity: str) -> Row:
+def _cost(run: _CostedRun, quantity: Quantity, method: str, backbone: str) -> StepCosts:
     if quantity == "flops":
-        return _flops_row(run, method, backbone)
-    if quantity == "bytes":
-        return _bytes_row(run, method, backbone)
-    name, seeds = f"{method}_{backbone}_seed", len(run.settings.training.seeds)
-    needs = needed([method])
+        return _flops(run, method, backbone)
+    return _bytes(run, method, backbone) if quantity == "bytes" else _of_jobs(run, quantity, method, backbone)
+
+
+def _of_jobs(run: _CostedRun, quantity: Literal["seconds", "joules"], method: str, backbone: str) -> StepCosts:
+    def per(value: float | None, count: int) -> float | None:
+        return None if value is None else value / count
+
+    name, seeds, needs = [f"{method}_{backbone}_seed"], len(run.settings.training.seeds), needed([method])
     jobs = [job for need in needs for job in PREPARED[need][0]]
-    prepare = run.of_jobs(quantity, "diffusion", *jobs) if jobs else 0.0
-    train = run.of_jobs(quantity, "training", name)
-    test = run.of_jobs(quantity, "evaluation", name)
-    features = run.of_jobs(quantity, "diffusion", *_test_jobs(run.settings)) if "features" in needs else 0.0
+    prepare = total(run.place, quantity, "diffusion", jobs) if jobs else 0.0
+    train = total(run.place, quantity, "training", name)
+    test = total(run.place, quantity, "evaluation", name)
+    views = [f"{kind}_{view}_" for kind in ("latents", "features") for view in run.test_views]
+    features = total(run.place, quantity, "diffusion", views) if "features" in needs else 0.0
     whole = None if test is None or features is None else test / seeds + features
-    return Row(
-        method, backbone, quantity, _per(prepare, run.images), _per(train, seeds * run.images), _per(whole, run.views)
-    )
+    return per(prepare, run.images), per(train, seeds * run.images), per(whole, run.views)
 
 
-def _flops_row(run: _Run, method: str, backbone: str) -> Row:
+def _flops(run: _CostedRun, method: str, backbone: str) -> StepCosts:
     settings, flops, needs = run.settings, run.flops, needed([method])
     feature = flops.feature(settings) if "features" in needs else 0.0
     twins = 2 if settings.training.twin_features == "occluded" else 1  # of the image, and of its twin
     prepare = settings.diffusion.views * twins * feature
     if "inpainted" in needs:
         prepare += settings.diffusion.inpaint.copies * flops.inpaint(settings)
-    train, test = flops.training(settings, method, backbone), flops.forward[backbone] + feature
-    return Row(method, backbone, "flops", prepare, train, test)
+    return prepare, flops.training(settings, method, backbone), flops.forward[backbone] + feature
 
 
-def _bytes_row(run: _Run, method: str, backbone: str) -> Row:
-    models = [
-        run.results / "training" / method / backbone / f"seed{seed}" / "model.safetensors"
-        for seed in run.settings.training.seeds
-    ]
+def _bytes(run: _CostedRun, method: str, backbone: str) -> StepCosts:
+    models = [run.place.weights(method, backbone, seed) for seed in run.settings.training.seeds]
     if not all(path.is_file() for path in models):
-        return Row(method, backbone, "bytes", None, None, None)
-    diffusion, needs = run.results / "diffusion", needed([method])
-    prepare = sum(_size(diffusion / folder) for need in needs for folder in PREPARED[need][1])
-    views = [f"{name}@{level}" for name, chosen in run.settings.data.evaluation.items() for level in chosen.levels]
-    kept = [diffusion / kind / view for kind in ("latents", "features") for view in views]
-    test = sum(map(_size, kept)) if "features" in needs else 0
+        return None, None, None
+    needs = needed([method])
+    prepare = sum(size(run.place.view(*view)) for need in needs for view in PREPARED[need][1])
+    kept = [run.place.view(kind, view) for kind in ("latents", "features") for view in run.test_views]
+    test = sum(map(size, kept)) if "features" in needs else 0
     train = sum(path.stat().st_size for path in models) / len(models)
-    return Row(method, backbone, "bytes", prepare / run.images, train / run.images, test / run.views)
+    return prepare / run.images, train / run.images, test / run.views
 
 
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.glob("*.h5"))
-
-
-def _test_jobs(settings: Settings) -> list[str]:
-    sets = settings.data.evaluation
-    return [
-        f"{kind}_{name}@{level}_"
-        for kind in ("latents", "features")
-        for name, chosen in sets.items()
-        for level in chosen.levels
-    ]
-
-
-def _per(value: float | None, count: int) -> float | None:
-    return None if value is None else value / count
-
-
-def _gains(evaluation: Path, settings: Settings) -> Iterator[tuple[tuple[str, str], dict[str, Any]]]:
-    """(method, backbone) -> its gain over None in points at the highest level of the first set of Table 1."""
-    for of_set in list(load_results(evaluation, settings, sets_of("table1", settings)).values())[:1]:
-        level = max(of_set.predictions.levels)
-        for method in of_set.predictions.methods:
-            for backbone in of_set.predictions.backbones:
-                cell = Cell(method, backbone, level, "top1")
-                effect = of_set.difference(cell, cell._replace(method=REFERENCE))
+def gains(evaluation: Path, settings: Settings) -> Iterator[tuple[tuple[str, str], dict[str, Any]]]:
+    """Yield (method, backbone) and its gain over None in points, at the highest level of the first set of Table 1."""
+    for results in load_results(evaluation, settings, sets_of("table1", settings)[:1]).values():
+        level = max(results.predictions.levels)
+        for cell in results.predictions.cells("top1"):
+            if cell.level == level and (effect := results.over_none({cell: 1.0})):
                 gain, low, high = (100 * value for value in effect[:3])
-                yield (method, backbone), {"level": level, "gain": gain, "gain_low": low, "gain_high": high}
+                yield (cell.method, cell.backbone), {"level": level, "gain": gain, "gain_low": low, "gain_high": high}
 
 
-def _with_gain(row: Row, rows: list[Row], gains: dict[tuple[str, str], dict[str, Any]]) -> Row:
+def _with_gain(row: CostRow, rows: list[CostRow], gain: dict[str, Any]) -> CostRow:
     none = next(other for other in rows if (other.method, other.backbone) == (REFERENCE, row.backbone))
     if row.method == REFERENCE or row.prepare is None or row.train is None or none.train is None:
         return row
     extra = row.prepare + row.train - none.train
-    gain = gains.get((row.method, row.backbone), {})
     points = gain.get("gain", 0.0)
     return dataclasses.replace(row, extra=extra, **gain, per_point=extra / points if points > 0 else None)
-
-
-def _note(settings: Settings) -> str:
-    return " ".join(filter(None, [settings.report.note, "prepare and train per training image, test per test view"]))
-
-
-def _plain(row: Row) -> dict[str, Any]:
-    values = dataclasses.asdict(row)
-    return {key: float(_digits(value)) if isinstance(value, float) else value for key, value in values.items()}
 
 
 def _digits(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _markdown(rows: list[Row], settings: Settings) -> str:
-    lines = ["# What each method costs beside what it gives", ""]
-    if settings.report.note:
-        lines += [f"**{markdown_escaped(settings.report.note)}**", ""]
-    lines += [
+def _markdown(rows: list[CostRow], note: str) -> str:
+    blocks = [
         "Preparing and training per training image, testing per test view (an image at one level). Extra is preparing "
         "and training beyond None; it is divided by the points of top-1 gained over None at the highest level, with "
-        "the gain's interval. Wall times are those of this run's machine and of its other jobs.",
-        "",
+        "the gain's interval. Wall times are those of this run's machine and of its other jobs."
     ]
-    for quantity in QUANTITIES:
-        shown = [row for row in rows if row.quantity == quantity]
-        if not shown:
-            lines += [f"## {quantity.capitalize()}", "", "Not measured: no job's device told its energy.", ""]
-            continue
-        unit = {"seconds": "s", "flops": "GFLOP", "bytes": "KB", "joules": "J"}[quantity]
-        scale = {"flops": 1e9, "bytes": 1e3}.get(quantity, 1.0)
-        lines += [
-            f"## {quantity.capitalize()}",
-            "",
-            f"| Method | Architecture | Prepare, {unit} | Train, {unit} | Test, {unit} | Extra, {unit} | Gain, points "
-            f"| {unit} per point |",
-            "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    for quantity, (unit, scale) in UNITS.items():
+        heads = [
+            *(f"{part}, {unit}" for part in ("Prepare", "Train", "Test", "Extra")),
+            "Gain, points",
+            f"{unit} per point",
         ]
-        for row in shown:
-            cost = [_shown(value, scale) for value in (row.prepare, row.train, row.test, row.extra)]
-            gain = "" if row.gain is None else f"{row.gain:+.1f} ({row.gain_low:+.1f} to {row.gain_high:+.1f})"
-            cells = [method_name(row.method), backbone_name(row.backbone), *cost, gain, _shown(row.per_point, scale)]
-            lines.append("| " + " | ".join(cells) + " |")
-        lines.append("")
-    return "\n".join(lines)
+        lines = [_cells(row, scale) for row in rows if row.quantity == quantity]
+        table = pipe_table("llrrrrrr", ["Method", "Architecture", *heads], lines)
+        blocks += [f"## {quantity.capitalize()}", table if lines else "Not measured: no job's device told its energy."]
+    return document("What each method costs beside what it gives", note, blocks)
 
 
-def _shown(value: float | None, scale: float) -> str:
-    return "" if value is None else f"{value / scale:,.4g}"
+def _cells(row: CostRow, scale: float) -> list[str]:
+    def shown(value: float | None) -> str:
+        return "" if value is None else f"{value / scale:,.4g}"
+
+    gain = ""
+    if row.gain is not None and row.gain_low is not None and row.gain_high is not None:
+        gain = with_interval(row.gain, row.gain_low, row.gain_high, "+.1f")
+    costs = map(shown, (row.prepare, row.train, row.test, row.extra))
+    return [method_name(row.method), backbone_name(row.backbone), *costs, gain, shown(row.per_point)]

@@ -1,31 +1,31 @@
-"""How tables are laid out: rows of numbers as CSV, and in the paper's layout as Markdown and LaTeX.
+"""How Tables 1 and 2 are laid out: rows of numbers as CSV, and in the paper's layout as Markdown and LaTeX.
 
-What enters: `Row`s, one for each cell and metric. What leaves: text. `grids` is the paper's layout (methods and
+What enters: `CellRow`s, one for each cell and metric. What leaves: text. `grids` is the paper's layout (methods and
 backbones down, levels or sets across), which the HTML report shares.
 """
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from dfeat.config import ReportSettings
 from dfeat.report.numbers.paper import TableName, backbone_name, method_name, paper_table
-from dfeat.storage.records import read_text, refusal
+from dfeat.report.numbers.text import csv_text, document, escaped, pipe_table, read_csv, unique
+from dfeat.storage.records import refusal
 
 
 @dataclass(frozen=True)
-class Row:
+class CellRow:
     """A line of `<table>.csv`, as text. Accuracies, differences and calibration errors are in percent.
 
-    `metric` is top1, top5 or ece; what does not apply is empty. `best` says whether the cell is set in bold.
+    `metric` is top1, top5 or ece; what does not apply is empty. `best` is "true" for a cell in bold type.
     The columns from `difference_to_none` to `smallest_difference` compare with None, those that begin with
     `baseline` one of ours with the best of the other methods, None among them. `p_by_seed` has McNemar's exact p of
-    each seed, `p_mcnemar` joins them, `p_holm` is adjusted over all comparisons of the table.
+    each seed, `p_mcnemar` combines them, `p_holm` is adjusted over all comparisons of the table.
     """
 
     table: str
@@ -59,53 +59,48 @@ class Row:
     note: str = ""
 
 
-COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
+COLUMNS = tuple(field.name for field in dataclasses.fields(CellRow))
 
 
-@dataclass(frozen=True)
-class Grid:
+class Grid(NamedTuple):
     """A table as it is printed. `groups` are spanning heads (text, columns) above `heads`; a cell is its metrics' rows."""
 
     title: str
     groups: tuple[tuple[str, int], ...]
     heads: tuple[str, ...]
-    lines: tuple[tuple[tuple[str, ...], tuple[tuple[Row, ...], ...]], ...]
+    lines: tuple[tuple[tuple[str, ...], tuple[tuple[CellRow, ...], ...]], ...]
 
 
-def csv_text(rows: Iterable[Row]) -> str:
-    """The rows as CSV with a header."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(dataclasses.astuple(row) for row in rows)
-    return buffer.getvalue()
+def table_csv(rows: list[CellRow]) -> str:
+    """The rows as CSV, with a header even where there are none."""
+    return csv_text([vars(row) for row in rows], COLUMNS)
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_rows(path: Path) -> list[CellRow]:
     """Read a table's CSV back."""
     try:
-        return [Row(**line) for line in csv.DictReader(io.StringIO(read_text(path, "table"), newline=""), strict=True)]
-    except (TypeError, csv.Error) as error:
+        return [CellRow(**line) for line in read_csv(path)]
+    except TypeError as error:
         raise refusal(path, f"it cannot be read as a table ({error})", "table") from None
 
 
-def grids(name: TableName, rows: list[Row]) -> list[Grid]:
+def grids(name: TableName, rows: list[CellRow]) -> list[Grid]:
     """The paper's layout: Table 1 has a grid for each set, levels across; Table 2 one grid, sets and backbones across."""
     shown = [row for row in rows if row.metric != "ece"]
     if name == "table2":
         return [_grid_of_real(shown)] if shown else []
-    return [_grid_of_levels([row for row in shown if row.set == name]) for name in _unique(row.set for row in shown)]
+    return [_grid_of_levels([row for row in shown if row.set == name]) for name in unique(row.set for row in shown)]
 
 
-def _grid_of_levels(rows: list[Row]) -> Grid:
-    levels = _unique(row.level for row in rows)
+def _grid_of_levels(rows: list[CellRow]) -> Grid:
+    levels = unique(row.level for row in rows)
     lines = tuple(
         (
             (method_name(method) if index == 0 else "", backbone_name(backbone)),
             tuple(_pick(rows, method=method, backbone=backbone, level=level) for level in levels),
         )
-        for method in _unique(row.method for row in rows)
-        for index, backbone in enumerate(_unique(row.backbone for row in rows if row.method == method))
+        for method in unique(row.method for row in rows)
+        for index, backbone in enumerate(unique(row.backbone for row in rows if row.method == method))
     )
     heads = ("Augmentation Method", "Architecture", *(f"{level} %" for level in levels))
     return Grid(
@@ -114,55 +109,41 @@ def _grid_of_levels(rows: list[Row]) -> Grid:
     )  # fmt: skip
 
 
-def _grid_of_real(rows: list[Row]) -> Grid:
-    sets, backbones = _unique(row.set for row in rows), _unique(row.backbone for row in rows)
+def _grid_of_real(rows: list[CellRow]) -> Grid:
+    sets, backbones = unique(row.set for row in rows), unique(row.backbone for row in rows)
+    columns = [{"set": name, "backbone": backbone} for name in sets for backbone in backbones]
     lines = tuple(
-        (
-            (method_name(method),),
-            tuple(
-                tuple(row for row in _pick(rows, method=method, backbone=backbone, set=name) if row.metric == "top1")
-                for name in sets
-                for backbone in backbones
-            ),
-        )
-        for method in _unique(row.method for row in rows)
+        ((method_name(method),), tuple(_pick(rows, method=method, metric="top1", **column) for column in columns))
+        for method in unique(row.method for row in rows)
     )
-    count = {row.set: f"{row.set}{_loss(row.level)}, n = {int(row.n):,}" for row in rows}
-    groups = (("", 1), *((count[name], len(backbones)) for name in sets))
-    heads = ("Augmentation Method", *(backbone_name(backbone) for _ in sets for backbone in backbones))
+    losses = {row.set: "" if row.level == "0" else f" at {row.level} % loss" for row in rows}
+    counts = {row.set: f"{row.set}{losses[row.set]}, n = {int(row.n):,}" for row in rows}
+    groups = (("", 1), *((counts[name], len(backbones)) for name in sets))
+    heads = ("Augmentation Method", *(backbone_name(column["backbone"]) for column in columns))
     real = " on really occluded images" if all(row.level == "0" for row in rows) else ""
     return Grid(f"Top-1 accuracy{real}, {_seeds(rows)}", groups, heads, lines)
 
 
-def _loss(level: str) -> str:
-    return "" if level == "0" else f" at {level} % loss"
+def _seeds(rows: list[CellRow]) -> str:
+    return f"{_seed_count(rows)} training seed{'s' * (_seed_count(rows) != 1)}"
 
 
-def _seeds(rows: list[Row]) -> str:
-    seeds = _seed_count(rows)
-    return "1 training seed" if seeds == 1 else f"{seeds} training seeds"
-
-
-def _seed_count(rows: list[Row]) -> int:
+def _seed_count(rows: list[CellRow]) -> int:
     """Seeds of the trained models; a row before fine-tuning has one whatever the run has."""
     return max(int(row.seeds) for row in rows)
 
 
-def _pick(rows: list[Row], **wanted: str) -> tuple[Row, ...]:
+def _pick(rows: list[CellRow], **wanted: str) -> tuple[CellRow, ...]:
     return tuple(row for row in rows if all(getattr(row, key) == value for key, value in wanted.items()))
 
 
-def _unique(values: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(values))
-
-
-def heading(name: TableName, rows: list[Row]) -> str:
+def heading(name: TableName, rows: list[CellRow]) -> str:
     """The table's number, with the paper's title where it holds the paper's own sets."""
     number = name.replace("table", "Table ")
     return f"{number}. {paper_table(name).title}" if any(row.paper for row in rows) else number
 
 
-def explanation(rows: list[Row], confidence: float) -> str:
+def explanation(rows: list[CellRow], confidence: float) -> str:
     """What the marks of a table mean, in words."""
     text = (
         f"Accuracies in percent, the mean over seeds and images; below each its {100 * confidence:g} % bootstrap "
@@ -184,7 +165,7 @@ def explanation(rows: list[Row], confidence: float) -> str:
     return text
 
 
-def values(cell: tuple[Row, ...], bold: Callable[[str], str], dagger: str, double: str = "\N{DOUBLE DAGGER}") -> str:
+def values(cell: tuple[CellRow, ...], bold: Callable[[str], str], dagger: str = "†", double: str = "‡") -> str:
     """The first line of a cell: "71.50 / 93.20"; `double` marks one of ours that differs from the best baseline."""
     marked = (
         (bold(f"{float(row.value):.2f}") if row.best == "true" else f"{float(row.value):.2f}")
@@ -195,12 +176,12 @@ def values(cell: tuple[Row, ...], bold: Callable[[str], str], dagger: str, doubl
     return " / ".join(marked)
 
 
-def intervals(cell: tuple[Row, ...], dash: str = "\N{EN DASH}") -> str:
+def intervals(cell: tuple[CellRow, ...], dash: str = "\N{EN DASH}") -> str:
     """The second line of a cell: "70.1-72.9 / 92.0-94.1"."""
     return " / ".join(f"{float(row.low):.1f}{dash}{float(row.high):.1f}" for row in cell)
 
 
-def printed(cell: tuple[Row, ...]) -> str:
+def printed(cell: tuple[CellRow, ...]) -> str:
     """The third line of a cell: the paper's values, those outside our interval in brackets; empty without."""
     if not any(row.paper for row in cell):
         return ""
@@ -208,23 +189,23 @@ def printed(cell: tuple[Row, ...]) -> str:
     return "paper " + " / ".join(shown)
 
 
-def markdown(name: TableName, rows: list[Row], report: ReportSettings) -> str:
+def markdown(name: TableName, rows: list[CellRow], report: ReportSettings) -> str:
     """The table as Markdown."""
-    lines = [f"# {heading(name, rows)}", ""]
-    if report.note:
-        lines += [f"**{markdown_escaped(report.note)}**", ""]
+    blocks = []
     for grid in grids(name, rows):
-        heads = grid.heads
+        heads, labels = grid.heads, len(grid.lines[0][0])
         if name == "table2":
             spans = [text for text, width in grid.groups for _ in range(width)]
             heads = tuple(f"{span}: {head}" if span else head for span, head in zip(spans, heads, strict=True))
-        aligned = ["---" if index < len(grid.lines[0][0]) else "---:" for index in range(len(heads))]
-        lines += [markdown_escaped(grid.title), "", _pipes(map(markdown_escaped, heads)), _pipes(aligned)]
-        for names, cells in grid.lines:
-            lines.append(_pipes([*map(markdown_escaped, names), *map(_markdown_cell, cells)]))
-        lines.append("")
-    lines.append(explanation(rows, report.confidence) if rows else _EMPTY[name])
-    return "\n".join(lines) + "\n"
+        lines = [[*map(escaped, names), *map(_markdown_cell, cells)] for names, cells in grid.lines]
+        aligned = "l" * labels + "r" * (len(heads) - labels)
+        blocks += [escaped(grid.title), pipe_table(aligned, map(escaped, heads), lines)]
+    return document(heading(name, rows), report.note, [*blocks, _below(name, rows, report)])
+
+
+def _below(name: TableName, rows: list[CellRow], report: ReportSettings) -> str:
+    """The text below a table: what its marks mean, or why it is empty."""
+    return explanation(rows, report.confidence) if rows else _EMPTY[name]
 
 
 _EMPTY = {
@@ -233,33 +214,22 @@ _EMPTY = {
 }
 
 
-def _markdown_cell(cell: tuple[Row, ...]) -> str:
+def _markdown_cell(cell: tuple[CellRow, ...]) -> str:
     small = [intervals(cell), *filter(None, [printed(cell)])]
-    return values(cell, "**{}**".format, "†") + "".join(f"<br><sub>{line}</sub>" for line in small)
+    return values(cell, "**{}**".format) + "".join(f"<br><sub>{line}</sub>" for line in small)
 
 
-def _pipes(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def markdown_escaped(text: str) -> str:
-    """Text as Markdown and the HTML made from it show it literally."""
-    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return "".join(f"\\{character}" if character in "\\`*_[]|#" else character for character in text)
-
-
-def tex(name: TableName, rows: list[Row], report: ReportSettings) -> str:
+def tex(name: TableName, rows: list[CellRow], report: ReportSettings) -> str:
     """The table as a LaTeX `table*`; needs only the package booktabs."""
     lines = [r"\begin{table*}[t]", r"\centering", r"\small"]
     if report.note:
         lines.append(rf"\textbf{{{tex_escaped(report.note)}}}\par\smallskip")
     for grid in grids(name, rows):
         lines += _tabular(grid)
-    caption = explanation(rows, report.confidence) if rows else _EMPTY[name]
     title = heading(name, rows).partition(". ")[2]
     above = "".join(f"{text}. " for text in [title, *(grid.title for grid in grids(name, rows))] if text)
-    lines += [rf"\caption{{{tex_escaped(above + caption)}}}", rf"\label{{tab:{name}}}", r"\end{table*}"]
-    return "\n".join(lines) + "\n"
+    caption = tex_escaped(above + _below(name, rows, report))
+    return "\n".join([*lines, rf"\caption{{{caption}}}", rf"\label{{tab:{name}}}", r"\end{table*}"]) + "\n"
 
 
 def _tabular(grid: Grid) -> list[str]:

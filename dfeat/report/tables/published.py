@@ -5,19 +5,20 @@ and the paper's layout as `<name>.md` and `<name>.tex`. Table 1 has the sets wit
 Table 2 those with a single level.
 
 Every method is compared with None, and each of ours with the best of the other methods in its column, None among
-them; which that is, is read off the same numbers, which errs against ours. Two questions are asked of each pair.
-How large is the difference, images and training runs being what they are? The paired bootstrap interval. And do
-these trained models err differently on these images? McNemar's exact test for each seed (seed k against seed k),
-joined over the seeds by Rueger's majority bound, and adjusted by Holm over all comparisons of the table. Beside it
-the smallest difference that so many images can show at all.
+them; choosing that method by the same numbers is conservative for ours. Each pair has two results. The paired bootstrap
+interval: how large is the difference, given the spread of images and training runs? McNemar's exact test: do these
+trained models err differently on these images? It compares seed k with seed k, combines the seeds by Rueger's majority
+bound, and is adjusted by Holm over all comparisons of the table. The smallest difference that is
+detectable on these images is given too.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -26,48 +27,47 @@ from dfeat.methods import REFERENCE, row_of
 from dfeat.report.numbers.paper import METRICS, Cell, PaperTable, TableName, paper_table
 from dfeat.report.numbers.results import SetResults, load_pretrained, load_results
 from dfeat.report.numbers.sets import sets_of
-from dfeat.report.numbers.statistics import (
-    Effect,
-    expected_calibration_error,
-    holm,
-    majority_p,
-    mcnemar,
-    smallest_detectable_difference,
-)
-from dfeat.report.tables.layout import Row, csv_text, markdown, tex
+from dfeat.report.numbers.statistics import holm, majority_p, mcnemar, smallest_detectable_difference
+from dfeat.report.numbers.text import percent, probability
+from dfeat.report.tables.layout import CellRow, markdown, table_csv, tex
 from dfeat.storage.atomic import write_files
+
+_TO_NONE: Final = (
+    "difference_to_none", "difference_low", "difference_high", "p_by_seed", "p_mcnemar", "smallest_difference"
+)  # fmt: skip
+_TO_BASELINE: Final = (
+    "baseline_difference", "baseline_low", "baseline_high", "baseline_p_by_seed", "baseline_p_mcnemar"
+)  # fmt: skip
 
 
 def write_table(name: TableName, evaluation: Path, settings: Settings, out: Path) -> None:
     """Write `<name>.csv`, `.md` and `.tex` into the folder `out`; the same inputs give the same bytes."""
     rows = table_rows(name, evaluation, settings)
-    texts = {
-        "csv": csv_text(rows),
-        "md": markdown(name, rows, settings.report),
-        "tex": tex(name, rows, settings.report),
-    }
+    md, latex = markdown(name, rows, settings.report), tex(name, rows, settings.report)
+    texts = {"csv": table_csv(rows), "md": md, "tex": latex}
     write_files({out / f"{name}.{kind}": text.encode() for kind, text in texts.items()})
 
 
-def table_rows(name: TableName, evaluation: Path, settings: Settings) -> list[Row]:
+def table_rows(name: TableName, evaluation: Path, settings: Settings) -> list[CellRow]:
     """The rows of a table: for each set and level, backbone, metric and method, in the settings' order.
 
-    Before them, where they were made, the rows of the pretrained backbones before fine-tuning; these are shown, and
-    compared with nothing.
+    Where predictions of the pretrained backbones exist, their rows come first; they are not compared with any method.
     """
     paper = paper_table(name)
-    rows: list[Row] = []
-    for set_name, of_set in load_results(evaluation, settings, sets_of(name, settings)).items():
-        shown = paper if not settings.report.note and set_name == paper.evaluation_set else None
-        for before in load_pretrained(evaluation, settings, of_set):
-            rows += [_row(name, before, cell, None, settings.report.note) for cell in _cells(before)]
-            rows += _calibration_rows(name, before, settings.report.note)
-        rows += [_row(name, of_set, cell, shown, settings.report.note) for cell in _cells(of_set)]
-        rows += _calibration_rows(name, of_set, settings.report.note)
-    return _adjusted(rows)
+    rows: list[CellRow] = []
+    for set_name, results in load_results(evaluation, settings, sets_of(name, settings)).items():
+        printed = paper if not settings.report.note and set_name == paper.evaluation_set else None
+        for shown in (*load_pretrained(evaluation, settings, results), results):
+            cells = shown.predictions.cells(*METRICS)
+            rows += [_row(name, shown, cell, printed if shown is results else None) for cell in cells]
+            # calibration errors have no interval: their bootstrap would be biased upward
+            for cell in shown.predictions.cells("top1"):
+                error = percent(shown.predictions.calibration_error(cell))
+                rows.append(replace(_unmeasured(name, shown, cell), metric="ece", value=error))
+    return [replace(row, note=settings.report.note) for row in _adjusted(rows)]
 
 
-def _adjusted(rows: list[Row]) -> list[Row]:
+def _adjusted(rows: list[CellRow]) -> list[CellRow]:
     """The rows with Holm's adjustment over all their comparisons, of both kinds and metrics."""
     tested = [
         (index, column, float(p))
@@ -81,99 +81,52 @@ def _adjusted(rows: list[Row]) -> list[Row]:
     return adjusted
 
 
-def _cells(of_set: SetResults) -> Iterator[Cell]:
-    predictions = of_set.predictions
-    for level in predictions.levels:
-        for backbone in predictions.backbones:
-            for metric in METRICS:
-                for method in predictions.methods:
-                    yield Cell(method, backbone, level, metric)
+def _unmeasured(table: TableName, results: SetResults, cell: Cell) -> CellRow:
+    """The row of a cell without its numbers."""
+    return CellRow(
+        table, results.predictions.name, str(cell.level), cell.method, cell.backbone, cell.metric, value="",
+        n=str(results.resampled.images), seeds=str(len(results.predictions.seeds)),
+    )  # fmt: skip
 
 
-def _row(table: TableName, of_set: SetResults, cell: Cell, paper: PaperTable | None, note: str) -> Row:
-    low, high = of_set.interval(cell)
-    row = Row(
-        table=table, set=of_set.predictions.name, level=str(cell.level), method=cell.method, backbone=cell.backbone,
-        metric=cell.metric, value=percent(of_set.accuracy(cell)), low=percent(low), high=percent(high),
-        n=str(of_set.resampled.images), seeds=str(len(of_set.predictions.seeds)),
-        best="true" if _is_best(of_set, cell) else "false", note=note,
+def _row(table: TableName, results: SetResults, cell: Cell, paper: PaperTable | None) -> CellRow:
+    low, high = results.interval(cell)
+    row = replace(
+        _unmeasured(table, results, cell), value=percent(results.accuracy(cell)), low=percent(low), high=percent(high),
+        best="true" if _is_best(results, cell) else "false",
     )  # fmt: skip
     printed = paper.values.get(cell) if paper else None
     if printed is not None:
         inside = 100 * low <= printed <= 100 * high
         row = replace(row, paper=f"{printed:.2f}", paper_inside="true" if inside else "false")
-    if cell.method != REFERENCE and REFERENCE in of_set.predictions.methods:
-        pair = compare(of_set, cell, cell._replace(method=REFERENCE))
-        row = replace(
-            row, difference_to_none=percent(pair.effect.estimate), difference_low=percent(pair.effect.low),
-            difference_high=percent(pair.effect.high), p_by_seed=pair.p_by_seed, p_mcnemar=probability(pair.p),
-            smallest_difference=percent(pair.smallest) if math.isfinite(pair.smallest) else "",
-        )  # fmt: skip
-    others = [cell._replace(method=method) for method in of_set.predictions.methods if not row_of(method).ours]
+    methods = results.predictions.methods
+    if cell.method != REFERENCE and REFERENCE in methods:
+        row = replace(row, **_compared(results, cell, cell.none, _TO_NONE))
+    others = [cell._replace(method=method) for method in methods if not row_of(method).ours]
     if row_of(cell.method).ours and others:
-        best = max(others, key=of_set.accuracy)
-        pair = compare(of_set, cell, best)
-        row = replace(
-            row, baseline=best.method, baseline_difference=percent(pair.effect.estimate),
-            baseline_low=percent(pair.effect.low), baseline_high=percent(pair.effect.high),
-            baseline_p_by_seed=pair.p_by_seed, baseline_p_mcnemar=probability(pair.p),
-        )  # fmt: skip
+        best = max(others, key=results.accuracy)
+        row = replace(row, baseline=best.method, **_compared(results, cell, best, _TO_BASELINE))
     return row
 
 
-@dataclass(frozen=True)
-class Pair:
-    """One model compared with another: the paired difference, McNemar's p, and the smallest difference to be seen."""
+def _compared(results: SetResults, a: Cell, b: Cell, columns: Sequence[str]) -> dict[str, str]:
+    """Compare two cells on the same images: the paired difference, McNemar's p, the smallest detectable difference.
 
-    effect: Effect
-    p_values: tuple[float, ...]
-    smallest: float
-
-    @property
-    def p(self) -> float:
-        """One p for all seeds."""
-        return majority_p(self.p_values)
-
-    @property
-    def p_by_seed(self) -> str:
-        """The p of each seed, as the tables print them."""
-        return " ".join(map(probability, self.p_values))
-
-
-def compare(of_set: SetResults, a: Cell, b: Cell) -> Pair:
-    """Compare the accuracies of two cells on the same images; `smallest` is a fraction, infinite where nothing shows."""
-    ours, theirs = of_set.predictions.correct(a), of_set.predictions.correct(b)
-    p_values = tuple(mcnemar(x, y) for x, y in zip(ours, theirs, strict=True))
+    The columns are named by `columns`, in this order; the last is left out if it has no name.
+    """
+    ours, theirs = results.predictions.correct(a), results.predictions.correct(b)
+    p_values = [mcnemar(x, y) for x, y in zip(ours, theirs, strict=True)]
     discordant = float(np.mean(ours != theirs))
-    smallest = smallest_detectable_difference(ours.shape[1], discordant, 1 - of_set.confidence)
-    return Pair(of_set.difference(a, b), p_values, smallest)
+    smallest = smallest_detectable_difference(ours.shape[1], discordant, 1 - results.confidence)
+    compared = [
+        *map(percent, results.difference(a, b)[:3]), " ".join(map(probability, p_values)),
+        probability(majority_p(p_values)), percent(smallest) if math.isfinite(smallest) else "",
+    ]  # fmt: skip
+    return dict(zip(columns, compared, strict=False))
 
 
-def _is_best(of_set: SetResults, cell: Cell) -> bool:
+def _is_best(results: SetResults, cell: Cell) -> bool:
     """Whether the method is the best of its column and backbone, and its lead over the runner-up excludes 0."""
-    methods = of_set.predictions.methods
-    ranked = sorted((cell._replace(method=m) for m in methods), key=of_set.accuracy, reverse=True)
-    return len(ranked) > 1 and ranked[0] == cell and of_set.difference(cell, ranked[1]).low > 0
-
-
-def _calibration_rows(table: TableName, of_set: SetResults, note: str) -> Iterator[Row]:
-    """Expected calibration error, the mean over seeds; without interval, for its bootstrap would be biased upward."""
-    for cell in _cells(of_set):
-        if cell.metric == "top1":
-            pairs = zip(of_set.predictions.confidence(cell), of_set.predictions.correct(cell), strict=True)
-            error = float(np.mean([expected_calibration_error(confidence, correct) for confidence, correct in pairs]))
-            yield Row(
-                table=table, set=of_set.predictions.name, level=str(cell.level), method=cell.method,
-                backbone=cell.backbone, metric="ece", value=percent(error), n=str(of_set.resampled.images),
-                seeds=str(len(of_set.predictions.seeds)), note=note,
-            )  # fmt: skip
-
-
-def percent(fraction: float) -> str:
-    """A fraction as percent with four decimals, never "-0.0000"."""
-    return f"{round(100 * fraction, 4) + 0.0:.4f}"
-
-
-def probability(p: float) -> str:
-    """A p-value as the tables print it, four digits."""
-    return f"{p:.4g}"
+    columns = [cell._replace(method=method) for method in results.predictions.methods]
+    ranked = sorted(columns, key=results.accuracy, reverse=True)
+    return len(ranked) > 1 and ranked[0] == cell and results.difference(cell, ranked[1]).low > 0

@@ -1,0 +1,99 @@
+"""What a run's folder holds, read once for the page and the cards.
+
+What enters: `results/<run>`; files that are not there are left out. What leaves: `Artifacts`: the digests of indexes and
+parts, the generated views, the trained models. Every shard is checked as it is opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dfeat.occlusion.parts import read_parts
+from dfeat.places import Place
+from dfeat.report.numbers.paper import backbone_name, method_name
+from dfeat.storage.provenance import file_digest
+from dfeat.storage.records import read_json
+from dfeat.storage.shards import open_shard
+
+
+class Generated(NamedTuple):
+    """Artifacts of one kind and view: rows over all files, and the digest of the diffusion model."""
+
+    kind: str
+    view: str
+    files: int
+    rows: int
+    model: str
+
+
+class Hidden(NamedTuple):
+    """The chosen parts: images that have some, their mean number, and the mean share of the image they cover."""
+
+    images: int
+    parts: float
+    share: float
+    digest: str
+
+
+class Trained(NamedTuple):
+    """A trained model by its display names, and its run.json."""
+
+    method: str
+    backbone: str
+    seed: str
+    run: dict[str, Any]
+
+
+class Artifacts(NamedTuple):
+    """A run's artifacts; `indexes` has the SHA-256 of each `index.csv` by its path."""
+
+    place: Place
+    indexes: dict[Path, str]
+    hidden: Hidden | None
+    generated: tuple[Generated, ...]
+    models: tuple[Trained, ...]
+
+    def diffusion_models(self) -> dict[str, list[str]]:
+        """The digests of the diffusion models that made the shards, each with the kinds of shards it made."""
+        first = {one.kind: one.model for one in reversed(self.generated)}
+        models: dict[str, list[str]] = {}
+        for kind in sorted(first):
+            models.setdefault(first[kind], []).append(kind)
+        return models
+
+
+def read_artifacts(results: Path) -> Artifacts:
+    """Read what `results/<run>` holds. Raises UserError for a damaged artifact."""
+    place = Place(results)
+    indexes = {path: file_digest(path) for path in sorted(results.glob("data/*/index.csv"))}
+    return Artifacts(place, indexes, _hidden(place.parts()), tuple(_generated(place)), tuple(_trained(results)))
+
+
+def _hidden(path: Path) -> Hidden | None:
+    if not path.is_file():
+        return None
+    parts = read_parts(path)
+    count = max(1, len(parts.rows))
+    number, share = (sum(float(row[key]) for row in parts.rows.values()) / count for key in ("k", "share"))
+    return Hidden(len(parts.rows), number, share, parts.digest)
+
+
+def _generated(place: Place) -> Iterator[Generated]:
+    for kind in ("inpaint", "latents", "features"):
+        for view in sorted(path for path in place.run.glob(f"diffusion/{kind}/*") if path.is_dir()):
+            rows, models = [], []
+            for path in sorted(view.glob("*-of-*.h5")):
+                with open_shard(path, kind) as file:
+                    rows.append(int(file.attrs["rows"]))
+                    models.append(str(file.attrs["model"]))
+            if rows:
+                yield Generated(kind, view.name, len(rows), sum(rows), models[0])
+
+
+def _trained(results: Path) -> Iterator[Trained]:
+    for path in sorted(results.glob("training/*/*/seed*/run.json")):
+        method, backbone, seed = path.parts[-4:-1]
+        run = read_json(path, "train")
+        yield Trained(method_name(method), backbone_name(backbone), seed.removeprefix("seed"), run)
