@@ -1,8 +1,9 @@
-"""The example in README runs as it stands there, and what the pages point to exists."""
+"""The example in README runs as it stands there, what the pages point to exists, and the map of the house is whole."""
 
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
+ARCHITECTURE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "dfeat").rglob("*.md")])
 
 
@@ -22,6 +24,31 @@ def test_what_a_page_points_to_exists(page: Path) -> None:
     named = re.findall(r"`((?:config|docs|dfeat|profiles|tests|workflow)/[\w./-]+)`", text)
     for path in (*linked, *(ROOT / name for name in named)):
         assert path.exists(), path
+
+
+@pytest.mark.parametrize(
+    "room",
+    sorted({path.parent for path in (ROOT / "dfeat").rglob("*.py")}),
+    ids=lambda room: room.relative_to(ROOT).as_posix(),
+)
+def test_the_architecture_page_names_every_module(room: Path) -> None:
+    own = room.relative_to(ROOT / "dfeat")
+    (row,) = re.findall(rf"^\| `{own.parts[0]}/` \|.*$", ARCHITECTURE, re.MULTILINE) if own.parts else [ARCHITECTURE]
+    assert all(f"{part}/`" in row for part in own.parts[1:])
+    if own.parts and own.parts[0] in ("cli", "methods"):  # a file for each group of verbs, a file for each method
+        return
+    named = set(re.findall(r"`([\w]+)(?:\.py)?`", row)) | {"__init__", "settings"}
+    assert {path.stem for path in room.glob("*.py")} - named == set()
+
+
+def test_the_architecture_page_has_the_import_contract() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    (order,) = re.findall(r"^    cli > .*\n.*$", ARCHITECTURE, re.MULTILINE)
+    assert [layer.split(", ") for layer in " ".join(order.split()).split(" > ")] == [
+        layer.split(" | ") for layer in contracts[0]["layers"]
+    ]
 
 
 def test_the_library_example_runs(rng: np.random.Generator) -> None:
