@@ -1,15 +1,22 @@
-"""The example in README runs as it stands there, and what the pages point to exists."""
+"""The example in README runs as it stands there, what the pages point to exists, and the map of the house is whole."""
 
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from jinja2 import Environment, StrictUndefined
+
+from dfeat.config import Settings
+from dfeat.report.catalogue import catalogue
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
+ARCHITECTURE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "dfeat").rglob("*.md")])
 
 
@@ -22,6 +29,36 @@ def test_what_a_page_points_to_exists(page: Path) -> None:
     named = re.findall(r"`((?:config|docs|dfeat|profiles|tests|workflow)/[\w./-]+)`", text)
     for path in (*linked, *(ROOT / name for name in named)):
         assert path.exists(), path
+
+
+@pytest.mark.parametrize(
+    "room",
+    sorted({path.parent for path in (ROOT / "dfeat").rglob("*.py")}),
+    ids=lambda room: room.relative_to(ROOT).as_posix(),
+)
+def test_the_architecture_page_names_every_module(room: Path) -> None:
+    own = room.relative_to(ROOT / "dfeat")
+    (row,) = re.findall(rf"^\| `{own.parts[0]}/` \|.*$", ARCHITECTURE, re.MULTILINE) if own.parts else [ARCHITECTURE]
+    assert all(f"{part}/`" in row for part in own.parts[1:])
+    if own.parts and own.parts[0] in ("cli", "methods"):  # a file for each group of verbs, a file for each method
+        return
+    named = set(re.findall(r"`([\w]+)(?:\.py)?`", row)) | {"__init__", "settings"}
+    assert {path.stem for path in room.glob("*.py")} - named == set()
+
+
+def test_the_architecture_page_has_the_import_contract() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    layers = project["tool"]["importlinter"]["contracts"][0]["layers"]
+    (order,) = re.findall(r"^    cli > .*\n.*$", ARCHITECTURE, re.MULTILINE)
+    assert " ".join(order.split()) == " > ".join(layers).replace(" | ", ", ")
+
+
+def test_every_table_and_figure_has_a_caption_that_snakemake_can_fill_in() -> None:
+    for made in catalogue(Settings()):
+        text = (ROOT / f"workflow/report/{made.caption or made.name}.rst").read_text(encoding="utf-8")
+        job = SimpleNamespace(config={}, params=SimpleNamespace(command=made.command))  # what each rule gives it
+        shown = Environment(undefined=StrictUndefined).from_string(text).render(snakemake=job)
+        assert not made.caption or made.name.removeprefix("ablation_") in shown
 
 
 def test_the_library_example_runs(rng: np.random.Generator) -> None:
