@@ -40,7 +40,7 @@ def write_stable_diffusion_21(folder: Path) -> None:
     """
     from diffusers import DDIMScheduler
 
-    from dfeat.demo.networks import SCHEDULE, build_tokenizer
+    from tools.demo_models.networks import SCHEDULE, build_tokenizer
 
     for name, model in zip(("unet", "vae", "text_encoder"), stable_diffusion_21(torch.device("meta")), strict=True):
         fill(model, torch.float16).save_pretrained(folder / name)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from bench.flops import pass_costs
 from bench.table import Result
 from dfeat.costs.operations import inpaint_flops
-from dfeat.diffusion.crops import around, sides
+from dfeat.diffusion.canvas import around, sides
 from dfeat.diffusion.inpaint import Inpainter
 from dfeat.diffusion.settings import InpaintSettings
 from dfeat.training.settings import Backbone

@@ -88,7 +88,7 @@ def train_some(backbone: str, batch: int, steps: int) -> Steps:
         optimizer.register_step_post_hook(lambda *_: ended.append(time.thread_time()))
         batches = TrainingBatches(BLACKOUT.name, sources, settings, 0, 0)
         cpu = torch.device("cpu")
-        loop._fit(model, optimizer, batches, 0, State(), cpu, 0, lambda: None, lambda: False, Team(), Waiting())
+        loop._fit(model, optimizer, batches, State(), cpu, 0, lambda: None, lambda: False, Team(), Waiting())
     inside = [end - start for start, end in zip(started[1:], ended[1:], strict=True)]
     outside = [start - end for end, start in zip(ended[1:], started[2:], strict=False)]
     return Steps(inside, outside, megabytes("VmHWM"))

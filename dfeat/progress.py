@@ -54,10 +54,7 @@ def leads() -> bool:
 
 
 def exit_on_user_error(command: Callable[[], object]) -> None:
-    """Run a command line; on a UserError print its message as one line and exit with its status.
-
-    Interrupted, or with its reader gone, it exits 130.
-    """
+    """Run a command; a UserError ends the process with one line and its status, an interrupt or lost pipe with 130."""
     try:
         command()
     except UserError as error:

@@ -10,21 +10,16 @@ import json
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from dfeat.errors import UserError, nearest
 
 Precision = Literal["float32", "bfloat16", "float16"]
-
 Share = Annotated[float, Field(ge=0, le=1)]
-
 BatchSize = Annotated[int, Field(ge=1)]
-
 ImageSize = Annotated[int, Field(ge=16)]
 """Side of a network's input in pixels."""
-
 _NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
-
 Name = Annotated[str, Field(pattern=_NAME, max_length=64)]
 """A name that becomes part of a path: letters, digits, '_', '-', '.', not starting with a dot."""
 
@@ -56,10 +51,13 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-def without_nulls(named: Any) -> Any:
-    """A mapping without the names whose value is null; anything else as it is."""
+def _without_nulls(named: Any) -> Any:
     return {name: value for name, value in named.items() if value is not None} if isinstance(named, dict) else named
 
+
+T = TypeVar("T")
+WithoutNulls = Annotated[T, BeforeValidator(_without_nulls)]
+"""A mapping from which null entries are dropped: overlays can add keys, but not take them away."""
 
 S = TypeVar("S", bound=Section)
 

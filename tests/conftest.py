@@ -79,7 +79,7 @@ def make_tiny_pipeline(folder: Path, channels: int, prediction: str) -> Path:
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionInpaintPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    from dfeat.demo.networks import SCHEDULE, TOKENS, build_tokenizer
+    from tools.demo_models.networks import SCHEDULE, TOKENS, build_tokenizer
 
     torch.manual_seed(7)
     tokenizer = build_tokenizer(["A", "class", "of", "tiger", "goldfish"])

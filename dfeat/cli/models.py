@@ -29,21 +29,15 @@ def train(
     out: Out,
     pixels: Annotated[Path, typer.Option(help="pixel cache of the training images")],
     parts: Annotated[Path, typer.Option(help="parts.json")],
-    inpainted: Annotated[
-        Path | None, typer.Option(help="pixel cache of the inpainted images, for methods that need them")
-    ] = None,
-    features: Annotated[
-        list[Path] | None, typer.Option(help="features of the originals, for methods that need them")
-    ] = None,
+    inpainted: Annotated[Path | None, typer.Option(help="pixel cache of the inpainted images")] = None,
+    features: Annotated[list[Path] | None, typer.Option(help="features of the originals, a shard each time")] = None,
     twin_features: Annotated[list[Path] | None, typer.Option(help="features of the occluded twins, likewise")] = None,
-    verdicts: Annotated[
-        Path | None, typer.Option(help="verdicts.csv of `dfeat judge`, for inpainted: accepted")
-    ] = None,
+    verdicts: Annotated[Path | None, typer.Option(help="verdicts.csv of `dfeat judge`")] = None,
     workers: Annotated[int, typer.Option(min=0, help="processes that prepare batches; changes no result")] = 0,
     threads: Threads = 4,
     gpus: Gpus = 1,
 ) -> None:
-    """Fine-tune one backbone by one method with one seed."""
+    """Fine-tune one backbone by one method with one seed. Inpainted images and features are for methods that need them."""
     from dfeat.methods import method as method_of
     from dfeat.section import parse
     from dfeat.training.settings import TrainStage

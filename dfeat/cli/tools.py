@@ -1,4 +1,4 @@
-"""Beside the rules: bench, demo-data, demo-model, doctor, schema, verify."""
+"""Verbs beside the rules: demo-data, doctor, plan, schema, verify."""
 
 from __future__ import annotations
 

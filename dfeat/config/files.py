@@ -12,7 +12,7 @@ from dfeat.section import parse
 
 
 def read_settings(paths: Sequence[Path]) -> Settings:
-    """The settings that the files make together; the later file wins. UserError names a file that is none."""
+    """The settings of the files laid over each other; later ones win. Raises UserError for a file that is no configuration."""
     import yaml
 
     merged: dict[str, Any] = {}
@@ -28,14 +28,14 @@ def read_settings(paths: Sequence[Path]) -> Settings:
 
 
 def _why(error: Exception) -> str:
-    """An error in a line; those of YAML draw the place on several."""
+    """The error in one line; PyYAML's own text takes several."""
     mark = getattr(error, "problem_mark", None)
     where = f"line {mark.line + 1}: " if mark else ""
     return where + (getattr(error, "problem", None) or " ".join(str(error).split()))
 
 
 def lay_over(below: dict[str, Any], above: dict[str, Any]) -> None:
-    """Change `below` to what the mapping `above`, laid over it key by key, makes of it."""
+    """Merge `above` into `below` in place, key by key; where both have a mapping, the two are merged likewise."""
     for key, value in above.items():
         if isinstance(value, dict) and isinstance(below.get(key), dict):
             lay_over(below[key], value)

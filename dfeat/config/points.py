@@ -52,6 +52,12 @@ class Run:
         numbers = [f"{point_folder(name, '')}(?:{'|'.join(map(str, range(count)))})" for name, count in grids.items()]
         return "|".join(numbers) or r"(?!)"
 
+    @property
+    def methods(self) -> list[str]:
+        """The methods that are trained: the run's, and those that only a grid asks for."""
+        grids = [name for chosen in self.settings.ablation.values() for name in chosen.methods]
+        return list(dict.fromkeys([*self.settings.training.methods, *grids]))
+
     def points(self, ablation: str) -> list[Settings]:
         """The settings of a grid's points, evaluated on the sets of Tables 1 and 2 alone. UserError for a bad point."""
         if ablation not in self._points:

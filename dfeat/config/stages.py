@@ -1,4 +1,4 @@
-"""What each verb is given: the part of the settings that its result depends on, and no more."""
+"""The part of the settings that each verb's result depends on, and no more. Changing any other setting does not rerun it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ def stage_settings(
     method: str | None = None,
     set_name: str | None = None,
 ) -> Section:
-    """The part of `settings` that a verb gets, as the stage's own model.
+    """The part of `settings` that a verb depends on, as the stage's own model.
 
-    `train` leaves out what lists other jobs (methods, backbones, seeds) and what its method does not read, so
-    that adding a job or changing another method's setting retrains nothing; `test_latents` is `latents` of a test set.
+    For `train` the lists of jobs (methods, backbones, seeds) are constants, and settings of other methods have their
+    defaults, so adding a job or changing another method's setting retrains nothing. `test_latents` is `latents` of an
+    evaluation set.
     """
     diffusion, occlusion = settings.diffusion, settings.occlusion
     model = {"model": diffusion.model, "batch_size": diffusion.batch_size, "compile": diffusion.compile}
@@ -70,14 +71,14 @@ def stage_settings(
 
 
 def _unread(name: str) -> frozenset[str]:
-    """The settings of the train stage that other methods read and this one does not; it gets their defaults."""
+    """The settings of the train stage that only other methods depend on; they are given their defaults."""
     own, listed = methods.method(name), {setting for one in methods.METHODS for setting in one.reads}
     originals = set() if own.augments else {"originals"}
     return frozenset(listed - set(own.reads) | originals)
 
 
 def _views_of(settings: Settings) -> dict[str, Any]:
-    """What draws the crops of a training image's views; nothing of it is handed on where there is one view."""
+    """The settings that draw the crops of a training image's views; empty if there is one view."""
     if settings.diffusion.views == 1:
         return {}
     training = settings.training

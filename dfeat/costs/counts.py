@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any, Final
 
 from dfeat.config import Settings
-from dfeat.costs.estimate import is_small
 from dfeat.costs.operations import (
     INPAINTING,
     backbone_flops,
@@ -30,10 +29,7 @@ BACKWARD: Final = 3.0
 
 @dataclass(frozen=True)
 class Counts:
-    """FLOPs of one image. `forward` is by backbone; `features` is the U-Net up to the last of the settings' blocks.
-
-    `shallow` is its outermost layer alone, which a pass with reused deep features runs.
-    """
+    """FLOPs of one image: `features` by the U-Net up to the settings' last block, `shallow` by its outermost layer."""
 
     encode: float
     decode: float
@@ -57,8 +53,17 @@ class Counts:
 
 def count(settings: Settings) -> Counts:
     """The FLOPs of the run's networks. Small models are loaded and counted, which takes some seconds."""
-    if is_small(settings):
-        return _counted(settings)
+    return _counted(settings) if is_small(settings) else stated(settings)
+
+
+def is_small(settings: Settings) -> bool:
+    """Whether the run uses models that are not of the sizes assumed here, as the built-in ones are."""
+    sized = [backbone.kwargs for backbone in settings.training.backbones.values()]
+    return "demo" in (settings.diffusion.model.path, settings.diffusion.inpainting_model.path) or any(sized)
+
+
+def stated(settings: Settings) -> Counts:
+    """The FLOPs of Stable Diffusion 2 and of the backbones, as `operations` has them, whatever models the run uses."""
     resolution, training = settings.diffusion.resolution, settings.training
     encode, decode, unet, shallow = (diffusion_flops(name, resolution) for name in INPAINTING)
     features = until_flops(settings.diffusion.features.blocks, resolution)
@@ -75,28 +80,20 @@ def _counted(settings: Settings) -> Counts:
     from dfeat.diffusion.models import load_model
     from dfeat.training.network import untrained_backbone
 
-    diffusion, size = settings.diffusion, settings.training.image_size
-    model, painter = (
-        load_model(
-            source.model_copy(update={"precision": "float32"}), "inpaint", torch.device("cpu"), diffusion.resolution
-        )
-        for source in (diffusion.model, diffusion.inpainting_model)
-    )
-    side = diffusion.resolution
-    image = torch.zeros(1, 3, side, side)
+    diffusion, size, side = settings.diffusion, settings.training.image_size, settings.diffusion.resolution
+    chosen = [one.model_copy(update={"precision": "float32"}) for one in (diffusion.model, diffusion.inpainting_model)]
+    model, painter = (load_model(source, "inpaint", torch.device("cpu"), side) for source in chosen)
+    image, timestep = torch.zeros(1, 3, side, side), torch.zeros(1, dtype=torch.long)
     with torch.no_grad():
-        encoded = model.vae.encode(image)
-        latent = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
+        latent = model.vae.encode(image).latent_dist.mode()
         prompts = [part.embed([""]) for part in (model, painter)]
-    cells = latent.shape[2:]
-    noisy, masked = (torch.zeros(1, part.unet.config.in_channels, *cells) for part in (model, painter))
-    timestep = torch.zeros(1, dtype=torch.long)
-    blocks = [find_block(model.unet, name) for name in diffusion.features.blocks]
-    forward = {}
-    for name, backbone in settings.training.backbones.items():
-        forward[name] = _flops(partial(untrained_backbone(backbone).eval(), torch.zeros(1, 3, size, size)))
-    with torch.no_grad():
+        noisy, masked = (torch.zeros(1, part.unet.config.in_channels, *latent.shape[2:]) for part in (model, painter))
         deep = forward_keeping(painter.unet, masked, timestep, prompts[1])[1]
+    blocks = [find_block(model.unet, name) for name in diffusion.features.blocks]
+    forward = {
+        name: _flops(partial(untrained_backbone(backbone).eval(), torch.zeros(1, 3, size, size)))
+        for name, backbone in settings.training.backbones.items()
+    }
     return Counts(
         _flops(lambda: model.vae.encode(image)),
         _flops(lambda: painter.vae.decode(latent)),

@@ -14,18 +14,15 @@ from typing import Final
 
 from dfeat.config import Settings
 from dfeat.config.shards import shard_count
+from dfeat.costs.counts import stated
 from dfeat.costs.operations import (
     BACKBONES,
     CHANNELS,
-    INPAINTING,
     TEXT,
     backbone_flops,
-    diffusion_flops,
     feature_flops,
-    inpaint_flops,
     known_backbone,
     training_passes,
-    until_flops,
 )
 from dfeat.diffusion.schedule import total
 from dfeat.methods import method, needed
@@ -90,12 +87,6 @@ def estimate(settings: Settings, images: Mapping[str, int]) -> list[Cost]:
     return [*costs, _training(settings, images["train"]), _evaluation(settings, images)]
 
 
-def is_small(settings: Settings) -> bool:
-    """Whether the run uses models that are not of the sizes assumed here, as the built-in ones are."""
-    sized = [backbone.kwargs for backbone in settings.training.backbones.values()]
-    return "demo" in (settings.diffusion.model.path, settings.diffusion.inpainting_model.path) or any(sized)
-
-
 def _views(settings: Settings, images: Mapping[str, int]) -> int:
     """Images that diffusion features are taken of: originals, twins where they have their own, test sets by level."""
     of_train = settings.diffusion.views * images["train"] * (2 if settings.training.twin_features == "occluded" else 1)
@@ -112,33 +103,31 @@ def _pixels(settings: Settings, images: Mapping[str, int]) -> Cost:
 
 def _inpaint(settings: Settings, images: int) -> Cost:
     """The cost of so many inpainted images, all copies of an image counted."""
-    chosen, resolution = settings.diffusion.inpaint, settings.diffusion.resolution
-    one = inpaint_flops(chosen, {name: diffusion_flops(name, resolution) for name in INPAINTING})
+    chosen = settings.diffusion.inpaint
     rows, whole = round(total(chosen, 1, 1)), round(total(chosen, 1, 0))
     shards = shard_count(settings, "inpaint", TRAIN)
     prompts = shards * ((settings.data.train.expected_classes or 158) + 1)
-    pixels = resolution**2 if settings.data.drawn else IMAGE_PIXELS
+    pixels = settings.diffusion.resolution**2 if settings.data.drawn else IMAGE_PIXELS
     size = round(images * pixels * BYTES_PER_PIXEL[chosen.encoding])
     shallow = f", {rows - whole} of them its outermost layer" if whole < rows else ""
     how = f"{rows} U-Net passes{shallow}, one encoding and decoding; {pixels // 1000}k pixels an image as {chosen.encoding}"
     how = f"{chosen.copies} copies an image, each of {how}" if chosen.copies > 1 else how
-    flops = images * one + prompts * TEXT
+    flops = images * stated(settings).inpaint(settings) + prompts * TEXT
     return Cost("inpaint", images, size, flops, settings.diffusion.inpainting_model.precision, how, shards)
 
 
 def _latents_and_features(settings: Settings, images: Mapping[str, int]) -> list[Cost]:
     diffusion, chosen, views = settings.diffusion, settings.diffusion.features, _views(settings, images)
-    side, precision = diffusion.resolution, diffusion.model.precision
+    side, precision, counts = diffusion.resolution, diffusion.model.precision, stated(settings)
     tests = [level_view(name, level) for name, s in settings.data.evaluation.items() for level in s.levels]
     twins = [OCCLUDED] if settings.training.twin_features == "occluded" else []
     jobs = sum(shard_count(settings, "features", view) for view in (TRAIN, *twins, *tests))
     size = views * 4 * (side // 8) ** 2 * 2
-    encoding = views * diffusion_flops("encode", side)
-    latents = Cost("latents", views, size, encoding, precision, "one VAE encoding a view", jobs)
+    latents = Cost("latents", views, size, views * counts.encode, precision, "one VAE encoding a view", jobs)
     blocks = [CHANNELS.get(block, CHANNELS["mid"]) for block in chosen.blocks]
     width = len(chosen.timesteps) * sum(channels * (chosen.pool or side // cell) ** 2 for channels, cell in blocks)
     how = f"U-Net up to {', '.join(chosen.blocks)}, {chosen.ensemble} draw(s) of noise; {width} numbers a view"
-    flops = views * feature_flops(chosen, until_flops(chosen.blocks, side))
+    flops = views * feature_flops(chosen, counts.features)
     return [latents, Cost("features", views, views * width * 2, flops, precision, how, jobs)]
 
 
@@ -178,6 +167,6 @@ def _evaluation(settings: Settings, images: Mapping[str, int]) -> Cost:
     views = sum(images[name] * len(s.levels) for name, s in settings.data.evaluation.items())
     runs = len(training.methods) * len(training.seeds)
     seen = runs * len(training.backbones) * views
-    one = sum(backbone_flops(b.name, training.image_size, training=False) for b in training.backbones.values())
+    one = sum(stated(settings).forward.values())
     how = "every model on every set and level"
     return Cost("evaluation", seen, seen * 80, runs * views * one, "float32", how, runs * len(training.backbones))

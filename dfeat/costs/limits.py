@@ -11,8 +11,9 @@ from typing import Final
 
 from dfeat.config import Settings
 from dfeat.config.shards import shard_count, stated_images, view_rows
-from dfeat.costs.estimate import hours, is_small, training_flops
-from dfeat.costs.operations import INPAINTING, diffusion_flops, feature_flops, inpaint_flops, until_flops
+from dfeat.costs.counts import is_small, stated
+from dfeat.costs.estimate import hours, training_flops
+from dfeat.costs.operations import feature_flops
 
 SLACK: Final = 1.5
 """Time that a job is given, over the time that it is estimated to take."""
@@ -32,14 +33,14 @@ def shard_minutes(settings: Settings, kind: str, view: str) -> int:
     least, diffusion = settings.resources.runtime, settings.diffusion
     if is_small(settings):
         return least
-    side = diffusion.resolution
+    counts = stated(settings)
     precision = (diffusion.inpainting_model if kind == "inpaint" else diffusion.model).precision
     if kind == "inpaint":
-        one = inpaint_flops(diffusion.inpaint, {name: diffusion_flops(name, side) for name in INPAINTING})
+        one = counts.inpaint(settings)
     elif kind == "latents":
-        one = diffusion_flops("encode", side)
+        one = counts.encode
     else:
-        one = feature_flops(diffusion.features, until_flops(diffusion.features.blocks, side))
+        one = feature_flops(diffusion.features, counts.features)
     rows = math.ceil(view_rows(settings, kind, view) / shard_count(settings, kind, view))
     return max(least, _minutes(settings, rows * one, precision))
 

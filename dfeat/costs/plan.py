@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from dfeat.config import Settings
 from dfeat.config.files import lay_over
-from dfeat.costs.estimate import EFFICIENCY, PEAK, Cost, estimate, is_small
+from dfeat.costs.counts import is_small
+from dfeat.costs.estimate import EFFICIENCY, PEAK, Cost, estimate
 from dfeat.errors import UserError, nearest
 from dfeat.section import parse
 
@@ -117,10 +118,8 @@ def as_text(plan: Plan) -> str:
     for cost in plan.costs:
         hours = cost.hours(plan.device)
         times = (f"{hours:.2f}", f"{hours * 60 / cost.jobs:.1f}") if cost.flops else ("", "")
-        size = f"{cost.bytes / 1e9:.2f}"
-        rows.append(
-            (cost.step, f"{cost.items:,}", str(cost.jobs), _tera(cost.flops), size, cost.precision, *times, cost.how)
-        )
+        work = (f"{cost.items:,}", str(cost.jobs), _tera(cost.flops), f"{cost.bytes / 1e9:.2f}", cost.precision)
+        rows.append((cost.step, *work, *times, cost.how))
     flops, size = _tera(sum(cost.flops for cost in plan.costs)), f"{sum(cost.bytes for cost in plan.costs) / 1e9:.2f}"
     rows.append(("all", "", "", flops, size, "", f"{plan.hours:.2f}", "", ""))
     images = ", ".join(f"{name} {count:,}" for name, count in plan.images.items())
@@ -131,12 +130,8 @@ def as_text(plan: Plan) -> str:
     ]
     if plan.savings:
         lines += ["", "What faster settings save (approximations of the paper's choice: see docs/performance.md)"]
-        lines += _aligned(
-            [
-                (saving.setting, f"{_tera(saving.flops)} TFLOP", f"{saving.hours:.2f} GPU-hours")
-                for saving in plan.savings
-            ]
-        )
+        savings = plan.savings
+        lines += _aligned([(s.setting, f"{_tera(s.flops)} TFLOP", f"{s.hours:.2f} GPU-hours") for s in savings])
     return "\n".join(lines) + "\n"
 
 

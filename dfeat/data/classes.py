@@ -1,11 +1,7 @@
 """Classes of ImageNet by WordNet id (wnid): their order, their names, and which class a folder's name means.
 
-What enters: timm's packaged tables, read as plain text (importing timm costs seconds, and nothing of it but
-these tables is needed). What leaves: wnids, names for the prompt "A class of <object_class>" [Sec. 4.2].
-
-The prompt's name is the first lemma. Where another class of ImageNet-1k has the same first lemma (crane,
-maillot) it is the second lemma; a class with one lemma only keeps it (crane, both of them: the bird and the
-machine have the same name in WordNet). A wnid that the tables do not know is its own name.
+What enters: timm's packaged tables, read as plain text (importing timm costs seconds, and nothing of it but these
+tables is needed). What leaves: wnids, names for the prompt "A class of <object_class>" [Sec. 4.2].
 """
 
 from __future__ import annotations
@@ -52,7 +48,11 @@ def lemmas(wnid: str) -> tuple[str, ...]:
 
 
 def prompt_name(wnid: str) -> str:
-    """The name of a class for the prompt, see the top of this file."""
+    """The name of a class for the prompt: its first lemma, or the wnid where it has none.
+
+    Where another class of ImageNet-1k has the same first lemma (maillot) it is the second lemma, if there is one: crane,
+    the bird and the machine, has no other name in WordNet.
+    """
     names = lemmas(wnid)
     if len(names) > 1 and _first_lemma_uses()[names[0]] > 1:
         return names[1]

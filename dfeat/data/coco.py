@@ -1,7 +1,8 @@
-"""Parse a COCO annotation file of which any record may be malformed, as far as that needs no image.
+"""Parse a COCO annotation file of which any record may be malformed; no record makes this raise or hang.
 
-What enters: a JSON file of a `Source`. What leaves: its categories, its images by id and its annotations by
-image, with a row in `Problems` for each record that is mended or dropped.
+What enters: a JSON file of a `Source`. What leaves: its categories, its images by id, its annotations by image and, of
+an annotation, a `Part` whose segmentation pycocotools reads without trouble, with a row in `Problems` for each record
+that is mended or dropped. Shapes: see `segmentation.py`.
 """
 
 from __future__ import annotations
@@ -10,11 +11,10 @@ import json
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
-from dfeat.data.annotations import identifier
 from dfeat.data.records import Problems, text_of
-from dfeat.data.segmentation import whole_number
+from dfeat.data.segmentation import MAX_ID, Fault, Unusable, clean_segmentation, whole_number
 from dfeat.data.sources import Source
 from dfeat.errors import UserError
 
@@ -31,6 +31,17 @@ class AnnotationFile:
     split: str
     layout: str
     content: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A usable part annotation. `segmentation` is JSON text, which takes less memory than lists."""
+
+    category_id: int
+    segmentation: str
+    area: float
+    bbox: tuple[float, ...]
+    iscrowd: int
 
 
 def layout_of(name: str) -> tuple[str, str]:
@@ -61,11 +72,8 @@ def read_annotations(source: Source, name: str, problems: Problems) -> Annotatio
     except (ValueError, MemoryError) as error:  # also bytes that are no UTF-8, and numbers of thousands of digits
         problems.add(name, "file", f"is not readable JSON ({error})", "ignored")
         return None
-    lacking = [
-        key
-        for key in ("images", "annotations", "categories")
-        if not isinstance(content, dict) or not isinstance(content.get(key), list)
-    ]
+    lists = content if isinstance(content, dict) else {}
+    lacking = [key for key in ("images", "annotations", "categories") if not isinstance(lists.get(key), list)]
     if lacking:
         problems.add(name, "file", f"is no COCO annotation file: it has no list of {', '.join(lacking)}", "ignored")
         return None
@@ -160,3 +168,58 @@ def _same(one: Any, other: Any) -> bool:
         return bool(one == other)
     except RecursionError:
         return False
+
+
+def identifier(value: Any) -> int | str | None:
+    """An id by which records refer to each other: a whole number, or else a non-empty text; otherwise None."""
+    number = whole_number(value)
+    if number is not None:
+        return number
+    return value if isinstance(value, str) and value else None
+
+
+def clean_part(
+    record: Any, width: int, height: int, categories: set[int], problems: Problems, name: str
+) -> Part | None:
+    """The part that `record` describes on an image of `width` x `height` pixels, or None; faults go to `problems`."""
+    if not isinstance(record, dict):
+        problems.add(name, "annotation", f"is {text_of(record)}, not a record", "dropped")
+        return None
+    faults: list[Fault] = []
+    try:
+        category = _category(record.get("category_id"), categories, faults)
+        shape = clean_segmentation(record.get("segmentation"), width, height, faults)
+    except Unusable as fault:
+        faults.append(fault.row("annotation dropped"))
+        return None
+    finally:
+        for part, what, done in faults:
+            problems.add(name, part, what, done)
+    area, bbox = shape.area, shape.bbox
+    reported = record.get("area")
+    if _is_real(reported) and float(reported) > 0:
+        area = float(reported)
+    else:
+        problems.add(name, "area", f"is {text_of(reported)}", f"computed: {area:g}")
+    box = record.get("bbox")
+    if isinstance(box, list) and len(box) == 4 and all(_is_real(value) for value in box):
+        bbox = tuple(float(value) for value in box)
+    else:
+        problems.add(name, "bbox", f"is {text_of(box)}, not four numbers", "computed")
+    crowd = record.get("iscrowd", 0)
+    if crowd not in (0, 1):
+        problems.add(name, "iscrowd", f"is {text_of(crowd)}", "taken as 0")
+    return Part(category, json.dumps(shape.segmentation, separators=(",", ":")), area, bbox, int(crowd == 1))
+
+
+def _category(value: Any, categories: set[int], faults: list[Fault]) -> int:
+    number = whole_number(value)
+    if number is None or number not in categories:
+        raise Unusable("category_id", f"is {text_of(value)}, no category of the file")
+    if not isinstance(value, int):
+        faults.append(("category_id", f"is {text_of(value)}, not an integer", f"taken as {number}"))
+    return number
+
+
+def _is_real(value: Any) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MAX_ID

@@ -1,8 +1,7 @@
-"""Random resized crops: drawn by seed, named by shares of the image, so that one crop can be cut of any size of it.
-And the keys of rows where a set has several of an image: crops, or inpainted copies.
+"""Random resized crops, and the keys of rows where a set has several of an image: crops, or inpainted copies.
 
-What enters: an image's size and a generator. What leaves: a `Crop`, which the trainer cuts of the cached pixels and
-of the masks, and the diffusion step of the original, so that both see the same part of the object.
+What enters: an image's size and a generator. What leaves: a `Crop` by shares of the image, which the trainer cuts of
+cached pixels and masks, and the diffusion step of the original, so that both see the same part of the object.
 """
 
 from __future__ import annotations

@@ -36,12 +36,9 @@ def read_folder(
     for file in images:
         wnid = listed[file] if file in listed else _class_of(file, finder)
         if wnid is None:
-            problems.add(
-                file,
-                "class",
-                "no folder around it is a wnid or the name of one class of ImageNet-1k",
-                "image dropped; rename the folder to its wnid, or list the file in manifest.csv",
-            )
+            what = "no folder around it is a wnid or the name of one class of ImageNet-1k"
+            remedy = "image dropped; rename the folder to its wnid, or list the file in manifest.csv"
+            problems.add(file, "class", what, remedy)
         elif wnid:
             named.append((file, wnid))
     return ("manifest" if listed else "folders"), _keyed(named, problems)
@@ -49,11 +46,8 @@ def read_folder(
 
 def _class_of(file: str, finder: ClassFinder) -> str | None:
     """The class that the nearest folder around a file names."""
-    for folder in reversed(PurePosixPath(file).parts[:-1]):
-        wnid = finder.find(folder)
-        if wnid is not None:
-            return wnid
-    return None
+    named = (finder.find(folder) for folder in reversed(PurePosixPath(file).parts[:-1]))
+    return next((wnid for wnid in named if wnid is not None), None)
 
 
 def _keyed(named: list[tuple[str, str]], problems: Problems) -> list[Candidate]:
@@ -64,9 +58,8 @@ def _keyed(named: list[tuple[str, str]], problems: Problems) -> list[Candidate]:
         stem = PurePosixPath(file).stem
         key = stem if uses[stem] == 1 else f"{wnid}_{stem}"
         if key in kept:
-            problems.add(
-                key, "key", f"{file} has the name and class of {kept[key].file}", "first kept, this one dropped"
-            )
+            what = f"{file} has the name and class of {kept[key].file}"
+            problems.add(key, "key", what, "first kept, this one dropped")
         else:
             kept[key] = Candidate(key, file, wnid)
     return list(kept.values())

@@ -20,10 +20,7 @@ from dfeat.errors import UserError
 def read_imagenet(
     source: Source, settings: EvaluationSet, classes: tuple[ClassInfo, ...], problems: Problems
 ) -> tuple[str, list[Candidate]]:
-    """("folders" or "flat", the images with a class), whether or not the class is in the run.
-
-    Raises UserError when flat images have no usable label file.
-    """
+    """("folders" or "flat", the images with a class, in the run or not). UserError for flat ones without labels."""
     images = [name for name in source.names() if is_image_name(name)]
     for name, why in source.refused:
         problems.add(name, "file", why, "not read")
@@ -52,11 +49,8 @@ def read_imagenet(
 def _named_class(name: str) -> str | None:
     """The wnid of the nearest folder, or at the end of the name (ILSVRC2012_val_00000001_n01751748)."""
     path = PurePosixPath(name)
-    for part in reversed(path.parts[:-1]):
-        if is_wnid(part):
-            return part
     pieces = path.stem.split("_")
-    return next((piece for piece in (pieces[-1], pieces[0]) if is_wnid(piece)), None)
+    return next((part for part in (*reversed(path.parts[:-1]), pieces[-1], pieces[0]) if is_wnid(part)), None)
 
 
 def _label_path(labels: str, root: Path) -> Path:

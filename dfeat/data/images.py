@@ -1,12 +1,9 @@
 """Image decoding: all image files are read here.
 
-What enters: the bytes of a file. What leaves: `inspect` gives its size and what is unusual about it, mostly
-from the header; `decode` gives the picture, 8-bit RGB. What cannot be decoded faithfully is rejected: truncated
-files, files that are no images, and headers that promise more than `MAX_PIXELS`.
-
-Conversions: CMYK, palette, grey and bilevel to RGB; transparency over white; 16 bits to 8 by scaling;
-gzip-wrapped files unwrapped; the EXIF orientation applied. Where a size is given (that of the annotations),
-the orientation is applied only if the upright picture has that size.
+What enters: the bytes of a file. What leaves: `inspect` gives its size and what is unusual about it, mostly from the
+header; `decode` the picture, 8-bit RGB: CMYK, palette, grey and bilevel converted, transparency over white, 16 bits
+scaled to 8, gzip unwrapped, and the EXIF orientation applied, where a size is given (that of the annotations) only if
+the upright picture has it. What cannot be decoded faithfully is rejected.
 """
 
 from __future__ import annotations
@@ -66,9 +63,7 @@ def inspect(raw: bytes, where: str, size: Size | None = None) -> Seen:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        raw, notes = _unwrap(raw, where)
-        image = _open(raw, where)
-        notes += _notes(image, where)
+        image, raw, notes = _open(raw, where)
         if not _looks_whole(image, raw):
             _converted(image, where)
         orientation = _orientation(image, raw)
@@ -85,26 +80,21 @@ def inspect(raw: bytes, where: str, size: Size | None = None) -> Seen:
 
 
 def decode(raw: bytes, where: str, size: Size | None = None) -> tuple[Image.Image, list[str]]:
-    """The picture in 8-bit RGB, and notes on what was converted.
-
-    `where` names the file in messages. `size` (width, height): see the top of this file.
-    Raises UserError, one sentence, when the bytes are no image, are truncated, or are too large.
-    """
+    """The picture in 8-bit RGB, and notes on what was converted. Raises UserError for bytes that are no whole image."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        raw, notes = _unwrap(raw, where)
-        image = _open(raw, where)
-        notes += _notes(image, where)
+        image, raw, notes = _open(raw, where)
         orientation = _orientation(image, raw)
-        upright = _applies(orientation, image.size, size)
         rgb = _converted(image, where)
-        if upright:
+        if _applies(orientation, image.size, size):
             rgb = rgb.transpose(_TURNS[orientation])
             notes.append(f"EXIF orientation {orientation}, applied")
     return rgb, notes
 
 
-def _open(raw: bytes, where: str) -> Image.Image:
+def _open(raw: bytes, where: str) -> tuple[Image.Image, bytes, list[str]]:
+    """The image with its header read, its bytes without gzip, and notes on what is unusual."""
+    raw, notes = _unwrap(raw, where)
     try:
         image = Image.open(io.BytesIO(raw), formats=FORMATS)
     except Image.DecompressionBombError:
@@ -116,7 +106,7 @@ def _open(raw: bytes, where: str) -> Image.Image:
         raise _refusal(where, f"it claims {width} x {height} pixels, more than {MAX_PIXELS:,}")
     if width < 1 or height < 1:
         raise _refusal(where, f"it has {width} x {height} pixels")
-    return image
+    return image, raw, notes + _notes(image, where)
 
 
 def _converted(image: Image.Image, where: str) -> Image.Image:

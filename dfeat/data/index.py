@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,9 +94,8 @@ def build_train_index(settings: TrainSet, out: Path) -> Index:
         "categories": len(data.categories),
         "images_without_parts": sum(not image.parts for image in images),
     }
-    extra = {"layout": data.layout, "annotation_files": data.files}
     index = Index("train", records, classes, out, source.root)
-    return _write(index, source, settings, extra, counts, problems, {"annotations.json": _coco_text(data).encode()})
+    return _write(index, source, settings, data.layout, counts, problems, data)
 
 
 def build_evaluation_index(name: str, settings: EvaluationSet, classes: Path, out: Path) -> Index:
@@ -112,25 +111,19 @@ def build_evaluation_index(name: str, settings: EvaluationSet, classes: Path, ou
     wanted = [candidate for candidate in candidates if candidate.wnid in labels]
     records = _drawn(tuple(_look_into(wanted, labels, source, name, problems)), settings.per_class)
     if not records:
-        looked = (
-            f"images of the {len(run_classes)} classes of the training set (images of other classes: {len(candidates)})"
-        )
+        others = f"images of other classes: {len(candidates)}"
+        looked = f"images of the {len(run_classes)} classes of the training set ({others})"
         raise _nothing(name, source, settings.kind, looked, problems)
     counts = {
         "images_of_other_classes": len(candidates) - len(wanted),
         "classes_with_images": len({record.label for record in records}),
     }
     index = Index(name, records, run_classes, out, source.root)
-    return _write(index, source, settings, {"layout": layout}, counts, problems)
+    return _write(index, source, settings, layout, counts, problems)
 
 
 def _build_part_index(
-    name: str,
-    settings: EvaluationSet,
-    classes: tuple[ClassInfo, ...],
-    source: Source,
-    problems: Problems,
-    out: Path,
+    name: str, settings: EvaluationSet, classes: tuple[ClassInfo, ...], source: Source, problems: Problems, out: Path
 ) -> Index:
     """Index an evaluation set with part annotations: a record for each image that has parts, or for each such part."""
     data = read_partimagenet(source, TrainSet(root=settings.root), problems)
@@ -150,8 +143,7 @@ def _build_part_index(
         records = tuple(replace(r, key=part_key(r.key, category)) for r in records for category in categories[r.key])
     counts = {**data.counts, "classes_with_images": len({record.label for record in records})}
     index = Index(name, records, classes, out, source.root)
-    extra = {"layout": data.layout, "annotation_files": data.files}
-    return _write(index, source, settings, extra, counts, problems, {"annotations.json": _coco_text(data).encode()})
+    return _write(index, source, settings, data.layout, counts, problems, data)
 
 
 def _records_of(images: Iterable[TrainImage], labels: dict[str, int]) -> tuple[Record, ...]:
@@ -218,10 +210,10 @@ def _write(
     index: Index,
     source: Source,
     settings: TrainSet | EvaluationSet,
-    extra: dict[str, Any],
+    layout: str,
     counts: dict[str, int],
     problems: Problems,
-    further: dict[str, bytes] | None = None,
+    parts: TrainData | None = None,
 ) -> Index:
     rows = [(r.key, r.file, r.label, r.wnid, r.width, r.height) for r in index.records]
     described = {
@@ -229,7 +221,8 @@ def _write(
         "root": str(source.root),
         "kind": settings.kind,
         "container": source.kind,
-        **extra,
+        "layout": layout,
+        **({"annotation_files": parts.files} if parts else {}),
         "recipe": RECIPE,
         "settings": json.loads(settings_text(settings)),
         "images": len(index.records),
@@ -238,7 +231,7 @@ def _write(
         "problems": len(problems.rows),
     }
     contents = {
-        **(further or {}),
+        **({"annotations.json": _coco_text(parts).encode()} if parts else {}),
         "problems.csv": problems.csv().encode(),
         "classes.json": json_bytes([{"wnid": info.wnid, "name": info.name} for info in index.classes]),
         "index.csv": table_text(INDEX_COLUMNS, rows).encode(),
@@ -254,13 +247,8 @@ def _coco_text(data: TrainData) -> str:
     annotations: list[str] = []
     for image_id, key in enumerate(sorted(data.images), 1):
         image = data.images[key]
-        record = {
-            "id": image_id,
-            "file_name": image.candidate.file,
-            "height": image.height,
-            "width": image.width,
-            "key": key,
-        }
+        size = {"height": image.height, "width": image.width}
+        record = {"id": image_id, "file_name": image.candidate.file, **size, "key": key}
         images.append(json.dumps(record, ensure_ascii=False))
         for part in image.parts:
             head = {"id": len(annotations) + 1, "image_id": image_id, "category_id": part.category_id}

@@ -120,13 +120,11 @@ def _devkit_order(labels: Path) -> tuple[str, ...]:
 
 
 def _from_meta(path: Path) -> dict[int, str]:
-    try:
-        from scipy.io import loadmat
+    from scipy.io import loadmat
 
+    try:
         synsets: Any = loadmat(str(path), squeeze_me=True)["synsets"]
         return {int(entry["ILSVRC2012_ID"]): str(entry["WNID"]) for entry in synsets}
-    except ImportError:
-        raise UserError(f"reading {path} needs scipy: pip install scipy") from None
     except Exception as error:  # on a broken .mat scipy raises exceptions of any type
         raise UserError(f"{path} is not the devkit's meta.mat ({error}); copy it again") from None
 

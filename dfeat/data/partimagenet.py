@@ -2,11 +2,8 @@
 
 What enters: a `Source` in any layout people have. "ood": `{split}.json` with `{split}/<wnid>/*.JPEG` or
 `images/{split}/...`, folders nested twice or not. "seg": `annotations/{split}/{split}.json` with
-`images/{split}/*.JPEG`. "coco": any other COCO file with its images. What leaves: `TrainData`, every usable
-image once, with its clean part annotations, ready to be written.
-
-An image is found by its name, whatever folder it is in; where several files have it, the one in the split's
-own folder is meant.
+`images/{split}/*.JPEG`. "coco": any other COCO file with its images. What leaves: `TrainData`, every usable image once,
+with its clean part annotations. An image is found by its name (`locate`).
 """
 
 from __future__ import annotations
@@ -15,11 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
-from dfeat.data.annotations import Part, clean_part
 from dfeat.data.classes import is_wnid
 from dfeat.data.coco import (
     SPLITS,
     AnnotationFile,
+    Part,
+    clean_part,
     layout_of,
     read_annotations,
     read_categories,
@@ -61,20 +59,18 @@ class TrainData:
 
 def read_partimagenet(source: Source, settings: TrainSet, problems: Problems) -> TrainData:
     """Read every usable image of every split. Raises UserError when the layout is not clear or ids conflict."""
-    locator = Locator(source)
+    reader = _Reader(source, settings, problems)
+    data = reader.data
     for name, why in source.refused:
         problems.add(name, "file", why, "not read")
-    data = TrainData("")
-    for layout, names in _layouts(annotation_names(source, locator), settings, source):
+    for layout, names in _layouts(annotation_names(source, reader.locator), settings, source):
         for name in names:
             if data.layout not in {"", layout}:
                 problems.add(name, "file", f"is laid out as {layout!r}; the set is read as {data.layout!r}", "ignored")
-                continue
-            file = read_annotations(source, name, problems)
-            if file is not None and _join(file, source, locator, settings, problems, data):
+            elif (file := read_annotations(source, name, problems)) is not None and reader.join(file):
                 data.files.append(name)
                 data.layout = layout
-    data.counts["files_without_record"] = locator.unused()
+    data.counts["files_without_record"] = reader.locator.unused()
     return data
 
 
@@ -119,86 +115,75 @@ def _layouts(names: list[str], settings: TrainSet, source: Source) -> list[tuple
     return [(wanted, by_layout[wanted])]
 
 
-def _join(
-    file: AnnotationFile, source: Source, locator: Locator, settings: TrainSet, problems: Problems, data: TrainData
-) -> bool:
-    """Add the usable images of one annotation file to `data`; False where none of its images is here."""
-    images = read_images(file, problems)
-    named = [record["file_name"] for record in images.values() if record is not None]
-    if named and not any(locator.knows(name) for name in named):
-        what = f"none of its {len(named)} images is here ({text_of(named[0])}, ...)"
-        problems.add(file.name, "file", what, "ignored with its images")
-        return False
-    categories = read_categories(file, problems, data.categories)
-    annotations = read_grouped(file, set(images), problems)
-    bar = progress(len(images), f"index {file.name}")
-    for image_id, record in images.items():
-        bar.update()
-        if record is None:
-            continue
-        image = _image(record, file, source, locator, settings, problems, data)
-        if image is None:
-            continue
-        for number, annotation in annotations.get(image_id, []):
-            name = f"{image.candidate.key} annotation {number}"
-            part = clean_part(annotation, image.width, image.height, categories, problems, name)
-            if part is not None:
-                image.parts.append(part)
-        if not image.parts:
-            problems.add(image.candidate.key, "annotations", "has no usable part annotation", "kept, without parts")
-        data.images[image.candidate.key] = image
-    bar.close()
-    return bool(named)
+class _Reader:
+    """Joins the annotation files of a source in `data`."""
 
+    def __init__(self, source: Source, settings: TrainSet, problems: Problems) -> None:
+        self.source, self.settings, self.problems = source, settings, problems
+        self.locator, self.data = Locator(source), TrainData("")
 
-def _image(
-    record: dict[str, Any],
-    file: AnnotationFile,
-    source: Source,
-    locator: Locator,
-    settings: TrainSet,
-    problems: Problems,
-    data: TrainData,
-) -> TrainImage | None:
-    """Find and look into the file of one image record; None, with a row in `problems`, where it cannot be used."""
-    found = locator.find(record["file_name"], file.split, problems)
-    if found is None:
-        return None
-    path = PurePosixPath(found)
-    key = path.stem
-    wnid = _wnid(path, settings.wnid)
-    if wnid is None:
-        problems.add(
-            key,
-            "class",
-            "neither its name nor its folder begins with a wnid such as n02487347",
-            "image dropped; set data.train.wnid if all such images are of one class",
-        )
-        return None
-    if key in data.images:
-        first = data.images[key].candidate.file
-        problems.add(key, "key", f"{found} has the name of {first}", "first kept, this one dropped")
-        return None
-    size = _stated_size(record)
-    try:
-        seen = inspect(source.read(found), found, size)
-    except UserError as error:
-        problems.add(key, "file", str(error), "image dropped with its annotations")
-        return None
-    for note in seen.notes:
-        problems.add(key, "file", note, "kept")
-    if size is None:
-        stated = "the record has no usable width and height"
-        problems.add(key, "size", stated, f"taken from the file: {seen.width}x{seen.height}")
-    elif size != (seen.width, seen.height):
-        problems.add(
-            key,
-            "size",
-            f"is {size[0]}x{size[1]} in the annotations and {seen.width}x{seen.height} in the file",
-            "image dropped: its masks would not fit",
-        )
-        return None
-    return TrainImage(Candidate(key, found, wnid), seen.width, seen.height, [])
+    def join(self, file: AnnotationFile) -> bool:
+        """Add the usable images of one annotation file to `data`; False where none of its images is here."""
+        problems = self.problems
+        images = read_images(file, problems)
+        named = [record["file_name"] for record in images.values() if record is not None]
+        if named and not any(self.locator.knows(name) for name in named):
+            what = f"none of its {len(named)} images is here ({text_of(named[0])}, ...)"
+            problems.add(file.name, "file", what, "ignored with its images")
+            return False
+        categories = read_categories(file, problems, self.data.categories)
+        annotations = read_grouped(file, set(images), problems)
+        bar = progress(len(images), f"index {file.name}")
+        for image_id, record in images.items():
+            bar.update()
+            image = None if record is None else self._image(record, file.split)
+            if image is None:
+                continue
+            key = image.candidate.key
+            for number, annotation in annotations.get(image_id, []):
+                name = f"{key} annotation {number}"
+                part = clean_part(annotation, image.width, image.height, categories, problems, name)
+                if part is not None:
+                    image.parts.append(part)
+            if not image.parts:
+                problems.add(key, "annotations", "has no usable part annotation", "kept, without parts")
+            self.data.images[key] = image
+        bar.close()
+        return bool(named)
+
+    def _image(self, record: dict[str, Any], split: str) -> TrainImage | None:
+        """Find and look into the file of one image record; None, with a row in `problems`, where it cannot be used."""
+        problems = self.problems
+        found = self.locator.find(record["file_name"], split, problems)
+        if found is None:
+            return None
+        path = PurePosixPath(found)
+        key, wnid = path.stem, _wnid(path, self.settings.wnid)
+        if wnid is None:
+            remedy = "image dropped; set data.train.wnid if all such images are of one class"
+            what = "neither its name nor its folder begins with a wnid such as n02487347"
+            problems.add(key, "class", what, remedy)
+            return None
+        if key in self.data.images:
+            first = self.data.images[key].candidate.file
+            problems.add(key, "key", f"{found} has the name of {first}", "first kept, this one dropped")
+            return None
+        size = _stated_size(record)
+        try:
+            seen = inspect(self.source.read(found), found, size)
+        except UserError as error:
+            problems.add(key, "file", str(error), "image dropped with its annotations")
+            return None
+        for note in seen.notes:
+            problems.add(key, "file", note, "kept")
+        there = f"{seen.width}x{seen.height}"
+        if size is None:
+            problems.add(key, "size", "the record has no usable width and height", f"taken from the file: {there}")
+        elif size != (seen.width, seen.height):
+            what = f"is {size[0]}x{size[1]} in the annotations and {there} in the file"
+            problems.add(key, "size", what, "image dropped: its masks would not fit")
+            return None
+        return TrainImage(Candidate(key, found, wnid), seen.width, seen.height, [])
 
 
 def _stated_size(record: dict[str, Any]) -> tuple[int, int] | None:

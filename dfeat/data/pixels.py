@@ -11,7 +11,6 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -118,12 +117,8 @@ def _write(
     shape = np.array(shapes, np.int32).reshape(-1, 2)
     sizes = shape.astype(np.int64).prod(axis=1) * 3
     total = int(sizes.sum())
-
-    def verify(temporary: Path) -> None:
-        PixelCache(temporary)  # it has no record yet, so its pixels are hashed
-
-    new_file = partial(h5py.File, mode="w", libver=("v110", "v110"))
-    with staged(out, verify=verify) as temporary, new_file(temporary) as file:
+    # Before it is published the file has no record, so `PixelCache` hashes its pixels.
+    with staged(out, verify=PixelCache) as temporary, h5py.File(temporary, "w", libver=("v110", "v110")) as file:
         # On a full disk HDF5 may fail only when it flushes, or close without an error over missing bytes.
         reserve(file.id.get_vfd_handle(), total + _METADATA + _METADATA_ROW * len(keys))
         file.create_dataset("key", data=np.array(keys, dtype=object), dtype=h5py.string_dtype("utf-8"))
@@ -140,27 +135,15 @@ def _write(
             position += row.size
             bar.update(1)
         bar.close()
-        file.attrs.update(
-            schema=SCHEMA,
-            kind="pixels",
-            recipe=RECIPE,
-            settings=settings_text(described),
-            model=model,
-            rows=len(keys),
-            sha256=digest.hexdigest(),
-            index=index,
-        )
+        file.attrs.update(schema=SCHEMA, kind="pixels", recipe=RECIPE, settings=settings_text(described), model=model)
+        file.attrs.update(rows=len(keys), sha256=digest.hexdigest(), index=index)
 
 
 class PixelCache:
     """Images of a cache by key, memory-mapped. May be pickled for worker processes: each maps the file itself."""
 
     def __init__(self, path: Path, *, index: str | None = None) -> None:
-        """Open a cache, hashing it once as `open_shard` does.
-
-        Raises UserError if it is incomplete, not what was written, or made from another index than `index` (the
-        SHA-256 of an index.csv).
-        """
+        """Open a cache, with the arguments, checks and errors of `open_shard`."""
         self.path = path
         with open_shard(path, "pixels", index=index) as file:
             self.keys = [key.decode() for key in file["key"][:]]

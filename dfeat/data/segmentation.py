@@ -9,6 +9,7 @@ raises on short polygons, and accepts RLE of a wrong size silently, so every che
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -60,16 +61,9 @@ def whole_number(value: Any) -> int | None:
         return value if abs(value) <= MAX_ID else None
     if isinstance(value, float):
         return int(value) if math.isfinite(value) and value == int(value) and abs(value) <= MAX_ID else None
-    if isinstance(value, str) and len(value) < 20 and value.strip().lstrip("-").isdecimal():
-        return whole_number(_int_or_none(value))
+    if isinstance(value, str) and len(value) < 20 and re.fullmatch(r"\s*-?\d+\s*", value):
+        return whole_number(int(value))
     return None
-
-
-def _int_or_none(text: str) -> int | None:
-    try:
-        return int(text)
-    except ValueError:
-        return None
 
 
 def clean_segmentation(value: Any, width: int, height: int, faults: list[Fault]) -> Shape:
@@ -142,15 +136,13 @@ def _numbers(values: list[Any], faults: list[Fault]) -> Points:
 
 
 def _covers_pixels(points: Points, width: int, height: int) -> bool:
-    """Whether the polygon covers a pixel; rasterises it only if it may be too thin.
-
-    2 * area / perimeter is the width of a long thin shape; above 2 pixels it is taken to cover one.
-    """
+    """Whether the polygon covers a pixel; rasterises it only if it may be too thin."""
     outline = float(np.hypot(*np.diff(points, axis=0, append=points[:1]).T).sum())
-    if outline > 0 and 2 * _enclosed(points) / outline > 2:
-        return True
     if outline == 0:
         return False
+    # 2 * area / perimeter is the width of a long thin shape; above 2 pixels it is taken to cover one.
+    if 2 * _enclosed(points) / outline > 2:
+        return True
     rles = coco_mask.frPyObjects([points.reshape(-1).tolist()], height, width)
     return int(coco_mask.area(rles[0])) > 0
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from dfeat.section import WNID, Name, Section, without_nulls
+from dfeat.section import WNID, Name, Section, WithoutNulls
 
 
 def _once(levels: tuple[int, ...]) -> tuple[int, ...]:
@@ -17,16 +17,9 @@ def _once(levels: tuple[int, ...]) -> tuple[int, ...]:
 
 Study = Literal["sweep", "object", "parts"]
 """A table of its own for an evaluation set: fine steps, shares of the object, or each part on its own."""
-
-Levels = Annotated[
-    tuple[Annotated[int, Field(ge=0, le=100)], ...],
-    Field(min_length=1),
-    AfterValidator(_once),
-]
+Levels = Annotated[tuple[Annotated[int, Field(ge=0, le=100)], ...], Field(min_length=1), AfterValidator(_once)]
 """Percents of occlusion, each an evaluation of its own."""
-
 ShortSide = Annotated[int, Field(ge=8, le=2048)]
-
 Interpolation = Literal["bicubic", "bilinear"]
 
 
@@ -39,9 +32,7 @@ def _of_an_image(scale: tuple[float, float]) -> tuple[float, float]:
 
 CropScale = Annotated[tuple[float, float], AfterValidator(_of_an_image)]
 """Least and greatest area of a random crop, as shares of the image."""
-
 CropShare = Annotated[float, Field(gt=0, le=1)]
-
 IMAGE_SIZE: Final = 224
 """Side of the networks' input [Sec. 4.2], in pixels."""
 CROP_PCT: Final = 0.875
@@ -106,9 +97,8 @@ class DataSettings(Section):
     """Which images are read, and the cache of decoded pixels that training reads."""
 
     drawn: DrawnData | None = Field(None, description="draw the built-in data into results/<run>/raw first")
-
     train: TrainSet = TrainSet()
-    evaluation: dict[Name, EvaluationSet] = Field(
+    evaluation: WithoutNulls[dict[Name, EvaluationSet]] = Field(
         default_factory=lambda: {
             "imagenet_val": EvaluationSet(
                 kind="imagenet", root="data/imagenet/val", levels=(0, 20, 40, 60, 80), expected_images=7_900
@@ -117,14 +107,7 @@ class DataSettings(Section):
         }
     )
     short_side: ShortSide = Field(256, description="short side of cached pixels; images are never enlarged twice")
-
     interpolation: Interpolation = Field("bicubic", description="how pixels are brought to short_side")
-
-    @field_validator("evaluation", mode="before")
-    @classmethod
-    def _left_out(cls, sets: Any) -> Any:
-        """A set that an overlay gives as null is left out: overlays can add keys, but not take them away."""
-        return without_nulls(sets)
 
 
 _DEFAULT: Final = DataSettings()

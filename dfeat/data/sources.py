@@ -43,7 +43,8 @@ class Source:
         if self._names is None:
             listing = {"folder": self._walk, "zip": self._list_zip, "tar": self._list_tar}[self.kind]
             found = {name for name in listing() if not _junk(name)}
-            writable = {name for name in found if _encodable(name)}
+            # Bytes of a name that are not UTF-8 are surrogates in Python's text, which UTF-8 does not encode.
+            writable = {name for name in found if name.encode(errors="ignore").decode() == name}
             self.refused += [(ascii(name)[1:-1], "its name is not UTF-8") for name in found - writable]
             self.refused.sort()
             self._names = sorted(writable)
@@ -54,11 +55,7 @@ class Source:
         if not safe_inside(str(self.root), name):
             raise UserError(f"{name} leads out of {self.root}; it is not read")
         try:
-            if self.kind == "folder":
-                return self._read_file(name)
-            if self.kind == "zip":
-                return self._read_zip(name)
-            return self._read_tar(name)
+            return {"folder": self._read_file, "zip": self._read_zip, "tar": self._read_tar}[self.kind](name)
         except OSError as error:
             raise UserError(f"cannot read {name} in {self.root}: {error.strerror or error}") from None
 
@@ -201,11 +198,3 @@ def _leads_inside(path: Path, root: Path) -> bool:
 
 def _junk(name: str) -> bool:
     return any(part in {"__MACOSX", ".DS_Store", FOLDER} or part.startswith("._") for part in name.split("/"))
-
-
-def _encodable(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -149,7 +149,6 @@ def shown_dress(category: SuperCategory, part: int, within: int, rng: np.random.
         red, green, blue = np.clip(mixed, 0, 255).astype(int)
         return int(red), int(green), int(blue)
 
-    pattern = choices[other].pattern if mix > 0.45 else choices[shown].pattern
-    return Dress(
-        blend(choices[shown].base, choices[other].base), blend(choices[shown].accent, choices[other].accent), pattern
-    )
+    pattern = choices[other if mix > 0.45 else shown].pattern
+    one, two = choices[shown], choices[other]
+    return Dress(blend(one.base, two.base), blend(one.accent, two.accent), pattern)

@@ -21,10 +21,7 @@ LEAST, MOST = 0.15, 0.30
 def draw_occluder(
     image: NDArray[np.uint8], object_mask: NDArray[np.bool_], rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Draw leaves, posts, a fence or a box in front of the object, hiding LEAST to MOST of its area.
-
-    Each attempt enlarges or shrinks the occluder until its share fits, which takes a few attempts.
-    """
+    """Draw leaves, posts, a fence or a box in front of the object, scaled until it hides LEAST to MOST of its area."""
     kinds = (_leaves, _posts, _fence, _box)
     kind = kinds[rng.integers(len(kinds))]
     rows, columns = np.nonzero(object_mask)

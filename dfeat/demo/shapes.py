@@ -35,8 +35,6 @@ def limb(u0: float, v0: float, u1: float, v1: float, start: float, end: float) -
 def _quadruped(rng: np.random.Generator) -> Shapes:
     step = rng.uniform(-0.10, 0.10)
     lift = rng.uniform(-0.12, 0.12)
-    ears = limb(0.58, -0.36, 0.50, -0.72, 0.14, 0.06)
-    horns = limb(0.74, -0.36, 0.86, -0.70, 0.12, 0.05)
     return [
         (3, limb(-0.44, -0.10, -1.00, -0.46 + 2 * lift, 0.34, 0.50), 1.0),
         (2, limb(-0.30, 0.20, -0.42 - step, 0.82, 0.17, 0.16), 0.75),
@@ -44,8 +42,8 @@ def _quadruped(rng: np.random.Generator) -> Shapes:
         (2, limb(-0.42, 0.20, -0.30 + step, 0.86, 0.19, 0.18), 1.0),
         (2, limb(0.36, 0.20, 0.24 - step, 0.86, 0.19, 0.18), 1.0),
         (1, ellipse(-0.04, 0.04, 0.50, 0.25), 1.0),
-        (0, ears, 0.85),
-        (0, horns, 0.85),
+        (0, limb(0.58, -0.36, 0.50, -0.72, 0.14, 0.06), 0.85),
+        (0, limb(0.74, -0.36, 0.86, -0.70, 0.12, 0.05), 0.85),
         (0, ellipse(0.64, -0.24 + lift / 2, 0.33, 0.29), 1.0),
     ]
 
@@ -72,14 +70,13 @@ def _fish(rng: np.random.Generator) -> Shapes:
     dorsal = np.array([[-0.34, -0.24], [-0.36, -0.72], [0.04, -0.58], [0.18, -0.30]])
     ventral = np.array([[-0.26, 0.26], [-0.40, 0.66], [-0.06, 0.58], [0.14, 0.32]])
     tail = np.array([[-0.44, -0.10], [-1.00, -0.58 + wag], [-0.84, 0.0 + wag], [-1.00, 0.58 + wag], [-0.44, 0.10]])
-    body = ellipse(-0.16, 0.0, 0.40, 0.33)
     head_arc = np.linspace(-np.pi / 2, np.pi / 2, 14)
     head = np.stack([0.14 + 0.66 * np.cos(head_arc), 0.37 * np.sin(head_arc)], -1)
     return [
         (12, tail, 1.0),
         (11, dorsal, 1.0),
         (11, ventral, 0.9),
-        (10, body, 1.0),
+        (10, ellipse(-0.16, 0.0, 0.40, 0.33), 1.0),
         (9, head, 1.0),
         (11, limb(0.04, 0.06, -0.20, 0.24 + wag, 0.10, 0.22), 0.85),
     ]

@@ -59,10 +59,10 @@ def write_demo_data(
         _write_parts(root / "PartImageNet_held_out", "test", seed, parts)
     for class_index, wnid in enumerate(WNIDS):
         for number in range(val):
-            image = _jpeg(draw_one("val", class_index, number, seed).image)
+            image = jpeg(draw_one("val", class_index, number, seed).image)
             write_bytes(root / "imagenet/val" / wnid / f"{wnid}_val_{number:05d}.JPEG", image, recorded=False)
         for number in range(real):
-            image = _jpeg(draw_occluded(class_index, number, seed))
+            image = jpeg(draw_occluded(class_index, number, seed))
             write_bytes(root / "dfeat" / wnid / f"{wnid}_real_{number:03d}.jpg", image, recorded=False)
     counts = {"train": train, "val": val, "real": real} | ({"parts": parts} if parts else {})
     write_json(root / "drawn.json", {"seed": seed, **counts, "classes": list(WNIDS)})
@@ -80,17 +80,6 @@ def draw_occluded(class_index: int, number: int, seed: int) -> NDArray[np.uint8]
     return draw_occluder(drawing.image, mask, rng_for(seed, f"{WNIDS[class_index]}_{number}", "occluder"))
 
 
-def draw_set(split: str, per_class: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """A split in memory, as its JPEG files decode: images (n, 64, 64, 3) uint8 and class indices (n,)."""
-    images, labels = [], []
-    for class_index in range(len(WNIDS)):
-        for number in range(per_class):
-            encoded = _jpeg(draw_one(split, class_index, number, seed).image)
-            images.append(np.asarray(Image.open(io.BytesIO(encoded))))
-            labels.append(class_index)
-    return np.stack(images), np.array(labels)
-
-
 def _write_parts(root: Path, split: str, seed: int, per_class: int) -> None:
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -98,7 +87,7 @@ def _write_parts(root: Path, split: str, seed: int, per_class: int) -> None:
         for number in range(per_class):
             drawing = draw_one(split, class_index, number, seed)
             name = f"{wnid}_{number}.JPEG"
-            write_bytes(root / split / wnid / name, _jpeg(drawing.image), recorded=False)
+            write_bytes(root / split / wnid / name, jpeg(drawing.image), recorded=False)
             images.append({"id": len(images), "file_name": name, "height": SIZE, "width": SIZE})
             for category, polygon in drawing.parts:
                 annotations.append(_annotation(len(annotations), len(images) - 1, category, polygon))
@@ -123,7 +112,8 @@ def _annotation(number: int, image: int, category: int, polygon: NDArray[np.floa
     }
 
 
-def _jpeg(image: NDArray[np.uint8]) -> bytes:
+def jpeg(image: NDArray[np.uint8]) -> bytes:
+    """An image (H, W, 3) as the bytes of a JPEG file."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=95, subsampling=0)
     return buffer.getvalue()

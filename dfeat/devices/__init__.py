@@ -25,17 +25,10 @@ __all__ = ["compute_on", "jobs_at_once", "machine_devices", "occupancy", "pick_d
 def compute_on(gpus: int, threads: int, job: str) -> torch.device:
     """Lease the devices of a job, fix torch's number of threads, and log where the job computes.
 
-    Call it before CUDA starts. The energy that the devices consume from here on is logged when the process ends, if
-    they count it (`devices.energy`). A process that a leaseholder started (LOCAL_RANK is set) leases nothing and uses
-    the device of its rank among its parent's.
-
-    Args:
-        gpus: Devices to lease; 0 for the CPU.
-        threads: Threads of torch on the CPU.
-        job: The job's name, shown to jobs that wait for its devices.
-
-    Returns:
-        The first leased device, or the CPU if `gpus` is 0 or the machine has no device.
+    Call it before CUDA starts; returns the first leased device, or the CPU if `gpus` is 0 or the machine has no device.
+    The energy that the devices consume from here on is logged when the process ends, if they count it
+    (`devices.energy`). A process that a leaseholder started (LOCAL_RANK is set) leases nothing and uses the device of
+    its rank among its parent's.
     """
     import torch
 

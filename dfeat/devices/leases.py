@@ -58,17 +58,8 @@ class Holder:
 def lease(count: int, job: str) -> list[Device]:
     """Lease `count` devices for the life of this process, all or none; wait, and log it, while others hold them.
 
-    Sets CUDA_VISIBLE_DEVICES to them.
-
-    Args:
-        count: Devices to lease.
-        job: Recorded in the locks, and shown to the jobs that wait for them.
-
-    Returns:
-        The devices; an empty list if the machine has none.
-
-    Raises:
-        UserError: The machine has devices, but fewer than `count`.
+    Sets CUDA_VISIBLE_DEVICES to them and returns them; an empty list if the machine has none. `job` is recorded in the
+    locks and shown to the jobs that wait for them. Raises UserError if the machine has devices, but fewer than `count`.
     """
     if _taken:
         return list(_taken)

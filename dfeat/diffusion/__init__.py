@@ -5,7 +5,8 @@ from dfeat.diffusion import FeatureExtractor, Inpainter, paste_known
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from dfeat.diffusion.canvas import paste_known
@@ -13,20 +14,11 @@ if TYPE_CHECKING:
     from dfeat.diffusion.inpaint import Inpainter
 
 __all__ = ["FeatureExtractor", "Inpainter", "paste_known"]
+_ROOMS: Final = {"FeatureExtractor": "features", "Inpainter": "inpaint", "paste_known": "canvas"}
 
 
 def __getattr__(name: str) -> Any:
     """Import torch and diffusers only when one of these names is accessed."""
-    if name == "FeatureExtractor":
-        from dfeat.diffusion.features import FeatureExtractor
-
-        return FeatureExtractor
-    if name == "Inpainter":
-        from dfeat.diffusion.inpaint import Inpainter
-
-        return Inpainter
-    if name == "paste_known":
-        from dfeat.diffusion.canvas import paste_known
-
-        return paste_known
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -23,10 +24,9 @@ from dfeat.diffusion.inputs import checked_batch_size, checked_images, one_each
 from dfeat.diffusion.latents import encode
 from dfeat.diffusion.layout import find_model
 from dfeat.diffusion.models import DiffusionModel, compile_model, load_model, load_pretrained
-from dfeat.diffusion.settings import FeatureSettings, FeaturesStage, ModelSource
-from dfeat.diffusion.stream import Done, Waiting, fetched, gathered, padded, to_device
+from dfeat.diffusion.settings import FeatureSettings, FeaturesStage
+from dfeat.diffusion.stream import Done, gathered, to_device
 from dfeat.errors import UserError
-from dfeat.progress import progress
 from dfeat.randomness import seed_for
 from dfeat.section import parse
 from dfeat.storage.shards import Shard, read_shard, write_shard
@@ -94,17 +94,9 @@ class FeatureExtractor:
         The keyword arguments are `diffusion.model` and `diffusion.features` of config.yaml. Raises UserError for
         invalid ones, and for a model that cannot be loaded.
         """
-        settings = parse(
-            FeatureSettings,
-            {
-                "blocks": tuple(blocks),
-                "timestep": timestep if isinstance(timestep, int) else tuple(timestep),
-                "pool": pool,
-                "ensemble": ensemble,
-                "seed": seed,
-            },
-            "features",
-        )
+        steps = timestep if isinstance(timestep, int) else tuple(timestep)
+        given = {"blocks": tuple(blocks), "timestep": steps, "pool": pool, "ensemble": ensemble, "seed": seed}
+        settings = parse(FeatureSettings, given, "features")
         model = load_pretrained(path, precision, revision, device)
         return cls(model, settings, model.scaling_factor, batch_size=batch_size)
 
@@ -160,7 +152,9 @@ class FeatureExtractor:
                 f"features.pool is 0, which keeps whole maps, but the blocks differ in size ({found}); choose blocks of one "
                 "size, or set pool to 1 or more"
             )
-        return (torch.cat([_pooled(block.float(), self.settings.pool) for block in blocks], dim=1),)
+        whole, pool = [block.float() for block in blocks], self.settings.pool
+        pooled = [F.adaptive_avg_pool2d(block, pool).flatten(1) for block in whole] if pool else whole
+        return (torch.cat(pooled, dim=1),)
 
     def maps(self, noisy: torch.Tensor, timesteps: torch.Tensor) -> list[torch.Tensor]:
         """Outputs (B, C, h', w') of the blocks for noised, scaled latents (B, 4, h, w) at their timesteps (B,)."""
@@ -168,9 +162,8 @@ class FeatureExtractor:
             # An inpainting U-Net also takes a mask and the masked image's latents: an empty mask, the latents themselves.
             noisy = torch.cat([noisy, torch.zeros_like(noisy[:, :1]), noisy], dim=1)
         prompt = self.null_prompt.expand(len(noisy), -1, -1)
-        return forward_until(
-            self.model.unet, self.blocks, noisy.contiguous(memory_format=torch.channels_last), timesteps, prompt
-        )
+        noisy = noisy.contiguous(memory_format=torch.channels_last)
+        return forward_until(self.model.unet, self.blocks, noisy, timesteps, prompt)
 
 
 def draw_noise(shape: Sequence[int], generators: Sequence[torch.Generator]) -> torch.Tensor:
@@ -208,16 +201,13 @@ def forward_until(
     """
     outputs: dict[int, torch.Tensor] = {}
 
-    def keep(number: int) -> Any:
-        def hook(_module: torch.nn.Module, _inputs: Any, output: Any) -> None:
-            outputs[number] = output[0] if isinstance(output, tuple) else output
-            # Early exit: the exception unwinds the forward pass, so later blocks are not computed.
-            if len(outputs) == len(blocks):
-                raise _Stop
+    def keep(number: int, _module: torch.nn.Module, _inputs: Any, output: Any) -> None:
+        outputs[number] = output[0] if isinstance(output, tuple) else output
+        # Early exit: the exception unwinds the forward pass, so later blocks are not computed.
+        if len(outputs) == len(blocks):
+            raise _Stop
 
-        return hook
-
-    handles = [block.register_forward_hook(keep(number)) for number, block in enumerate(blocks)]
+    handles = [block.register_forward_hook(partial(keep, number)) for number, block in enumerate(blocks)]
     try:
         unet(noisy, timesteps, encoder_hidden_states=prompt)
     except _Stop:
@@ -228,38 +218,26 @@ def forward_until(
     return [outputs[number] for number in range(len(blocks))]
 
 
-def _pooled(block: torch.Tensor, pool: int) -> torch.Tensor:
-    return F.adaptive_avg_pool2d(block, pool).flatten(1) if pool else block
-
-
 def extract_features(latents_file: Path, settings: FeaturesStage, out: Path, device: torch.device) -> Done:
     """Write the features of every row of a latents shard to `out`. Raises UserError for latents of another model."""
     model = load_model(settings.model, "features", device)
     latents = read_shard(latents_file, "latents", model=model.digest)
     compile_model(model, settings.compile)
-    scaling_factor = vae_scaling_factor(settings.model)
+    # From the VAE's configuration alone: features need no VAE weights.
+    scaling_factor = float(find_model(settings.model).config("vae").get("scaling_factor", 0.18215))
     extractor = FeatureExtractor(
         model, settings.features, scaling_factor, batch_size=settings.batch_size, what=f"features {out}"
     )
-    bar = progress(len(latents.keys), "features")
 
     def compute(batch: list[tuple[str, NDArray[Any]]]) -> tuple[torch.Tensor, ...]:
         rows = np.stack([row for _, row in batch])
         return (extractor.from_latents(to_device(rows, device), [key for key, _ in batch]).half(),)
 
-    waiting = Waiting()
     pairs = zip(latents.keys, np.asarray(latents.payload), strict=True)
-    batches = fetched(padded(waiting.of(pairs), settings.batch_size), compute)
-    payload = gathered(batches, len(latents.keys), bar)
-    done = Done.after(len(latents.keys), waiting)
+    payload, done = gathered(pairs, len(latents.keys), compute, settings.batch_size, "features")
     described = settings.model_dump(mode="json") | {"latents": json.loads(latents.settings)}
     shard = Shard(
         "features", RECIPE, described, model.digest, latents.keys, payload, latents.extras, model.digests, latents.index
     )
     write_shard(out, shard)
     return done
-
-
-def vae_scaling_factor(source: ModelSource) -> float:
-    """The VAE's scaling factor from its configuration alone; features need no VAE weights."""
-    return float(find_model(source).config("vae").get("scaling_factor", 0.18215))

@@ -1,19 +1,15 @@
 """Input augmentation: the chosen parts inpainted by a frozen diffusion model (Sec. 3, "Input Augmentation").
 
 What enters: the training index and its chosen parts. What leaves: a shard of losslessly encoded images at their own
-size, generated inside the chosen parts and equal to the original outside. With `copies` K > 1 an image has K rows, each
-from its own seed.
-
-The input image is already occluded: the 4-channel path encodes the whole input, and hidden pixels would leak through
-the VAE at the borders of the mask. The procedure is that of diffusers' StableDiffusionInpaintPipeline at strength 1,
-batched: each class's prompt and the null prompt are embedded once, and the masked image is encoded only for the
-9-channel U-Net, which alone reads it.
+size, generated inside the chosen parts and equal to the original outside. The input image is already occluded: the
+4-channel path encodes the whole input, and hidden pixels would leak through the VAE at the borders of the mask. The
+procedure is that of diffusers' StableDiffusionInpaintPipeline at strength 1, batched: each class's prompt and the null
+prompt are embedded once, and the masked image is encoded only for the 9-channel U-Net, which alone reads it.
 """
 
 from __future__ import annotations
 
 import io
-from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
@@ -27,8 +23,7 @@ from PIL import Image
 from dfeat.data.classes import lemmas
 from dfeat.data.index import ClassInfo, Record, read_index
 from dfeat.data.pixels import resize
-from dfeat.diffusion.canvas import Canvas, Copy, copies_of
-from dfeat.diffusion.crops import Square, around, sides
+from dfeat.diffusion.canvas import Canvas, Copy, Square, around, copies_of, sides
 from dfeat.diffusion.denoise import Denoiser
 from dfeat.diffusion.features import BATCH, draw_noise
 from dfeat.diffusion.fitting import Fitting
@@ -55,6 +50,8 @@ RECIPE: Final = 2
 
 _Given = tuple[NDArray[np.uint8], NDArray[np.bool_], str, int]
 """One image of a library call: pixels (H, W, 3), mask (H, W), prompt, seed."""
+_Row = tuple[Canvas, NDArray[np.uint8]]
+"""A canvas with its square, (side, side, 4) to fill or (side, side, 3) filled."""
 
 
 class Inpainter:
@@ -146,9 +143,8 @@ class Inpainter:
         # The 9-channel U-Net reads the mask and the image with hidden pixels at 0, mid-grey in [-1, 1].
         conditions = [cells, self._encode(pixels * (hidden < 0.5), generators)] if nine else []
         latents = self._sample(noise, known, cells, Denoiser(model, self.settings, self._embedded(prompts), conditions))
-        decoded = model.vae.decode(
-            (latents / model.scaling_factor).contiguous(memory_format=torch.channels_last)
-        ).sample
+        latents = (latents / model.scaling_factor).contiguous(memory_format=torch.channels_last)
+        decoded = model.vae.decode(latents).sample
         finite = torch.isfinite(decoded).flatten(1).all(1)
         # [-1, 1] to [0, 255]
         shown = (decoded.float() / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
@@ -212,10 +208,7 @@ class Inpainter:
         return F.interpolate(hidden, size=(hidden.shape[2] // factor, hidden.shape[3] // factor))
 
     def _embedded(self, prompts: Sequence[str]) -> torch.Tensor:
-        """Text embeddings (2B, tokens, width), unconditional first; the conditional (B, tokens, width) without guidance.
-
-        Each text is embedded once per process.
-        """
+        """Text embeddings (2B, tokens, width), unconditional first; the conditional (B, ...) without guidance."""
         wanted = list(dict.fromkeys([self.settings.negative_prompt, *prompts]))
         for text in wanted:
             if text not in self._embeddings:
@@ -263,18 +256,18 @@ def inpaint_shard(
     squares = _squares(records, parts, settings, inpainter.model)
     waiting, bar = Waiting(), progress(len(copies), "inpaint")
 
-    def prepare(copy: Copy) -> tuple[Canvas, NDArray[np.uint8]]:
+    def prepare(copy: Copy) -> _Row:
         key = copy.record.key
         row = Canvas(copy, index.load(copy.record), parts.mask(key), squares[key], settings.resolution)
         return row, row.to_fill()
 
-    def filled() -> Iterator[tuple[Canvas, NDArray[np.uint8]]]:
+    def filled() -> Iterator[_Row]:
         for side in sorted({square.side for square in squares.values()}):
             alike = [copy for copy in copies if squares[copy.record.key].side == side]
             rows = prepared(alike, prepare, workers, 2 * settings.batch_size)
             yield from _fill_all(inpainter, waiting.of(rows), settings, names, bar)
 
-    def encode(item: tuple[Canvas, NDArray[np.uint8]]) -> tuple[str, bytes]:
+    def encode(item: _Row) -> tuple[str, bytes]:
         row, square = item
         return row.copy.key, _encoded(row.finished(square), settings.inpaint.encoding)
 
@@ -301,31 +294,20 @@ def _squares(
 
 
 def _fill_all(
-    inpainter: Inpainter,
-    rows: Iterator[tuple[Canvas, NDArray[np.uint8]]],
-    settings: InpaintStage,
-    names: Sequence[str],
-    bar: Any,
-) -> Iterator[tuple[Canvas, NDArray[np.uint8]]]:
+    inpainter: Inpainter, rows: Iterator[_Row], settings: InpaintStage, names: Sequence[str], bar: Any
+) -> Iterator[_Row]:
     """Each canvas of `rows` with its filled square (side, side, 3); all squares have one side, so batches one shape."""
-    # `fetched` runs one batch behind `compute`: the canvases of both wait here for their results.
-    held: deque[list[Canvas]] = deque()
 
-    def compute(batch: list[tuple[Canvas, NDArray[np.uint8]]]) -> tuple[torch.Tensor, ...]:
+    def compute(batch: list[_Row]) -> tuple[torch.Tensor, ...]:
         here = [row for row, _ in batch]
         squares = np.stack([square for _, square in batch])
         prompts = [settings.inpaint.prompt.replace("<object_class>", names[row.copy.record.label]) for row in here]
         seeds = [row.copy.seed for row in here]
         return inpainter.fill(squares[..., :3], squares[..., 3] > 0, prompts, seeds)
 
-    fitting = Fitting(compute, settings.batch_size, "inpaint")
-
-    def remembered(batch: list[tuple[Canvas, NDArray[np.uint8]]]) -> tuple[torch.Tensor, ...]:
-        held.append([row for row, _ in batch])
-        return fitting(batch)
-
-    for filled, finite in fetched(padded(rows, settings.batch_size), remembered):
-        here = held.popleft()
+    size = settings.batch_size
+    for batch, (filled, finite) in fetched(padded(rows, size), Fitting(compute, size, "inpaint")):
+        here = [row for row, _ in batch]
         inpainter.check_finite(finite, [row.copy.key for row in here])
         # The last batch is padded with its last row: distinct keys are the real rows.
         count = len({row.copy.key for row in here})

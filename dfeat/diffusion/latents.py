@@ -1,11 +1,9 @@
 """VAE latents of a view of each image, encoded once and cached for every setting of features.
 
 What enters: an index and the name of a view. What leaves: a shard of latents (rows, 4, R/8, R/8) float16, the mean of
-the VAE's posterior, unscaled. A view is the image that the diffusion model sees, the evaluation crop
-
-- clean: unchanged,
-- parts: with the chosen parts blacked out (the occluded twin of training, Sec. 3),
-- drop:P: with P % of the patches blacked out (simulated occlusion, Sec. 4.1).
+the VAE's posterior, unscaled. A view is the evaluation crop that the diffusion model sees: "clean" unchanged, "parts"
+with the chosen parts blacked out (the occluded twin of training, Sec. 3), or "drop:P" with P % of the patches blacked
+out (simulated occlusion, Sec. 4.1).
 """
 
 from __future__ import annotations
@@ -25,13 +23,12 @@ from dfeat.data.pixels import evaluation_crop, resize
 from dfeat.diffusion.fitting import Fitting
 from dfeat.diffusion.models import compile_model, load_model
 from dfeat.diffusion.settings import LatentsStage
-from dfeat.diffusion.stream import Done, Waiting, fetched, gathered, padded, prepared, to_device
+from dfeat.diffusion.stream import Done, gathered, prepared, to_device
 from dfeat.errors import UserError
 from dfeat.methods.paint import black_out
 from dfeat.occlusion.parts import Parts, read_parts
 from dfeat.occlusion.patches import scale_mask
 from dfeat.occlusion.views import TestOcclusion
-from dfeat.progress import progress
 from dfeat.randomness import rng_for
 from dfeat.storage.shards import Shard, write_shard
 
@@ -61,7 +58,6 @@ def encode_view(
     model = load_model(settings.model, "latents", device, settings.resolution)
     compile_model(model, settings.compile)
     occlusion = _occlusion_of(index, settings) if view.startswith("drop:") else None
-    waiting, bar = Waiting(), progress(len(rows), f"latents {view}")
 
     def prepare(row: ViewRow) -> NDArray[np.uint8]:
         return view_image(index, row.record, view, settings, parts, row.crop, occlusion)
@@ -69,16 +65,13 @@ def encode_view(
     def compute(images: list[NDArray[np.uint8]]) -> tuple[torch.Tensor, ...]:
         return (encode(model, np.stack(images)).half(),)
 
-    images = waiting.of(prepared(rows, prepare, workers, 2 * settings.batch_size))
-    fitting = Fitting(compute, settings.batch_size, f"latents {out}")
-    payload = gathered(fetched(padded(images, settings.batch_size), fitting), len(rows), bar)
-    done = Done.after(len(rows), waiting)
+    size = settings.batch_size
+    images = prepared(rows, prepare, workers, 2 * size)
+    payload, done = gathered(images, len(rows), Fitting(compute, size, f"latents {out}"), size, f"latents {view}")
     described = settings.model_dump(mode="json") | {"view": view}
-    keys = [row.key for row in rows]
-    crops = _crops_of(rows)
-    write_shard(
-        out, Shard("latents", RECIPE, described, model.digest, keys, payload, crops, model.digests, index.digest)
-    )
+    keys, crops = [row.key for row in rows], _crops_of(rows)
+    content = Shard("latents", RECIPE, described, model.digest, keys, payload, crops, model.digests, index.digest)
+    write_shard(out, content)
     return done
 
 
@@ -94,16 +87,13 @@ class ViewRow:
 def _rows_of(records: Sequence[Record], view: str, settings: LatentsStage) -> list[ViewRow]:
     if settings.views == 1 or view.startswith("drop:"):
         return [ViewRow(record, record.key, None) for record in records]
-    return [
-        ViewRow(record, view_key(record.key, number), _seeded_crop(record, number, settings))
-        for record in records
-        for number in range(settings.views)
-    ]
-
-
-def _seeded_crop(record: Record, number: int, settings: LatentsStage) -> Crop:
-    rng = rng_for(settings.view_seed, f"{record.key} {number}", "view")
-    return random_crop(record.height, record.width, settings.crop_scale, settings.flip, rng)
+    rows = []
+    for record in records:
+        for number in range(settings.views):
+            rng = rng_for(settings.view_seed, f"{record.key} {number}", "view")
+            crop = random_crop(record.height, record.width, settings.crop_scale, settings.flip, rng)
+            rows.append(ViewRow(record, view_key(record.key, number), crop))
+    return rows
 
 
 def _crops_of(rows: Sequence[ViewRow]) -> dict[str, NDArray[Any]]:
@@ -158,10 +148,7 @@ def to_model_range(images: NDArray[np.uint8], model: Any) -> torch.Tensor:
 
 
 def part_of(records: Sequence[Record], shard: tuple[int, int]) -> list[Record]:
-    """The records of shard (i, n): contiguous, in shards whose sizes differ by at most one.
-
-    Raises UserError for a shard that does not exist or has no records.
-    """
+    """The records of shard (i, n), contiguous and of even sizes. Raises UserError for a shard that has none."""
     number, count = shard
     if not 0 <= number < count:
         raise UserError(f"shard {number}/{count} does not exist; shards are numbered 0 to {count - 1}")

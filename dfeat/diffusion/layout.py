@@ -74,11 +74,8 @@ def local_files(source: ModelSource) -> ModelFiles | None:
         return ModelFiles(path)
     if path.is_file():
         return _single(path, source)
-    if (
-        source.path.count("/") != 1
-        or source.path.startswith((".", "/", "~"))
-        or path.suffix in (".safetensors", *PICKLES)
-    ):
+    local = source.path.startswith((".", "/", "~")) or path.suffix in (".safetensors", *PICKLES)
+    if local or source.path.count("/") != 1:
         raise UserError(
             f"diffusion.model.path {source.path!r} is no file or folder; give a folder in the diffusers layout, a "
             ".safetensors file, a Hub id with its revision, or 'demo'"
@@ -185,6 +182,5 @@ def _resolution_notes(files: ModelFiles, sample_size: Any, resolution: int | Non
             f"diffusion.resolution is {resolution}, but {files.folder} was trained at {trained} px (sample_size "
             f"{sample_size}); use {trained}, or at least {trained // 2} and at most {trained * 2}"
         )
-    if trained == resolution:
-        return []
-    return [f"{files.folder} was trained at {trained} px and is used at {resolution} px (diffusion.resolution)"]
+    note = f"{files.folder} was trained at {trained} px and is used at {resolution} px (diffusion.resolution)"
+    return [note] if trained != resolution else []

@@ -58,13 +58,8 @@ class DiffusionModel:
     @torch.no_grad()
     def embed(self, prompts: list[str]) -> torch.Tensor:
         """Text embeddings (prompts, tokens, width); the empty string is the null prompt."""
-        tokens = self.tokenizer(
-            prompts,
-            padding="max_length",
-            max_length=self.tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
-        )
+        most = self.tokenizer.model_max_length
+        tokens = self.tokenizer(prompts, padding="max_length", max_length=most, truncation=True, return_tensors="pt")
         return self.text_encoder(tokens.input_ids.to(self.device))[0]
 
 

@@ -11,10 +11,8 @@ from dfeat.occlusion.settings import OcclusionSettings
 from dfeat.section import BatchSize, Commit, ImageSize, Precision, Section, Share
 
 Timestep = Annotated[int, Field(ge=0, le=999)]
-
 Resolution = Annotated[int, Field(ge=16, le=2048, multiple_of=8)]
 """Side of the square that the diffusion model works on, in pixels; its VAE maps 8 x 8 of them to a latent cell."""
-
 Views = Annotated[int, Field(ge=1)]
 
 
@@ -23,8 +21,7 @@ class InpaintSettings(Section):
 
     prompt: str = Field("A class of <object_class>", description="[Sec. 4.2]; <object_class> is the class name")
     class_name: Literal["one", "all"] = Field(
-        "one",
-        description="one: a single name of the class; all: every name that ImageNet has for it, joined by commas",
+        "one", description="one: a single name of the class; all: every name that ImageNet has for it, joined by commas"
     )
     negative_prompt: str = ""
     scheduler: Literal["model", "ddim", "dpmsolver++"] = Field(
@@ -50,9 +47,7 @@ class InpaintSettings(Section):
     )
     encoding: Literal["png", "webp"] = Field("png", description="format of the stored images; both are lossless")
     shards: int | None = Field(
-        None,
-        ge=1,
-        description="jobs (and files) of the training set; null: one for every 512 inpainted images",
+        None, ge=1, description="jobs (and files) of the training set; null: one for every 512 inpainted images"
     )
 
     @field_validator("guidance_interval")

@@ -19,10 +19,7 @@ Tensors = dict[str, torch.Tensor]
 
 
 def read_checkpoint(path: Path) -> Tensors:
-    """The tensors of a .safetensors file or a pickle, from which only tensors are read (`weights_only`).
-
-    Raises UserError for an unreadable file, and for a pickle with anything else in it.
-    """
+    """The tensors of a .safetensors file or a pickle. Raises UserError if it is unreadable or holds anything else."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dfeat.progress import progress
+
 Item = TypeVar("Item")
 Prepared = TypeVar("Prepared")
 
@@ -102,38 +104,38 @@ def padded(rows: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 def fetched(
     batches: Iterable[Item], compute: Callable[[Item], tuple[torch.Tensor, ...]]
-) -> Iterator[tuple[NDArray[Any], ...]]:
-    """Yield host copies of the tensors of `compute(batch)`, in order, each fetched while the device computes the next.
+) -> Iterator[tuple[Item, tuple[NDArray[Any], ...]]]:
+    """Yield each batch with host copies of `compute(batch)`, in order, fetched while the device computes the next.
 
     On a CPU nothing can overlap, so each result is yielded at once.
     """
-    behind: _Landing | None = None
+    behind: deque[tuple[Item, _Landing]] = deque()
     for batch in batches:
-        landing = _Landing(compute(batch))
-        if landing.event is None:
-            yield landing.arrays()
-            continue
-        if behind is not None:
-            yield behind.arrays()
-        behind = landing
-    if behind is not None:
-        yield behind.arrays()
+        behind.append((batch, _Landing(compute(batch))))
+        if behind[-1][1].event is None or len(behind) > 1:
+            before, landing = behind.popleft()
+            yield before, landing.arrays()
+    for batch, landing in behind:
+        yield batch, landing.arrays()
 
 
-def gathered(batches: Iterable[tuple[NDArray[Any], ...]], rows: int, bar: Any) -> NDArray[Any]:
-    """Concatenate the first array of each batch to `rows` rows, dropping the padding of the last batch."""
+def gathered(
+    items: Iterable[Item], rows: int, compute: Callable[[list[Item]], tuple[torch.Tensor, ...]], size: int, label: str
+) -> tuple[NDArray[Any], Done]:
+    """Compute `rows` rows of one tensor, in padded batches of `size` items, as one array (rows, ...)."""
+    waiting, bar = Waiting(), progress(rows, label)
     payload: NDArray[Any] | None = None
     end = 0
-    for batch in batches:
+    for _, (batch, *_) in fetched(padded(waiting.of(items), size), compute):
         if payload is None:
-            payload = np.empty((rows, *batch[0].shape[1:]), batch[0].dtype)
-        part = batch[0][: rows - end]
+            payload = np.empty((rows, *batch.shape[1:]), batch.dtype)
+        part = batch[: rows - end]
         payload[end : end + len(part)] = part
         end += len(part)
         bar.update(len(part))
     bar.close()
     assert payload is not None and end == rows
-    return payload
+    return payload, Done.after(rows, waiting)
 
 
 class _Landing:

@@ -14,7 +14,7 @@ from typing import Final
 from dfeat.config import Settings
 from dfeat.costs.estimate import Cost, estimate
 from dfeat.doctor.machine import bytes_in, devices_held, devices_seen, free_bytes, installed_versions
-from dfeat.doctor.sets import SetReport, look_at_index, look_at_set, sets_of
+from dfeat.doctor.sets import SetReport, look_at_index, look_at_set, sets_in_run
 from dfeat.doctor.weights import WeightsReport, look_at_weights
 from dfeat.places import RESULTS, Place
 
@@ -48,7 +48,7 @@ class Report:
 def examine(settings: Settings, ask_torch: bool = False) -> Report:
     """Look at everything a run needs; `ask_torch` lets torch say which devices there are."""
     folder = RESULTS / settings.run
-    sets = [look_at_set(name, chosen, settings, folder) for name, chosen in sets_of(settings)]
+    sets = [look_at_set(name, chosen, settings, folder) for name, chosen in sets_in_run(settings)]
     weights = look_at_weights(settings, digest=True)
     costs = estimate(settings, {found.name: found.count for found in sets})
     already, free = _bytes_there(folder, costs), free_bytes(folder)
@@ -62,7 +62,7 @@ def examine(settings: Settings, ask_torch: bool = False) -> Report:
 def images_of(settings: Settings) -> dict[str, int]:
     """How many images each set has: those of its index, or as many as are expected, or as there are files."""
     folder = RESULTS / settings.run
-    return {name: look_at_set(name, chosen, settings, folder).count for name, chosen in sets_of(settings)}
+    return {name: look_at_set(name, chosen, settings, folder).count for name, chosen in sets_in_run(settings)}
 
 
 def missing_inputs(settings: Settings) -> list[str]:
@@ -74,7 +74,7 @@ def missing_inputs(settings: Settings) -> list[str]:
     folder = RESULTS / settings.run
     faults: list[str] = []
     images: dict[str, int] = {}
-    for name, chosen in sets_of(settings):
+    for name, chosen in sets_in_run(settings):
         runs = [folder, *([RESULTS / settings.base] if settings.base else [])]
         indexed = next(filter(None, (look_at_index(name, chosen, Place(run).data(name)) for run in runs)), None)
         if indexed is None and settings.data.drawn:

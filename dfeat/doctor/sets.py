@@ -48,7 +48,7 @@ class SetReport:
         return (self.images if self.state == "indexed" else self.expected_images or self.images) or 0
 
 
-def sets_of(settings: Settings) -> list[tuple[str, TrainSet | EvaluationSet]]:
+def sets_in_run(settings: Settings) -> list[tuple[str, TrainSet | EvaluationSet]]:
     """All sets of a run, the training set first."""
     return [("train", settings.data.train), *settings.data.evaluation.items()]
 
@@ -63,7 +63,8 @@ def look_at_set(name: str, chosen: TrainSet | EvaluationSet, settings: Settings,
         report.state = "drawn"
         return report
     try:
-        report.images = _count_files(name, chosen)
+        most = chosen.per_class if isinstance(chosen, EvaluationSet) else None
+        report.images = sum(min(count, most or count) for count in Counter(_classes_of_files(name, chosen)).values())
     except UserError as error:
         report.state = "missing" if not Path(chosen.root).exists() else "found"
         report.faults.append(f"{error}{_without(name, settings)}")
@@ -96,13 +97,6 @@ def _key(name: str) -> str:
     return "data.train" if name == "train" else f"data.evaluation.{name}"
 
 
-def _count_files(name: str, chosen: TrainSet | EvaluationSet) -> int:
-    """Images that have a class, of each at most `per_class`. Names are read, never pictures."""
-    most = chosen.per_class if isinstance(chosen, EvaluationSet) else None
-    counts = Counter(_classes_of_files(name, chosen))
-    return sum(min(count, most or count) for count in counts.values())
-
-
 def _classes_of_files(name: str, chosen: TrainSet | EvaluationSet) -> list[str]:
     """The wnid of every image file that has one."""
     from dfeat.data.folder import read_folder
@@ -126,10 +120,7 @@ def _classes_of_files(name: str, chosen: TrainSet | EvaluationSet) -> list[str]:
 
 
 def look_at_index(name: str, chosen: TrainSet | EvaluationSet, folder: Path) -> SetReport | None:
-    """The counts of an index against what is expected, and the commonest problems with the way to mend each.
-
-    None where there is no index, or one of other settings, which the run will make again.
-    """
+    """An index's counts against those expected, and its commonest problems; None if none is of these settings."""
     if not (folder / "source.json").is_file():
         return None
     try:

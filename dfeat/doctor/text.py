@@ -7,7 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from dfeat.config import Settings
-from dfeat.costs.estimate import EFFICIENCY, PEAK, card_of, is_small
+from dfeat.costs.counts import is_small
+from dfeat.costs.estimate import EFFICIENCY, PEAK, card_of
 from dfeat.doctor import Report
 from dfeat.doctor.sets import SetReport
 from dfeat.doctor.weights import WeightsReport
@@ -33,9 +34,8 @@ def as_text(report: Report, settings: Settings) -> str:
         _section("Versions", [", ".join(f"{name} {version}" for name, version in report.packages.items())]),
     ]
     if report.faults:
-        sections.append(
-            _section("To mend before the run", [f"{n}. {fault}" for n, fault in enumerate(report.faults, 1)])
-        )
+        faults = [f"{n}. {fault}" for n, fault in enumerate(report.faults, 1)]
+        sections.append(_section("To mend before the run", faults))
     else:
         sections.append("Nothing found that would spoil the run.")
     return "\n\n".join(sections) + "\n"

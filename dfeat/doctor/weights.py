@@ -36,10 +36,8 @@ def look_at_weights(settings: Settings, digest: bool) -> list[WeightsReport]:
 def _diffusion_weights(settings: Settings, digest: bool) -> list[WeightsReport]:
     """The diffusion models that the run's methods use: one for both uses, or one for each."""
     used = {"features": settings.diffusion.model, "inpainted": settings.diffusion.inpainting_model}
-    needs, sources = needed(settings.training.methods), list[ModelSource]()
-    for need, source in used.items():
-        if need in needs and source not in sources:
-            sources.append(source)
+    needs = needed(settings.training.methods)
+    sources = dict.fromkeys(source for need, source in used.items() if need in needs)
     return [_diffusion_report(settings, source, digest) for source in sources]
 
 

@@ -1,12 +1,9 @@
 """Judge whether inpainted images keep their label, by models that were not trained on inpainted images.
 
-What enters: the trained None models of a backbone, the training images, their occluded twins and the inpainted ones.
-What leaves: `verdicts.csv`, which has for each inpainted image the number of models (seeds) that predict its class from
-the original, from the one with the chosen parts black, and from the inpainted one, and whether a majority does from the
-inpainted one (accepted). `verdicts.json` beside it records the models and images.
-
-None was trained on the originals, so its rate on them is a ceiling, not an accuracy; the rate on black parts is the
-floor.
+What enters: the trained None models of a backbone, the training images and the inpainted ones. What leaves:
+`verdicts.csv`, which has for each inpainted image the number of models (seeds) that predict its class from the original
+(a ceiling: None was trained on it), from the one with the chosen parts black (the floor), and from the inpainted one,
+and whether a majority does from that (accepted). `verdicts.json` beside it records the models and images.
 """
 
 from __future__ import annotations

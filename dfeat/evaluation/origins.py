@@ -22,12 +22,8 @@ _OF_VERDICTS: Final = {"models": list, "index": str, "settings": dict}
 
 def model_identity(run: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of run.json that identify a model."""
-    return {
-        "method": run["method"],
-        "backbone": run["settings"]["backbone"],
-        "seed": run["seed"],
-        "model": run["model"],
-    }
+    backbone = run["settings"]["backbone"]
+    return {"method": run["method"], "backbone": backbone, "seed": run["seed"], "model": run["model"]}
 
 
 def read_predictions_origin(folder: Path) -> Origin:

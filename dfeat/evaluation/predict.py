@@ -41,10 +41,7 @@ HEADER: Final = ("key", "label", "top1", "top2", "top3", "top4", "top5", "p1")
 
 
 class TrainedModel:
-    """A trained model: its classifier, and `run`, the content of its run.json.
-
-    Raises UserError for a folder that is missing, damaged, or whose weights are not those of its run.json.
-    """
+    """A trained model: its classifier, and `run`, its run.json. Raises UserError for a missing or damaged folder."""
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         from safetensors import SafetensorError
@@ -77,20 +74,17 @@ class TrainedModel:
 
 
 Model = TrainedModel | PretrainedModel
+Features = dict[str, list[Path]]
+"""SET@LEVEL -> the shards of its diffusion features."""
 
 
 def evaluate(
-    model_folder: Path,
-    data: Path,
-    features: dict[str, list[Path]],
-    stage: EvaluateStage,
-    out: Path,
-    device: torch.device,
+    model_folder: Path, data: Path, features: Features, stage: EvaluateStage, out: Path, device: torch.device
 ) -> list[Path]:
     """Evaluate a trained model and write its predictions to `out`; returns their files.
 
-    `data` has SET/index.csv and SET/pixels.h5; `features` maps SET@LEVEL to its features shards, and is empty for models
-    without fusion. Raises UserError for inputs that do not belong together, and for output that is not finite.
+    `data` has SET/index.csv and SET/pixels.h5; `features` is empty for models without fusion. Raises UserError for
+    inputs that do not belong together, and for output that is not finite.
     """
     indexes = _read_indexes(data, stage)
     return evaluate_model(TrainedModel(model_folder, device), indexes, features, stage, out)
@@ -107,14 +101,13 @@ def evaluate_pretrained(data: Path, stage: PretrainedStage, out: Path, device: t
 def _read_indexes(data: Path, stage: EvaluateStage) -> dict[str, Index]:
     """The index of each set in the settings, by name, each read once. UserError if the settings name no set."""
     if not stage.levels:
-        raise UserError(
-            "the settings' `levels` have no set; give each set its levels of occlusion, e.g. {'dfeat': [0]}"
-        )
+        remedy = "give each set its levels of occlusion, e.g. {'dfeat': [0]}"
+        raise UserError(f"the settings' `levels` have no set; {remedy}")
     return {set_name: read_index(data / set_name) for set_name in stage.levels}
 
 
 def evaluate_model(
-    model: Model, indexes: dict[str, Index], features: dict[str, list[Path]], stage: EvaluateStage, out: Path
+    model: Model, indexes: dict[str, Index], features: Features, stage: EvaluateStage, out: Path
 ) -> list[Path]:
     """Write the predictions of a loaded model on all sets and levels of the settings; returns their files.
 
@@ -129,10 +122,8 @@ def evaluate_model(
                 f"{index.folder} has {len(index.classes)} classes, but the model {model.run['classes']}; index the set again"
             )
         rows_of = {level: _checked_features(model, features, set_name, level, index.digest) for level in levels}
-        evaluation = stage.evaluation
-        occlusion = TestOcclusion.of(
-            index, stage.occlusion, stage.studies.get(set_name), model.image_size, evaluation.crop_pct
-        )
+        study, crop_pct = stage.studies.get(set_name), stage.evaluation.crop_pct
+        occlusion = TestOcclusion.of(index, stage.occlusion, study, model.image_size, crop_pct)
         predictions = _predict_set(model, index.records, cache, rows_of, stage, occlusion, set_name)
         contents |= {
             out / f"{set_name}@{level}.csv": table_text(HEADER, rows).encode() for level, rows in predictions.items()
@@ -166,7 +157,8 @@ def _predict_set(
         best, probability = best[: len(batch)], probability[: len(batch)]  # drop the padding
         _check_finite(set_name, level, batch, probability)
         for record, classes, p1 in zip(batch, best, probability, strict=True):
-            predictions[level].append((record.key, record.label, *_five(classes), f"{p1:.6f}"))
+            five = [*classes.tolist(), *[""] * (5 - len(classes))]  # empty columns with fewer than five classes
+            predictions[level].append((record.key, record.label, *five, f"{p1:.6f}"))
         bar.update(len(batch))
     bar.close()
     return predictions
@@ -217,9 +209,7 @@ def _one_ahead(items: Iterator[Occluded]) -> Iterator[Occluded]:
             yield item
 
 
-def _checked_features(
-    model: Model, features: dict[str, list[Path]], set_name: str, level: int, index: str
-) -> Rows | None:
+def _checked_features(model: Model, features: Features, set_name: str, level: int, index: str) -> Rows | None:
     """The features of a set at a level, None for a model without fusion. Raises UserError for others than it needs."""
     view = f"{set_name}@{level}"
     wanted = model.run["features"]
@@ -240,8 +230,3 @@ def _checked_features(
             "extract them again with `dfeat features`"
         )
     return rows
-
-
-def _five(classes: NDArray[Any]) -> list[int | str]:
-    """The columns top1 to top5; with fewer than five classes the last ones are empty."""
-    return [int(c) for c in classes] + [""] * (5 - len(classes))

@@ -1,8 +1,7 @@
 """Part choice: the half of an object's parts whose union is largest (Sec. 3, "Input Augmentation").
 
-What enters: the training index with its checked COCO annotations. What leaves: `parts.json`, per image n, k,
-the chosen part categories, the area of their union, its share of the image, and two masks as COCO RLE: the
-union of the chosen parts and the whole object.
+What enters: the training index with its checked COCO annotations. What leaves: `parts.json`, per image n, k, the chosen
+part categories, the area and share of their union, and the masks of that union and of the whole object as COCO RLE.
 
 "For an object with n parts we use n/2 or (n + 1)/2 parts [...] we choose the part combinations that result in
 the maximum area of occlusion." The area is that of the union, so overlapping masks are not counted twice.
@@ -202,16 +201,14 @@ def choose_all(index_folder: Path, settings: PartsStage, out: Path) -> int:
             images[image["key"]] = row
     if not images:
         raise UserError(f"no image of {index_folder} has a usable part; see {index_folder / 'problems.csv'}")
-    write_json(
-        out,
-        {
-            "recipe": RECIPE,
-            "settings": settings.model_dump(mode="json"),
-            "index": index.digest,
-            "categories": {str(number): name for number, name in sorted(names.items())},
-            "images": images,
-        },
-    )
+    content = {
+        "recipe": RECIPE,
+        "settings": settings.model_dump(mode="json"),
+        "index": index.digest,
+        "categories": {str(number): name for number, name in sorted(names.items())},
+        "images": images,
+    }
+    write_json(out, content)
     return len(images)
 
 

@@ -20,11 +20,6 @@ from dfeat.occlusion.settings import OcclusionSettings
 from dfeat.randomness import rng_for
 
 
-def drop_grid(side: int, patch: int, share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Drop exactly round(share * patches) of the patches of a (side, side) image; side is a multiple of patch."""
-    return drop_on_image(side, side, patch, share, rng)
-
-
 def drop_on_image(height: int, width: int, patch: int, share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
     """Drop round(share * patches) of the patches of a grid that starts in the corner of an image of any size."""
     rows, columns = -(-height // patch), -(-width // patch)
@@ -83,7 +78,7 @@ def drop_for(
     rng = rng_for(settings.seed, key, f"drop {level}")
     share = level / 100
     if settings.protocol == "grid":
-        return drop_grid(side, settings.patch, share, rng)
+        return drop_on_image(side, side, settings.patch, share, rng)
     if settings.protocol == "random":
         return drop_random(side, settings.patch, share, rng)
     if settings.protocol == "image":

@@ -9,9 +9,7 @@ from pydantic import Field
 from dfeat.section import Section, Share
 
 Protocol = Literal["grid", "image", "random", "object"]
-
 Unit = Literal["category", "annotation"]
-
 HiddenShare = Annotated[Share, Field(gt=0)]
 
 

@@ -62,10 +62,7 @@ class TestOcclusion:
 
 
 def read_masks(index: Index) -> dict[str, Rle]:
-    """The mask of each record as COCO RLE: of its part where its key names one, else of the whole object.
-
-    Raises UserError if the set has no annotations.
-    """
+    """Each record's mask as COCO RLE: of the part its key names, or of the object. Raises UserError without any."""
     path = index.annotations_path()
     if path is None:
         raise UserError(

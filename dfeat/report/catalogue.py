@@ -101,11 +101,6 @@ def find(kind: Literal["table", "figure"], name: str, settings: Settings) -> Pub
     return entries[name]
 
 
-def names(kind: Literal["table", "figure"]) -> str:
-    """The names of all tables or figures, as help texts list them."""
-    return ", ".join([entry.name for entry in (*_TABLES, *_FIGURES) if entry.kind == kind] + [f"{_GRID}NAME"])
-
-
 def whole_settings(settings: Settings) -> Settings:
     """All settings but for what jobs ask for and where they may take results from, which is no result's concern."""
     asked = ResourceSettings(threads=settings.resources.threads)

@@ -1,12 +1,10 @@
 """Atomic writes: a file appears whole under its final name, or not at all. All files are written here.
 
-What enters: bytes, or a function that fills a temporary file. What leaves: the file, synced, read back and
-verified before it is renamed into place, and its digest record (`storage.records`). Files that belong together are
+What enters: bytes, or a function that fills a temporary file. What leaves: the file and its digest record. The order
+that makes this hold: reserve space, write, fsync the file, read it back and compare, write the digest record, rename
+(atomic within a folder), fsync the folder so that the rename survives a power failure. Files that belong together are
 all written and verified before the first of them takes its name. A crash leaves only
 `<name>.tmp.<host>.<pid>.<random>` beside it; the next write of that name removes those whose process is dead.
-
-The order that makes this hold: reserve space, write, fsync the file, read it back and compare, write the digest
-record, rename (atomic within a folder), fsync the folder so that the rename survives a power failure.
 """
 
 from __future__ import annotations
@@ -14,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import glob
 import json
 import os
 import secrets
@@ -32,19 +31,12 @@ _MACHINE: Final = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EF
 
 
 @contextlib.contextmanager
-def staged(path: Path, verify: Callable[[Path], None] | None = None) -> Iterator[Path]:
+def staged(path: Path, verify: Callable[[Path], object] | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `path`; after the block, sync and verify it and rename it to `path`.
 
-    The block must `reserve` the space it needs before it writes. On any error the temporary file is removed and what
-    stood under the final name stays.
-
-    Args:
-        path: The final name.
-        verify: Reads the closed file and raises if its content is not the intended one.
-
-    Raises:
-        UserError: The file cannot be written (no permission), naming it and the cause.
-        MachineError: The machine failed (full disk, device error).
+    The block must `reserve` the space it needs before it writes; `verify` reads the closed file and raises if its
+    content is not the intended one. On any error the temporary file is removed and what stood under the final name
+    stays. Raises UserError if the file cannot be written, MachineError for a full disk or a device error.
     """
     with _temporaries([path]) as (temporary,):
         yield temporary
@@ -78,10 +70,7 @@ def write_files(contents: Mapping[Path, Payload], *, recorded: bool = True) -> N
 
 
 def link_files(targets: Mapping[Path, tuple[Path, str]]) -> None:
-    """Publish the files of one job as relative links; `targets` maps each to the file it is and that file's SHA-256.
-
-    Raises UserError or MachineError as `staged` does.
-    """
+    """Publish one job's files as relative links; `targets` has each one's target and SHA-256. Raises as `staged`."""
     with _temporaries(list(targets)) as temporaries:
         for (path, (target, _)), temporary in zip(targets.items(), temporaries, strict=True):
             temporary.unlink()
@@ -123,10 +112,7 @@ def remove(path: Path) -> None:
 
 @contextlib.contextmanager
 def _temporaries(paths: list[Path]) -> Iterator[list[Path]]:
-    """Yield an empty temporary file beside each path and remove what is left of them after the block.
-
-    An OSError in the block becomes the error that `staged` documents.
-    """
+    """Yield an empty temporary file beside each path, removed after the block; an OSError raises as `staged` does."""
     made: list[Path] = []
     at = paths[0]
     try:
@@ -209,22 +195,15 @@ def _sync(path: Path) -> None:
 def _sweep(path: Path) -> None:
     """Remove temporary files of `path` whose process on this host is gone."""
     host = socket.gethostname()
-    for stale in path.parent.glob(f"{glob_escaped(path.name)}.tmp.{glob_escaped(host)}.*"):
+    for stale in path.parent.glob(f"{glob.escape(path.name)}.tmp.{glob.escape(host)}.*"):
         process = stale.name.rsplit(".", 2)[-2]
         if process.isdigit() and not _alive(int(process)):
             stale.unlink(missing_ok=True)
 
 
-def glob_escaped(name: str) -> str:
-    """`name` with the characters that glob treats specially taken literally."""
-    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
-
-
 def _alive(process: int) -> bool:
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
+    except OSError as error:
+        return isinstance(error, PermissionError)
     return True

@@ -15,10 +15,7 @@ from numpy.typing import NDArray
 
 
 class MappedRows:
-    """Rows of contiguous datasets in several files, indexed as one array: `rows[3]`, `rows[[5, 1]]`.
-
-    May be pickled for worker processes: each maps the files itself.
-    """
+    """Rows of contiguous datasets in several files, indexed as one array: `rows[3]`, `rows[[5, 1]]`. Picklable."""
 
     def __init__(self, files: Sequence[tuple[Path, int, int]], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         """Args: `files`, each (path, offset of the payload in bytes, rows); `shape` of all rows together, (rows, ...)."""
@@ -35,9 +32,8 @@ class MappedRows:
             return self._row(int(rows))
         if len(self.files) == 1:
             return self._opened()[0][np.asarray(rows, np.int64)]
-        return (
-            np.stack([self._row(int(row)) for row in rows]) if len(rows) else np.empty((0, *self.shape[1:]), self.dtype)
-        )
+        empty = np.empty((0, *self.shape[1:]), self.dtype)
+        return np.stack([self._row(int(row)) for row in rows]) if len(rows) else empty
 
     def loaded(self) -> NDArray[Any]:
         """All rows in memory, as one array."""

@@ -76,10 +76,7 @@ def files_digest(package: str, folder: str) -> str:
 
 
 def declared_recipe(module: str) -> int:
-    """The `RECIPE` that a stage's module declares, read from its source without importing it.
-
-    Rules take it as a parameter, so that raising it reruns the stage.
-    """
+    """The `RECIPE` that a stage's module declares, read without importing it; its rules rerun when it is raised."""
     spec = importlib.util.find_spec(module)
     assert spec is not None and spec.origin is not None, f"no module {module}"
     for node in ast.parse(Path(spec.origin).read_text()).body:

@@ -37,15 +37,8 @@ def recorded_digests(path: Path) -> tuple[str, ...]:
 def check_file(path: Path, remake: str) -> str | None:
     """Compare an artifact with its digest record, reading the file once.
 
-    Args:
-        path: The artifact.
-        remake: The `dfeat` verb that makes it, named in the error.
-
-    Returns:
-        The SHA-256 of the file, or None, without hashing it, if it has no record.
-
-    Raises:
-        UserError: The file is missing, unreadable, or not what was written.
+    Returns its SHA-256, or None, without hashing it, if it has no record. Raises UserError, naming the `dfeat` verb
+    `remake`, if the file is missing, unreadable, or not what was written.
     """
     try:
         with path.open("rb"):  # before the record: a missing artifact is the error to report

@@ -32,7 +32,9 @@ def reused(
     settings: Any,
     same_model: Callable[[Mapping[str, Any]], bool] = lambda recorded: True,
 ) -> bool:
-    """Link the outputs of a job from the base run if it made them from equal inputs, by equal settings and code.
+    """Link a job's outputs from the base run if it made them from equal inputs, settings and code; return whether.
+
+    Raises UserError if the outputs lie in no run beside the base, or a file of the base is damaged.
 
     Args:
         base: results/<run> of the base run; None reuses nothing.
@@ -43,12 +45,6 @@ def reused(
         recipe: The stage's RECIPE.
         settings: What the stage is given; what the record has beyond it follows from the inputs.
         same_model: Whether the weights that the record names are those of today.
-
-    Returns:
-        Whether the outputs are now links.
-
-    Raises:
-        UserError: The outputs lie in no run beside the base, or a file of the base is damaged.
     """
     if base is None:
         return False

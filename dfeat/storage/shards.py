@@ -1,13 +1,10 @@
 """Shards: HDF5 files of rows, each row one image's features, latents or encoded picture.
 
-What enters: keys, one payload array (or a list of encoded images) and further arrays of as many rows. What
-leaves: an HDF5 file whole and verified under its final name, contiguous and uncompressed, with attributes
-`schema`, `kind`, `recipe`, `settings` (JSON), `model` (digest), `rows`, `sha256` (of the payload), and, where there
-are such, `index` (digest of the index.csv the rows are from) and `weights` (JSON, the digest of every file of the
-model). Readers check the file against its digest record, and then these, before a value is used.
-
-The layout is pinned (`libver` v110, contiguous, no chunks or filters), so equal rows give equal bytes, and a payload is
-one run of bytes that `storage.mapped` can map by its offset.
+What enters: keys, one payload array (or a list of encoded images) and further arrays of as many rows. What leaves: an
+HDF5 file with the attributes `schema`, `kind`, `recipe`, `settings` (JSON), `model` (digest), `rows`, `sha256` (of the
+payload), and, where there are such, `index` and `weights`. Readers check the file against its digest record, and then
+these, before a value is used. The layout is pinned (`libver` v110, contiguous, no chunks or filters), so equal rows give
+equal bytes, and a payload is one run of bytes that `storage.mapped` can map by its offset.
 """
 
 from __future__ import annotations
@@ -73,15 +70,9 @@ def write_shard(path: Path, shard: Shard) -> None:
             file.create_dataset(name, data=np.ascontiguousarray(shard.payload))
         for extra, values in shard.extras.items():
             file.create_dataset(extra, data=values)
-        file.attrs.update(
-            schema=SCHEMA,
-            kind=shard.kind,
-            recipe=shard.recipe,
-            settings=settings_text(shard.settings),
-            model=shard.model,
-            rows=len(shard.keys),
-            sha256=_payload_digest(shard.payload if isinstance(shard.payload, list) else [shard.payload]),
-        )
+        digest = _payload_digest(shard.payload if isinstance(shard.payload, list) else [shard.payload])
+        file.attrs.update(schema=SCHEMA, kind=shard.kind, recipe=shard.recipe, settings=settings_text(shard.settings))
+        file.attrs.update(model=shard.model, rows=len(shard.keys), sha256=digest)
         if shard.weights:
             file.attrs["weights"] = settings_text(shard.weights)
         if shard.index:
@@ -92,17 +83,10 @@ def write_shard(path: Path, shard: Shard) -> None:
 def read_shard(path: Path, kind: str, *, model: str | None = None, index: str | None = None) -> Shard:
     """Read a whole shard into memory, with the arguments, checks and errors of `open_shard`."""
     with open_shard(path, kind, model=model, index=index) as file:
-        payload = file[PAYLOADS[kind]]
-        return Shard(
-            kind,
-            int(file.attrs["recipe"]),
-            file.attrs["settings"],
-            str(file.attrs["model"]),
-            _keys(file),
-            list(_encoded_images(payload)) if _is_ragged(payload) else payload[:],
-            _extras(file, kind),
-            index=str(file.attrs.get("index", "")),
-        )
+        payload, attributes = file[PAYLOADS[kind]], file.attrs
+        recipe, settings, model = int(attributes["recipe"]), attributes["settings"], str(attributes["model"])
+        rows, index = list(_encoded_images(payload)) if _is_ragged(payload) else payload[:], attributes.get("index", "")
+        return Shard(kind, recipe, settings, model, _keys(file), rows, _extras(file, kind), index=str(index))
 
 
 @contextmanager
@@ -110,17 +94,10 @@ def open_shard(path: Path, kind: str, *, model: str | None = None, index: str | 
     """Open a shard for reading, after every check that does not need its rows.
 
     Each byte is hashed once: the file, which holds the payload, for its digest record; or, for a file copied from
-    elsewhere without a record, the payload for the attribute `sha256`.
-
-    Args:
-        path: The shard.
-        kind: A key of PAYLOADS, which is also the `dfeat` verb that makes such a shard.
-        model: If given, the digest of the diffusion model it must have been made with.
-        index: If given, the SHA-256 of the index.csv it must have been made from.
-
-    Raises:
-        UserError: The file is missing, damaged, incomplete, of another kind or origin, or holds links or virtual
-            datasets; or h5py cannot read what the block reads.
+    elsewhere without a record, the payload for the attribute `sha256`. `kind` is a key of PAYLOADS and the verb that
+    makes such a shard; `model` and `index`, where given, are the digests of the diffusion model and of the index.csv it
+    must have been made with. Raises UserError if the file is missing, damaged, incomplete, of another kind or origin, or
+    holds links or virtual datasets, or if h5py cannot read what the block reads.
     """
     digest = check_file(path, kind)
     try:
@@ -147,19 +124,10 @@ class Rows:
 
 
 def read_rows(paths: Sequence[Path], kind: str, *, index: str | None = None, fits: int | None = None) -> Rows:
-    """Read the array shards of one view as one table of rows.
+    """Read the array shards of one view as one table of rows, each file checked as `open_shard` does.
 
-    Every file is checked, and hashed once, before a row of it is used (`open_shard`).
-
-    Args:
-        paths: The shards; all must share settings and model, and no key may appear twice.
-        kind: Their kind, see PAYLOADS.
-        index: If given, the SHA-256 of the index.csv they must have been made from.
-        fits: Bytes up to which rows are loaded whole, beyond which they are mapped; by default a quarter of the
-            machine's memory.
-
-    Raises:
-        UserError: A shard is rejected; it names the file, the reason and the verb that makes it again.
+    All must share settings and model, and no key may appear twice. Up to `fits` bytes (by default a quarter of the
+    machine's memory) rows are loaded whole, beyond that they are mapped. Raises UserError if a shard is rejected.
     """
     heads = [_head(path, kind, index) for path in paths]
     first = heads[0]
@@ -177,7 +145,8 @@ def read_rows(paths: Sequence[Path], kind: str, *, index: str | None = None, fit
         first.dtype,
     )
     size = int(np.prod(mapped.shape)) * mapped.dtype.itemsize
-    payload = mapped.loaded() if size <= (_memory() // 4 if fits is None else fits) else mapped
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    payload = mapped.loaded() if size <= (memory // 4 if fits is None else fits) else mapped
     extras = {name: np.concatenate([head.extras[name] for head in heads]) for name in first.extras}
     return Rows(payload, {key: row for row, key in enumerate(keys)}, first.settings, first.model, extras)
 
@@ -200,15 +169,8 @@ def _head(path: Path, kind: str, index: str | None) -> _Head:
         payload = file[PAYLOADS[kind]]
         if payload.chunks is not None or (payload.size and payload.id.get_offset() is None):
             raise refusal(path, "its payload is not one contiguous run of bytes", kind)
-        return _Head(
-            _keys(file),
-            file.attrs["settings"],
-            str(file.attrs["model"]),
-            payload.shape,
-            payload.dtype,
-            payload.id.get_offset() or 0,
-            _extras(file, kind),
-        )
+        settings, model, offset = file.attrs["settings"], str(file.attrs["model"]), payload.id.get_offset() or 0
+        return _Head(_keys(file), settings, model, payload.shape, payload.dtype, offset, _extras(file, kind))
 
 
 def _keys(file: h5py.File) -> list[str]:
@@ -217,11 +179,6 @@ def _keys(file: h5py.File) -> list[str]:
 
 def _extras(file: h5py.File, kind: str) -> dict[str, NDArray[Any]]:
     return {name: file[name][:] for name in file if name not in {"key", "done", PAYLOADS[kind]}}
-
-
-def _memory() -> int:
-    """Bytes of memory of this machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _fault(file: h5py.File, kind: str, model: str | None, index: str | None) -> str | None:

@@ -50,10 +50,7 @@ def save_checkpoint(out: Path, identity: str, model: nn.Module, optimizer: torch
 
 
 def resume(out: Path, identity: str, model: nn.Module, optimizer: torch.optim.Optimizer) -> State:
-    """Load the checkpoint in `out` into `model` and `optimizer` and return its state.
-
-    Returns a fresh `State` if there is no readable checkpoint, or if it is another training's.
-    """
+    """Load the checkpoint in `out` and return its state; a fresh `State` without a readable one of this training."""
     from safetensors import SafetensorError, safe_open
 
     path = out / "checkpoint.safetensors"

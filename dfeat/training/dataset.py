@@ -1,13 +1,10 @@
 """The training batches: originals and augmented twins, cropped, flipped and painted, in a fixed random order.
 
-What enters: the pixel cache, the labels, the chosen parts, and what the method needs besides (inpainted pixels,
-diffusion features). What leaves: a `Batch` for each optimiser step, a function of (seed, step) alone, so that
-workers, order and resumption change nothing.
-
-Every method trains on 2N items an epoch, so all take the same number of optimiser steps: N originals and their
-N twins. What a twin's picture is, its method's file says (`dfeat.methods`). An image without parts is its own twin.
-Where an image has several inpainted copies, each epoch draws one of them as its twin. Without originals
-(`training.originals: false`) the twins are taken twice, in other crops.
+What enters: `Sources`. What leaves: a `Batch` for each optimiser step, a function of (seed, step) alone, so that
+workers, order and resumption change nothing. Every method trains on 2N items an epoch, so all take the same number of
+optimiser steps: N originals and their N twins, painted as the method's file says (`dfeat.methods`). An image without
+parts is its own twin; of several inpainted copies each epoch draws one. Without originals (`training.originals: false`)
+the twins are taken twice, in other crops.
 """
 
 from __future__ import annotations
@@ -68,10 +65,7 @@ class _Item:
 
 
 class TrainingBatches:
-    """`batches[step]` is the batch of that step; a map-style dataset for torch's DataLoader.
-
-    `part` are the rows of each batch that this process is to make; by default all of them.
-    """
+    """`batches[step]` is the batch of that step, or its rows `part`: a map-style dataset for torch's DataLoader."""
 
     def __init__(
         self,
@@ -129,10 +123,7 @@ class TrainingBatches:
         return self._order[1]
 
     def _item(self, key: str, second: int, epoch: int) -> _Item:
-        """The first or the second item of an image: the original, then its twin, with its random crop.
-
-        Where features of several views are cached, it is the crop of one of them.
-        """
+        """An image's original or twin, with its random crop: that of a cached view where features have several."""
         draw = f"{key} {second} {epoch}"
         rng = rng_for(self.seed, draw, "crop")
         twin = bool(second) or not self.settings.originals
@@ -187,7 +178,7 @@ class TrainingBatches:
         return Twin(
             picture,
             hidden=self._mask(item, "mask"),
-            partner=lambda: self._partner_crop(item),
+            partner=lambda: cut(self.sources.pixels[self.partner[item.key]], item.crop, self.settings.image_size),
             rng=lambda: rng_for(self.seed, item.draw, self.method.name),
             options=self.options,
         )
@@ -206,10 +197,6 @@ class TrainingBatches:
 
     def _mask(self, item: _Item, which: str) -> NDArray[np.bool_]:
         return cut_mask(self.sources.parts.mask(item.key, which), item.crop, self.settings.image_size)
-
-    def _partner_crop(self, item: _Item) -> NDArray[np.uint8]:
-        """The same crop of the partner image."""
-        return cut(self.sources.pixels[self.partner[item.key]], item.crop, self.settings.image_size)
 
 
 def cut(image: NDArray[np.uint8], crop: Crop, size: int) -> NDArray[np.uint8]:

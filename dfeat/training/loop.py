@@ -30,7 +30,7 @@ from dfeat.training.dataset import Batch, TrainingBatches
 from dfeat.training.losses import eq1
 from dfeat.training.network import Classifier, build_backbone, normalised, start_from_pretrained_head
 from dfeat.training.settings import TrainingSettings, TrainStage
-from dfeat.training.sources import Inputs, Sources, features_identity, read_sources
+from dfeat.training.sources import Inputs, features_identity, read_sources
 from dfeat.training.team import Team
 from dfeat.training.weights import weights_file
 
@@ -45,13 +45,8 @@ def train(
     """Train one model and write its folder, resuming from its checkpoint if there is one.
 
     In a process that `team.launch` started it computes that process's part of each batch; only the first one writes.
-
-    Returns:
-        The rows that this process trained on, their time, and the share of it spent waiting for batches.
-
-    Raises:
-        UserError: Inputs that do not belong together, or a loss that is not finite.
-        SystemExit: With status TERMINATED, after SIGTERM and saving a checkpoint.
+    Raises UserError for inputs that do not belong together or a loss that is not finite, and SystemExit with status
+    TERMINATED after SIGTERM and saving a checkpoint.
     """
     started = time.monotonic()
     settings, team = stage.training, Team.join(device)
@@ -59,8 +54,8 @@ def train(
     part = team.part_of(settings.batch_size)
     batches = TrainingBatches(method, sources, settings, seed, stage.partner_seed, part=part)
     torch.manual_seed(seed_for(seed, method, "initial weights"))
-    feature_width = int(sources.features.payload.shape[1]) if sources.features else 0
-    model = Classifier(build_backbone(stage.backbone), sources.classes, feature_width, settings.fusion)
+    backbone = build_backbone(stage.backbone)
+    model = Classifier(backbone, sources.classes, sources.feature_width, settings.fusion)
     if settings.head == "pretrained":
         start_from_pretrained_head(model, stage.backbone, sources.wnids)
     model.to(device, memory_format=torch.channels_last)
@@ -74,10 +69,10 @@ def train(
 
     waiting, begun = Waiting(), state.step
     with deferred_sigterm() as stop:
-        whole = _fit(model, optimizer, batches, seed, state, device, workers, checkpoint, stop, team, waiting)
+        whole = _fit(model, optimizer, batches, state, device, workers, checkpoint, stop, team, waiting)
     done = Done.after((state.step - begun) * (part.stop - part.start), waiting)
     if whole and team.leads:
-        _write_run(out, method, stage, seed, sources, feature_width, model, state, time.monotonic() - started)
+        _write_run(out, stage, batches, model, state, time.monotonic() - started)
     team.leave()
     if not whole:
         say(f"train {out} was stopped: saved after step {state.step}; run the same command again to continue")
@@ -89,7 +84,6 @@ def _fit(
     model: Classifier,
     optimizer: torch.optim.Optimizer,
     batches: TrainingBatches,
-    seed: int,
     state: State,
     device: torch.device,
     workers: int,
@@ -98,10 +92,7 @@ def _fit(
     team: Team,
     waiting: Waiting,
 ) -> bool:
-    """Take the remaining steps; returns False if `stop` became True before the last of them.
-
-    `waiting` measures the time that the loop waits for each batch.
-    """
+    """Take the remaining steps; returns False if `stop` became True before the last of them."""
     settings = batches.settings
     loader = torch.utils.data.DataLoader(
         batches,
@@ -109,7 +100,6 @@ def _fit(
         sampler=range(state.step, len(batches)),
         num_workers=workers,
         pin_memory=device.type == "cuda",
-        collate_fn=None,
         worker_init_fn=ignore_sigterm,
     )
     model.train()
@@ -120,7 +110,9 @@ def _fit(
     metrics = _EpochMetrics(batches, state)
     for batch in waiting.of(loader):
         # Bit-exact resume: dropout and stochastic depth draw from a generator seeded by the step, not by what ran before.
-        torch.manual_seed(seed_for(seed, f"step {state.step}", f"network {team.rank}" if team.rank else "network"))
+        torch.manual_seed(
+            seed_for(batches.seed, f"step {state.step}", f"network {team.rank}" if team.rank else "network")
+        )
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(settings, state.step, len(batches))
         moved = batch.to(device)
@@ -142,13 +134,8 @@ def _fit(
 def build_optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
     """SGD (Sec. 4.2): fused, so that one kernel updates all parameters."""
     # v <- momentum * v + (grad + weight_decay * theta); theta <- theta - learning_rate * v
-    return torch.optim.SGD(
-        model.parameters(),
-        settings.learning_rate,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-        fused=True,
-    )
+    options = {"momentum": settings.momentum, "weight_decay": settings.weight_decay, "fused": True}
+    return torch.optim.SGD(model.parameters(), settings.learning_rate, **options)
 
 
 class _EpochMetrics:
@@ -193,11 +180,7 @@ class _EpochMetrics:
 
 
 def _step(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    batch: Batch,
-    settings: TrainingSettings,
-    team: Team = Team(),
+    model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, settings: TrainingSettings, team: Team = Team()
 ) -> tuple[Tensor, Tensor]:
     """Take one optimiser step; returns the loss () and the logits (B, C) of these rows, both still on the device.
 
@@ -245,25 +228,18 @@ def learning_rate(settings: TrainingSettings, step: int, steps: int) -> float:
 
 
 def _write_run(
-    out: Path,
-    method: str,
-    stage: TrainStage,
-    seed: int,
-    sources: Sources,
-    feature_width: int,
-    model: nn.Module,
-    state: State,
-    seconds: float,
+    out: Path, stage: TrainStage, batches: TrainingBatches, model: nn.Module, state: State, seconds: float
 ) -> None:
     from safetensors.torch import save
 
+    sources = batches.sources
     tensors = save({name: value.contiguous().cpu() for name, value in model.state_dict().items()})
     run = {
         "recipe": RECIPE,
-        "method": method,
-        "seed": seed,
+        "method": batches.method.name,
+        "seed": batches.seed,
         "classes": sources.classes,
-        "feature_width": feature_width,
+        "feature_width": sources.feature_width,
         "images": len(sources.keys),
         "steps": state.step,
         "seconds": round(seconds, 2),

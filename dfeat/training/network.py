@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dfeat.data.classes import imagenet_wnids
-from dfeat.errors import UserError
+from dfeat.errors import UserError, nearest
 from dfeat.training.settings import Backbone
 from dfeat.training.weights import weights_file, weights_path
 
@@ -175,10 +175,7 @@ def build_backbone(settings: Backbone) -> nn.Module:
 
     Raises UserError for an unknown name, invalid kwargs, missing weights, or weights of another model.
     """
-    model = _create(settings, classes=0)
-    if settings.weights is not None:
-        load_weights(model, weights_path(settings.weights))
-    return model
+    return _create(settings, classes=0)
 
 
 def untrained_backbone(settings: Backbone) -> nn.Module:
@@ -190,38 +187,28 @@ def untrained_backbone(settings: Backbone) -> nn.Module:
 
 def build_pretrained(settings: Backbone) -> nn.Module:
     """Build the same model with its pretrained head of 1,000 classes, to evaluate it before fine-tuning."""
-    model = _create(settings, classes=len(imagenet_wnids()))
-    if settings.weights is not None:
-        load_weights(model, weights_path(settings.weights))
-    return model
+    return _create(settings, classes=len(imagenet_wnids()))
 
 
 def _create(settings: Backbone, classes: int) -> nn.Module:
     import timm
-
-    from dfeat.errors import nearest
 
     name, _, _tag = settings.name.partition(".")
     if name not in timm.list_models():
         raise UserError(f"no timm model {name!r}{nearest(name, timm.list_models())}; see timm.list_models()")
     fetched = {"file": str(weights_file(settings))} if settings.weights is None else None
     try:
-        return timm.create_model(
-            settings.name,
-            pretrained=fetched is not None,
-            pretrained_cfg_overlay=fetched,
-            num_classes=classes,
-            **settings.kwargs,
-        )
+        options = {"pretrained": fetched is not None, "pretrained_cfg_overlay": fetched, "num_classes": classes}
+        model = timm.create_model(settings.name, **options, **settings.kwargs)
     except (TypeError, AssertionError, ValueError) as error:
         raise UserError(f"timm model {settings.name!r} does not take kwargs {settings.kwargs}: {error}") from None
+    if settings.weights is not None:
+        load_weights(model, weights_path(settings.weights))
+    return model
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a .safetensors file into a model; only the tensors of a classification head may be unused.
-
-    Raises UserError for a missing or unreadable file, and for one whose tensors are not those of the model.
-    """
+    """Load a .safetensors file that fits but for a classification head. Raises UserError for any other."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

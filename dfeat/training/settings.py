@@ -1,15 +1,23 @@
-"""The section `training`, and what `dfeat train` is given."""
+"""The section `training`, and the settings that `dfeat train` depends on."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, Field, WithJsonSchema, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    WithJsonSchema,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 from dfeat.data.settings import CROP_SCALE, FLIP, IMAGE_SIZE, CropScale
 from dfeat.errors import UserError
 from dfeat.methods import NAMES, PAPER_NAMES, method
-from dfeat.section import BatchSize, Commit, ImageSize, Name, Section, Share, without_nulls
+from dfeat.section import BatchSize, Commit, ImageSize, Name, Section, Share, WithoutNulls
 
 
 def _listed(name: str) -> str:
@@ -36,7 +44,7 @@ class TrainingSettings(Section):
     """Fine-tuning [Sec. 4.2]: what is trained, and how."""
 
     methods: tuple[MethodName, ...] = Field(PAPER_NAMES, min_length=1)
-    backbones: dict[Name, Backbone] = Field(
+    backbones: WithoutNulls[dict[Name, Backbone]] = Field(
         default_factory=lambda: {
             "convnext": Backbone(name="convnext_base.fb_in1k"),
             "swin": Backbone(name="swin_base_patch4_window7_224.ms_in1k"),
@@ -75,12 +83,6 @@ class TrainingSettings(Section):
     precision: Literal["float32", "bfloat16"] = "float32"
     compile: bool = Field(False, description="torch.compile of the backbone: minutes at the start, faster steps after")
 
-    @field_validator("backbones", mode="before")
-    @classmethod
-    def _left_out(cls, backbones: Any) -> Any:
-        """As evaluation sets: one that an overlay gives as null is left out."""
-        return without_nulls(backbones)
-
     @model_validator(mode="after")
     def _rows_for_every_device(self) -> Self:
         if self.gpus > self.batch_size:
@@ -96,8 +98,53 @@ class TrainingSettings(Section):
 
 
 class TrainStage(Section):
-    """What `dfeat train` is given."""
+    """The settings that `dfeat train` depends on."""
 
     backbone: Backbone
     training: TrainingSettings = TrainingSettings()
     partner_seed: int = Field(0, description="occlusion.seed, which draws whose pixels replace hidden ones")
+
+    @field_serializer("training", mode="wrap")
+    def _without_later_defaults(
+        self, training: TrainingSettings, written: SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        """Omit a setting beyond the first ones while it has its default, so that models trained before it still match."""
+        plain: dict[str, Any] = written(training)
+        default = TrainingSettings()
+        return {
+            key: value
+            for key, value in plain.items()
+            if key in _FIRST or getattr(training, key) != getattr(default, key)
+        }
+
+
+_FIRST: Final = frozenset(
+    [
+        "methods",
+        "backbones",
+        "seeds",
+        "image_size",
+        "epochs",
+        "batch_size",
+        "gpus",
+        "accumulate",
+        "learning_rate",
+        "momentum",
+        "weight_decay",
+        "schedule",
+        "originals",
+        "crop_scale",
+        "flip",
+        "inpainted",
+        "alpha",
+        "beta",
+        "mask_image",
+        "cutmix_alpha",
+        "twin_features",
+        "head",
+        "fusion",
+        "precision",
+        "compile",
+    ]
+)
+"""The settings that every model trained so far records. Frozen: a new setting is not added here."""

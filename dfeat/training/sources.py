@@ -61,6 +61,11 @@ class Sources:
         return len(self.wnids)
 
     @property
+    def feature_width(self) -> int:
+        """D, the width of the diffusion features; 0 without them."""
+        return int(self.features.payload.shape[1]) if self.features else 0
+
+    @property
     def copies(self) -> int:
         """Inpainted copies of each image, of which a twin is one."""
         return self.inpainted.copies if self.inpainted else 1
@@ -71,38 +76,33 @@ def read_sources(name: str, inputs: Inputs, settings: TrainingSettings) -> Sourc
     needs = method(name).needs
     index = read_index(inputs.index)
     digest = index.digest
-    parts = read_parts(inputs.parts, index=digest)
     sources = Sources(
         pixels=PixelCache(inputs.pixels, index=digest),
         keys=[record.key for record in index.records],
         labels={record.key: record.label for record in index.records},
         wnids=[info.wnid for info in index.classes],
-        parts=parts,
+        parts=read_parts(inputs.parts, index=digest),
     )
     _require_keys(set(sources.keys), sources.pixels.row_of, inputs.pixels)
     if "inpainted" in needs:
         if inputs.inpainted is None:
             raise UserError(f"the method {name} needs --inpainted, the cache of inpainted images")
         sources.inpainted = PixelCache(inputs.inpainted, index=digest)
-        wanted = _row_keys(parts.rows, sources.copies)
+        wanted = _row_keys(sources.parts.rows, sources.copies)
         _require_keys(wanted, sources.inpainted.row_of, inputs.inpainted)
         if settings.inpainted == "accepted":
             sources.rejected = _read_rejected(inputs.verdicts, wanted, digest)
     if "features" in needs:
         clean = settings.twin_features == "clean"
         if not inputs.features or not (inputs.twin_features or clean):
-            raise UserError(
-                f"the method {name} needs --features and --twin-features, of the clean and the occluded images"
-            )
+            needed = "--features and --twin-features, of the clean and the occluded images"
+            raise UserError(f"the method {name} needs {needed}")
         _read_features(sources, inputs, digest, clean)
     return sources
 
 
 def _read_rejected(verdicts: Path | None, judged: set[str], index: str) -> frozenset[str]:
-    """The inpainted images that lost their label. UserError where one of `judged` has no verdict.
-
-    The verdicts must be on the images of `index` (a digest).
-    """
+    """The inpainted images that lost their label. Raises UserError unless each of `judged` has a verdict on `index`."""
     if verdicts is None:
         raise UserError("training.inpainted 'accepted' needs --verdicts, the verdicts.csv that `dfeat judge` writes")
     origin = read_origin(verdicts.with_suffix(".json"), "judge", {"index": str})

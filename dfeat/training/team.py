@@ -91,10 +91,7 @@ def die_with_parent() -> None:
 
 
 def launch(count: int, arguments: Sequence[str]) -> int:
-    """Run `dfeat` with `arguments` in `count` processes of this machine; returns the exit status to end with.
-
-    If one process fails, the others are ended. SIGTERM is forwarded to all.
-    """
+    """Run `dfeat` in `count` processes, which end and receive SIGTERM together; returns the exit status to end with."""
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch

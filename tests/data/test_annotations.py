@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from dfeat.data.annotations import clean_part, identifier
+from dfeat.data.coco import clean_part, identifier
 from dfeat.data.records import Problems
 from dfeat.data.segmentation import clip_polygon, decode_counts, whole_number
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from dfeat.diffusion import Inpainter
-from dfeat.diffusion.crops import around, sides
+from dfeat.diffusion.canvas import around, sides
 from dfeat.diffusion.denoise import forward_keeping, forward_shallow
 from dfeat.diffusion.inpaint import inpaint_shard
 from dfeat.diffusion.schedule import Pass, passes

@@ -46,7 +46,12 @@ def test_batches_are_padded_to_one_shape() -> None:
 
 def test_results_come_in_order() -> None:
     results = fetched(range(4), lambda n: (torch.full((2,), n), torch.tensor([n > 1])))
-    assert [(int(a[0]), bool(b[0])) for a, b in results] == [(0, False), (1, False), (2, True), (3, True)]
+    assert [(n, int(a[0]), bool(b[0])) for n, (a, b) in results] == [
+        (0, 0, False),
+        (1, 1, False),
+        (2, 2, True),
+        (3, 3, True),
+    ]
 
 
 def test_waiting_counts_the_time_items_take() -> None:

@@ -165,3 +165,20 @@ def test_nobody_else_names_a_method() -> None:
             strings = (node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant))
             found |= {(place, value) for value in strings if value in NAMES}
     assert found == set(NAMED_BY_OTHERS)
+
+
+def test_a_further_setting_of_training_changes_no_earlier_trainings_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a further method brings one: while it has its default, what a training is given stays as it was."""
+    from dfeat.training import settings as module
+
+    class Later(module.TrainingSettings):
+        ratio: float = 0.25
+
+    class LaterStage(module.TrainStage):
+        training: Later = Later()
+
+    monkeypatch.setattr(module, "TrainingSettings", Later)
+    backbone = module.Backbone(name="convnext_atto")
+    before = module.TrainStage(backbone=backbone).model_dump_json()
+    assert LaterStage(backbone=backbone).model_dump_json() == before
+    assert '"ratio":0.5' in LaterStage(backbone=backbone, training=Later(ratio=0.5)).model_dump_json()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dfeat.errors import UserError
 from dfeat.methods.paint import black_out, cutmix_box, mask_image, partner_order, replace
-from dfeat.occlusion.patches import drop_for, drop_grid, drop_on_image, drop_on_object, drop_random, scale_mask
+from dfeat.occlusion.patches import drop_for, drop_on_image, drop_on_object, drop_random, scale_mask
 from dfeat.occlusion.settings import OcclusionSettings
 
 
@@ -52,7 +52,7 @@ def test_grid_drops_exactly_the_rounded_share_of_196_patches(
     percent: int, patches: int, rng: np.random.Generator
 ) -> None:
     assert patches == round(percent / 100 * 196)
-    mask = drop_grid(224, 16, percent / 100, rng)
+    mask = drop_on_image(224, 224, 16, percent / 100, rng)
     tiles = mask.reshape(14, 16, 14, 16).transpose(0, 2, 1, 3).reshape(196, 256)
     assert (tiles.all(axis=1) | ~tiles.any(axis=1)).all()
     assert tiles.any(axis=1).sum() == patches
@@ -94,6 +94,6 @@ def test_every_protocol_gives_a_mask_of_the_input_and_object_wants_a_mask() -> N
 
 
 def test_a_mask_keeps_its_patches_at_another_size(rng: np.random.Generator) -> None:
-    mask = drop_grid(224, 16, 0.4, rng)
+    mask = drop_on_image(224, 224, 16, 0.4, rng)
     assert scale_mask(mask, 512).mean() == pytest.approx(mask.mean(), abs=0.01)
     assert (scale_mask(mask, 448)[::2, ::2] == mask).all()

@@ -74,6 +74,13 @@ def test_every_published_result_is_made_by_name(tree: Path) -> None:
     assert "features" not in counts  # no method here fuses them
 
 
+def test_a_grid_trains_its_methods_whether_the_run_has_them_or_not(tree: Path) -> None:
+    result = snakemake(tree, "-n", "-p", "ablation_weights")
+    assert result.returncode == 0, text(result)
+    assert jobs(result)["train"] == jobs(result)["evaluate_point"] == 6 * 2  # points, backbones
+    assert "--method replace" in text(result)
+
+
 def test_what_parts_cost_is_a_table_and_a_heat_map(tree: Path) -> None:
     files = ("config.yaml", "config/demo.yaml", "config/demo-beyond.yaml", "tiny.json")
     result = snakemake(tree, "-n", "-p", "part_cost", "--configfile", *files)

@@ -7,6 +7,7 @@ erasing, label smoothing.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import time
@@ -15,12 +16,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from dfeat.demo.canvas import SIZE
 from dfeat.demo.dresses import WNIDS
-from dfeat.demo.worlds import draw_set
-from dfeat.occlusion.patches import drop_grid
+from dfeat.demo.worlds import draw_one, jpeg
+from dfeat.occlusion.patches import drop_on_image
 from dfeat.storage.atomic import write_bytes, write_text
 from dfeat.training.network import Classifier, normalised, untrained_backbone
 from dfeat.training.settings import Backbone
@@ -29,6 +32,17 @@ PER_CLASS = 250
 BATCH = 64
 MOST_BOXES, MOST_ERASED = 24, 0.6
 """Random erasing: at most so many boxes per image, and the largest share of it that they cover if they do not overlap."""
+
+
+def draw_set(split: str, per_class: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """A split in memory, as its JPEG files decode: images (n, 64, 64, 3) uint8 and class indices (n,)."""
+    images, labels = [], []
+    for class_index in range(len(WNIDS)):
+        for number in range(per_class):
+            encoded = jpeg(draw_one(split, class_index, number, seed).image)
+            images.append(np.asarray(Image.open(io.BytesIO(encoded))))
+            labels.append(class_index)
+    return np.stack(images), np.array(labels)
 
 
 def pretrain(backbone: Backbone, out: Path, *, epochs: int, seed: int, start: Path | None = None) -> None:
@@ -120,7 +134,7 @@ def _check(model: Classifier, images: np.ndarray, labels: np.ndarray) -> dict[st
     """Accuracy on held-out drawings, clean and with 40 % of the patches of an 8 x 8 grid dropped."""
     model.eval()
     rng = np.random.default_rng(0)
-    dropped = images * ~np.stack([drop_grid(SIZE, 8, 0.4, rng) for _ in images])[..., None]
+    dropped = images * ~np.stack([drop_on_image(SIZE, SIZE, 8, 0.4, rng) for _ in images])[..., None]
     y = torch.from_numpy(labels)
 
     def accuracy(pixels: np.ndarray) -> float:

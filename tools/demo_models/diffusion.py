@@ -22,7 +22,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dfeat.demo.networks import (
+from dfeat.storage.atomic import write_files, write_text
+from tools.demo_models.networks import (
     SCHEDULE,
     TOKENS,
     build_text_encoder,
@@ -32,7 +33,6 @@ from dfeat.demo.networks import (
     save,
     save_pipeline,
 )
-from dfeat.storage.atomic import write_files, write_text
 
 PROMPT_DROPOUT = 0.12
 EMA_DECAY = 0.999

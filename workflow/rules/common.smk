@@ -107,7 +107,7 @@ GPU = SETTINGS.resources.gpu
 wildcard_constraints:
     at=f"{RUN_ONLY}|{RUN.points_pattern}",
     set="[A-Za-z0-9][A-Za-z0-9_.-]*",
-    method="|".join(SETTINGS.training.methods),
+    method="|".join(RUN.methods),
     backbone="|".join(SETTINGS.training.backbones),
     seed=r"-?\d+",
     shard=r"\d+",

@@ -1,0 +1,114 @@
+"""A point of a grid makes what its changed settings reach, and takes all else from the run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dfeat.config import Settings
+from dfeat.config.points import RUN_ONLY, Run
+from dfeat.places import OCCLUDED, TRAIN, Place, level_view, point_folder, view_pictures, view_set
+from dfeat.section import parse
+
+TEST = level_view("imagenet_val", 40)
+
+
+def grid(key: str, *values: Any, methods: tuple[str, ...] = ("sd_features",)) -> Run:
+    """A run with one grid, whose first point is the run's own."""
+    return Run(parse(Settings, {"ablation": {"g": {"methods": methods, "grid": {key: values}}}}))
+
+
+def reached(run: Run) -> set[str]:
+    """What the second point's settings reach."""
+    at = point_folder("g", 1)
+    found = {name for name in ("parts", "inpaint") if run.reached(at, name)}
+    for kind in ("latents", "features"):
+        found |= {f"{kind} {view}" for view in (TRAIN, OCCLUDED, TEST) if run.reached(at, kind, view=view)}
+    for method in ("none", "blackout", "sd_inpaint", "sd_features"):
+        found |= {method} if run.reached(at, "train", method_name=method, backbone="swin") else set()
+    return found
+
+
+LATENTS = {f"latents {view}" for view in (TRAIN, OCCLUDED, TEST)}
+FEATURES = {f"features {view}" for view in (TRAIN, OCCLUDED, TEST)}
+MODELS = {"none", "blackout", "sd_inpaint", "sd_features"}
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "wanted"),
+    [
+        ("diffusion.features.timestep", (25, 100), FEATURES | {"sd_features"}),
+        ("diffusion.inpaint.copies", (1, 2), {"inpaint", "sd_inpaint"}),
+        ("training.fusion", ("concat", "sum"), {"sd_features"}),
+        ("training.learning_rate", (0.01, 0.02), MODELS),
+        ("training.image_size", (224, 192), LATENTS | FEATURES | MODELS),
+        (
+            "occlusion.share",
+            (0.5, 0.25),
+            {"parts", "inpaint", f"latents {OCCLUDED}", f"features {OCCLUDED}"} | MODELS,
+        ),
+    ],
+)
+def test_settings_reach_what_is_made_by_them_and_what_follows(key: str, values: Any, wanted: set[str]) -> None:
+    assert reached(grid(key, *values)) == wanted
+
+
+def test_the_first_point_is_the_run() -> None:
+    run = grid("diffusion.inpaint.copies", 1, 2)
+    first, second = point_folder("g", 0), point_folder("g", 1)
+    assert run.inpainted(first) == run.place.inpainted()
+    assert run.inpainted(second) == Place(run.place.run, second).inpainted()
+    assert run.judges(second, "swin") == run.judges("", "swin")
+
+
+def test_accepted_twins_are_judged_where_they_were_made() -> None:
+    settings = {"training": {"inpainted": "accepted"}}
+    grids = {"g": {"methods": ["sd_inpaint"], "grid": {"diffusion.inpaint.copies": [1, 2]}}}
+    run = Run(parse(Settings, {**settings, "ablation": grids}))
+    at = point_folder("g", 1)
+    inputs = run.method_inputs(at, "sd_inpaint", "swin")
+    assert inputs == {"inpainted": run.inpainted(at), "verdicts": Place(run.place.run, at).verdicts("swin")}
+    assert run.method_inputs(at, "none", "swin") == {}
+
+
+def test_points_are_evaluated_on_the_sets_of_the_papers_tables() -> None:
+    sets = {
+        "val": {"kind": "imagenet", "root": "x", "levels": [0, 40]},
+        "fine": {"kind": "imagenet", "root": "x", "levels": [0, 10], "study": "sweep"},
+    }
+    run = Run(parse(Settings, {"data": {"evaluation": sets}}))
+    assert run.evaluated("") == {"val": (0, 40), "fine": (0, 10)}
+    assert run.evaluated(point_folder("fusion", 0)) == {"val": (0, 40)}
+
+
+def test_the_pattern_of_points_takes_each_of_them_and_nothing_else() -> None:
+    run = Run(parse(Settings, {}))
+    pattern = re.compile(run.points_pattern)
+    assert all(pattern.fullmatch(point_folder("timestep", number)) for number in range(8))
+    for other in ("", point_folder("timestep", 8), point_folder("timestep", "00"), point_folder("steps", 0)):
+        assert not pattern.fullmatch(other)
+    assert re.fullmatch(RUN_ONLY, "")
+    none = Run(parse(Settings, {"ablation": {}}))
+    assert not re.fullmatch(none.points_pattern, "")
+
+
+def test_views_are_named_once() -> None:
+    assert [view_set(view) for view in (TRAIN, OCCLUDED, TEST, level_view("a@b", 3))] == [
+        "train", "train", "imagenet_val", "a@b",
+    ]  # fmt: skip
+    assert [view_pictures(view) for view in (TRAIN, OCCLUDED, TEST)] == ["clean", "parts", "drop:40"]
+
+
+def test_places_are_the_documented_ones() -> None:
+    point = Place(Path("results/r"), point_folder("share", 2))
+    assert (
+        point.shard("latents", TRAIN, 0, 3).as_posix() == "results/r/ablation/share/2/diffusion/latents/train/0-of-3.h5"
+    )
+    assert point.index("val").as_posix() == "results/r/data/val/index.csv"
+    assert point.log("training", "x").as_posix() == "results/r/logs/ablation/share/2/training/x.log"
+    assert Place(Path("results/r")).weights("none", "swin", 1).as_posix() == (
+        "results/r/training/none/swin/seed1/model.safetensors"
+    )
