@@ -82,7 +82,7 @@ def linked_from(
         return source is None or recorded.get("model") == combined_digest(find_model(source).digests())
 
     given = [path for path in inputs if path is not None]
-    return reused(base, verb, outputs, outputs[-1], given, declared_recipe(module), stage, same_model)
+    return reused(base, verb, outputs, given, declared_recipe(module), stage, same_model)
 
 
 def all_settings(config: list[Path] | None, settings: str | None) -> Settings:

@@ -19,12 +19,6 @@ from dfeat.config.run import (
 from dfeat.config.stages import stage_settings
 
 __all__ = [
-    "Ablation",
-    "ReportSettings",
-    "ResourceSettings",
-    "Settings",
-    "ablation_points",
-    "config_schema",
-    "stage_settings",
+    "Ablation", "ReportSettings", "ResourceSettings", "Settings", "ablation_points", "config_schema", "stage_settings",
     "table_settings",
-]
+]  # fmt: skip

@@ -43,7 +43,7 @@ class Run:
     @cached_property
     def published(self) -> dict[str, tuple[int, ...]]:
         """The levels of the sets of Tables 1 and 2."""
-        return {name: levels for name, levels in self.levels.items() if not self.settings.data.evaluation[name].study}
+        return {name: self.levels[name] for name in self.settings.data.published}
 
     @property
     def points_pattern(self) -> str:

@@ -15,8 +15,8 @@ from dfeat.config.run import Settings
 from dfeat.places import TRAIN, view_set
 
 ROWS: Final = {"inpaint": 512, "latents": 8192, "features": 8192}
-"""Rows of a shard: 512 inpaintings take some 3 minutes of an H100 and 90 of an A100 in float32 (estimates, `dfeat
-plan`), long beside a job's start and short beside a night."""
+"""Rows of a shard: by `dfeat plan`'s estimate 512 inpaintings take 90 minutes of an A100 in float32, and less where the
+precision or the card is faster: long beside a job's start, short beside a night."""
 UNSTATED: Final = 10_000
 """Images that a set is taken to have where `expected_images` is null."""
 

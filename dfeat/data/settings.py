@@ -109,6 +109,11 @@ class DataSettings(Section):
     short_side: ShortSide = Field(256, description="short side of cached pixels; images are never enlarged twice")
     interpolation: Interpolation = Field("bicubic", description="how pixels are brought to short_side")
 
+    @property
+    def published(self) -> tuple[str, ...]:
+        """The sets of Tables 1 and 2, in order: those without a study."""
+        return tuple(name for name, chosen in self.evaluation.items() if chosen.study is None)
+
 
 _DEFAULT: Final = DataSettings()
 

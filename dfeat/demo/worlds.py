@@ -25,28 +25,11 @@ from dfeat.storage.atomic import write_bytes, write_json, write_text
 
 RECIPE: Final = 1
 PART_NAMES: Final = {
-    0: "Quadruped Head",
-    1: "Quadruped Body",
-    2: "Quadruped Foot",
-    3: "Quadruped Tail",
-    4: "Biped Head",
-    5: "Biped Body",
-    6: "Biped Hand",
-    7: "Biped Foot",
-    8: "Biped Tail",
-    9: "Fish Head",
-    10: "Fish Body",
-    11: "Fish Fin",
-    12: "Fish Tail",
-    13: "Bird Head",
-    14: "Bird Body",
-    15: "Bird Wing",
-    17: "Bird Tail",
-    27: "Bicycle Body",
-    28: "Bicycle Head",
-    29: "Bicycle Seat",
-    30: "Bicycle Tier",
-}
+    0: "Quadruped Head", 1: "Quadruped Body", 2: "Quadruped Foot", 3: "Quadruped Tail", 4: "Biped Head", 5: "Biped Body",
+    6: "Biped Hand", 7: "Biped Foot", 8: "Biped Tail", 9: "Fish Head", 10: "Fish Body", 11: "Fish Fin", 12: "Fish Tail",
+    13: "Bird Head", 14: "Bird Body", 15: "Bird Wing", 17: "Bird Tail", 27: "Bicycle Body", 28: "Bicycle Head",
+    29: "Bicycle Seat", 30: "Bicycle Tier",
+}  # fmt: skip
 """PartImageNet's category ids and names (its own spelling) of the parts that are drawn."""
 
 

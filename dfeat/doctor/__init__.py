@@ -19,13 +19,9 @@ from dfeat.doctor.weights import WeightsReport, look_at_weights
 from dfeat.places import RESULTS, Place
 
 FOLDERS: Final = {
-    "pixels": "data",
-    "inpaint": "diffusion/inpaint",
-    "latents": "diffusion/latents",
-    "features": "diffusion/features",
-    "training": "training",
-    "evaluation": "evaluation",
-}
+    "pixels": "data", "inpaint": "diffusion/inpaint", "latents": "diffusion/latents", "features": "diffusion/features",
+    "training": "training", "evaluation": "evaluation",
+}  # fmt: skip
 """Where a step's files go in results/<run>."""
 
 

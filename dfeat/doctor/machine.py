@@ -12,18 +12,9 @@ from dfeat.devices import machine_devices, occupancy
 from dfeat.storage.provenance import versions
 
 PACKAGES: Final = (
-    "torch",
-    "torchvision",
-    "timm",
-    "diffusers",
-    "transformers",
-    "safetensors",
-    "numpy",
-    "pillow",
-    "h5py",
-    "pycocotools",
+    "torch", "torchvision", "timm", "diffusers", "transformers", "safetensors", "numpy", "pillow", "h5py", "pycocotools",
     "snakemake",
-)
+)  # fmt: skip
 
 
 def devices_seen(ask_torch: bool) -> list[str]:

@@ -38,15 +38,9 @@ COLUMNS: Final = ("key", "label", "models", *VIEWS, "accepted")
 
 
 def judge(
-    models: Sequence[Path],
-    index_folder: Path,
-    pixels: Path,
-    parts_file: Path,
-    inpainted: Path,
-    settings: EvaluationSettings,
-    out: Path,
-    device: torch.device,
-) -> int:
+    models: Sequence[Path], index_folder: Path, pixels: Path, parts_file: Path, inpainted: Path,
+    settings: EvaluationSettings, out: Path, device: torch.device,
+) -> int:  # fmt: skip
     """Write the verdicts on all inpainted images to `out`, a .csv, with their record beside it.
 
     `models` are folders of trained models; `pixels` and `inpainted` are pixel caches. Returns the number of accepted

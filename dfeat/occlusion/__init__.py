@@ -1,1 +1,1 @@
-"""Which parts of a training image are hidden, how they are painted over, and how test images are occluded."""
+"""Which parts of a training image are hidden, and how test images are occluded."""

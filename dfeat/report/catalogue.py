@@ -19,7 +19,7 @@ from dfeat.errors import UserError, nearest
 from dfeat.methods import REFERENCE, needed
 from dfeat.places import TRAIN
 from dfeat.report.numbers.paper import TableName
-from dfeat.report.numbers.sets import STUDY_TABLES, published_sets, sets_of, study_sets
+from dfeat.report.numbers.sets import STUDY_TABLES, sets_of, study_sets
 from dfeat.storage.provenance import settings_text
 
 Make = Callable[[Path, Settings, Path], None]
@@ -115,7 +115,7 @@ def _efficiency_settings(settings: Settings) -> Settings:
 
 def _sets_of(name: str, settings: Settings) -> tuple[str, ...]:
     """The sets that a table beyond the paper's is made from. Raises UserError where the run has none."""
-    return study_sets(STUDY_TABLES[name], settings) if name in STUDY_TABLES else published_sets(settings)
+    return study_sets(STUDY_TABLES[name], settings) if name in STUDY_TABLES else settings.data.published
 
 
 def _indexes(run: Run, sets: Iterable[str]) -> list[Path]:
@@ -136,7 +136,7 @@ def _has_study(table: str, settings: Settings) -> bool:
 
 
 def _of_published(settings: Settings) -> Settings:
-    return table_settings(settings, published_sets(settings))
+    return table_settings(settings, settings.data.published)
 
 
 def _paper_table(name: TableName) -> Published:
@@ -270,7 +270,7 @@ def _draw_part_cost(results: Path, settings: Settings, out: Path) -> None:
 
 
 def _draw_sheet(results: Path, settings: Settings, out: Path) -> None:
-    from dfeat.report.figures.sheet import draw_sheet
+    from dfeat.report.figures.examples import draw_sheet
 
     draw_sheet(results, settings, out)
 

@@ -23,31 +23,22 @@ _UNKNOWN: Final[dict[str, Any]] = {"recipe": None, "settings": {}}
 
 
 def reused(
-    base: Path | None,
-    verb: str,
-    outputs: Sequence[Path],
-    record: Path,
-    inputs: Iterable[Path],
-    recipe: int,
-    settings: Any,
-    same_model: Callable[[Mapping[str, Any]], bool] = lambda recorded: True,
-) -> bool:
+    base: Path, verb: str, outputs: Sequence[Path], inputs: Iterable[Path], recipe: int, settings: Any,
+    same_model: Callable[[Mapping[str, Any]], bool],
+) -> bool:  # fmt: skip
     """Link a job's outputs from the base run if it made them from equal inputs, settings and code; return whether.
 
     Raises UserError if the outputs lie in no run beside the base, or a file of the base is damaged.
 
     Args:
-        base: results/<run> of the base run; None reuses nothing.
+        base: results/<run> of the base run.
         verb: The `dfeat` verb that makes the outputs.
-        outputs: The job's files, in a run beside the base.
-        record: That of the outputs that holds `recipe` and `settings`: a shard, or a JSON file.
+        outputs: The job's files, in a run beside the base; the last one records `recipe` and `settings`.
         inputs: The job's input files within its run; each must have the digest of the base's.
         recipe: The stage's RECIPE.
         settings: What the stage is given; what the record has beyond it follows from the inputs.
         same_model: Whether the weights that the record names are those of today.
     """
-    if base is None:
-        return False
     run = _run_beside(base, outputs[0])
 
     def counterpart(path: Path) -> Path:
@@ -55,7 +46,7 @@ def reused(
 
     if not all(counterpart(path).is_file() for path in outputs):
         return False
-    recorded = _recorded(counterpart(record), verb)
+    recorded = _recorded(counterpart(outputs[-1]), verb)
     wanted = json.loads(settings_text(settings))
     equal = recorded["recipe"] == recipe and all(recorded["settings"].get(key) == wanted[key] for key in wanted)
     if not equal or not same_model(recorded):

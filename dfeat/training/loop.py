@@ -81,17 +81,9 @@ def train(
 
 
 def _fit(
-    model: Classifier,
-    optimizer: torch.optim.Optimizer,
-    batches: TrainingBatches,
-    state: State,
-    device: torch.device,
-    workers: int,
-    checkpoint: Callable[[], None],
-    stop: Callable[[], bool],
-    team: Team,
-    waiting: Waiting,
-) -> bool:
+    model: Classifier, optimizer: torch.optim.Optimizer, batches: TrainingBatches, state: State, device: torch.device,
+    workers: int, checkpoint: Callable[[], None], stop: Callable[[], bool], team: Team, waiting: Waiting,
+) -> bool:  # fmt: skip
     """Take the remaining steps; returns False if `stop` became True before the last of them."""
     settings = batches.settings
     loader = torch.utils.data.DataLoader(

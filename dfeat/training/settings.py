@@ -118,33 +118,9 @@ class TrainStage(Section):
         }
 
 
-_FIRST: Final = frozenset(
-    [
-        "methods",
-        "backbones",
-        "seeds",
-        "image_size",
-        "epochs",
-        "batch_size",
-        "gpus",
-        "accumulate",
-        "learning_rate",
-        "momentum",
-        "weight_decay",
-        "schedule",
-        "originals",
-        "crop_scale",
-        "flip",
-        "inpainted",
-        "alpha",
-        "beta",
-        "mask_image",
-        "cutmix_alpha",
-        "twin_features",
-        "head",
-        "fusion",
-        "precision",
-        "compile",
-    ]
-)
+_FIRST: Final = frozenset((
+    "methods", "backbones", "seeds", "image_size", "epochs", "batch_size", "gpus", "accumulate", "learning_rate",
+    "momentum", "weight_decay", "schedule", "originals", "crop_scale", "flip", "inpainted", "alpha", "beta", "mask_image",
+    "cutmix_alpha", "twin_features", "head", "fusion", "precision", "compile",
+))  # fmt: skip
 """The settings that every model trained so far records. Frozen: a new setting is not added here."""

@@ -98,15 +98,9 @@ def launch(count: int, arguments: Sequence[str]) -> int:
 
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # the members log their own errors
     config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=count,
-        run_id=str(os.getpid()),
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        local_addr="localhost",
-        max_restarts=0,
-    )
+        min_nodes=1, max_nodes=1, nproc_per_node=count, run_id=str(os.getpid()), rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0", local_addr="localhost", max_restarts=0,
+    )  # fmt: skip
     command: Any = elastic_launch(config, sys.executable)
     try:
         command("-m", "dfeat.cli", *arguments)

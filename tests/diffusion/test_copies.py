@@ -18,7 +18,7 @@ from dfeat.diffusion.inpaint import inpaint_shard
 from dfeat.diffusion.settings import InpaintStage
 from dfeat.errors import UserError
 from dfeat.occlusion.parts import read_parts
-from dfeat.report.figures.sheet import read_inpainted
+from dfeat.report.figures.examples import read_inpainted
 from dfeat.section import parse
 from dfeat.storage.origin import origin_bytes
 from dfeat.storage.provenance import settings_text

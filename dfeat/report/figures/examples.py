@@ -1,20 +1,24 @@
-"""Figures 2 and 3 of the paper: example images, occluded and inpainted, and test images with both kinds of occlusion.
+"""Example images: Figures 2 and 3 of the paper, and the contact sheet of originals, parts, occluded and inpainted.
 
-What enters: a run's folder. What leaves: `figure2` and `figure3` as `.png` and `.svg`. The images are drawn at random by
-seed, one of a class, spread over the classes; none is selected by its appearance.
+What enters: a run's folder. What leaves: `figure2`, `figure3` and `sheet` as `.png` and `.svg`. The images are drawn at
+random by seed, in the figures one of a class, spread over the classes; none is selected by its appearance.
 """
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from dfeat.config import Settings
+from dfeat.data.crops import view_keys
 from dfeat.data.index import Index, Record, read_index
-from dfeat.data.pixels import evaluation_crop
+from dfeat.data.pixels import copies_in, evaluation_crop
 from dfeat.errors import UserError
 from dfeat.methods.method import Pixels
 from dfeat.methods.paint import black_out
@@ -22,14 +26,17 @@ from dfeat.occlusion.parts import read_parts
 from dfeat.occlusion.patches import drop_for
 from dfeat.places import TRAIN, Place
 from dfeat.randomness import rng_for
-from dfeat.report.figures.sheet import read_inpainted
 from dfeat.report.figures.style import picture_grid, styled
 from dfeat.report.numbers.sets import sets_of
+from dfeat.storage.shards import read_shard
 
 RECIPE: Final = 1
 COLUMNS: Final = 6
 SHOWN_LEVEL: Final = 60
 """Figure 3 shows simulated occlusion at 60 %, as the paper's does."""
+SHEET_COLUMNS: Final = 8
+HIDDEN, KEPT = (230, 159, 0), (0, 114, 178)
+"""Orange and blue of Okabe and Ito's palette, which colour-blind people can tell apart."""
 
 
 def draw_figure2(results: Path, settings: Settings, out: Path) -> None:
@@ -104,3 +111,47 @@ def _one_a_class(index: Index, records: list[Record], settings: Settings) -> lis
     rng = rng_for(settings.report.seed, index.set_name, "pictures")
     spread = [labels[int(position)] for position in np.linspace(0, len(labels) - 1, min(COLUMNS, len(labels)))]
     return [by_class[label][int(rng.integers(len(by_class[label])))] for label in spread]
+
+
+def draw_sheet(results: Path, settings: Settings, out: Path) -> None:
+    """Draw the contact sheet of SHEET_COLUMNS training images of a run into `out`."""
+    place = Place(results)
+    index, parts = read_index(place.data(TRAIN)), read_parts(place.parts())
+    having = [record for record in index.records if record.key in parts.rows]
+    order = rng_for(settings.report.seed, index.set_name, "sheet").permutation(len(having))
+    chosen = [having[position] for position in sorted(order[:SHEET_COLUMNS])]
+    filled = read_inpainted(results, {record.key for record in chosen})
+    rows: list[list[Pixels]] = [[], [], [], []]
+    for record in chosen:
+        original, hidden = index.load(record), parts.mask(record.key)
+        coloured = tinted(tinted(original, parts.mask(record.key, "object"), KEPT), hidden, HIDDEN)
+        pictures = (original, coloured, black_out(original, hidden), filled[record.key])
+        for row, picture in zip(rows, pictures, strict=True):
+            row.append(picture)
+    titles = [[record.key for record in chosen], [], [], []]
+    picture_grid("sheet", ["Original", "Parts", "Occluded", "Inpainted"], rows, titles, settings, out)
+
+
+def read_inpainted(results: Path, keys: set[str]) -> dict[str, Pixels]:
+    """Read the inpainted training images of those keys, (H, W, 3) each at its own size; of several copies the first.
+
+    Raises UserError where one is missing.
+    """
+    folder = Place(results).view("inpaint", TRAIN)
+    found: dict[str, Pixels] = {}
+    for path in sorted(folder.glob("*-of-*.h5")):
+        shard = read_shard(path, "inpaint")
+        images, copies = dict(zip(shard.keys, shard.payload, strict=True)), copies_in(shard)
+        for key in keys:
+            if encoded := images.get(view_keys(key, copies)[0]):
+                found[key] = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
+    if missing := sorted(keys - found.keys()):
+        raise UserError(f"{folder} lacks {len(missing)} images ({missing[0]}, ...); make them with `dfeat inpaint`")
+    return found
+
+
+def tinted(image: Pixels, mask: NDArray[np.bool_], colour: tuple[int, int, int]) -> Pixels:
+    """The image (H, W, 3), its masked pixels replaced by the mean of their grey value and the colour."""
+    grey = image.mean(axis=-1, keepdims=True)
+    blend = (0.5 * grey + 0.5 * np.array(colour)).astype(np.uint8)
+    return np.where(mask[..., None], blend, image)

@@ -25,7 +25,6 @@ from dfeat.methods import PRETRAINED, REFERENCE
 from dfeat.places import level_view, predictions_folder
 from dfeat.randomness import rng_for
 from dfeat.report.numbers.paper import METRICS, Cell, Metric
-from dfeat.report.numbers.sets import published_sets
 from dfeat.report.numbers.statistics import Bools, Effect, Floats, Ints, Resampled, calibration_error, resample
 from dfeat.report.numbers.text import parse_csv
 from dfeat.storage.origin import Origin
@@ -127,7 +126,7 @@ def load_predictions(
     Raises UserError naming the files that are missing, malformed, made by a model other than their folder's, or whose
     keys or labels differ from the others of the same set.
     """
-    axes = {name: axes_of(settings, name) for name in (published_sets(settings) if sets is None else sets)}
+    axes = {name: axes_of(settings, name) for name in (settings.data.published if sets is None else sets)}
     missing = [path for name in axes for path in axes[name].paths(evaluation, name).values() if not path.is_file()]
     if missing:
         shown = ", ".join(str(path) for path in missing[:3])

@@ -21,13 +21,8 @@ def sets_of(table: TableName, settings: Settings) -> tuple[str, ...]:
 
     Sets with a study of their own are in neither.
     """
-    sets = {name: entry for name, entry in settings.data.evaluation.items() if entry.study is None}
-    return tuple(name for name, entry in sets.items() if (len(entry.levels) > 1) == (table == "table1"))
-
-
-def published_sets(settings: Settings) -> tuple[str, ...]:
-    """The sets of both tables, in the settings' order."""
-    return tuple(name for name, entry in settings.data.evaluation.items() if entry.study is None)
+    sets = settings.data.evaluation
+    return tuple(name for name in settings.data.published if (len(sets[name].levels) > 1) == (table == "table1"))
 
 
 def study_sets(study: Study, settings: Settings) -> tuple[str, ...]:

@@ -22,7 +22,6 @@ from dfeat.places import Place, point_folder
 from dfeat.report.numbers import text
 from dfeat.report.numbers.paper import Cell
 from dfeat.report.numbers.results import SetResults, axes_of, load_set, resampled
-from dfeat.report.numbers.sets import published_sets
 from dfeat.report.numbers.text import TextRow, escaped, grouped, percent
 
 
@@ -33,7 +32,7 @@ def write_ablation(name: str, results: Path, settings: Settings, out: Path) -> N
         raise UserError(f"no ablation {name!r}{nearest(name, known)} The settings have {', '.join(known) or 'none'}")
     points, point_settings = zip(*ablation_points(settings, name), strict=True)
     rows: list[TextRow] = []
-    for set_name, method in product(published_sets(settings), settings.ablation[name].methods):
+    for set_name, method in product(settings.data.published, settings.ablation[name].methods):
         rows += _rows(_joined(name, results, point_settings, method, set_name, settings), points, method)
     title = f"Ablation: {escaped(name)}"
     text.write_rows(out, f"ablation_{name}", rows, title, settings.report.note, _blocks(rows, points))

@@ -32,7 +32,7 @@ from dfeat.places import Place
 from dfeat.report.numbers import text
 from dfeat.report.numbers.paper import METRICS, Cell
 from dfeat.report.numbers.results import SetPredictions, SetResults, Weights, load_results, resampled
-from dfeat.report.numbers.sets import published_sets, study_sets
+from dfeat.report.numbers.sets import study_sets
 from dfeat.report.numbers.statistics import Bools, Effect, holm, majority_p, mcnemar
 from dfeat.report.numbers.text import TextRow, escaped, grouped, percent, probability
 from dfeat.storage.records import read_json
@@ -180,7 +180,7 @@ def _part_blocks(rows: list[TextRow]) -> list[str]:
 
 
 def _calibration(place: Place, settings: Settings) -> tuple[list[TextRow], list[str]]:
-    loaded = load_results(place.evaluation, settings, published_sets(settings))
+    loaded = load_results(place.evaluation, settings, settings.data.published)
     sets = [results.predictions for results in loaded.values()]
     rows = [_calibration_row(one, cell) for one in sets for cell in one.cells("top1")]
     blocks = [
@@ -212,7 +212,7 @@ def _per_class(place: Place, settings: Settings) -> tuple[list[TextRow], list[st
     if REFERENCE not in settings.training.methods:
         raise UserError(f"per_class compares methods with None; add {REFERENCE!r} to training.methods")
     rows: list[TextRow] = []
-    for name, results in load_results(place.evaluation, settings, published_sets(settings)).items():
+    for name, results in load_results(place.evaluation, settings, settings.data.published).items():
         classes, made = read_index(place.data(name)).classes, results.predictions
         for method, backbone in product(made.methods, made.backbones):
             if method != REFERENCE:
