@@ -16,14 +16,14 @@ smoke: $(VENV)/ready
 	snakemake --cores $(CORES) --resources gpu=$(CORES) $(DEMO) config/smoke.yaml
 
 test: $(VENV)/ready
-	pytest -n 2
+	pytest -n 2 --dist loadfile
 
 test-full: $(VENV)/ready
 	pytest -m "not cluster"
 
 # The tests where there is no network but loopback; wants root or user namespaces.
 test-offline: $(VENV)/ready
-	unshare $$([ "$$(id -u)" = 0 ] || echo --map-root-user) --net sh -c 'ip link set lo up && exec pytest -n 2'
+	unshare $$([ "$$(id -u)" = 0 ] || echo --map-root-user) --net sh -c 'ip link set lo up && exec pytest -n 2 --dist loadfile'
 
 # Faults done for real, the slow ones too; prints what was tried how often, what was lost and what was torn.
 test-faults: $(VENV)/ready

@@ -116,7 +116,10 @@ def test_all_settings_are_given_as_files_or_as_json(monkeypatch: pytest.MonkeyPa
             ("evaluate", "--data", "d", "--settings", "{}", "--out", "x"),
             "--model, a folder that `dfeat train` wrote, is missing",
         ),
-        (("doctor", "--config", str(ROOT / "README.md")), "line 7: could not find expected ':'); give a YAML file"),
+        (
+            ("doctor", "--config", str(ROOT / "README.md")),
+            "README.md (line 4: mapping values are not allowed here); give a YAML file",
+        ),
     ],
 )
 def test_a_users_mistake_is_one_line_and_status_2(
