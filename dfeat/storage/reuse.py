@@ -20,6 +20,8 @@ from dfeat.storage.provenance import settings_text
 from dfeat.storage.records import check_file, read_json, recorded_digests
 
 _UNKNOWN: Final[dict[str, Any]] = {"recipe": None, "settings": {}}
+_FOLLOWS: Final = frozenset({"view", "latents", "copies"})
+"""What records hold beyond the stage's settings: it follows from the path and from the inputs."""
 
 
 def reused(
@@ -36,7 +38,7 @@ def reused(
         outputs: The job's files, in a run beside the base; the last one records `recipe` and `settings`.
         inputs: The job's input files within its run; each must have the digest of the base's.
         recipe: The stage's RECIPE.
-        settings: What the stage is given; what the record has beyond it follows from the inputs.
+        settings: What the stage is given; the record must hold it and no other setting.
         same_model: Whether the weights that the record names are those of today.
     """
     run = _run_beside(base, outputs[0])
@@ -47,8 +49,8 @@ def reused(
     if not all(counterpart(path).is_file() for path in outputs):
         return False
     recorded = _recorded(counterpart(outputs[-1]), verb)
-    wanted = json.loads(settings_text(settings))
-    equal = recorded["recipe"] == recipe and all(recorded["settings"].get(key) == wanted[key] for key in wanted)
+    made_by = {key: value for key, value in recorded["settings"].items() if key not in _FOLLOWS}
+    equal = recorded["recipe"] == recipe and made_by == json.loads(settings_text(settings))
     if not equal or not same_model(recorded):
         return False
     if not all(set(recorded_digests(path)) & set(recorded_digests(counterpart(path))) for path in inputs):
