@@ -19,6 +19,7 @@ from dfeat.data.pixels import resize
 from dfeat.diffusion.settings import InpaintSettings
 from dfeat.errors import UserError
 from dfeat.methods.paint import black_out, replace
+from dfeat.methods.smooth import smooth_fill
 from dfeat.randomness import seed_for
 
 
@@ -96,6 +97,35 @@ def around(mask: NDArray[np.bool_], allowed: list[int]) -> Square:
     return Square(starts[0], starts[1], side)
 
 
+def conceal(image: NDArray[np.uint8], mask: NDArray[np.bool_], hidden: str) -> NDArray[np.uint8]:
+    """An image (H, W, 3) with hidden pixels as `diffusion.inpaint.hidden` wants them; `mask` (H, W) is True there."""
+    if hidden == "given":
+        return image
+    painted: NDArray[np.uint8] = smooth_fill(image, mask) if hidden == "smooth" else black_out(image, mask)
+    return painted
+
+
+def resize_mask(mask: NDArray[np.bool_], side: int, mask_cells: str) -> NDArray[np.bool_]:
+    """A mask (H, W) as (side, side): True where a pixel overlaps any hidden one, with "nearest" where the nearest is."""
+    return resize(mask, side, side) if mask_cells == "nearest" else touched(mask, side, side)
+
+
+def touched(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[np.bool_]:
+    """A mask (H, W) resized to (height, width), True where the area of a new pixel overlaps any True pixel."""
+    ends = []
+    for old, new in zip(mask.shape, (height, width), strict=True):
+        place = np.arange(new)
+        # New pixel i covers [i old / new, (i + 1) old / new) of the old ones: floor and ceil in whole numbers.
+        ends.append((place * old // new, -(-(place + 1) * old // new)))
+    (top, bottom), (left, right) = ends
+    # S(y, x), the number of True pixels above and left of (y, x): four values give the count in a rectangle.
+    counts = np.pad(mask.astype(np.int64).cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
+    overlap: NDArray[np.bool_] = (
+        counts[bottom][:, right] + counts[top][:, left] > counts[bottom][:, left] + counts[top][:, right]
+    )
+    return overlap
+
+
 @dataclass
 class Canvas:
     """An image at its own size, and the square of it that is inpainted."""
@@ -105,14 +135,17 @@ class Canvas:
     mask: NDArray[np.bool_]
     square: Square
     resolution: int
+    settings: InpaintSettings
 
     def to_fill(self) -> NDArray[np.uint8]:
-        """(side, side, 4) uint8: the square with hidden pixels black, and the mask as a fourth channel of 0 and 255."""
+        """(side, side, 4) uint8: the square with hidden pixels concealed, and the mask as a fourth channel of 0 and 255."""
         side = self.resolution
-        shown = resize(black_out(self.original, self.mask), side, side)
-        hidden = resize(self.mask, side, side)
-        # Black out again: resizing mixes hidden and known pixels at the border of the mask.
-        whole = np.concatenate([black_out(shown, hidden), (hidden * np.uint8(255))[..., None]], axis=-1)
+        # Resizing mixes hidden and known pixels at the border of the mask: neither black nor a hidden colour may enter.
+        shown = resize(smooth_fill(self.original, self.mask), side, side)
+        hidden = resize_mask(self.mask, side, self.settings.mask_cells)
+        if self.settings.hidden == "black":
+            shown = black_out(shown, hidden)
+        whole = np.concatenate([shown, (hidden * np.uint8(255))[..., None]], axis=-1)
         return np.ascontiguousarray(whole[self.square.where])
 
     def finished(self, filled: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -1,9 +1,9 @@
 """Input augmentation: the chosen parts inpainted by a frozen diffusion model (Sec. 3, "Input Augmentation").
 
 What enters: the training index and its chosen parts. What leaves: a shard of losslessly encoded images at their own
-size, generated inside the chosen parts and equal to the original outside. The input image is already occluded: the
-4-channel path encodes the whole input, and hidden pixels would leak through the VAE at the borders of the mask. The
-procedure is that of diffusers' StableDiffusionInpaintPipeline at strength 1, batched: each class's prompt and the null
+size, generated inside the chosen parts and equal to the original outside. The 4-channel path encodes the whole input,
+and hidden pixels would leak through the VAE at the borders of the mask, so they are painted over first. The procedure
+is otherwise that of diffusers' StableDiffusionInpaintPipeline at strength 1, batched: each class's prompt and the null
 prompt are embedded once, and the masked image is encoded only for the 9-channel U-Net, which alone reads it.
 """
 
@@ -22,8 +22,7 @@ from PIL import Image
 
 from dfeat.data.classes import lemmas
 from dfeat.data.index import ClassInfo, Record, read_index
-from dfeat.data.pixels import resize
-from dfeat.diffusion.canvas import Canvas, Copy, Square, around, copies_of, sides
+from dfeat.diffusion.canvas import Canvas, Copy, Square, around, conceal, copies_of, resize_mask, sides
 from dfeat.diffusion.denoise import Denoiser
 from dfeat.diffusion.features import BATCH, draw_noise
 from dfeat.diffusion.fitting import Fitting
@@ -46,7 +45,7 @@ from dfeat.progress import progress
 from dfeat.section import parse
 from dfeat.storage.shards import Shard, write_shard
 
-RECIPE: Final = 2
+RECIPE: Final = 3
 
 _Given = tuple[NDArray[np.uint8], NDArray[np.bool_], str, int]
 """One image of a library call: pixels (H, W, 3), mask (H, W), prompt, seed."""
@@ -98,7 +97,8 @@ class Inpainter:
         """Fill the masked pixels of images.
 
         Args:
-            images: (B, H, W, 3) uint8; H and W must be multiples of the model's `side_multiple`.
+            images: (B, H, W, 3) uint8; H and W must be multiples of the model's `side_multiple`. The values of hidden
+                pixels have no influence, unless `settings.hidden` is "given".
             masks: (B, H, W) bool, True where hidden.
             prompts: A text per image.
             seeds: A seed per image, so that a row does not depend on its neighbours (default: 0, 1, ...).
@@ -121,13 +121,14 @@ class Inpainter:
     def _on_host(self, rows: list[_Given]) -> tuple[torch.Tensor, ...]:
         """Apply `fill` to some rows and copy the result to the host, so that one batch at a time is on the device."""
         images, masks, prompts, seeds = zip(*rows, strict=True)
-        return tuple(tensor.cpu() for tensor in self.fill(np.stack(images), np.stack(masks), prompts, seeds))
+        shown = [conceal(image, mask, self.settings.hidden) for image, mask in zip(images, masks, strict=True)]
+        return tuple(tensor.cpu() for tensor in self.fill(np.stack(shown), np.stack(masks), prompts, seeds))
 
     @torch.no_grad()
     def fill(
         self, images: NDArray[np.uint8], masks: NDArray[np.bool_], prompts: Sequence[str], seeds: Sequence[int]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Inpaint one batch; takes the arguments of a call, unchecked.
+        """Inpaint one batch; takes the arguments of a call, unchecked, with hidden pixels concealed.
 
         Returns, on the device, images (B, H, W, 3) uint8 and whether all values of each were finite, (B,) bool.
         """
@@ -258,7 +259,9 @@ def inpaint_shard(
 
     def prepare(copy: Copy) -> _Row:
         key = copy.record.key
-        row = Canvas(copy, index.load(copy.record), parts.mask(key), squares[key], settings.resolution)
+        row = Canvas(
+            copy, index.load(copy.record), parts.mask(key), squares[key], settings.resolution, settings.inpaint
+        )
         return row, row.to_fill()
 
     def filled() -> Iterator[_Row]:
@@ -289,8 +292,8 @@ def _squares(
     side = settings.resolution
     if not settings.inpaint.crop:
         return {record.key: Square(0, 0, side) for record in records}
-    allowed = sides(side, model.side_multiple)
-    return {record.key: around(resize(parts.mask(record.key), side, side), allowed) for record in records}
+    allowed, cells = sides(side, model.side_multiple), settings.inpaint.mask_cells
+    return {record.key: around(resize_mask(parts.mask(record.key), side, cells), allowed) for record in records}
 
 
 def _fill_all(

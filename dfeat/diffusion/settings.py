@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, field_serializer, field_validator
+from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, field_serializer, field_validator
 
 from dfeat.data.settings import CROP_PCT, CROP_SCALE, FLIP, IMAGE_SIZE, CropScale, CropShare, Study
 from dfeat.occlusion.settings import OcclusionSettings
@@ -30,9 +30,13 @@ class InpaintSettings(Section):
     steps: int = Field(50, ge=1, le=1000)
     guidance_scale: float = Field(7.5, ge=1, description="1 turns classifier-free guidance off")
     seed: int = 0
-    mask_cells: Literal["nearest", "any"] = Field(
-        "nearest",
-        description="latent cells to fill; nearest: those whose top left pixel is hidden (as diffusers does); any: with any hidden pixel",
+    mask_cells: Literal["any", "nearest"] = Field(
+        "any",
+        description="latent cells to fill; any: with any hidden pixel; nearest: whose top left pixel is hidden (as diffusers does)",
+    )
+    hidden: Literal["smooth", "black", "given"] = Field(
+        "smooth",
+        description="hidden pixels in the VAE's input (4 channels); smooth: filled from the visible ones; given: the image's own, in the library alone",
     )
     guidance_interval: tuple[Share, Share] = Field(
         (0, 1),
@@ -56,6 +60,19 @@ class InpaintSettings(Section):
         if interval[0] > interval[1]:
             raise ValueError("ends before it starts; give [first, last] as shares of the steps, 0 to 1")
         return interval
+
+
+def _conceals(settings: InpaintSettings) -> InpaintSettings:
+    if settings.hidden == "given":
+        raise ValueError(
+            "hidden: given lets the model see what training images hide; use smooth or black. Only the library's "
+            "Inpainter accepts given"
+        )
+    return settings
+
+
+TrainingInpaint = Annotated[InpaintSettings, AfterValidator(_conceals)]
+"""Settings of inpainting for training data: the model never sees a hidden pixel."""
 
 
 class FeatureSettings(Section):
@@ -120,7 +137,7 @@ class DiffusionSettings(Section):
         1,
         description="1: features of the evaluation crop; K > 1: of K random crops per training image, which training replays",
     )
-    inpaint: InpaintSettings = InpaintSettings()
+    inpaint: TrainingInpaint = InpaintSettings()
     features: FeatureSettings = FeatureSettings()
 
     @property
@@ -139,13 +156,15 @@ class InpaintStage(Section):
     resolution: Resolution = _DEFAULT.resolution
     batch_size: BatchSize = _DEFAULT.batch_size
     compile: bool = _DEFAULT.compile
-    inpaint: InpaintSettings = InpaintSettings()
+    inpaint: TrainingInpaint = InpaintSettings()
 
     @field_serializer("inpaint", mode="wrap")
-    def _omit_single_copy(self, inpaint: InpaintSettings, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Omit `copies` when it is 1, so that shards written before the setting existed still match."""
+    def _omit_later_defaults(
+        self, inpaint: InpaintSettings, serialize: SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        """Omit `copies` and `hidden` at their defaults, so that JSON written before they existed still matches."""
         plain: dict[str, Any] = serialize(inpaint)
-        return {key: value for key, value in plain.items() if key != "copies" or value > 1}
+        return {key: value for key, value in plain.items() if (key, value) not in (("copies", 1), ("hidden", "smooth"))}
 
 
 class LatentsStage(Section):

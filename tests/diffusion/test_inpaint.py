@@ -13,8 +13,9 @@ from dfeat.data.classes import class_infos
 from dfeat.diffusion import Inpainter
 from dfeat.diffusion.canvas import paste_known
 from dfeat.diffusion.inpaint import _class_names, inpaint_shard
-from dfeat.diffusion.settings import InpaintSettings
+from dfeat.diffusion.settings import InpaintSettings, InpaintStage
 from dfeat.errors import UserError
+from dfeat.section import parse
 from dfeat.storage.shards import read_shard
 from tests.conftest import CPU, World
 
@@ -37,7 +38,8 @@ def test_a_batch_equals_the_stock_pipeline_called_one_image_at_a_time(
     from diffusers import DPMSolverMultistepScheduler, StableDiffusionInpaintPipeline
 
     images, masks = scene(rng)
-    ours = Inpainter.from_pretrained(tiny_models[model], device="cpu", steps=4, scheduler=scheduler, guidance_scale=5.0)
+    as_stock = {"mask_cells": "nearest", "hidden": "given", "scheduler": scheduler}
+    ours = Inpainter.from_pretrained(tiny_models[model], device="cpu", steps=4, guidance_scale=5.0, **as_stock)
     result = ours(images, masks, PROMPTS, seeds=[11, 12, 13])
     stock = StableDiffusionInpaintPipeline.from_pretrained(tiny_models[model], safety_checker=None)
     stock.set_progress_bar_config(disable=True)
@@ -86,8 +88,8 @@ def test_the_four_channel_path_encodes_an_image_once(tiny_models: dict[str, Path
 def test_masks_of_latent_cells(tiny_models: dict[str, Path]) -> None:
     hidden = torch.zeros(1, 1, 64, 64)
     hidden[..., 1:9, 1:9] = 1
-    nearest = Inpainter.from_pretrained(tiny_models["four"], device="cpu")._latent_mask(hidden)
-    wide = Inpainter.from_pretrained(tiny_models["four"], device="cpu", mask_cells="any")._latent_mask(hidden)
+    nearest = Inpainter.from_pretrained(tiny_models["four"], device="cpu", mask_cells="nearest")._latent_mask(hidden)
+    wide = Inpainter.from_pretrained(tiny_models["four"], device="cpu")._latent_mask(hidden)
     assert nearest.sum() == 1
     assert wide.sum() == 4
 
@@ -124,4 +126,6 @@ def test_settings_are_checked(tiny_models: dict[str, Path], tmp_path: Path) -> N
         Inpainter.from_pretrained(tiny_models["four"], step=3)
     with pytest.raises(UserError, match="diffusers layout"):
         Inpainter.from_pretrained(tmp_path)
+    with pytest.raises(UserError, match="lets the model see what training images hide"):
+        parse(InpaintStage, {"inpaint": {"hidden": "given"}})
     assert InpaintSettings().prompt == "A class of <object_class>"
