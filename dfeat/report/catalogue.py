@@ -202,6 +202,12 @@ def _write_labels(results: Path, settings: Settings, out: Path) -> None:
     write_label_preservation(results, settings, out)
 
 
+def _write_inpaint_quality(results: Path, settings: Settings, out: Path) -> None:
+    from dfeat.report.tables.inpaint_quality import write_inpaint_quality
+
+    write_inpaint_quality(results, settings, out)
+
+
 def _verdicts(run: Run) -> list[Path]:
     tables = [run.place.verdicts(backbone) for backbone in run.settings.training.backbones]
     return [file for table in tables for file in (table, table.with_suffix(".json"))]
@@ -300,6 +306,10 @@ _TABLES: Final = (
     _study("calibration", lambda settings: True),
     _study("per_class", compares),
     *(_study(name, partial(_has_study, name)) for name in STUDY_TABLES),
+    Published(
+        "table", "inpaint_quality", (".csv", ".md"), _write_inpaint_quality, _inpainted_pixels, _of_published,
+        "dfeat.report", "Beyond the paper", _inpaints, "study",
+    ),
     Published(
         "table", "label_preservation", (".csv", ".md"), _write_labels, _verdicts, _of_published,
         "dfeat.report", "Beyond the paper", None, "study",

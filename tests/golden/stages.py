@@ -305,6 +305,17 @@ def efficiency(out: Path) -> Values:
     }
 
 
+def inpaint_quality(out: Path) -> Values:
+    """How well each inpainted image fits: the means over all images."""
+    dfeat("table", "inpaint_quality", "--results", RUN, "--settings", SETTINGS, "--out", out)
+    with (out / "inpaint_quality.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    measured = {
+        column: numbers([float(rows[0][column])]) for column in ("dark_original", "step_original", "step", "difference")
+    }
+    return {"keys": text(sorted(row["key"] for row in rows)), **measured}
+
+
 def ablation(out: Path) -> Values:
     """A grid of two points compared."""
     dfeat("ablation", "fusion", "--results", RUN, "--settings", SETTINGS, "--out", out)
@@ -340,7 +351,7 @@ def page(out: Path) -> Values:
     html = _without_bytes((out / "index.html").read_text())
     for unlike in (
         r'<script(?! type="application/json").*?</script>', r"<style>.*?</style>", r'data:image/[a-z]+;base64,[^"]*',
-        r"<h3>Versions</h3>.*?</dl>", r'<td data-order="[0-9.]*">PSNR [0-9.]+ dB', r'<td class="number">[0-9.]+</td>(?=<td>-</td>)',
+        r"<h3>How well do inpaintings fit.*?</table>", r"<h3>Versions</h3>.*?</dl>", r'<td data-order="[0-9.]*">PSNR [0-9.]+ dB', r'<td class="number">[0-9.]+</td>(?=<td>-</td>)',
     ):  # fmt: skip
         html = re.sub(unlike, "", _unsigned(html), flags=re.DOTALL)
     cards = {
@@ -387,6 +398,7 @@ PIECES = {
     "predictions": Piece(predictions, "dfeat.evaluation.predict", within=0.05),
     "verdicts": Piece(verdicts, "dfeat.evaluation.predict", within=0.05),
     **{name: Piece(table(name), REPORT, into_report=True) for name in TABLES},
+    "inpaint quality": Piece(inpaint_quality, REPORT, 0.01, into_report=True),
     "efficiency": Piece(efficiency, REPORT, into_report=True),
     "claims": Piece(claims, REPORT, into_report=True),
     "ablation": Piece(ablation, REPORT, into_report=True),

@@ -17,6 +17,8 @@ from dfeat.diffusion.latents import encode_view
 from dfeat.errors import UserError
 from dfeat.evaluation.predict import evaluate
 from dfeat.methods import NAMES
+from dfeat.occlusion.parts import read_parts
+from dfeat.report.numbers.text import read_csv
 from dfeat.report.tables.published import write_table
 from dfeat.storage.atomic import write_json
 from dfeat.storage.origin import origin_bytes
@@ -136,6 +138,9 @@ def test_tables_and_pictures_are_made_from_what_the_run_left(run: Path, settings
     for name in ("figure2", "figure3", "accuracy", "gain", "gallery", "sheet"):
         find("figure", name, settings).make(run, settings, tmp_path)
         assert (tmp_path / f"{name}.png").stat().st_size > 1000
+    find("table", "inpaint_quality", settings).make(run, settings, tmp_path)
+    keys = [row["key"] for row in read_csv(tmp_path / "inpaint_quality.csv")]
+    assert keys[0] == "" and len(keys) == len(set(keys)) == 1 + len(read_parts(run / "occlusion/parts.json").rows)
     pictures = json.loads((tmp_path / "gallery.json").read_text())["pictures"]
     methods = ["Original", "Black-Out Parts", "Replace Parts", "Ours: SD Inpaint"]
     assert [picture["method"] for picture in pictures[:4]] == methods

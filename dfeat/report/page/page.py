@@ -32,7 +32,7 @@ from dfeat.storage.atomic import write_files
 from dfeat.storage.records import read_bytes, read_json, read_text
 
 TABLES: Final[tuple[TableName, ...]] = ("table1", "table2")
-_APART: Final = (*TABLES, "efficiency")
+_APART: Final = (*TABLES, "efficiency", "inpaint_quality")
 """The CSV files that are not shown among the further tables."""
 
 
@@ -76,6 +76,8 @@ def write_report(results: Path, settings: Settings, out: Path, captions: Path | 
         efficiency=page.table("efficiency") if (folder / "efficiency.csv").is_file() else None,
         efficiency_text=page.markdown("efficiency.md", "table efficiency"),
         gallery=read_gallery(folder / "gallery.json"),
+        fit=page.markdown("inpaint_quality.md", "table inpaint_quality"),
+        fit_links=page.links("inpaint_quality", "csv", "md"),
         jobs=job_costs(results),
         origin=run_origin(artifacts, settings, config),
         cards=[{"name": name, "href": name} for name in ("config.yaml", "data_card.md", "model_card.md")],
