@@ -1,7 +1,7 @@
 """The weights before a run: where they come from, whether they are there and go together, and their digests.
 
-What enters: the settings. What leaves: a `WeightsReport` for each model. No torch, and no weights are read but
-to digest them.
+What enters: the settings. What leaves: a `WeightsReport` for each model. No weights are read but to digest them, and no
+torch is imported but for a `training.drop_path` above 0, which not every backbone has.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dfeat.diffusion.settings import ModelSource
 from dfeat.errors import UserError
 from dfeat.methods import method, needed
 from dfeat.storage.provenance import combined_digest, file_digest
+from dfeat.training.settings import Backbone
 from dfeat.training.weights import weights_path
 
 
@@ -84,5 +85,20 @@ def _backbone_weights(settings: Settings, digest: bool) -> list[WeightsReport]:
             )
         else:
             report.source = f"{backbone.name} at {backbone.revision}, fetched by timm on first use"
+        if settings.training.drop_path:
+            report.faults += _drop_path_faults(backbone, settings.training.drop_path)
         reports.append(report)
     return reports
+
+
+def _drop_path_faults(backbone: Backbone, drop_path: float) -> list[str]:
+    import torch
+
+    from dfeat.training.network import untrained_backbone
+
+    try:
+        with torch.device("meta"):
+            untrained_backbone(backbone, drop_path)
+    except UserError as error:
+        return [str(error)]
+    return []

@@ -30,12 +30,16 @@ from dfeat.training.sources import Sources
 
 @dataclass
 class Batch:
-    """One step's input. `targets` are class shares (B, C); `masks` and `features` where the method has them."""
+    """One step's input. `targets` are class shares (B, C); `masks` and `features` where the method has them.
+
+    `kept` is set by the training loop, for a backbone with stochastic depth.
+    """
 
     images: Tensor  # (B, S, S, 3) uint8
     targets: Tensor  # (B, C) float32
     masks: Tensor | None = None  # (B, S, S, 3) uint8
     features: Tensor | None = None  # (B, D) float16
+    kept: Tensor | None = None  # (L, B) float32, see Classifier.draw_kept
 
     def pin_memory(self) -> Batch:
         """The same in page-locked memory, from where a GPU fetches it while it computes. The DataLoader calls this."""

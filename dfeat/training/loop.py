@@ -34,7 +34,7 @@ from dfeat.training.sources import Inputs, features_identity, read_sources
 from dfeat.training.team import Team
 from dfeat.training.weights import weights_file
 
-RECIPE: Final = 3
+RECIPE: Final = 4
 CHECKED_EVERY: Final = 20
 """Steps between two transfers of the losses from a GPU, each of which waits for the device."""
 
@@ -54,7 +54,7 @@ def train(
     part = team.part_of(settings.batch_size)
     batches = TrainingBatches(method, sources, settings, seed, stage.partner_seed, part=part)
     torch.manual_seed(seed_for(seed, method, "initial weights"))
-    backbone = build_backbone(stage.backbone)
+    backbone = build_backbone(stage.backbone, settings.drop_path)
     model = Classifier(backbone, sources.classes, sources.feature_width, settings.fusion)
     if settings.head == "pretrained":
         start_from_pretrained_head(model, stage.backbone, sources.wnids)
@@ -101,10 +101,8 @@ def _fit(
     bar = progress(len(batches), batches.method.name)
     metrics = _EpochMetrics(batches, state)
     for batch in waiting.of(loader):
-        # Bit-exact resume: dropout and stochastic depth draw from a generator seeded by the step, not by what ran before.
-        torch.manual_seed(
-            seed_for(batches.seed, f"step {state.step}", f"network {team.rank}" if team.rank else "network")
-        )
+        kept = model.draw_kept(batches.seed, state.step, settings.batch_size)
+        batch.kept = None if kept is None else kept[:, batches.part]
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(settings, state.step, len(batches))
         moved = batch.to(device)
@@ -201,10 +199,11 @@ def _loss(model: nn.Module, batch: Batch, rows: slice, settings: TrainingSetting
     """The loss (Eq. 1) of some rows of a batch, and their logits (rows, C)."""
     device, statistics = batch.images.device, getattr(model, "module", model).statistics
     features = None if batch.features is None else batch.features[rows].float()
+    kept = None if batch.kept is None else batch.kept[:, rows]
 
     def classify(images: Tensor) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
-            return model(normalised(images[rows], device, statistics), features).float()
+            return model(normalised(images[rows], device, statistics), features, kept).float()
 
     logits = classify(batch.images)
     mask_logits = None if batch.masks is None else classify(batch.masks)

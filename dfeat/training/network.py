@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from dfeat.data.classes import imagenet_wnids
 from dfeat.errors import UserError, nearest
+from dfeat.randomness import rng_for
 from dfeat.training.settings import Backbone
 from dfeat.training.weights import weights_file, weights_path
 
@@ -31,6 +32,7 @@ class Classifier(nn.Module):
     def __init__(self, backbone: nn.Module, classes: int, feature_width: int = 0, fusion: str = "concat") -> None:
         super().__init__()
         self.backbone = backbone
+        self.paths = tuple(module for module in backbone.modules() if isinstance(module, RowDropPath))
         self.statistics = channel_statistics(backbone)
         width = int(backbone.num_features)
         self.fusion = FUSIONS[fusion](width, feature_width) if feature_width else None
@@ -38,13 +40,55 @@ class Classifier(nn.Module):
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, images: Tensor, features: Tensor | None = None) -> Tensor:
-        """Logits (B, C) of images (B, 3, S, S) and, for a classifier with fusion, features (B, D)."""
+    def forward(self, images: Tensor, features: Tensor | None = None, kept: Tensor | None = None) -> Tensor:
+        """Logits (B, C) of images (B, 3, S, S) and, for a classifier with fusion, features (B, D).
+
+        In training, a backbone with stochastic depth needs these rows' columns of `draw_kept`, as `kept` (L, B).
+        """
+        for number, path in enumerate(self.paths):
+            path.kept = None if kept is None else kept[number]
         l_f = self.backbone(images)
         if self.fusion is None:
             return self.head(l_f)
         assert features is not None, "a classifier with fusion needs diffusion features"
         return self.head(self.fusion(l_f, features))
+
+    def draw_kept(self, seed: int, step: int, rows: int) -> Tensor | None:
+        """Which rows of a step's whole batch keep each residual branch: float32 (L, rows) of 0 and 1 / keep.
+
+        None for a backbone without stochastic depth. L counts the residual branches that may be dropped.
+        """
+        if not self.paths:
+            return None
+        keep = np.array([[path.keep] for path in self.paths])
+        drawn = rng_for(seed, f"step {step}", "drop path").random((len(keep), rows)) < keep
+        # b_l / p_l with b_l ~ Bernoulli(p_l): expectation 1, so that the branch needs no scale p_l (Eq. 5) in evaluation.
+        return torch.from_numpy((drawn / keep).astype(np.float32))
+
+
+class RowDropPath(nn.Module):
+    """Stochastic depth (Huang et al., 2016): in training, drop a residual branch for some rows of the batch.
+
+    Which rows is drawn for the whole batch of a step (`Classifier.draw_kept`), so that a row's loss is the same in
+    whatever part of the batch, on whatever device, it is computed.
+    """
+
+    def __init__(self, drop: float) -> None:
+        super().__init__()
+        self.keep = 1 - drop
+        self.kept: Tensor | None = None
+
+    def forward(self, branch: Tensor) -> Tensor:
+        """Scale the rows of a branch (B, ...) by `kept` (B,). Raises UserError if its rows are not the batch's."""
+        if not self.training:
+            return branch
+        assert self.kept is not None, "training with stochastic depth needs draw_kept"
+        if len(branch) != len(self.kept):
+            raise UserError(
+                "a layer of the backbone drops paths of other rows than images; set training.drop_path to 0"
+            )
+        # H_l = ReLU(b_l f_l(H_{l-1}) + H_{l-1}), Eq. 2, here for the branch f_l of any residual block
+        return branch * self.kept.to(branch.dtype).view(-1, *[1] * (branch.ndim - 1))
 
 
 class Concat(nn.Module):
@@ -170,40 +214,68 @@ def restricted_logits(logits: Tensor, wnids: Sequence[str]) -> Tensor:
     return logits[:, [places[wnid] for wnid in wnids]]
 
 
-def build_backbone(settings: Backbone) -> nn.Module:
+def build_backbone(settings: Backbone, drop_path: float = 0.0) -> nn.Module:
     """Build a timm model without head, whose output is the pooled feature, and load its weights.
 
-    Raises UserError for an unknown name, invalid kwargs, missing weights, or weights of another model.
+    `drop_path` is the share of rows for which the last residual branch is dropped, see `_create`. Raises UserError for
+    an unknown name, invalid kwargs, missing weights, weights of another model, or a model without stochastic depth.
     """
-    return _create(settings, classes=0)
+    return _load(settings, classes=0, drop_path=drop_path)
 
 
-def untrained_backbone(settings: Backbone) -> nn.Module:
+def untrained_backbone(settings: Backbone, drop_path: float = 0.0) -> nn.Module:
     """Build the same model with random weights, without reading or fetching any."""
-    import timm
-
-    return timm.create_model(settings.name, pretrained=False, num_classes=0, **settings.kwargs)
+    return _create(settings, drop_path, pretrained=False, num_classes=0)
 
 
 def build_pretrained(settings: Backbone) -> nn.Module:
     """Build the same model with its pretrained head of 1,000 classes, to evaluate it before fine-tuning."""
-    return _create(settings, classes=len(imagenet_wnids()))
+    return _load(settings, classes=len(imagenet_wnids()))
 
 
-def _create(settings: Backbone, classes: int) -> nn.Module:
+def _load(settings: Backbone, classes: int, drop_path: float = 0.0) -> nn.Module:
     import timm
 
     name, _, _tag = settings.name.partition(".")
     if name not in timm.list_models():
         raise UserError(f"no timm model {name!r}{nearest(name, timm.list_models())}; see timm.list_models()")
     fetched = {"file": str(weights_file(settings))} if settings.weights is None else None
-    try:
-        options = {"pretrained": fetched is not None, "pretrained_cfg_overlay": fetched, "num_classes": classes}
-        model = timm.create_model(settings.name, **options, **settings.kwargs)
-    except (TypeError, AssertionError, ValueError) as error:
-        raise UserError(f"timm model {settings.name!r} does not take kwargs {settings.kwargs}: {error}") from None
+    options = {"pretrained": fetched is not None, "pretrained_cfg_overlay": fetched, "num_classes": classes}
+    model = _create(settings, drop_path, **options)
     if settings.weights is not None:
         load_weights(model, weights_path(settings.weights))
+    return model
+
+
+def _create(settings: Backbone, drop_path: float, **options: Any) -> nn.Module:
+    """Build a timm model whose only randomness in training is `RowDropPath`.
+
+    timm raises the rate of residual branch l linearly, from 0 at the first to `drop_path` at the last (Huang et al.,
+    Eq. 4). Rates that a model has by default are replaced. Raises UserError if the model does not accept its arguments.
+    """
+    import timm
+
+    rate = {"drop_path_rate": drop_path} if drop_path else {}
+    try:
+        model = timm.create_model(settings.name, **options, **rate, **settings.kwargs)
+    except (TypeError, AssertionError, ValueError) as error:
+        if "drop_path_rate" not in str(error):
+            raise UserError(f"timm model {settings.name!r} does not take kwargs {settings.kwargs}: {error}") from None
+        model = nn.Identity()
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, timm.layers.DropPath):
+                # The default rate of timm's Swin is 0.1, that of its ConvNeXt 0.
+                setattr(module, name, RowDropPath(child.drop_prob) if drop_path and child.drop_prob else nn.Identity())
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.p = 0.0
+        if hasattr(module, "drop_rate"):
+            module.drop_rate = 0.0
+    if drop_path and not any(isinstance(module, RowDropPath) for module in model.modules()):
+        raise UserError(
+            f"training.drop_path is {drop_path}, but timm model {settings.name!r} has no stochastic depth; set it to 0, or "
+            "take the backbone out of training.backbones"
+        )
     return model
 
 

@@ -39,6 +39,17 @@ class Backbone(Section):
     weights: str | None = Field(None, description="local .safetensors file; null downloads timm's")
     revision: Commit | None = Field(None, description="commit of timm's weights on the Hub, wanted without `weights`")
 
+    @field_validator("kwargs")
+    @classmethod
+    def _without_dropout(cls, kwargs: dict[str, Any]) -> dict[str, Any]:
+        random = [key for key in kwargs if "drop" in key]
+        if random:
+            raise ValueError(
+                f"sets {', '.join(random)}; the only dropout in a training is stochastic depth, equal for all backbones: "
+                "set training.drop_path instead"
+            )
+        return kwargs
+
 
 class TrainingSettings(Section):
     """Fine-tuning [Sec. 4.2]: what is trained, and how."""
@@ -59,6 +70,12 @@ class TrainingSettings(Section):
     learning_rate: float = Field(0.01, gt=0, description="the paper prints 10e-3")
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(1e-4, ge=0)
+    drop_path: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="stochastic depth of every backbone: share of rows that skip the last residual branch",
+    )
     schedule: Literal["cosine", "constant"] = "cosine"
     originals: bool = Field(
         True, description="train on originals and their twins; false: on twins alone, twice, so that steps stay equal"

@@ -18,8 +18,13 @@ from typing import Any
 import numpy as np
 
 MODEL = {"path": "model"}
-KWARGS = {"depths": [1, 1, 1, 1], "dims": [8, 16, 24, 32], "drop_path_rate": 0.4, "ls_init_value": 1.0}
+KWARGS = {"depths": [1, 1, 1, 1], "dims": [8, 16, 24, 32], "ls_init_value": 1.0}
 BACKBONE = {"name": "convnext_atto", "kwargs": KWARGS, "weights": "weights.safetensors"}
+SWIN = {
+    "name": "swin_tiny_patch4_window7_224",
+    "kwargs": {"img_size": 64, "window_size": 4, "embed_dim": 8, "depths": [2, 2], "num_heads": [2, 4]},
+    "weights": "swin.safetensors",
+}
 METHODS = ("none", "blackout", "replace", "cutmix", "sd_inpaint", "sd_features")
 HELD_OUT = {"kind": "partimagenet", "root": "raw/PartImageNet_held_out", "per_class": 2}
 TRAIN = {"root": "raw/PartImageNet", "expected_images": None, "expected_classes": None}
@@ -78,7 +83,8 @@ def make_run(folder: Path) -> None:
 
     os.chdir(folder)
     make_tiny_pipeline(Path("model"), 4, "epsilon")
-    _write_weights(Path("weights.safetensors"))
+    _write_weights(BACKBONE)
+    _write_weights(SWIN)
     drawn = SETTINGS["data"]["drawn"]
     dfeat("demo-data", "--out", "raw", *(word for name, count in drawn.items() for word in (f"--{name}", count)))
     _put_faults_in(Path("raw"))
@@ -137,7 +143,7 @@ def features(of_latents: Path, out: Path, **more: Any) -> None:
     dfeat("features", "--latents", of_latents, "--settings", stage, *CPU, "--out", out)
 
 
-def train(method: str, out: Path, **changes: Any) -> None:
+def train(method: str, out: Path, backbone: dict[str, Any] = BACKBONE, **changes: Any) -> None:
     """Train a method on the run's artifacts."""
     diffusion = RUN / "diffusion"
     given = (
@@ -156,7 +162,7 @@ def train(method: str, out: Path, **changes: Any) -> None:
         more = tuple(
             word for option, view in views.items() for word in (option, diffusion / f"features/{view}/0-of-1.h5")
         )
-    stage = {"backbone": BACKBONE, "training": {**TRAINING, **changes}}
+    stage = {"backbone": backbone, "training": {**TRAINING, **changes}}
     dfeat("train", "--method", method, "--seed", 0, *given, *more, "--settings", stage, *CPU, "--out", out)
 
 
@@ -186,13 +192,13 @@ def write_predictions(evaluation: Path, seed: int) -> None:
                 write_origin(folder, method, Backbone(**BACKBONE), number)
 
 
-def _write_weights(path: Path) -> None:
+def _write_weights(backbone: dict[str, Any]) -> None:
     import torch
     from safetensors.torch import save_file
     from timm import create_model
 
     torch.manual_seed(3)
-    save_file(create_model(BACKBONE["name"], num_classes=0, **KWARGS).state_dict(), path)
+    save_file(create_model(backbone["name"], num_classes=0, **backbone["kwargs"]).state_dict(), backbone["weights"])
 
 
 def _put_faults_in(raw: Path) -> None:

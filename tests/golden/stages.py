@@ -221,17 +221,17 @@ def initial_weights(out: Path) -> Values:
 
 def trainings(out: Path) -> Values:
     """The losses of two epochs of every method, and the weights they end with."""
-    from safetensors.numpy import load_file
-
     made: Values = {}
     for method in METHODS:
         run.train(method, out / method)
-        rows = [json.loads(line) for line in (out / method / "metrics.jsonl").read_text().splitlines()]
-        weights = load_file(out / method / "model.safetensors")
-        made[f"{method} loss"] = numbers([row["loss"] for row in rows])
-        made[f"{method} epochs"] = text([row["epoch"] for row in rows])
-        made[f"{method} weights"] = numbers(np.concatenate([weights[key].ravel() for key in sorted(weights)]))
+        made |= _trained(method, out / method)
     return made
+
+
+def drop_paths(out: Path) -> Values:
+    """The same of a Swin whose residual branches are dropped for some rows of each batch."""
+    run.train("replace", out, run.SWIN, drop_path=0.4, epochs=1, accumulate=3)
+    return _trained("swin", out)
 
 
 def predictions(out: Path) -> Values:
@@ -395,6 +395,7 @@ PIECES = {
     "crops": Piece(crops, "dfeat.training.loop"),
     "initial weights": Piece(initial_weights, "dfeat.training.loop"),
     "trainings": Piece(trainings, "dfeat.training.loop"),
+    "drop paths": Piece(drop_paths, "dfeat.training.loop"),
     "predictions": Piece(predictions, "dfeat.evaluation.predict", within=0.05),
     "verdicts": Piece(verdicts, "dfeat.evaluation.predict", within=0.05),
     **{name: Piece(table(name), REPORT, into_report=True) for name in TABLES},
@@ -487,6 +488,19 @@ def _rows(path: Path, payload: str) -> Values:
     with h5py.File(path) as file:
         keys = [key.decode() for key in file["key"][:]]
         return {"keys": text(keys), "settings": text(file.attrs["settings"]), payload: numbers(file[payload][:])}
+
+
+def _trained(name: str, folder: Path) -> Values:
+    """The loss of each epoch of a training, and the weights that it ends with."""
+    from safetensors.numpy import load_file
+
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    weights = load_file(folder / "model.safetensors")
+    return {
+        f"{name} loss": numbers([row["loss"] for row in rows]),
+        f"{name} epochs": text([row["epoch"] for row in rows]),
+        f"{name} weights": numbers(np.concatenate([weights[key].ravel() for key in sorted(weights)])),
+    }
 
 
 def _pictures(path: Path) -> dict[str, np.ndarray]:
