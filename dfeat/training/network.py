@@ -234,11 +234,6 @@ def build_pretrained(settings: Backbone) -> nn.Module:
 
 
 def _load(settings: Backbone, classes: int, drop_path: float = 0.0) -> nn.Module:
-    import timm
-
-    name, _, _tag = settings.name.partition(".")
-    if name not in timm.list_models():
-        raise UserError(f"no timm model {name!r}{nearest(name, timm.list_models())}; see timm.list_models()")
     fetched = {"file": str(weights_file(settings))} if settings.weights is None else None
     options = {"pretrained": fetched is not None, "pretrained_cfg_overlay": fetched, "num_classes": classes}
     model = _create(settings, drop_path, **options)
@@ -251,10 +246,14 @@ def _create(settings: Backbone, drop_path: float, **options: Any) -> nn.Module:
     """Build a timm model whose only randomness in training is `RowDropPath`.
 
     timm raises the rate of residual branch l linearly, from 0 at the first to `drop_path` at the last (Huang et al.,
-    Eq. 4). Rates that a model has by default are replaced. Raises UserError if the model does not accept its arguments.
+    Eq. 4). Rates that a model has by default are replaced. Raises UserError for an unknown name, arguments that the
+    model does not accept, or a `drop_path` above 0 for a model without stochastic depth.
     """
     import timm
 
+    name, _, _tag = settings.name.partition(".")
+    if name not in timm.list_models():
+        raise UserError(f"no timm model {name!r}{nearest(name, timm.list_models())}; see timm.list_models()")
     rate = {"drop_path_rate": drop_path} if drop_path else {}
     try:
         model = timm.create_model(settings.name, **options, **rate, **settings.kwargs)
@@ -263,10 +262,10 @@ def _create(settings: Backbone, drop_path: float, **options: Any) -> nn.Module:
             raise UserError(f"timm model {settings.name!r} does not take kwargs {settings.kwargs}: {error}") from None
         model = nn.Identity()
     for module in list(model.modules()):
-        for name, child in module.named_children():
+        for place, child in module.named_children():
             if isinstance(child, timm.layers.DropPath):
                 # The default rate of timm's Swin is 0.1, that of its ConvNeXt 0.
-                setattr(module, name, RowDropPath(child.drop_prob) if drop_path and child.drop_prob else nn.Identity())
+                setattr(module, place, RowDropPath(child.drop_prob) if drop_path and child.drop_prob else nn.Identity())
         if isinstance(module, nn.modules.dropout._DropoutNd):
             module.p = 0.0
         if hasattr(module, "drop_rate"):

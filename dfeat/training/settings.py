@@ -70,12 +70,7 @@ class TrainingSettings(Section):
     learning_rate: float = Field(0.01, gt=0, description="the paper prints 10e-3")
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(1e-4, ge=0)
-    drop_path: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="stochastic depth of every backbone: share of rows that skip the last residual branch",
-    )
+    drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth: share of rows that skip the last branch")
     schedule: Literal["cosine", "constant"] = "cosine"
     originals: bool = Field(
         True, description="train on originals and their twins; false: on twins alone, twice, so that steps stay equal"

@@ -218,6 +218,7 @@ def inputs(world: World) -> Inputs:
 def test_a_resumed_training_equals_an_undisturbed_one_bit_for_bit(
     world: World, stage: TrainStage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    stage = stage.model_copy(update={"training": stage.training.model_copy(update={"drop_path": 0.3})})
     loop.train("replace", inputs(world), stage, 0, tmp_path / "whole", CPU)
     real_step, steps = loop._step, []
 
