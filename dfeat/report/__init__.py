@@ -3,4 +3,4 @@
 from typing import Final
 
 RECIPE: Final = 2
-"""For everything made from stored predictions: tables, claims, figures, report."""
+"""For the tables. Claims, figures and the page have recipes of their own."""

@@ -302,7 +302,7 @@ _TABLES: Final = (
         "table", "efficiency", (".csv", ".json", ".md"), _write_efficiency, _efficiency_inputs, _efficiency_settings,
         "dfeat.report", "Tables", lambda settings: REFERENCE in settings.training.methods,
     ),
-    Published("table", "claims", (".md",), _write_claims, _claims_inputs, _of_published, "dfeat.report", "Claims"),
+    Published("table", "claims", (".md",), _write_claims, _claims_inputs, _of_published, "dfeat.report.claims", "Claims"),
     _study("calibration", lambda settings: True),
     _study("per_class", compares),
     *(_study(name, partial(_has_study, name)) for name in STUDY_TABLES),

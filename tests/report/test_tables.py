@@ -14,8 +14,6 @@ import pytest
 
 from dfeat.config import Settings
 from dfeat.errors import UserError
-from dfeat.report.claims.claims import CLAIMS, write_claims
-from dfeat.report.claims.printed import is_share
 from dfeat.report.numbers.paper import Cell, paper_table
 from dfeat.report.numbers.results import load_predictions
 from dfeat.report.numbers.statistics import holm
@@ -295,68 +293,6 @@ def test_rows_survive_the_csv(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("table,wrong\n1,2\n")
     with pytest.raises(UserError, match="cannot be read as a table"):
         read_rows(tmp_path / "t.csv")
-
-
-def claims_of(evaluation: Path, settings: Settings, out: Path) -> tuple[str, dict[str, list[str]]]:
-    """claims.md, and the verdict lines of each section by claim number."""
-    write_claims(evaluation, settings, out)
-    text = (out / "claims.md").read_text()
-    lines: dict[str, list[str]] = {}
-    section = ""
-    for line in text.splitlines():
-        section = line if line.startswith("### ") else section
-        if section and re.match(r"\| \d+ \|", line):
-            lines.setdefault(f"{section.split()[1]} {line.split(' | ')[0][2:]}", []).append(line)
-    return text, lines
-
-
-def test_claims_judge_the_papers_own_numbers(evaluation: Path, tmp_path: Path) -> None:
-    text, _ = claims_of(evaluation, small_settings(), tmp_path)
-    printed = text.split("## This run")[0]
-    assert "| 1 | 20 of 20 |" in printed  # ours over None, as printed
-    assert re.search(r"\| 2 \| 9 of 10 \| top-1, 60 %: Ours: SD Features Swin over CutMix Swin: -0\.04", printed)
-    assert "| 4 | 4 of 4 |" in printed and "| 12 | 10 of 12 |" in printed
-    assert printed.count("**holds**") == 2 and "n = 300" in printed  # one is the preface's
-    assert all(f"{number}. " in text for number in range(1, len(CLAIMS) + 1))
-
-
-def test_claims_find_what_a_careful_reader_finds(evaluation: Path, tmp_path: Path) -> None:
-    text, _ = claims_of(evaluation, small_settings(), tmp_path)
-    printed = text.split("## This run")[0]
-    assert "| 3 | 18 of 20 |" in printed
-    contrary = [line for line in printed.splitlines() if line.startswith("- Claim 3: ")]
-    assert [line.partition(" (")[0] for line in contrary] == [
-        "- Claim 3: ConvNeXt top-5, 0 %: Ours: SD Inpaint over Replace Parts: -0.13",
-        "- Claim 3: Swin top-1, 60 %: Ours: SD Features over CutMix: -0.04",
-    ]
-    assert "Table 2: 10 of 12 values are no count of 300 images" in printed
-    for value in ("82.03", "76.99", "86.71", "87.89", "85.41", "86.99", "87.10", "89.16", "90.06", "88.08"):
-        assert f"| {value} | " in printed
-    assert "| 82.03 | None, ConvNeXt, top-1 | 246 (82.00) and 247 (82.33) | none of 2 to 5 |" in printed
-    assert "Table 1: 28 of 120 values are no count of 7,900 images" in printed
-    assert "Ours: SD Inpaint, Swin, 0 %, top-5: 98.76; it rises to 98.91 at 20 % loss" in printed
-
-
-def test_a_share_of_n_is_recognised_whatever_the_rounding() -> None:
-    for n in (3, 7, 300, 7900):
-        for k in range(0, n + 1, max(1, n // 97)):
-            assert is_share(float(f"{100 * k / n:.2f}"), n)
-    brute = {f"{100 * k / 300:.2f}" for k in range(301)}
-    for hundredths in range(0, 10_001, 7):
-        assert is_share(hundredths / 100, 300) == (f"{hundredths / 100:.2f}" in brute)
-
-
-@pytest.mark.parametrize(("gain", "outcome"), [(6.0, "holds"), (-6.0, "fails"), (0.0, "undecided at this n")])
-def test_claims_judge_the_run(tmp_path: Path, gain: float, outcome: str) -> None:
-    write_predictions(tmp_path, small_settings(), gain={"none": 0.0, "cutmix": 0.0, "sd_features": gain})
-    _, lines = claims_of(tmp_path, small_settings(), tmp_path)
-    assert f"**{outcome}**" in lines["simulated, 1"][0]
-    assert "not asked" in lines["simulated, 8"][0]  # SD Inpaint is not in this run
-
-
-def test_claims_are_the_same_bytes_twice(evaluation: Path, tmp_path: Path) -> None:
-    texts = [claims_of(evaluation, small_settings(), tmp_path / name)[0] for name in "ab"]
-    assert texts[0] == texts[1] and small_settings().report.note in texts[0]
 
 
 def test_one_seed_and_one_image_still_make_a_table(tmp_path: Path) -> None:

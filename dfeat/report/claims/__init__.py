@@ -1,1 +1,5 @@
 """The paper's sentences, put to its own numbers and to a run's."""
+
+from typing import Final
+
+RECIPE: Final = 3

@@ -1,9 +1,9 @@
 """The paper's claims in words, tested on its own numbers and on a run's [Abstract, Sec. 4.3, Sec. 5].
 
 What enters: a run's evaluation folder and settings, and `paper_claims.json`, the sentences copied word by word. What
-leaves: `claims.md`, every sentence of the paper that accuracies can decide, with its contrasts, test and verdict; once
-for the paper's printed tables, once for this run. `verdicts` defines holds, fails and undecided, `contrasts` what each
-sentence compares.
+leaves: `claims.md`, every sentence of the paper that accuracies can decide, with two verdicts, its test and its contrasts;
+once for the paper's printed tables, once for this run. `verdicts` defines the verdicts, `contrasts` what each sentence
+compares.
 """
 
 from __future__ import annotations
@@ -18,15 +18,25 @@ from dfeat.config import Settings
 from dfeat.report.claims.contrasts import CONTRASTS, Contrasts
 from dfeat.report.claims.cost_claim import cost_claim
 from dfeat.report.claims.printed import arithmetic
-from dfeat.report.claims.verdicts import MARGIN, Accuracies, Kind, Verdict, judge, printed_accuracies, set_accuracies
+from dfeat.report.claims.verdicts import (
+    MARGIN,
+    Accuracies,
+    Kind,
+    Tested,
+    Verdict,
+    judge,
+    printed_accuracies,
+    set_accuracies,
+)
 from dfeat.report.numbers.paper import TableName, paper_source, paper_table
 from dfeat.report.numbers.results import load_results
 from dfeat.report.numbers.sets import sets_of
-from dfeat.report.numbers.statistics import Effect
 from dfeat.report.numbers.text import document, escaped, pipe_table, with_interval
 from dfeat.storage.atomic import write_text
 
 TABLES: Final[tuple[TableName, ...]] = ("table1", "table2")
+_SHOWN: Final = 3
+"""The number of contrary contrasts named beside a verdict; the table under it has all."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +51,8 @@ class Claim:
     contrasts: str
     methods: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
+    significantly: bool = False
+    """Whether the sentence says that its differences are significant."""
 
     def compared(self, accuracies: Accuracies) -> Contrasts:
         """The contrasts of these accuracies."""
@@ -59,12 +71,7 @@ def write_claims(evaluation: Path, settings: Settings, out: Path) -> None:
     The claim on efficiency is decided by `efficiency.json` if `out` has one.
     """
     confidence = settings.report.confidence
-    claims = [
-        f"{number}. “{escaped(claim.sentence)}” ({claim.where}). Test: {claim.test}; {claim.kind}."
-        for number, claim in enumerate(CLAIMS, 1)
-    ]
-    blocks = [_preface(confidence), "## The claims", "\n".join(claims)]
-    blocks += ["## The paper's printed numbers", f"{escaped(paper_source())}."]
+    blocks = [*_preface(confidence), "## The paper's printed numbers", f"{escaped(paper_source())}."]
     for table in TABLES:
         blocks += _section(table, printed_accuracies(table, confidence), confidence)
     blocks.append("### What arithmetic says of them")
@@ -79,53 +86,102 @@ def write_claims(evaluation: Path, settings: Settings, out: Path) -> None:
     write_text(out / "claims.md", document(title, settings.report.note, blocks))
 
 
-def _preface(confidence: float) -> str:
-    level = f"{100 * confidence:g} %"
-    return (
-        f"Differences in percentage points, with {level} intervals. A claim **holds** when each of its contrasts passes "
-        "its test, **fails** when one is significantly contrary (Holm-corrected over the claim), and is **undecided "
-        f"at this n** else. “About 0” means within {100 * MARGIN:g} point, a margin of ours. “Most” means more than "
-        "half. “As claimed” counts contrasts whose bare value agrees, whatever its uncertainty. The paper's "
-        "printed numbers are tested as independent proportions of the printed n; this run's on paired resampled "
-        "images and seeds. This page is generated."
-    )
+def _preface(confidence: float) -> list[str]:
+    return [
+        f"Differences are in percentage points, with {100 * confidence:g} % intervals. Each claim has two verdicts:",
+        "- **As printed** (for this run: **as measured**) is arithmetic on the values, whatever their uncertainty: true "
+        "when every contrast agrees with the sentence, else false. “About 0” means within "
+        f"{100 * MARGIN:g} point of 0, a margin of ours; “most” means more than half.\n"
+        "- **Supported** is what n images can bear. A contrast passes by its own test, uncorrected. A claim **holds** "
+        "when each of its contrasts passes (“most”: more than half of them), **fails** when one is significantly "
+        "contrary, Holm-corrected over the claim (“most”: at least half of them), and is **undecided at this n** "
+        "otherwise. A sentence that says “significantly” also fails when not one of its contrasts passes.",
+        "The paper's printed numbers are tested as independent proportions of the printed n; this run's on paired "
+        "resampled images and seeds. This page is generated.",
+    ]
 
 
 def _section(table: TableName, accuracies: Accuracies, confidence: float) -> list[str]:
-    lines, contrary = [], []
+    """A set's verdicts at a glance, then a block for each claim."""
+    lines, blocks = [], []
     for number, claim in enumerate(CLAIMS, 1):
         if claim.table != table:
             continue
         contrasts = list(claim.compared(accuracies))
         if not contrasts:
-            lines.append([f"{number} | | |", "not asked: a method or backbone it speaks of is not in this run"])
+            lines.append([str(number), "", "", "not tested: a method, backbone or level that it names is missing", ""])
             continue
-        verdict = judge(claim.kind, contrasts, accuracies, confidence)
-        extremes = [_shown(*named) for named in _extremes(claim.kind, verdict)]
-        counts = f"{verdict.as_claimed} of {len(contrasts)}"
-        lines.append([str(number), counts, *extremes, f"**{verdict.outcome}**"])
-        if claim.kind != "all about 0":
-            against = [named for named in verdict.effects if named[1].estimate <= 0]
-            contrary += [f"- Claim {number}: {_shown(*named)}" for named in against]
-    heads = ["Claim", "As claimed", "Least favourable", "Most favourable", "Verdict"]
+        verdict = judge(claim.kind, contrasts, accuracies, confidence, claim.significantly)
+        agree, passing = (f"{verdict.count(result)} of {len(contrasts)}" for result in ("agrees", "passes"))
+        lines.append([str(number), f"**{_word(verdict.true)}**", agree, f"**{verdict.outcome}**", passing])
+        blocks += _block(number, claim, verdict, accuracies)
+    heads = ["Claim", f"As {accuracies.source}", "Contrasts that agree", "Supported", "Contrasts that pass"]
+    reach = f"What this n can show: {accuracies.reach}."
     return [
         f"### {escaped(accuracies.name)}",
-        f"What this n can show: {accuracies.reach}.",
+        f"{reach} {accuracies.caveat}." if accuracies.caveat else reach,
         pipe_table("lllll", heads, lines),
-        *(["Contrary to what is claimed, by the bare values:", "\n".join(contrary)] if contrary else []),
+        *blocks,
     ]
 
 
-def _extremes(kind: Kind, verdict: Verdict) -> tuple[tuple[str, Effect], tuple[str, Effect]]:
-    """The contrasts least and most in favour of the claim."""
+def _block(number: int, claim: Claim, verdict: Verdict, accuracies: Accuracies) -> list[str]:
+    """A claim: both verdicts, then its contrasts."""
+    agree, passing, contrary = (verdict.count(result) for result in ("agrees", "passes", "refutes"))
+    every, source = len(verdict.contrasts), f"As {accuracies.source}"
+    supported = [f"Contrasts that pass: {passing} of {every}; significantly contrary: {contrary}."]
+    if claim.significantly and not passing:
+        supported.append("The sentence says “significantly”, and by this test no difference is, even uncorrected.")
+    if accuracies.source == "measured" and accuracies.caveat:
+        supported.append(f"{accuracies.caveat}.")
+    return [
+        f"#### Claim {number}",
+        f"“{escaped(claim.sentence)}” ({claim.where})",
+        f"- {source}: **{_word(verdict.true)}**. Contrasts that agree: {agree} of {every}. "
+        f"{_deciding(claim.kind, verdict, accuracies)}\n"
+        f"- Supported by n = {accuracies.images:,}: **{verdict.outcome}**. {' '.join(supported)}",
+        f"Contrasts: {claim.test}; {claim.kind}.",
+        pipe_table(
+            "lllll",
+            ["Contrast", "Values", "Estimate", source, "Supported"],
+            [_row(contrast, accuracies) for contrast in verdict.contrasts],
+        ),
+    ]
 
-    def favour(named: tuple[str, Effect]) -> float:
-        estimate = named[1].estimate
-        return -abs(estimate) if kind == "all about 0" else estimate
 
-    return min(verdict.effects, key=favour), max(verdict.effects, key=favour)
+def _deciding(kind: Kind, verdict: Verdict, accuracies: Accuracies) -> str:
+    """The contrasts that decide the first verdict: those that are contrary, else the least favourable one."""
+
+    def favour(contrast: Tested) -> float:
+        return -abs(contrast.effect.estimate) if kind == "all about 0" else contrast.effect.estimate
+
+    ranked = sorted(verdict.contrasts, key=favour)
+    contrary = [contrast for contrast in ranked if not contrast.agrees]
+    shown = [
+        f"{escaped(contrast.name)} ({_values(contrast, accuracies) or f'{100 * contrast.effect.estimate:+.2f}'})"
+        for contrast in contrary[:_SHOWN] or ranked[:1]
+    ]
+    more = f"; and {len(contrary) - _SHOWN} more" if len(contrary) > _SHOWN else ""
+    return f"{'Contrary' if contrary else 'Closest'}: {'; '.join(shown)}{more}."
 
 
-def _shown(name: str, effect: Effect) -> str:
+def _row(contrast: Tested, accuracies: Accuracies) -> list[str]:
+    effect = contrast.effect
     interval = with_interval(100 * effect.estimate, 100 * effect.low, 100 * effect.high, "+.2f")
-    return f"{escaped(name)}: {interval}"
+    supported = "passes" if contrast.passes else "**contrary**" if contrast.refutes else "undecided"
+    stated = "agrees" if contrast.agrees else "**contrary**"
+    return [escaped(contrast.name), _values(contrast, accuracies), interval, stated, supported]
+
+
+def _values(contrast: Tested, accuracies: Accuracies) -> str:
+    """The two accuracies of a difference as an inequality, in percent; empty for a sum of more."""
+    if sorted(contrast.weights.values()) != [-1.0, 1.0]:
+        return ""
+    cells = sorted(contrast.weights, key=contrast.weights.__getitem__, reverse=True)
+    ours, theirs = (f"{100 * accuracies.value(cell):.2f}" for cell in cells)
+    sign = "=" if ours == theirs else ">" if contrast.effect.estimate > 0 else "<"
+    return f"{ours} {sign} {theirs}"
+
+
+def _word(true: bool) -> str:
+    return "true" if true else "false"

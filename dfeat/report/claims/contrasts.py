@@ -24,7 +24,7 @@ def pairs(of: Accuracies, methods: Names, others: Names) -> Contrasts:
     """Each of `methods` less each of `others`, for each backbone and level."""
     for a, b, backbone, level in product(_present(of, methods), _present(of, others), of.backbones, of.levels):
         cell, loss = Cell(a, backbone, level, "top1"), f" {level} %" if len(of.levels) > 1 else ""
-        name = f"{method_name(a)} over {method_name(b)}, {backbone_name(backbone)}{loss}"
+        name = f"{_title(a)} over {_title(b)}, {backbone_name(backbone)}{loss}"
         yield name, {cell: 1.0, cell._replace(method=b): -1.0}
 
 
@@ -48,6 +48,11 @@ def leads(of: Accuracies, methods: Names, others: Names) -> Contrasts:
         yield from _lead(of, methods, others, [backbone], level, "top1", f"{backbone_name(backbone)} {level} %")
 
 
+def leads_where_occluded(of: Accuracies, methods: Names, others: Names) -> Contrasts:
+    """The same at the levels that are degrees of occlusion: those above 0 %."""
+    return leads(of._replace(levels=_occluded(of)), methods, others)
+
+
 def gain_slope(of: Accuracies, methods: Names, _: Names) -> Contrasts:
     """The least-squares slope of the gain over None against information loss, per 10 points of loss."""
     mean = sum(of.levels) / len(of.levels)
@@ -55,7 +60,7 @@ def gain_slope(of: Accuracies, methods: Names, _: Names) -> Contrasts:
     for method, backbone in product(_present(of, methods), of.backbones) if REFERENCE in of.methods and spread else ():
         # slope = sum_l (l - mean) gain_l / sum_l (l - mean)^2
         terms = ((backbone, level, 10 * (level - mean) / spread) for level in of.levels)
-        yield f"{method_name(method)}, {backbone_name(backbone)}", _gains(method, terms)
+        yield f"{_title(method)}, {backbone_name(backbone)}", _gains(method, terms)
 
 
 def gains_alike(of: Accuracies, methods: Names, _: Names) -> Contrasts:
@@ -64,22 +69,24 @@ def gains_alike(of: Accuracies, methods: Names, _: Names) -> Contrasts:
     for method in _present(of, methods) if REFERENCE in of.methods else ():
         for a, b in combinations(of.backbones, 2):
             terms = ((backbone, level, sign) for level in of.levels for backbone, sign in ((a, share), (b, -share)))
-            yield f"{method_name(method)}, {backbone_name(a)} less {backbone_name(b)}", _gains(method, terms)
+            yield f"{_title(method)}, {backbone_name(a)} less {backbone_name(b)}", _gains(method, terms)
 
 
 def swin_over_convnext(of: Accuracies, _: Names, __: Names) -> Contrasts:
     """Swin less ConvNeXt for each method of the table, at each level above 0 or the only one."""
-    occluded = [level for level in of.levels if level > 0 or len(of.levels) == 1]
-    for method, level in product(of.methods, occluded) if {"swin", "convnext"} <= set(of.backbones) else ():
+    for method, level in product(of.methods, _occluded(of)) if {"swin", "convnext"} <= set(of.backbones) else ():
         swin = Cell(method, "swin", level, "top1")
         loss = f", {level} %" if len(of.levels) > 1 else ""
-        yield f"{method_name(method)}{loss}", {swin: 1.0, swin._replace(backbone="convnext"): -1.0}
+        yield f"{_title(method)}{loss}", {swin: 1.0, swin._replace(backbone="convnext"): -1.0}
 
 
 CONTRASTS: Final[dict[str, Callable[[Accuracies, Names, Names], Contrasts]]] = {
     contrasts.__name__: contrasts
-    for contrasts in (pairs, best_of_column, best_of_architecture, leads, gain_slope, gains_alike, swin_over_convnext)
-}
+    for contrasts in (
+        pairs, best_of_column, best_of_architecture, leads, leads_where_occluded, gain_slope, gains_alike,
+        swin_over_convnext,
+    )
+}  # fmt: skip
 """The contrasts by the name that `paper_claims.json` has for them."""
 
 
@@ -92,8 +99,17 @@ def _gains(method: str, terms: Iterable[tuple[str, int, float]]) -> Weights:
     return weights
 
 
+def _occluded(of: Accuracies) -> tuple[int, ...]:
+    """The levels above 0, or the only one: a set of a single level shows images that are occluded as they are."""
+    return tuple(level for level in of.levels if level > 0 or len(of.levels) == 1)
+
+
 def _present(of: Accuracies, methods: Iterable[str]) -> list[str]:
     return [method for method in methods if method in of.methods]
+
+
+def _title(method: str) -> str:
+    return method_name(method).removeprefix("Ours: ")
 
 
 def _metric_name(metric: Metric) -> str:
@@ -113,6 +129,6 @@ def _lead(
     if ours and rest:
         best, rival = max(ours, key=of.value), max(rest, key=of.value)
         first, second = (
-            f"{method_name(cell.method)}{f' {backbone_name(cell.backbone)}' * with_backbone}" for cell in (best, rival)
+            f"{_title(cell.method)}{f' {backbone_name(cell.backbone)}' * with_backbone}" for cell in (best, rival)
         )
         yield f"{place}: {first} over {second}", {best: 1.0, rival: -1.0}

@@ -45,7 +45,8 @@ def cost_claim(efficiency: Path, number: int) -> list[str]:
     ]  # fmt: skip
     return [
         "### Cost",
-        f"{number}. “{SENTENCE}” (Sec. 5; the first half is tested above). Test: preparing and training beyond None, "
+        f"#### Claim {number}",
+        f"“{SENTENCE}” (Sec. 5; the first half is tested above). Test: preparing and training beyond None, "
         "per training image, of SD Features as a share of SD Inpaint's; operations decide.",
         pipe_table("llrrrrl", heads, lines),
     ]
