@@ -244,6 +244,25 @@ def test_the_papers_value_stands_beside_its_own_sets_only(tmp_path: Path, report
         assert "paper 77" not in other.with_suffix(".md").read_text()
 
 
+def test_table_2_is_compared_by_a_prediction_interval(tmp_path: Path) -> None:
+    """The paper's images are others: z^2 p (1 - p) / 300 is added to the square of the half-width."""
+    settings = papers_run("")
+    write_predictions(tmp_path, settings)
+    write_table("table2", tmp_path, settings, tmp_path)
+    rows = [row for row in read_rows(tmp_path / "table2.csv") if row.paper]
+    wider = 0
+    for row in rows:
+        value, low, high, printed = (float(number) / 100 for number in (row.value, row.low, row.high, row.paper))
+        half = (value - low) if printed < value else (high - value)
+        reach = (half**2 + 1.959964**2 * value * (1 - value) / 300) ** 0.5
+        assert row.paper_inside == ("true" if abs(printed - value) <= reach else "false")
+        wider += half < abs(printed - value) <= reach
+    assert rows and wider
+    assert "prediction interval" in (tmp_path / "table2.md").read_text()
+    write_table("table1", tmp_path, settings, tmp_path)
+    assert "prediction interval" not in (tmp_path / "table1.md").read_text()
+
+
 def test_bold_needs_a_lead_beyond_doubt(tmp_path: Path) -> None:
     write_predictions(tmp_path, small_settings(), gain=dict.fromkeys(GAIN, 0.0) | {"sd_features": 3.0})
     write_table("table2", tmp_path, small_settings(), tmp_path)

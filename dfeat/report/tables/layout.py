@@ -161,7 +161,13 @@ def explanation(rows: list[CellRow], confidence: float) -> str:
     if rows and _seed_count(rows) == 1:
         text += " With one seed the interval does not know how much training runs differ."
     if any(row.paper for row in rows):
-        text += " Last line: the paper's value, in brackets where it lies outside our interval."
+        text += " Last line: the paper's value, in brackets where it lies outside our interval"
+        if any(row.paper and row.table == "table2" for row in rows):
+            text += (
+                ", here a prediction interval: the paper's images are others, so the binomial variance of its "
+                f"{paper_table('table2').images} images is added; that of its training runs is not"
+            )
+        text += "."
     return text
 
 
@@ -182,7 +188,7 @@ def intervals(cell: tuple[CellRow, ...], dash: str = "\N{EN DASH}") -> str:
 
 
 def printed(cell: tuple[CellRow, ...]) -> str:
-    """The third line of a cell: the paper's values, those outside our interval in brackets; empty without."""
+    """The third line of a cell: the paper's values, those outside the interval they are compared with in brackets; empty without."""
     if not any(row.paper for row in cell):
         return ""
     shown = (f"({row.paper})" if row.paper_inside == "false" else row.paper or "?" for row in cell)
