@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
@@ -32,6 +32,9 @@ class ReportSettings(Section):
     gallery: int = Field(60, ge=1, le=2000, description="training images in the report's gallery")
 
 
+_OF_PARTS: Final = ("occlusion.share", "occlusion.min_visible")
+
+
 class Ablation(Section):
     """One choice taken apart: every combination of some settings' values, each trained and evaluated as the run is."""
 
@@ -44,10 +47,10 @@ class Ablation(Section):
     @classmethod
     def _taken_apart(cls, grid: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
         for key in grid:
-            if not key.startswith(("diffusion.features.", "diffusion.inpaint.", "training.", "occlusion.share")):
+            if not key.startswith(("diffusion.features.", "diffusion.inpaint.", "training.", *_OF_PARTS)):
                 raise ValueError(
                     f"cannot take {key!r} apart; settings under diffusion.features, diffusion.inpaint and training can be, "
-                    "and occlusion.share"
+                    f"and {' and '.join(_OF_PARTS)}"
                 )
         return grid
 

@@ -30,7 +30,8 @@ def stage_settings(
     diffusion, occlusion = settings.diffusion, settings.occlusion
     model = {"model": diffusion.model, "batch_size": diffusion.batch_size, "compile": diffusion.compile}
     if stage == "parts":
-        return PartsStage(unit=occlusion.unit, share=occlusion.share)
+        return PartsStage(unit=occlusion.unit, share=occlusion.share, min_visible=occlusion.min_visible)
+    of_tests = occlusion.model_copy(update={"min_visible": 0})
     if stage == "judge":
         return settings.evaluation
     if stage == "pixels":
@@ -42,7 +43,7 @@ def stage_settings(
         return LatentsStage(
             **model,
             resolution=diffusion.resolution,
-            occlusion=occlusion,
+            occlusion=of_tests,
             study=settings.data.evaluation[set_name].study if set_name in settings.data.evaluation else None,
             image_size=settings.training.image_size,
             crop_pct=settings.evaluation.crop_pct,
@@ -61,7 +62,7 @@ def stage_settings(
         return TrainStage(backbone=settings.training.backbones[backbone], training=alone, partner_seed=partner_seed)
     levels = {name: chosen.levels for name, chosen in settings.data.evaluation.items()}
     studies = {name: chosen.study for name, chosen in settings.data.evaluation.items() if chosen.study}
-    evaluate = EvaluateStage(occlusion=occlusion, evaluation=settings.evaluation, levels=levels, studies=studies)
+    evaluate = EvaluateStage(occlusion=of_tests, evaluation=settings.evaluation, levels=levels, studies=studies)
     if stage == "pretrained":
         assert backbone is not None
         chosen, size = settings.training.backbones[backbone], settings.training.image_size

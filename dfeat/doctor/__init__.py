@@ -14,8 +14,9 @@ from typing import Final
 from dfeat.config import Settings
 from dfeat.costs.estimate import Cost, estimate
 from dfeat.doctor.machine import bytes_in, devices_held, devices_seen, free_bytes, installed_versions
-from dfeat.doctor.sets import SetReport, look_at_index, look_at_set, sets_in_run
+from dfeat.doctor.sets import HiddenReport, SetReport, look_at_index, look_at_parts, look_at_set, sets_in_run
 from dfeat.doctor.weights import WeightsReport, look_at_weights
+from dfeat.errors import UserError
 from dfeat.places import RESULTS, Place
 
 FOLDERS: Final = {
@@ -31,6 +32,7 @@ class Report:
 
     run: str
     sets: list[SetReport]
+    hidden: HiddenReport | None
     weights: list[WeightsReport]
     costs: list[Cost]
     already: dict[str, int]
@@ -51,8 +53,13 @@ def examine(settings: Settings, ask_torch: bool = False) -> Report:
     faults = [fault for of_set in sets for fault in of_set.faults]
     faults += [fault for of_model in weights for fault in of_model.faults]
     faults += _disk_faults(folder, costs, already, free)
+    try:
+        hidden = look_at_parts(settings, Place(folder).parts())
+    except UserError as error:
+        hidden = None
+        faults.append(str(error))
     devices, packages = devices_seen(ask_torch), installed_versions()
-    return Report(settings.run, sets, weights, costs, already, free, devices, devices_held(), packages, faults)
+    return Report(settings.run, sets, hidden, weights, costs, already, free, devices, devices_held(), packages, faults)
 
 
 def images_of(settings: Settings) -> dict[str, int]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from dfeat.config import Settings
+from dfeat.config import Settings, stage_settings
 from dfeat.data.settings import EvaluationSet, TrainSet
 from dfeat.errors import UserError
 
@@ -26,6 +26,21 @@ MEND: Final = {
     "key": "rename one of the two files",
 }
 """How to mend a problem of problems.csv, by its field."""
+
+
+MANY_WHOLE: Final = 0.01
+"""The share of twins hidden whole above which the doctor notes it."""
+
+
+@dataclass
+class HiddenReport:
+    """What the occluded twins of the training images hide, and what to note about it."""
+
+    twins: int
+    own_twins: int
+    whole: int
+    mean: float
+    notes: list[str]
 
 
 @dataclass
@@ -162,3 +177,23 @@ def _commonest(rows: list[dict[str, str]], most: int = 5) -> list[str]:
         mend = MEND.get(kind[0], "correct the record")
         lines.append(f"{count}x {row['field']}: {row['record']} {row['what']} ({row['done']}); to mend: {mend}")
     return lines
+
+
+def look_at_parts(settings: Settings, path: Path) -> HiddenReport | None:
+    """What the twins hide; None if there is no parts.json of these settings yet. Raises UserError if it is damaged."""
+    from dfeat.occlusion.hidden import hidden_shares
+    from dfeat.occlusion.parts import read_parts
+
+    if not path.is_file():
+        return None
+    parts = read_parts(path)
+    if parts.settings != stage_settings(settings, "parts").model_dump(mode="json"):
+        return None
+    found = hidden_shares(parts)
+    report = HiddenReport(found.twins, found.own_twins, found.whole, found.mean, [])
+    if found.whole > MANY_WHOLE * found.twins:
+        report.notes.append(
+            "a twin that is hidden whole keeps the label of an object of which it shows nothing; with "
+            "occlusion.min_visible above 0 (for example 0.1) such an image is its own twin"
+        )
+    return report

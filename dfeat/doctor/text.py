@@ -10,7 +10,7 @@ from dfeat.config import Settings
 from dfeat.costs.counts import is_small
 from dfeat.costs.estimate import EFFICIENCY, PEAK, card_of
 from dfeat.doctor import Report
-from dfeat.doctor.sets import SetReport
+from dfeat.doctor.sets import HiddenReport, SetReport
 from dfeat.doctor.weights import WeightsReport
 
 
@@ -27,6 +27,7 @@ def as_text(report: Report, settings: Settings) -> str:
     sections = [
         f'The run "{report.run}" (results/{report.run})',
         _section("Data", [line for found in report.sets for line in _set_lines(found)]),
+        *([_section("Hidden parts", _hidden_lines(report.hidden))] if report.hidden else []),
         _section("Weights", [line for found in report.weights for line in _weights_lines(found)]),
         _section(f"Disk: {_gigabytes(report.free)} free, estimates", _disk_lines(report)),
         _section("Devices", report.leases or report.devices or ["none: jobs run on the CPU, many times slower"]),
@@ -54,6 +55,13 @@ def _set_lines(found: SetReport) -> list[str]:
     }[found.state]
     expected = f" (expected: {found.expected_images:,})" if found.expected_images else ""
     return [f"{found.name:14} {found.root:28} {said}{expected}", *(f"    {problem}" for problem in found.problems)]
+
+
+def _hidden_lines(found: HiddenReport) -> list[str]:
+    own = f"; {found.own_twins:,} images are their own twin (occlusion.min_visible)" if found.own_twins else ""
+    whole = f"{found.whole:,} ({found.whole / found.twins:.1%}) hide it whole"
+    line = f"{found.twins:,} twins hide {found.mean:.1%} of the object on average, {whole}{own}"
+    return [line, *(f"  note: {note}" for note in found.notes)]
 
 
 def _weights_lines(found: WeightsReport) -> list[str]:

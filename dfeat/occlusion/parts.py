@@ -2,6 +2,7 @@
 
 What enters: the training index with its checked COCO annotations. What leaves: `parts.json`, per image n, k, the chosen
 part categories, the area and share of their union, and the masks of that union and of the whole object as COCO RLE.
+Images that would show less than `occlusion.min_visible` of their object stand apart, under `own_twin`.
 
 "For an object with n parts we use n/2 or (n + 1)/2 parts [...] we choose the part combinations that result in
 the maximum area of occlusion." The area is that of the union, so overlapping masks are not counted twice.
@@ -12,7 +13,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -185,8 +186,9 @@ def _plain(rle: Rle) -> Rle:
 def choose_all(index_folder: Path, settings: PartsStage, out: Path) -> int:
     """Choose the parts of every annotated image of the index and write parts.json; return the number of images.
 
-    An image without a usable part is left out: training uses it unchanged, without an augmented twin. Raises UserError
-    if the index has no annotations or no image with a usable part.
+    An image without a usable part is left out: training uses it unchanged, without an augmented twin. So is one that
+    would show less than `settings.min_visible` of its object; its row stands under `own_twin`. Raises UserError if the
+    index has no annotations, no image with a usable part, or none that shows enough.
     """
     index = read_index(index_folder)
     path = index.annotations_path()
@@ -194,13 +196,20 @@ def choose_all(index_folder: Path, settings: PartsStage, out: Path) -> int:
         raise UserError(f"{index_folder} has no part annotations; parts are chosen for the training set only")
     coco = read_json(path, "index")
     names = {category["id"]: category["name"] for category in coco["categories"]}
-    images: dict[str, Any] = {}
+    rows: dict[str, Any] = {}
     for image, parts in sorted(annotated_images(coco), key=lambda pair: pair[0]["key"]):
         row = choice_row(parts, image["height"], image["width"], settings)
         if row is not None:
-            images[image["key"]] = row
-    if not images:
+            rows[image["key"]] = row
+    if not rows:
         raise UserError(f"no image of {index_folder} has a usable part; see {index_folder / 'problems.csv'}")
+    images = {key: row for key, row in rows.items() if visible_share(row) >= settings.min_visible}
+    if not images:
+        most = max(map(visible_share, rows.values()))
+        raise UserError(
+            f"occlusion.min_visible is {settings.min_visible}, but no image of {index_folder} would show so much of its "
+            f"object: the largest share is {most:.3f}; set it below that"
+        )
     content = {
         "recipe": RECIPE,
         "settings": settings.model_dump(mode="json"),
@@ -208,6 +217,8 @@ def choose_all(index_folder: Path, settings: PartsStage, out: Path) -> int:
         "categories": {str(number): name for number, name in sorted(names.items())},
         "images": images,
     }
+    if settings.min_visible:
+        content["own_twin"] = {key: row for key, row in rows.items() if key not in images}
     write_json(out, content)
     return len(images)
 
@@ -243,9 +254,14 @@ def choice_row(
     }
 
 
+def visible_share(row: dict[str, Any]) -> float:
+    """The share of an object's area that its occluded twin shows, from the image's row of parts.json."""
+    return float((row["object_area"] - row["area"]) / row["object_area"])
+
+
 @dataclass(frozen=True)
 class Parts:
-    """The content of parts.json: a row for each image key. Masks are decoded on demand."""
+    """The content of parts.json: a row for each image that has an occluded twin. Masks are decoded on demand."""
 
     rows: dict[str, dict[str, Any]]
     categories: dict[int, str]
@@ -253,10 +269,18 @@ class Parts:
     """SHA-256 of the index.csv whose images these are."""
     digest: str = ""
     """SHA-256 of parts.json itself."""
+    own_twins: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The rows of images that would show less of their object than `min_visible`."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """The settings of `dfeat parts` by which the parts were chosen, as JSON."""
 
     def mask(self, key: str, which: str = "mask") -> NDArray[np.bool_]:
-        """The union of the chosen parts ("mask") or of all parts ("object") of an image, (H, W)."""
-        return rle_mask(self.rows[key][which])
+        """The union of the chosen parts ("mask") or of all parts ("object") of an image, (H, W).
+
+        An image of `own_twins` has an "object" and no "mask".
+        """
+        row = self.own_twins[key] if which == "object" and key in self.own_twins else self.rows[key]
+        return rle_mask(row[which])
 
 
 def read_parts(path: Path, *, index: str | None = None) -> Parts:
@@ -265,7 +289,8 @@ def read_parts(path: Path, *, index: str | None = None) -> Parts:
     content = parsed(path, raw, "parts")
     try:
         categories = {int(number): name for number, name in content["categories"].items()}
-        parts = Parts(content["images"], categories, content.get("index", ""), digest)
+        own_twins, settings = content.get("own_twin", {}), content.get("settings", {})
+        parts = Parts(content["images"], categories, content.get("index", ""), digest, own_twins, settings)
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise refusal(path, f"it is not a parts.json ({error})", "parts") from None
     if index is not None and parts.index != index:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from dfeat.section import Section, Share
 
@@ -13,21 +13,26 @@ Unit = Literal["category", "annotation"]
 HiddenShare = Annotated[Share, Field(gt=0)]
 
 
-class OcclusionSettings(Section):
-    """Which parts are hidden [Sec. 3] and how test images are occluded [Sec. 4.1]."""
-
-    unit: Unit = Field("category", description="what counts as one part")
-    share: HiddenShare = Field(0.5, description="share of an object's parts that is hidden; k = ceil(share * n)")
-    protocol: Protocol = Field("grid", description="where patches are dropped")
-    patch: int = Field(16, ge=1, description="side of a dropped patch in pixels of the network's input")
-    seed: int = Field(0, description="draws the dropped patches and the partners of replaced parts")
-
-
-_DEFAULT: Final = OcclusionSettings()
-
-
 class PartsStage(Section):
     """The settings `dfeat parts` depends on. Changing any other setting does not rerun it."""
 
-    unit: Unit = _DEFAULT.unit
-    share: HiddenShare = _DEFAULT.share
+    unit: Unit = Field("category", description="what counts as one part")
+    share: HiddenShare = Field(0.5, description="share of an object's parts that is hidden; k = ceil(share * n)")
+    min_visible: Share = Field(
+        0,
+        description="least share of the object's area that an occluded twin shows; an image that would show less is its own twin",
+    )
+
+    @model_serializer(mode="wrap")
+    def _omit_no_minimum(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Omit `min_visible` while it is 0, so that artifacts made before the setting existed still match."""
+        plain: dict[str, Any] = serialize(self)
+        return {key: value for key, value in plain.items() if key != "min_visible" or value > 0}
+
+
+class OcclusionSettings(PartsStage):
+    """Which parts are hidden [Sec. 3] and how test images are occluded [Sec. 4.1]."""
+
+    protocol: Protocol = Field("grid", description="where patches are dropped")
+    patch: int = Field(16, ge=1, description="side of a dropped patch in pixels of the network's input")
+    seed: int = Field(0, description="draws the dropped patches and the partners of replaced parts")

@@ -3,7 +3,7 @@
 What enters: `Sources`. What leaves: a `Batch` for each optimiser step, a function of (seed, step) alone, so that
 workers, order and resumption change nothing. Every method trains on 2N items an epoch, so all take the same number of
 optimiser steps: N originals and their N twins, painted as the method's file says (`dfeat.methods`). An image without
-parts is its own twin; of several inpainted copies each epoch draws one. Without originals (`training.originals: false`)
+parts is its own twin, as is one that would show too little (`occlusion.min_visible`); of several inpainted copies each epoch draws one. Without originals (`training.originals: false`)
 the twins are taken twice, in other crops.
 """
 
@@ -164,7 +164,7 @@ class TrainingBatches:
         return self.sources.inpainted[copy]
 
     def _occluded(self, key: str, twin: bool) -> bool:
-        """Whether an item is an occluded twin; an image without parts, or with rejected fills alone, is its own twin."""
+        """Whether an item is an occluded twin; one without chosen parts, or with rejected fills alone, is its own twin."""
         clean = "features" in self.method.needs and self.settings.twin_features == "clean"
         return twin and not clean and key in self.sources.parts.rows and bool(self._kept_copies(key))
 
@@ -194,10 +194,11 @@ class TrainingBatches:
         return np.asarray(rows.payload[item.feature])
 
     def _whole_mask(self, item: _Item) -> NDArray[np.bool_]:
-        """m_i of Eq. 1: the mask of the object, or of the chosen parts; nothing where an image has no parts."""
-        if item.key not in self.sources.parts.rows:
-            return np.zeros((self.settings.image_size,) * 2, bool)
-        return self._mask(item, "object" if self.settings.mask_image == "object" else "mask")
+        """m_i of Eq. 1: the mask of the object, or of the chosen parts; nothing where an image has none."""
+        which, parts = "object" if self.settings.mask_image == "object" else "mask", self.sources.parts
+        if item.key in parts.rows or (which == "object" and item.key in parts.own_twins):
+            return self._mask(item, which)
+        return np.zeros((self.settings.image_size,) * 2, bool)
 
     def _mask(self, item: _Item, which: str) -> NDArray[np.bool_]:
         return cut_mask(self.sources.parts.mask(item.key, which), item.crop, self.settings.image_size)

@@ -50,6 +50,11 @@ MODELS = {"none", "blackout", "sd_inpaint", "sd_features"}
             (0.5, 0.25),
             {"parts", "inpaint", f"latents {OCCLUDED}", f"features {OCCLUDED}"} | MODELS,
         ),
+        (
+            "occlusion.min_visible",
+            (0, 0.25),
+            {"parts", "inpaint", f"latents {OCCLUDED}", f"features {OCCLUDED}"} | MODELS,
+        ),
     ],
 )
 def test_settings_reach_what_is_made_by_them_and_what_follows(key: str, values: Any, wanted: set[str]) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from pydantic_core import to_jsonable_python
 
 from dfeat.config import Settings, config_schema, stage_settings
 from dfeat.errors import UserError
@@ -116,11 +118,11 @@ def test_every_choice_that_is_documented_is_a_setting_with_that_default() -> Non
         for code in re.findall(r"`([^`]+)`", entry.replace("\n", " ")):
             path, _, value = code.partition(": ")
             section, key = path.rsplit(".", 1) if "." in path else (section, path)
-            found: Any = Settings().model_dump(mode="json")
+            found: Any = Settings()
             for name in f"{section}.{key}".strip(".").split("."):
-                assert name in found, f"{code}: no setting {section}.{key}"
-                found = found[name]
-            assert not value or found == yaml.safe_load(value), code
+                assert name in type(found).model_fields, f"{code}: no setting {section}.{key}"
+                found = getattr(found, name)
+            assert not value or to_jsonable_python(found) == yaml.safe_load(value), code
 
 
 @pytest.mark.parametrize(
@@ -157,6 +159,17 @@ def test_a_changed_training_setting_changes_no_other_stage() -> None:
     before, after = Settings(), parse(Settings, {"training": {"learning_rate": 0.1, "beta": 0.9}})
     for stage in ("parts", "pixels", "inpaint", "latents", "features", "evaluate"):
         assert settings_text(stage_settings(before, stage)) == settings_text(stage_settings(after, stage))
+
+
+def test_the_least_visible_share_is_read_by_the_choice_of_parts_alone_and_written_only_where_it_is_set() -> None:
+    before, after = Settings(), parse(Settings, {"occlusion": {"min_visible": 0.25}})
+    for stage in ("pixels", "inpaint", "latents", "test_latents", "features", "evaluate", "pretrained", "train"):
+        given = [settings_text(stage_settings(run, stage, "swin")) for run in (before, after)]
+        assert given[0] == given[1] and "min_visible" not in given[0]
+    assert settings_text(stage_settings(before, "parts")) == '{"share":0.5,"unit":"category"}'
+    assert '"min_visible":0.25' in settings_text(stage_settings(after, "parts"))
+    assert "min_visible" not in settings_text(before) and '"min_visible":0.25' in settings_text(after)
+    assert parse(Settings, json.loads(settings_text(after))) == after
 
 
 def test_a_method_is_not_handed_what_only_others_read() -> None:

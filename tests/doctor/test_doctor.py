@@ -106,6 +106,29 @@ def test_an_index_is_compared_with_what_is_expected_and_its_problems_say_how_to_
     assert missing_inputs(elsewhere) == []  # another root: it will be indexed anew
 
 
+def test_images_hidden_whole_are_counted_once_the_parts_are_chosen(settings: Settings, world: World) -> None:
+    assert examine(settings).hidden is None
+    path = Path("results/tiny/occlusion/parts.json")
+    path.parent.mkdir(parents=True)
+    content = json.loads(world.parts.read_text())
+    path.write_text(json.dumps(content))
+    report = examine(settings)
+    assert report.hidden and not report.hidden.notes
+    assert f"40 twins hide {report.hidden.mean:.1%} of the object on average, 0 (0.0%) hide it whole\n" in as_text(
+        report, settings
+    )
+    row = next(iter(content["images"].values()))
+    row["object_area"] = row["area"]
+    path.write_text(json.dumps(content))
+    report = examine(settings)
+    assert report.faults == [] and "1 (2.5%) hide it whole\n    note: a twin" in as_text(report, settings)
+    assert as_plain(report)["hidden"]["whole"] == 1
+    assert "occlusion.min_visible" in only(report.hidden.notes)
+    assert examine(changed(settings, occlusion={"share": 0.25})).hidden is None  # they will be chosen anew
+    path.write_text("{")
+    assert "again with `dfeat parts`" in only(examine(settings).faults)
+
+
 def test_snakemake_is_told_of_too_few_images_as_the_doctor_is(settings: Settings) -> None:
     few = changed(settings, data={"train": {"expected_images": 1300}})
     assert missing_inputs(few) == examine(few).faults

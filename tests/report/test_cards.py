@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +44,25 @@ def test_the_data_card_counts_what_is_there(run: Path) -> None:
     assert f"| train | data/PartImageNet | 41 | 7 | 3 | `{digest}` |" in card
     assert f"| features | train | 2 | 5 | `{MODEL}` |" in card
     assert "ImageNet's terms of access" in card and "CreativeML Open RAIL++-M" in card and "manifest.csv" in card
+
+
+def test_the_data_card_counts_what_twins_hide(run: Path, tmp_path: Path) -> None:
+    """Of 41 images two show nothing of their object, two show a part of it, and one is its own twin."""
+    areas = {"a": (4, 4), "b": (3, 10), "c": (60, 100), "d": (6, 6)}
+    rows = {key: {"k": 1, "share": 0.25, "area": area, "object_area": whole} for key, (area, whole) in areas.items()}
+    content = {"categories": {}, "images": rows, "own_twin": {"e": rows["a"]}}
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run/occlusion").mkdir()
+    (tmp_path / "run/occlusion/parts.json").write_text(json.dumps(content))
+    settings = small_settings()
+    least = settings.occlusion.model_copy(update={"min_visible": 0.05})
+    write_report(tmp_path / "run", settings.model_copy(update={"occlusion": least}), tmp_path / "index.html")
+    card = (tmp_path / "data_card.md").read_text()
+    assert "a twin hides 72.5 % on average, quartiles 52.5, 80.0, 100.0 %." in card
+    assert "| Twins | 0 | 0 | 0 | 1 | 0 | 0 | 1 | 0 | 0 | 0 | 2 |" in card
+    assert "Hidden whole: 2 twins, 50.00 %" in card
+    assert "Without parts: 36 images" in card
+    assert "Left their own twin by `occlusion.min_visible` (0.05): 1 images" in card
 
 
 def test_the_model_card_names_every_model_and_its_accuracy(run: Path) -> None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
+from dfeat.occlusion.hidden import HiddenShares, hidden_shares
 from dfeat.occlusion.parts import read_parts
 from dfeat.places import Place
 from dfeat.report.numbers.paper import backbone_name, method_name
@@ -29,11 +31,11 @@ class Generated(NamedTuple):
 
 
 class Hidden(NamedTuple):
-    """The chosen parts: images that have some, their mean number, and the mean share of the image they cover."""
+    """The chosen parts: their mean number, the mean share of the image they cover, and the shares of the objects."""
 
-    images: int
     parts: float
     share: float
+    objects: HiddenShares
     digest: str
 
 
@@ -75,9 +77,8 @@ def _hidden(path: Path) -> Hidden | None:
     if not path.is_file():
         return None
     parts = read_parts(path)
-    count = max(1, len(parts.rows))
-    number, share = (sum(float(row[key]) for row in parts.rows.values()) / count for key in ("k", "share"))
-    return Hidden(len(parts.rows), number, share, parts.digest)
+    number, share = (fmean(row[key] for row in parts.rows.values()) for key in ("k", "share"))
+    return Hidden(number, share, hidden_shares(parts), parts.digest)
 
 
 def _generated(place: Place) -> Iterator[Generated]:
