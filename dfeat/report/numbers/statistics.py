@@ -7,7 +7,8 @@ differences, p-values.
 The bootstrap resamples what a repetition of the experiment would draw anew:
 - images, within their class (the sets are class-balanced by construction), the same ones for every model, so
   that any two cells are compared on the same images;
-- training seeds, for each model on its own: seed 0 of one method and seed 0 of another share only a number.
+- training seeds, for each model on its own, although trainings of two methods with one seed share the order of
+  images, their crops and, where there are any, drop paths.
 It takes n_c - 1 of the n_c images of a class, and S - 1 of S seeds, with replacement and rescaled: with three
 images a class, or three seeds, the plain bootstrap would underestimate a variance by a third (Rao and Wu 1988,
 J. Am. Stat. Assoc. 83:231). Resampling both ways is conservative (Owen 2007, Ann. Appl. Stat. 1:386).
