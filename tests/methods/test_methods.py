@@ -129,7 +129,7 @@ def test_titles_colours_and_markers_are_of_one_method_each() -> None:
 
 
 def test_every_file_of_a_method_is_in_the_list() -> None:
-    rooms = {"__init__", "method", "paint", "pretrained"}
+    rooms = {"__init__", "method", "paint", "pretrained", "smooth"}
     assert {path.stem for path in (PACKAGE / "methods").glob("*.py")} - rooms == set(NAMES)
 
 
