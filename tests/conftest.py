@@ -155,7 +155,7 @@ def make_settings(root: Path, model: Path, **changes: object) -> Settings:
             "batch_size": 16,
         },
         "evaluation": {"crop_pct": 1.0, "batch_size": 32},
-        "report": {"resamples": 100, "note": "test"},
+        "report": {"note": "test"},
     }
     mapping.update(changes)
     return parse(Settings, mapping)

@@ -26,7 +26,6 @@ class ReportSettings(Section):
         True, description="a row for backbones before fine-tuning, where their weights have a head for ImageNet-1k"
     )
     note: str = Field("", description="printed above every table and figure")
-    resamples: int = Field(2000, ge=100, description="bootstrap resamples for an interval")
     confidence: float = Field(0.95, gt=0, lt=1)
     seed: int = 0
     gallery: int = Field(60, ge=1, le=2000, description="training images in the report's gallery")

@@ -56,7 +56,7 @@ SETTINGS: dict[str, Any] = {
         "seeds": [0, 1],
     },
     "evaluation": EVALUATION,
-    "report": {"resamples": 200, "note": "a tiny run: numbers mean nothing", "gallery": 12},
+    "report": {"note": "a tiny run: numbers mean nothing", "gallery": 12},
     "ablation": {"fusion": {"methods": ["sd_features"], "grid": {"training.fusion": ["concat", "sum"]}}},
 }
 RUN = Path("run")

@@ -29,7 +29,7 @@ def small_settings(note: str = "synthetic predictions, not the paper's data", **
                 }
             },
             "training": {"methods": ["none", "cutmix", "sd_features"], "seeds": [0, 1]},
-            "report": {"note": note, "resamples": 200, **report},
+            "report": {"note": note, **report},
         },
     )
 

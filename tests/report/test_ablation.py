@@ -9,6 +9,7 @@ import pytest
 
 from dfeat.config import Settings, ablation_points
 from dfeat.errors import UserError
+from dfeat.report.numbers.statistics import holm
 from dfeat.report.tables.ablations import write_ablation
 from dfeat.section import parse
 
@@ -78,7 +79,14 @@ def test_points_are_compared_with_the_first_on_the_same_images(settings: Setting
         if row["point"] == "5" and row["level"] == "80":
             assert float(row["difference_low"]) > 0
     text = (tmp_path / "report" / "ablation_both.md").read_text()
-    assert "chosen by what it is measured on" in text and "\\*)" in text
+    assert "chosen by what it is measured on" in text
+    tested = [row for row in rows if row["p"]]
+    assert len(tested) == 5 * 2 * (3 + 1)
+    assert [float(row["p_holm"]) for row in tested] == pytest.approx(
+        holm([float(row["p"]) for row in tested]), rel=1e-3
+    )
+    assert {row["mark"] for row in tested if row["point"] == "3"} == {""}
+    assert "↑" in {row["mark"] for row in tested if row["point"] == "5"} and "↑)" in text
 
 
 def test_an_unknown_grid_names_those_there_are(settings: Settings, tmp_path: Path) -> None:

@@ -78,19 +78,19 @@ def test_each_copy_is_judged_and_the_table_counts_images(world: World, model: Pa
         table = list(csv.DictReader(file))
     assert table[0]["n"] == str(len(one)) and {row["n"] for row in table[1:]} == {"2"}
     rate = sum(int(row["accepted"]) for row in several) / len(several)
-    low, high = exact_interval(rate * len(one), len(one))
+    low, high = exact_interval(rate * len(one), len(one), 0.95)
     assert [float(table[0][name]) for name in ("accepted", "low", "high")] == pytest.approx(
         [100 * rate, 100 * low, 100 * high], abs=1e-3
     )
 
 
 @settings(deadline=None)  # the first call imports scipy
-@given(n=st.integers(1, 3000), share=st.floats(0, 1))
-def test_the_interval_is_scipys_exact_one_and_grows_with_fractions(n: int, share: float) -> None:
+@given(n=st.integers(1, 3000), share=st.floats(0, 1), confidence=st.sampled_from([0.8, 0.95, 0.999]))
+def test_the_interval_is_scipys_exact_one_and_grows_with_fractions(n: int, share: float, confidence: float) -> None:
     count = round(share * n)
-    wanted = binomtest(count, n).proportion_ci(0.95, "exact")
-    low, high = exact_interval(count, n)
+    wanted = binomtest(count, n).proportion_ci(confidence, "exact")
+    low, high = exact_interval(count, n, confidence)
     assert (low, high) == pytest.approx((wanted.low, wanted.high), abs=1e-7)
     if count < n:
-        between = exact_interval(count + 0.5, n)
+        between = exact_interval(count + 0.5, n, confidence)
         assert low <= between[0] and high <= between[1]

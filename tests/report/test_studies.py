@@ -218,4 +218,5 @@ def test_calibration_and_classes(world: World, tmp_path: Path) -> None:
     assert len(classes) == (2 * 2 * 10) * 2  # methods, backbones, classes; sets
     for row in classes[::7]:
         assert float(row["gain"]) == pytest.approx(float(row["accuracy"]) - float(row["accuracy_none"]), abs=2e-4)
-        assert float(row["p_holm"]) >= float(row["p_mcnemar"]) and row["wnid"].startswith("n")
+        assert float(row["gain_low"]) < float(row["gain"]) < float(row["gain_high"]) and row["wnid"].startswith("n")
+        assert 1 >= float(row["p_holm"]) >= float(row["p"]) > 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import re
 import shutil
 import subprocess
@@ -16,7 +15,6 @@ from dfeat.config import Settings
 from dfeat.errors import UserError
 from dfeat.report.numbers.paper import Cell, paper_table
 from dfeat.report.numbers.results import load_predictions
-from dfeat.report.numbers.statistics import holm
 from dfeat.report.tables.layout import COLUMNS, CellRow, read_rows, table_csv, tex_escaped
 from dfeat.report.tables.published import write_table
 from dfeat.section import parse
@@ -73,9 +71,16 @@ def test_differences_are_paired_with_none_and_adjusted_over_the_table(report: Pa
         none = value[r.level, "none", r.backbone, r.metric]
         assert float(r.difference_to_none) == pytest.approx(float(r.value) - none, abs=2e-4)
         assert float(r.difference_low) <= float(r.difference_to_none) <= float(r.difference_high)
-    asked = [(float(r.p_mcnemar), float(r.p_holm)) for r in compared]
-    asked += [(float(r.baseline_p_mcnemar), float(r.baseline_p_holm)) for r in rows if r.baseline]
-    assert [adjusted for _, adjusted in asked] == pytest.approx(holm([p for p, _ in asked]), rel=1e-3)
+    asked = [(float(r.p), float(r.p_holm)) for r in compared]
+    asked += [(float(r.baseline_p), float(r.baseline_p_holm)) for r in rows if r.baseline]
+    leaders = [float(r.best_p_holm) for r in rows if r.best_p_holm]
+    assert len(leaders) == 3 * 2 * 2  # levels, backbones, metrics
+    family = len(asked) + len(leaders)
+    smallest = min(asked)
+    assert smallest[1] == pytest.approx(min(1, family * smallest[0]), rel=1e-3)
+    for r in compared:
+        assert r.mark == ("" if float(r.p_holm) >= 0.05 else "better" if float(r.difference_to_none) > 0 else "worse")
+        assert len(r.p_by_seed.split()) == 2 and float(r.smallest_difference) > 0
 
 
 def test_ours_are_compared_with_the_best_of_the_others(report: Path) -> None:
@@ -88,7 +93,31 @@ def test_ours_are_compared_with_the_best_of_the_others(report: Path) -> None:
         assert others[r.baseline] == max(others.values())
         assert float(r.baseline_difference) == pytest.approx(float(r.value) - others[r.baseline], abs=2e-4)
         assert float(r.baseline_low) <= float(r.baseline_difference) <= float(r.baseline_high)
-    assert "‡" in (report / "table1.md").read_text() and "80 % power" in (report / "table1.md").read_text()
+    assert "⇑" in (report / "table1.md").read_text() and "80 % power" in (report / "table1.md").read_text()
+
+
+def test_one_seed_marks_nothing_and_says_why(tmp_path: Path) -> None:
+    settings = small_settings().model_dump(mode="json")
+    settings["training"]["seeds"] = [1]
+    once = parse(Settings, settings)
+    write_predictions(tmp_path / "evaluation", once, gain={"none": 0.0, "cutmix": 3.0, "sd_features": -3.0})
+    write_table("table1", tmp_path / "evaluation", once, tmp_path)
+    for row in read_rows(tmp_path / "table1.csv"):
+        assert not (row.p or row.p_holm or row.mark or row.baseline_mark or row.best_p_holm or row.smallest_difference)
+        assert row.best in ("false", "")
+    text = (tmp_path / "table1.md").read_text()
+    assert "With one seed" in text and "power" not in text and not set("↑↓⇑⇓") & set(text)
+
+
+def test_a_worse_method_has_the_mark_of_worse(tmp_path: Path) -> None:
+    settings = small_settings()
+    write_predictions(tmp_path / "evaluation", settings, gain={"none": 0.0, "cutmix": 0.0, "sd_features": -4.0})
+    write_table("table1", tmp_path / "evaluation", settings, tmp_path)
+    rows = [row for row in read_rows(tmp_path / "table1.csv") if row.method == "sd_features" and row.metric == "top1"]
+    assert {"worse"} <= {row.mark for row in rows} <= {"worse", ""}
+    assert {"worse"} <= {row.baseline_mark for row in rows} <= {"worse", ""}
+    text = (tmp_path / "table1.md").read_text()
+    assert "↓⇓" in text and "**" not in next(line for line in text.splitlines() if "SD Features" in line)
 
 
 def test_latex_compiles_with_booktabs_alone(report: Path, tmp_path: Path) -> None:
@@ -127,7 +156,9 @@ def test_a_further_set_of_two_lines_has_its_rows_in_the_table_of_its_kind(tmp_pa
     assert "mine" in (tmp_path / "table2.md").read_text()
 
 
-def test_a_further_method_leaves_the_other_cells_alone(report: Path, tmp_path: Path) -> None:
+def test_a_further_method_changes_nothing_but_the_family_and_what_is_known_of_seeds(
+    report: Path, tmp_path: Path
+) -> None:
     fewer = small_settings().model_dump(mode="json")
     fewer["training"]["methods"] = ["none", "cutmix"]
     settings = parse(Settings, fewer)
@@ -135,7 +166,11 @@ def test_a_further_method_leaves_the_other_cells_alone(report: Path, tmp_path: P
     write_table("table2", tmp_path / "evaluation", settings, tmp_path)
     kept = [r for r in read_rows(report / "table2.csv") if r.method != "sd_features"]
     for ours, before in zip(read_rows(tmp_path / "table2.csv"), kept, strict=True):
-        assert dataclasses.replace(ours, p_holm="", best="") == dataclasses.replace(before, p_holm="", best="")
+        for column in ("value", "difference_to_none", "p_by_seed", "n", "seeds", "paper"):
+            assert getattr(ours, column) == getattr(before, column)
+        for column in ("low", "high", "difference_low", "difference_high"):
+            if getattr(ours, column):
+                assert float(getattr(ours, column)) == pytest.approx(float(getattr(before, column)), abs=0.6)
 
 
 def test_rows_of_a_file_may_stand_in_any_order(evaluation: Path, tmp_path: Path) -> None:

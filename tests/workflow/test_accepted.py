@@ -44,7 +44,6 @@ TINY = {
         "inpainted": "accepted",
     },
     "evaluation": {"crop_pct": 1.0},
-    "report": {"resamples": 100},
     "ablation": {"share": {"methods": ["sd_inpaint"], "grid": {"occlusion.share": [0.5, 0.25]}}},
     "resources": {"threads": 1, "workers": 0, "gpu": 0, "mem_mb": 1000, "runtime": 10},
 }

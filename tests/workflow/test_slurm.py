@@ -25,7 +25,6 @@ SMALL = {
     **TINY,
     "diffusion": {"inpaint": {"steps": 1, "shards": 2}},
     "training": {"methods": ["none", "sd_features"], "epochs": 1, "backbones": {"swin": None}},
-    "report": {"resamples": 200},
 }
 TABLES = [f"results/tiny/report/{table}.{kind}" for table in ("table1", "table2") for kind in ("csv", "md", "tex")]
 INPAINTED = [f"results/tiny/diffusion/inpaint/train/{number}-of-2.h5" for number in range(2)]

@@ -96,8 +96,8 @@ def _preface(confidence: float) -> list[str]:
         "when each of its contrasts passes (“most”: more than half of them), **fails** when one is significantly "
         "contrary, Holm-corrected over the claim (“most”: at least half of them), and is **undecided at this n** "
         "otherwise. A sentence that says “significantly” also fails when not one of its contrasts passes.",
-        "The paper's printed numbers are tested as independent proportions of the printed n; this run's on paired "
-        "resampled images and seeds. This page is generated.",
+        "The paper's printed numbers are tested as independent proportions of the printed n; this run's paired "
+        "on the same images, over images and seeds. This page is generated.",
     ]
 
 

@@ -25,7 +25,7 @@ import numpy as np
 from dfeat.methods import REFERENCE
 from dfeat.report.numbers.paper import METRICS, Cell, Metric, PaperTable, TableName, paper_table
 from dfeat.report.numbers.results import SetResults, Weights
-from dfeat.report.numbers.statistics import ROUNDING, Effect, holm, smallest_detectable_difference
+from dfeat.report.numbers.statistics import ROUNDING, Effect, holm
 from dfeat.report.numbers.text import unique
 
 Kind = Literal["all above 0", "most above 0", "all about 0"]
@@ -109,13 +109,13 @@ def printed_accuracies(name: TableName, confidence: float) -> Accuracies:
 
 
 def set_accuracies(results: SetResults) -> Accuracies:
-    """One set of a run, its contrasts paired on the same resampled images."""
+    """One set of a run, its contrasts paired on the same images."""
     made = results.predictions
     seeds = len(made.seeds)
-    name = f"{made.name}, n = {results.resampled.images:,}, {seeds} seed{'s' * (seeds > 1)}"
+    name = f"{made.name}, n = {results.outcomes.images:,}, {seeds} seed{'s' * (seeds > 1)}"
     return Accuracies(
         name, made.methods, made.backbones, made.levels, METRICS, results.contrast, results.accuracy, _reach(results),
-        "measured", results.resampled.images, _OF_ONE_SEED if seeds == 1 else "",
+        "measured", results.outcomes.images, _OF_ONE_SEED if seeds == 1 else "",
     )  # fmt: skip
 
 
@@ -164,7 +164,7 @@ def _independent_contrast(table: PaperTable, weights: Weights, confidence: float
     estimate = sum(weight * shares[cell] for cell, weight in weights.items())
     variance = sum(weight**2 * shares[cell] * (1 - shares[cell]) for cell, weight in weights.items()) / table.images
     half = _normal_quantile(confidence) * math.sqrt(variance)
-    return Effect(estimate, estimate - half, estimate + half, math.sqrt(variance), math.inf)
+    return Effect(estimate, estimate - half, estimate + half, math.sqrt(variance), math.inf, estimate)
 
 
 def _normal_quantile(confidence: float) -> float:
@@ -174,19 +174,16 @@ def _normal_quantile(confidence: float) -> float:
 
 
 def _reach(results: SetResults) -> str:
-    """The smallest difference from None that a paired test would find, at the median share of discordant images."""
-    made = results.predictions
-    shares = [
-        float(np.mean(made.correct(cell) != made.correct(cell.none)))
+    """The smallest true difference from None that a test on its own would find, the median over methods and cells."""
+    made, alpha = results.predictions, 1 - results.confidence
+    smallest = [
+        results.difference(cell, cell.none).detectable(alpha)
         for cell in made.cells("top1")
         if cell.method != REFERENCE and REFERENCE in made.methods
     ]
-    if not shares:
+    if not smallest:
         return "no method is compared with None"
-    discordant = float(np.median(shares))
-    smallest = smallest_detectable_difference(results.resampled.images, discordant, 1 - results.confidence)
-    found = f"{100 * smallest:.1f} points" if math.isfinite(smallest) else "no difference"
     return (
-        f"with {100 * discordant:.1f} % of images discordant between a method and None (the median), one model "
-        f"against one is told apart with 80 % power from {found} on (Connor 1987)"
+        f"a true difference from None of {100 * float(np.median(smallest)):.1f} points (the median over methods and cells) "
+        f"is significant in a test of its own with 80 % power"
     )

@@ -25,7 +25,7 @@ from dfeat.report.numbers.paper import Cell, backbone_name, method_name
 from dfeat.report.numbers.results import SetResults, load_results
 from dfeat.report.numbers.sets import sets_of
 
-RECIPE: Final = 2
+RECIPE: Final = 3
 
 
 @styled()
@@ -112,9 +112,9 @@ def _group_name(results: SetResults, level: int) -> str:
 
 def _add_legend(figure: Figure, handles: list[Any], settings: Settings, results: dict[str, SetResults]) -> None:
     """The legend below the panels, titled with a line on the intervals."""
-    counts = ", ".join(f"{name} n = {one.resampled.images:,}" for name, one in results.items())
+    counts = ", ".join(f"{name} n = {one.outcomes.images:,}" for name, one in results.items())
     seeds = len(settings.training.seeds)
-    title = f"{100 * settings.report.confidence:g} % bootstrap intervals; {counts}; {seeds} seed{'s' * (seeds > 1)}"
+    title = f"{100 * settings.report.confidence:g} % intervals; {counts}; {seeds} seed{'s' * (seeds > 1)}"
     legend = figure.legend(handles=handles, loc="outside lower center", ncols=3 if len(handles) > 4 else len(handles))
     legend.set_title(title, prop=FontProperties(size=6.5))
     legend.get_title().set_color("#444444")

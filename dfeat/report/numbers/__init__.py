@@ -1,1 +1,1 @@
-"""Predictions read and resampled, statistics, and the paper's printed values."""
+"""Predictions read and checked, statistics, and the paper's printed values."""

@@ -1,4 +1,4 @@
-"""Predictions read, checked and resampled: what tables, figures and claims are computed from [Sec. 4.3].
+"""Predictions read and checked: what tables, figures and claims are computed from [Sec. 4.3].
 
 What enters: `<method>/<backbone>/seed<k>/<set>@<level>.csv` under a run's evaluation folder, one row an image,
 header `key,label,top1,top2,top3,top4,top5,p1`, and `predictions.json` beside them. What leaves: `SetPredictions` (which
@@ -23,9 +23,8 @@ from dfeat.errors import UserError
 from dfeat.evaluation.origins import check_model, conditions, read_predictions_origin
 from dfeat.methods import PRETRAINED, REFERENCE
 from dfeat.places import level_view, predictions_folder
-from dfeat.randomness import rng_for
 from dfeat.report.numbers.paper import METRICS, Cell, Metric
-from dfeat.report.numbers.statistics import Bools, Effect, Floats, Ints, Resampled, calibration_error, resample
+from dfeat.report.numbers.statistics import Bools, Effect, Floats, Ints, Outcomes, calibration_error
 from dfeat.report.numbers.text import parse_csv
 from dfeat.storage.origin import Origin
 from dfeat.storage.records import refusal
@@ -79,23 +78,23 @@ class SetPredictions:
 
 @dataclass(frozen=True)
 class SetResults:
-    """Accuracies on one set as fractions, every two of them comparable on the same resampled images."""
+    """Accuracies on one set as fractions, every two of them comparable on the same images."""
 
     predictions: SetPredictions
-    resampled: Resampled
+    outcomes: Outcomes
     confidence: float
 
     def accuracy(self, cell: Cell) -> float:
         """Mean over seeds and images."""
-        return float(self.resampled.seed_means[self._index(cell)].mean())
+        return float(self.outcomes.seed_means[self._index(cell)].mean())
 
     def interval(self, cell: Cell) -> tuple[float, float]:
-        """The bootstrap interval of `accuracy`."""
-        return self.resampled.interval(self._index(cell), self.confidence)
+        """The interval of `accuracy`."""
+        return self.outcomes.interval(self._index(cell), self.confidence)
 
     def contrast(self, weights: Weights) -> Effect:
         """The sum of weight times accuracy, with its interval."""
-        return self.resampled.contrast({self._index(cell): w for cell, w in weights.items()}, self.confidence)
+        return self.outcomes.contrast({self._index(cell): w for cell, w in weights.items()}, self.confidence)
 
     def difference(self, a: Cell, b: Cell) -> Effect:
         """Accuracy of `a` minus that of `b`."""
@@ -114,8 +113,11 @@ class SetResults:
 
 
 def load_results(evaluation: Path, settings: Settings, sets: tuple[str, ...] | None = None) -> dict[str, SetResults]:
-    """Read the predictions of `sets` (default those of both tables) and resample each set's images once for all cells."""
-    return {name: resampled(read, settings) for name, read in load_predictions(evaluation, settings, sets).items()}
+    """Read the predictions of `sets` (default those of both tables)."""
+    return {
+        name: measured(read, settings.report.confidence)
+        for name, read in load_predictions(evaluation, settings, sets).items()
+    }
 
 
 def load_predictions(
@@ -172,7 +174,7 @@ def load_pretrained(evaluation: Path, settings: Settings, trained: SetResults) -
         if read.keys != trained.predictions.keys:
             first = next(iter(paths[next(iter(made))]))
             raise _refusal(first, f"it holds other images than those of the trained models on {name}")
-        yield resampled(read, settings)
+        yield measured(read, settings.report.confidence)
 
 
 def load_set(evaluation: Path, name: str, axes: Axes) -> SetPredictions:
@@ -248,13 +250,12 @@ def _check_rows(path: Path, keys: tuple[str, ...], p1: Floats) -> None:
         raise _refusal(path, f"the probability p1 of image {keys[row]!r} is {p1[row]}, not within 0 and 1")
 
 
-def resampled(predictions: SetPredictions, settings: Settings, part: str = "") -> SetResults:
-    """Bootstrap all cells of a set; `part` names a subset of its images, which has random numbers of its own."""
-    seed, name = settings.report.seed, f"{predictions.name} {part}".strip()
-    models = list(product(predictions.methods, predictions.backbones))
+def measured(predictions: SetPredictions, confidence: float) -> SetResults:
+    """The results of these predictions. A backbone's methods share what is known of the spread of seeds."""
+    models = list(product(predictions.methods, range(len(predictions.backbones))))
     columns = list(product(predictions.levels, METRICS))
-    correct = np.stack([[predictions.correct(Cell(*model, *column)) for column in columns] for model in models])
-    seed_rngs = [rng_for(seed, f"{name}/{m}/{b}", "bootstrap seeds") for m, b in models]
-    image_rng = rng_for(seed, name, "bootstrap")
-    drawn = resample(correct, predictions.labels, settings.report.resamples, image_rng, seed_rngs)
-    return SetResults(predictions, drawn, settings.report.confidence)
+    correct = np.stack(
+        [[predictions.correct(Cell(m, predictions.backbones[b], *column)) for column in columns] for m, b in models]
+    )
+    outcomes = Outcomes(correct, predictions.labels, [b for _, b in models])
+    return SetResults(predictions, outcomes, confidence)

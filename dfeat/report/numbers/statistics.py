@@ -1,28 +1,36 @@
 """Uncertainty of accuracies and of their differences: arrays in, numbers out [Sec. 4.3].
 
 What enters: for each model (a method with a backbone) and column (a metric at a level) a boolean array
-(seeds, images) of correct predictions, and the images' labels. What leaves: intervals, paired
-differences, p-values.
+(seeds, images) of correct predictions, and the images' labels. What leaves: intervals, differences, p-values.
 
-The bootstrap resamples what a repetition of the experiment would draw anew:
-- images, within their class (the sets are class-balanced by construction), the same ones for every model, so
-  that any two cells are compared on the same images;
-- training seeds, for each model on its own, although trainings of two methods with one seed share the order of
-  images, their crops and, where there are any, drop paths.
-It takes n_c - 1 of the n_c images of a class, and S - 1 of S seeds, with replacement and rescaled: with three
-images a class, or three seeds, the plain bootstrap would underestimate a variance by a third (Rao and Wu 1988,
-J. Am. Stat. Assoc. 83:231). Resampling both ways is conservative (Owen 2007, Ann. Appl. Stat. 1:386).
-Two or three seeds estimate their spread poorly, so an interval is stretched by Student's t over the normal
-quantile, with Satterthwaite's (1946) degrees of freedom: not at all where images dominate, fully where seeds do.
+An experiment repeated would draw images and training runs anew, so the variance of a contrast has two parts. With
+d_si, the contrast of image i between the models of seed s, and S seeds:
+
+    V = V_images + V_seeds,  V_images = var_i(mean_s d_si) / n,  V_seeds = max(0, sum_m a_m / S)
+
+V_images has what images share over seeds, and 1 / S of what they do not. V_seeds is what whole training runs differ by
+beyond that: a_m = t_m - e_m, the variance t_m of model m's accuracy over seeds less the part e_m that independent errors
+on n images explain (two-way analysis of variance). Seeds are independent between models, although trainings of two
+methods with one seed share the order of images, their crops and, where there are any, drop paths: that can only make
+their difference surer than stated here.
+
+Three seeds estimate a spread poorly. The models of one backbone lend each other two degrees of freedom (`PRIOR`): each
+t_m and a_m is averaged with the mean of the others' (a moderated variance; Smyth 2004, Stat. Appl. Genet. Mol. Biol.
+3:3). Intervals and tests are Student's t with Satterthwaite's (1946, Biometrics Bull. 2:110) degrees of freedom: few
+where seeds dominate, many where images do. An interval takes those of images alone where seeds show no spread beyond
+e_m; a test does not, since far in the tails, where Holm's correction decides, a spread that few seeds happen not to
+show would make false marks. Two pseudo-images at the ends of the contrast's range keep a variance from vanishing where few predictions differ (Bonett
+and Price 2012, J. Educ. Behav. Stat. 37:479; Agresti and Coull 1998, Am. Stat. 52:119).
 With one seed the interval reflects image sampling only.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,149 +38,213 @@ from numpy.typing import NDArray
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-ROUNDING = 1e-12
-"""An end of an interval nearer to 0 than this is 0: accuracies are counts over n, whose steps are far larger."""
-
-_BLOCK = 4_000_000
-"""Image weights held at once: resamples are drawn in blocks of at most this many weights (16 MB)."""
+ROUNDING: Final = 1e-12
+"""A sum of accuracies nearer to 0 than this is 0: accuracies are counts over n, whose steps are far larger."""
+PRIOR: Final = 2
+"""Degrees of freedom that the seeds' spread of the other models of a backbone is worth."""
+STRATIFIED: Final = 100
+"""Degrees of freedom within classes from which classes are strata; fewer do not show that classes differ."""
+POWER: Final = 0.8
 
 
 class Effect(NamedTuple):
-    """A weighted sum of accuracies, as fractions: estimate, interval, standard error and its degrees of freedom."""
+    """A weighted sum of accuracies, as fractions.
+
+    `centre` is the estimate with the two pseudo-images counted, the middle of `low` and `high`. Tests take `freedom`
+    degrees of freedom.
+    """
 
     estimate: float
     low: float
     high: float
     error: float
     freedom: float
+    centre: float
 
     def p(self, null: float = 0.0) -> float:
         """Two-sided p-value of Student's t against the value `null`."""
-        from scipy import stats
+        return min(1.0, 2 * min(self.p_above(null), self.p_below(null)))
 
-        if self.error == 0:
-            return 1.0 if self.estimate == null else 0.0
-        return float(2 * stats.t.sf(abs(self.estimate - null) / self.error, self.freedom))
+    def p_above(self, null: float = 0.0) -> float:
+        """One-sided p-value: small where the sum is above `null`."""
+        return _t_below((null - self.centre) / self.error, self.freedom)
+
+    def p_below(self, null: float = 0.0) -> float:
+        """One-sided p-value: small where the sum is below `null`."""
+        return _t_below((self.centre - null) / self.error, self.freedom)
+
+    def detectable(self, alpha: float) -> float:
+        """The smallest true value that a two-sided test at `alpha` tells from 0 with a power of 80 %.
+
+        `error` and `freedom` are taken as they are. The noncentral t is approximated by a normal distribution
+        (Johnson and Welch 1940, Biometrika 31:362).
+        """
+        from scipy.special import ndtri
+
+        critical = _t_quantile(1 - alpha / 2, self.freedom)
+        # P(T > c) = Phi((x - c (1 - 1 / 4 nu)) / sqrt(1 + c^2 / 2 nu)) = power, solved for x, the value over its error
+        spread = math.sqrt(1 + critical**2 / (2 * self.freedom))
+        return self.error * (critical * (1 - 1 / (4 * self.freedom)) + float(ndtri(POWER)) * spread)
+
+
+class _Spread(NamedTuple):
+    """How a model's accuracy differs over seeds: variance t, its part a beyond independent errors, degrees of freedom."""
+
+    total: float
+    beyond: float
+    freedom: float
 
 
 @dataclass(frozen=True)
-class Resampled:
-    """Accuracies of all models on one set of images, with their bootstrap replicates.
+class Outcomes:
+    """Which predictions of all models on one set of images were right.
 
-    `seed_means` is (models, columns, seeds), `replicates` (models, columns, resamples), both fractions.
+    `correct` is (models, columns, seeds, images), `labels` (images,). `pools` has a number for each model: models of
+    the same number, those of one backbone, are taken to differ over seeds about alike.
     """
 
-    seed_means: Floats
-    replicates: Floats
-    images: int
+    correct: Bools
+    labels: Ints
+    pools: Sequence[int]
+    _spreads: dict[object, dict[int, _Spread]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    def contrast(self, weights: dict[tuple[int, int], float], confidence: float) -> Effect:
+    def __post_init__(self) -> None:
+        models, _, _, images = self.correct.shape
+        assert self.labels.shape == (images,) and len(self.pools) == models and images > 0
+
+    @property
+    def images(self) -> int:
+        """The number of images."""
+        return self.correct.shape[3]
+
+    @cached_property
+    def seed_means(self) -> Floats:
+        """Accuracy of each seed, (models, columns, seeds), fractions."""
+        return np.asarray(self.correct.mean(axis=3))
+
+    def contrast(self, weights: Mapping[tuple[int, int], float], confidence: float) -> Effect:
         """The sum of weight times accuracy over cells (model, column), on shared images."""
-        from scipy import stats
-
-        estimate = sum(weight * float(self.seed_means[cell].mean()) for cell, weight in weights.items())
-        replicates = sum((weight * self.replicates[cell] for cell, weight in weights.items()), np.float64(0))
-        variance = float(np.var(replicates))
-        freedom = self._degrees_of_freedom(weights, variance)
-        tail = (1 - confidence) / 2
-        # (low, high) = estimate + t_nu / z (percentile - estimate)
-        stretch = float(stats.t.isf(tail, freedom) / stats.norm.isf(tail))
-        ends = (estimate + stretch * (float(q) - estimate) for q in np.quantile(replicates, [tail, 1 - tail]))
-        low, high = (0.0 if abs(end) < ROUNDING else end for end in ends)
-        return Effect(estimate, low, high, math.sqrt(variance), freedom)
+        return self._effect(weights, confidence, np.zeros_like(self.labels))
 
     def interval(self, cell: tuple[int, int], confidence: float) -> tuple[float, float]:
-        """The interval of one accuracy, inside [0, 1].
+        """The interval of one accuracy, inside [0, 1]; images are drawn within their class.
 
-        Where every prediction is right, or every one wrong, resampling shows no spread, so the exact binomial bound
-        for this many images is returned (Clopper and Pearson 1934).
+        Where every prediction is right, or every one wrong, it ends at the exact binomial bound for this many images
+        (Clopper and Pearson 1934).
         """
-        estimate, low, high, *_ = self.contrast({cell: 1.0}, confidence)
+        effect = self._effect({cell: 1.0}, confidence, _strata(self.labels))
         bound = ((1 - confidence) / 2) ** (1 / self.images)  # p^n = alpha / 2, of n right out of n
-        if estimate == 0:
+        if effect.estimate == 0:
             return 0.0, 1 - bound
-        if estimate == 1:
+        if effect.estimate == 1:
             return bound, 1.0
-        return max(low, 0.0), min(high, 1.0)
+        return max(effect.low, 0.0), min(effect.high, 1.0)
 
-    def _degrees_of_freedom(self, weights: dict[tuple[int, int], float], variance: float) -> float:
-        """Satterthwaite's: each model's seed variance has S - 1 degrees; that of the images is taken as exact."""
-        seeds = self.seed_means.shape[2]
-        if seeds == 1 or variance == 0:
-            return math.inf
-        totals: dict[int, Floats] = {}
+    def _effect(self, weights: Mapping[tuple[int, int], float], confidence: float, strata: Ints) -> Effect:
+        estimate = sum(weight * float(self.seed_means[cell].mean()) for cell, weight in weights.items())
+        by_seed = _weighted(self.correct, weights)
+        ends = [sum(w for w in weights.values() if w > 0), sum(w for w in weights.values() if w < 0)]
+        centre, images = _over_images(by_seed, ends, strata)
+        spreads, seeds = self._spread_of(weights), by_seed.shape[0]
+        beyond = sum(spread.beyond for spread in spreads) / seeds
+        variance = images + max(0.0, beyond)
+        # nu = V^2 / sum_k V_k^2 / nu_k over the independent parts of V
+        rest = max(1, self.images - 1)
+        of_seeds = sum((spread.total / seeds) ** 2 / spread.freedom for spread in spreads)
+        freedom = variance**2 / (images**2 / rest + of_seeds)
+        half = math.sqrt(variance) * _t_quantile((1 + confidence) / 2, freedom if beyond > 0 else rest)
+        return Effect(estimate, centre - half, centre + half, math.sqrt(variance), freedom, centre)
+
+    def _spread_of(self, weights: Mapping[tuple[int, int], float]) -> list[_Spread]:
+        """Of each model in a contrast, moderated by the others of its pool; none with one seed."""
+        columns: dict[int, list[tuple[int, float]]] = {}
         for (model, column), weight in weights.items():
-            totals[model] = totals.get(model, np.zeros(seeds)) + weight * self.seed_means[model, column]
-        # nu = V^2 / sum_m (s_m^2 / S)^2 / (S - 1), with the sample variance s_m^2 of model m over its S seeds
-        spread = sum((float(np.var(total, ddof=1)) / seeds) ** 2 / (seeds - 1) for total in totals.values())
-        return max(seeds - 1.0, variance**2 / spread) if spread > 0 else math.inf
+            columns.setdefault(model, []).append((column, weight))
+        if self.correct.shape[2] == 1:
+            return []
+        return [self._pool_spreads(self.pools[model], tuple(own))[model] for model, own in columns.items()]
+
+    def _pool_spreads(self, pool: int, columns: tuple[tuple[int, float], ...]) -> dict[int, _Spread]:
+        """The moderated spread of every model of a pool, for one weighting of columns."""
+        known = self._spreads.get((pool, columns))
+        if known is None:
+            members = [model for model, its in enumerate(self.pools) if its == pool]
+            own = np.array([_over_seeds(_weighted(self.correct[m], dict(columns))) for m in members])
+            freedom = self.correct.shape[2] - 1
+            prior = min(PRIOR, (len(members) - 1) * freedom)
+            others = (own.sum(axis=0) - own) / max(1, len(members) - 1)
+            # t~ = (prior t_others + (S - 1) t) / (prior + S - 1), and likewise a~
+            moderated = (prior * others + freedom * own) / (prior + freedom)
+            known = {
+                m: _Spread(float(t), float(a), prior + freedom) for m, (t, a) in zip(members, moderated, strict=True)
+            }
+            self._spreads[pool, columns] = known
+        return known
 
 
-def resample(
-    correct: Bools,
-    labels: Ints,
-    resamples: int,
-    image_rng: np.random.Generator,
-    seed_rngs: Sequence[np.random.Generator],
-) -> Resampled:
-    """Bootstrap all cells of a set at once.
+def _t_below(value: float, freedom: float) -> float:
+    """P(T < value) of Student's t; scipy.stats.t.cdf is the same and far slower."""
+    from scipy.special import ndtr, stdtr
 
-    `correct` is (models, columns, seeds, images), `labels` (images,). One draw of images serves all cells;
-    `seed_rngs` has a generator for each model, so a further model does not change the others' results.
-    Counts of draws are whole numbers, so the sums are exact and do not depend on the machine's linear algebra.
+    return float(ndtr(value) if math.isinf(freedom) else stdtr(freedom, value))
+
+
+def _t_quantile(share: float, freedom: float) -> float:
+    """The value below which Student's t lies with probability `share`."""
+    from scipy.special import ndtri, stdtrit
+
+    return float(ndtri(share) if math.isinf(freedom) else stdtrit(freedom, share))
+
+
+def _weighted(values: Bools, weights: Mapping[Any, float]) -> Floats:
+    """The sum of weight times values[index], (seeds, images)."""
+    total = np.zeros(values.shape[-2:])
+    for index, weight in weights.items():
+        total += weight * values[index]
+    return total
+
+
+def _over_images(by_seed: Floats, ends: Sequence[float], strata: Ints) -> tuple[float, float]:
+    """Mean and variance of the mean over images of (seeds, images) values, with a pseudo-image at each of two `ends`.
+
+    A pseudo-image counts as much as an image's mean over seeds varies, relative to an image of one seed: fully where
+    all seeds make the same errors, 1 / S where they make independent ones.
     """
-    models, columns, seeds, images = correct.shape
-    assert labels.shape == (images,) and len(seed_rngs) == models and images > 0
-    draw = _ImageDraw(labels)
-    flat = np.ascontiguousarray(correct.reshape(-1, images)[:, draw.order].T, dtype=np.float32)
-    # how often each seed is drawn, (models, resamples, seeds); a row sums to S - 1, or to 1 for a single seed
-    shares = np.full(seeds, 1 / seeds)
-    seed_counts = np.stack([rng.multinomial(max(1, seeds - 1), shares, size=resamples) for rng in seed_rngs])
-    replicates = np.empty((models, columns, resamples))
-    block = max(1, _BLOCK // images)
-    for start in range(0, resamples, block):
-        rows = slice(start, min(start + block, resamples))
-        sums = draw.weighted_sums(flat, rows.stop - rows.start, image_rng)
-        by_seed = sums.reshape(-1, models, columns, seeds)
-        counts = seed_counts[:, rows].transpose(1, 0, 2)[:, :, None, :]
-        # the mean over the S - 1 drawn seeds of the rescaled mean over images
-        replicates[:, :, rows] = ((by_seed * counts).sum(axis=3) / (images * max(1, seeds - 1))).transpose(1, 2, 0)
-    return Resampled(correct.sum(axis=3) / images, replicates, images)
+    values = by_seed.mean(axis=0)
+    single = float(by_seed.var(axis=1).mean())
+    shared = max(1 / len(by_seed), float(values.var()) / single) if single > 0 else 1.0
+    n = len(values)
+    centre = (float(values.sum()) + sum(ends)) / (n + 2)
+    counts = np.bincount(strata)
+    means = np.bincount(strata, values) / counts
+    squares = np.bincount(strata, (values - means[strata]) ** 2)
+    # V = (sum_c n_c / (n_c - 1) sum_i (y_i - y_c)^2 + shared sum_e (e - centre)^2) / (n + 2)^2
+    within = float((squares * counts / np.maximum(counts - 1, 1)).sum())
+    return centre, (within + shared * sum((end - centre) ** 2 for end in ends)) / (n + 2) ** 2
 
 
-class _ImageDraw:
-    """Draw images with replacement within strata: the classes, those with a single image merged with others."""
-
-    def __init__(self, labels: Ints) -> None:
-        strata = _strata(labels)
-        size_of_image = np.bincount(strata)[strata]
-        self.order = np.lexsort((strata, size_of_image))
-        sizes = size_of_image[self.order]
-        self.groups = [(int(n), np.flatnonzero(sizes == n)) for n in np.unique(sizes)]
-
-    def weighted_sums(self, values: NDArray[np.float32], resamples: int, rng: np.random.Generator) -> Floats:
-        """Rescaled sums over drawn images, (resamples, columns), of `values` (images in `order`, columns)."""
-        total = np.zeros((resamples, values.shape[1]))
-        for size, images in self.groups:
-            draws = max(1, size - 1)
-            first = np.repeat(np.arange(0, len(images), size), draws)
-            picked = rng.integers(0, size, (resamples, len(first))) + first
-            picked += np.arange(resamples)[:, None] * len(images)
-            counts = np.bincount(picked.ravel(), minlength=resamples * len(images)).astype(np.float32)
-            # sum_c n_c / (n_c - 1) sum_i m_ci y_ci, where m_c counts n_c - 1 draws from class c
-            sums = counts.reshape(resamples, -1) @ values[images]
-            total += sums.astype(np.float64) * (size / draws)
-        return total
+def _over_seeds(by_seed: Floats) -> tuple[float, float]:
+    """Variance of a model's mean over seeds, and its part beyond independent errors of (seeds, images) values."""
+    seeds, images = by_seed.shape
+    means = by_seed.mean(axis=1)
+    total = float(means.var(ddof=1))
+    # the residual y_si - y_s. - y_.i + y_.. of the two-way table, whose mean square is the interaction
+    residual = by_seed - means[:, None] - by_seed.mean(axis=0) + means.mean()
+    return total, total - float((residual**2).sum()) / ((seeds - 1) * max(1, images - 1) * images)
 
 
 def _strata(labels: Ints) -> Ints:
-    """A stratum for each image: its class; classes with a single image share a stratum, never alone in it."""
+    """A stratum for each image: its class; one for all where classes are too small to be told from chance.
+
+    Classes with a single image share a stratum; a lone one joins the smallest other class.
+    """
     _, strata, counts = np.unique(labels, return_inverse=True, return_counts=True)
     strata = strata.astype(np.int64)
+    if labels.size - len(counts) < STRATIFIED:
+        return np.zeros_like(strata)
     alone = counts[strata] == 1
-    if alone.sum() == 1 and len(counts) > 1:
-        others = np.where(counts > 1, counts, labels.size + 1)
-        strata[alone] = int(np.argmin(others))
+    if alone.sum() == 1:
+        strata[alone] = int(np.argmin(np.where(counts > 1, counts, labels.size + 1)))
     elif alone.any():
         strata[alone] = len(counts)
     return np.unique(strata, return_inverse=True)[1].astype(np.int64)
@@ -180,23 +252,12 @@ def _strata(labels: Ints) -> Ints:
 
 def mcnemar(a: Bools, b: Bools) -> float:
     """The exact two-sided McNemar test (1947) that two models err equally often on the same images (images,)."""
-    from scipy.stats import binomtest
+    from scipy.special import bdtr
 
     # b of the b + c discordant images are right for `a` alone; under the null b ~ Binomial(b + c, 1/2)
     only_a, only_b = int(np.sum(a & ~b)), int(np.sum(b & ~a))
-    return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
-
-
-def majority_p(p_values: Sequence[float]) -> float:
-    """Combine the p-values of the same hypothesis on S seeds, valid under any dependence between them.
-
-    Rueger's (1978) bound, Metrika 25:171: S / k times the k-th smallest, here with k the smallest majority. The seeds'
-    tests share their images, so a combination for independent tests would be too optimistic, and the smallest p would
-    be that of the luckiest seed. One seed: its own p. Three: 1.5 times the middle one.
-    """
-    majority = len(p_values) // 2 + 1
-    # p = min(1, S / k p_(k)), k = floor(S / 2) + 1
-    return min(1.0, sorted(p_values)[majority - 1] * len(p_values) / majority)
+    # p = 2 P(X <= min(b, c)): the distribution is symmetric
+    return min(1.0, 2 * float(bdtr(min(only_a, only_b), only_a + only_b, 0.5)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -209,23 +270,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
         floor = max(floor, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = floor
     return adjusted
-
-
-def smallest_detectable_difference(images: int, discordant: float, alpha: float = 0.05, power: float = 0.8) -> float:
-    """The smallest difference of two accuracies that McNemar's test detects with `power` on this many images.
-
-    `discordant` is the share psi of images that exactly one of the two models gets right. Connor (1987, Biometrics
-    43:207). Infinity where even a difference as large as `discordant` would go undetected. For one pair of models:
-    the spread of seeds is not included.
-    """
-    from scipy.stats import norm
-
-    z_alpha, z_beta = float(norm.isf(alpha / 2)), float(norm.isf(1 - power))
-    # sqrt(n) d = z_(alpha/2) sqrt(psi) + z_beta sqrt(psi - d^2), solved for d
-    k = z_alpha * math.sqrt(discordant)
-    root = images * k**2 - (images + z_beta**2) * (k**2 - z_beta**2 * discordant)
-    difference = (math.sqrt(images) * k + math.sqrt(max(root, 0.0))) / (images + z_beta**2)
-    return difference if 0 < difference <= discordant else math.inf
 
 
 def calibration_error(confidence: Floats, correct: Bools, bins: int = 15) -> float:

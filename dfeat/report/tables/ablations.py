@@ -2,7 +2,7 @@
 
 What enters: predictions of every point of a grid, under `results/<run>/ablation/<name>/<number>/evaluation`. What
 leaves: `ablation_<name>.csv`, a row for each point, model, set and level, with the paired difference from the grid's
-first point, and the same as `.md`. Points are compared on the same resampled images. All are evaluated on the test
+first point, and the same as `.md`. Points are compared on the same images. All are evaluated on the test
 sets, so the best of them must not be reported as the method's own setting: it was chosen by what it is measured on.
 """
 
@@ -21,8 +21,9 @@ from dfeat.errors import UserError, nearest
 from dfeat.places import Place, point_folder
 from dfeat.report.numbers import text
 from dfeat.report.numbers.paper import Cell
-from dfeat.report.numbers.results import SetResults, axes_of, load_set, resampled
-from dfeat.report.numbers.text import TextRow, escaped, grouped, percent
+from dfeat.report.numbers.results import SetResults, axes_of, load_set, measured
+from dfeat.report.numbers.statistics import holm
+from dfeat.report.numbers.text import TextRow, escaped, grouped, percent, probability
 
 
 def write_ablation(name: str, results: Path, settings: Settings, out: Path) -> None:
@@ -34,6 +35,7 @@ def write_ablation(name: str, results: Path, settings: Settings, out: Path) -> N
     rows: list[TextRow] = []
     for set_name, method in product(settings.data.published, settings.ablation[name].methods):
         rows += _rows(_joined(name, results, point_settings, method, set_name, settings), points, method)
+    _mark(rows, 1 - settings.report.confidence)
     title = f"Ablation: {escaped(name)}"
     text.write_rows(out, f"ablation_{name}", rows, title, settings.report.note, _blocks(rows, points))
 
@@ -61,7 +63,7 @@ def _joined(
         first, methods=tuple(map(str, range(len(points)))), rank=np.concatenate([one.rank for one in loaded]),
         p1=np.concatenate([one.p1 for one in loaded]),
     )  # fmt: skip
-    return resampled(joined, settings, f"{name} {method}")
+    return measured(joined, settings.report.confidence)
 
 
 def _rows(results: SetResults, points: Sequence[dict[str, Any]], method: str) -> list[TextRow]:
@@ -76,10 +78,21 @@ def _rows(results: SetResults, points: Sequence[dict[str, Any]], method: str) ->
             "point": str(number), **{key: _shown(value) for key, value in point.items()},
             "set": made.name, "level": str(level), "method": method, "backbone": backbone, "metric": "top1",
             "value": percent(results.accuracy(cell)), "low": percent(low), "high": percent(high),
-            "n": str(results.resampled.images), "seeds": str(len(made.seeds)),
+            "n": str(results.outcomes.images), "seeds": str(len(made.seeds)),
             **dict(zip(("difference_to_first", "difference_low", "difference_high"), differences, strict=True)),
+            "p": probability(effect.p()) if number and len(made.seeds) > 1 else "",
         })  # fmt: skip
     return rows
+
+
+def _mark(rows: list[TextRow], alpha: float) -> None:
+    """Add `p_holm`, adjusted over the table, and `mark`, ↑ or ↓ where it is below alpha."""
+    tested = [row for row in rows if row["p"]]
+    adjusted = dict(zip(map(id, tested), holm([float(row["p"]) for row in tested]), strict=True))
+    for row in rows:
+        p = adjusted.get(id(row))
+        row["p_holm"] = "" if p is None else probability(p)
+        row["mark"] = "" if p is None or p >= alpha else "↑" if float(row["difference_to_first"]) > 0 else "↓"
 
 
 def _shown(value: Any) -> str:
@@ -89,8 +102,8 @@ def _shown(value: Any) -> str:
 def _blocks(rows: list[TextRow], points: Sequence[dict[str, Any]]) -> list[str]:
     keys = list(points[0])
     blocks = [
-        "Top-1 accuracy in percent; in brackets the paired difference from the first point, with an asterisk where its "
-        "interval excludes 0 (not corrected for the number of points). All points are measured on the test sets: the best "
+        "Top-1 accuracy in percent; in brackets the paired difference from the first point, ↑ or ↓ where it is "
+        "significant over images and seeds, Holm-adjusted over the table (never with one seed). All points are measured on the test sets: the best "
         "of them was chosen by what it is measured on."
     ]
     for model, own in grouped(rows, "method", "backbone").items():
@@ -108,6 +121,4 @@ def _cell(row: TextRow) -> str:
     value = f"{float(row['value']):.1f}"
     if not row["difference_to_first"]:
         return value
-    excludes_0 = float(row["difference_low"]) > 0 or float(row["difference_high"]) < 0
-    mark = "\\*" if excludes_0 else ""
-    return f"{value} ({float(row['difference_to_first']):+.1f}{mark})"
+    return f"{value} ({float(row['difference_to_first']):+.1f}{row['mark']})"

@@ -29,21 +29,24 @@ def write_label_preservation(results: Path, settings: Settings, out: Path) -> No
     index = read_index(place.data(TRAIN))
     keys = {record.key for record in index.records}
     rows: list[TextRow] = []
+    level = settings.report.confidence
     for backbone, chosen in settings.training.backbones.items():
         verdicts = read_verdicts(place.verdicts(backbone), chosen)
         for row in verdicts:
             row["image"] = row["key"] if row["key"] in keys else image_key(row["key"])
         by_class = {int(label): own for (label,), own in grouped(verdicts, "label").items()}
-        rows.append(_rates(backbone, "", "all classes", verdicts))
-        rows += [_rates(backbone, index.classes[c].wnid, index.classes[c].name, by_class[c]) for c in sorted(by_class)]
+        rows.append(_rates(backbone, "", "all classes", verdicts, level))
+        rows += [
+            _rates(backbone, index.classes[c].wnid, index.classes[c].name, by_class[c], level) for c in sorted(by_class)
+        ]
     title = "Do inpainted images keep their label?"
-    text.write_rows(out, "label_preservation", rows, title, settings.report.note, _blocks(rows))
+    text.write_rows(out, "label_preservation", rows, title, settings.report.note, _blocks(rows, level))
 
 
-def _rates(backbone: str, wnid: str, name: str, verdicts: list[TextRow]) -> TextRow:
+def _rates(backbone: str, wnid: str, name: str, verdicts: list[TextRow], confidence: float) -> TextRow:
     images = len({row["image"] for row in verdicts})
     accepted = sum(int(row["accepted"]) for row in verdicts) / len(verdicts)
-    low, high = exact_interval(accepted * images, images)
+    low, high = exact_interval(accepted * images, images, confidence)
     rates = {view: sum(int(row[view]) / int(row["models"]) for row in verdicts) / len(verdicts) for view in VIEWS}
     return {
         "backbone": backbone, "wnid": wnid, "class": name, "n": str(images),
@@ -52,20 +55,21 @@ def _rates(backbone: str, wnid: str, name: str, verdicts: list[TextRow]) -> Text
     }  # fmt: skip
 
 
-def exact_interval(successes: float, n: int) -> tuple[float, float]:
-    """The exact 95 % interval of a share (Clopper and Pearson 1934).
+def exact_interval(successes: float, n: int, confidence: float) -> tuple[float, float]:
+    """The exact interval of a share (Clopper and Pearson 1934).
 
     `successes` of `n` may be a fraction: a mean over copies of each of n images.
     """
     from scipy.stats import beta
 
     # low = B(alpha / 2; k, n - k + 1), high = B(1 - alpha / 2; k + 1, n - k), with the beta quantile function B
-    low = float(beta.ppf(0.025, successes, n - successes + 1)) if successes > 0 else 0.0
-    high = float(beta.ppf(0.975, successes + 1, n - successes)) if successes < n else 1.0
+    tail = (1 - confidence) / 2
+    low = float(beta.ppf(tail, successes, n - successes + 1)) if successes > 0 else 0.0
+    high = float(beta.ppf(1 - tail, successes + 1, n - successes)) if successes < n else 1.0
     return low, high
 
 
-def _blocks(rows: list[TextRow]) -> list[str]:
+def _blocks(rows: list[TextRow], confidence: float) -> list[str]:
     ranked = sorted(rows, key=lambda row: (row["backbone"], row["wnid"] != "", float(row["accepted"])))
     lines = [
         [
@@ -78,7 +82,7 @@ def _blocks(rows: list[TextRow]) -> list[str]:
     return [
         "Share of training images, in percent, to which the None models give their own class: as they are, with the chosen "
         "parts black, and inpainted (means over seeds). Accepted: the majority of the seeds does so for the inpainted "
-        "image, with the exact 95 % interval. None was trained on the originals, so the first column is a ceiling and no "
+        f"image, with the exact {100 * confidence:g} % interval. None was trained on the originals, so the first column is a ceiling and no "
         "accuracy. Classes from the least accepted on.",
         text.pipe_table("llrrrrr", heads, lines),
     ]

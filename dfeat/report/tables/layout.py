@@ -22,10 +22,11 @@ from dfeat.storage.records import refusal
 class CellRow:
     """A line of `<table>.csv`, as text. Accuracies, differences and calibration errors are in percent.
 
-    `metric` is top1, top5 or ece; what does not apply is empty. `best` is "true" for a cell in bold type.
-    The columns from `difference_to_none` to `smallest_difference` compare with None, those that begin with
-    `baseline` one of ours with the best of the other methods, None among them. `p_by_seed` has McNemar's exact p of
-    each seed, `p_mcnemar` combines them, `p_holm` is adjusted over all comparisons of the table.
+    `metric` is top1, top5 or ece; what does not apply is empty. The columns from `difference_to_none` to
+    `smallest_difference` compare with None, those that begin with `baseline` one of ours with the best of the other
+    methods, None among them. `p_by_seed` has McNemar's exact p of each seed's two models; `p` is that of the methods,
+    `p_holm` adjusted over all comparisons of the table, `mark` "better" or "worse" where it is significant. `best` is
+    "true" for a cell in bold type, a method that is better than every other one (`best_p_holm`).
     """
 
     table: str
@@ -43,19 +44,22 @@ class CellRow:
     difference_low: str = ""
     difference_high: str = ""
     p_by_seed: str = ""
-    p_mcnemar: str = ""
+    p: str = ""
     p_holm: str = ""
+    mark: str = ""
     smallest_difference: str = ""
     baseline: str = ""
     baseline_difference: str = ""
     baseline_low: str = ""
     baseline_high: str = ""
     baseline_p_by_seed: str = ""
-    baseline_p_mcnemar: str = ""
+    baseline_p: str = ""
     baseline_p_holm: str = ""
+    baseline_mark: str = ""
     paper: str = ""
     paper_inside: str = ""
     best: str = ""
+    best_p_holm: str = ""
     note: str = ""
 
 
@@ -143,23 +147,43 @@ def heading(name: TableName, rows: list[CellRow]) -> str:
     return f"{number}. {paper_table(name).title}" if any(row.paper for row in rows) else number
 
 
+class Marks(NamedTuple):
+    """The signs behind a value: better and worse than None, better and worse than the best of the other methods."""
+
+    better: str = "↑"
+    worse: str = "↓"
+    baseline_better: str = "⇑"
+    baseline_worse: str = "⇓"
+
+    def of(self, row: CellRow) -> str:
+        """The signs of a row."""
+        none = {"better": self.better, "worse": self.worse}.get(row.mark, "")
+        return none + {"better": self.baseline_better, "worse": self.baseline_worse}.get(row.baseline_mark, "")
+
+
 def explanation(rows: list[CellRow], confidence: float) -> str:
     """What the marks of a table mean, in words."""
     text = (
-        f"Accuracies in percent, the mean over seeds and images; below each its {100 * confidence:g} % bootstrap "
-        "interval over images (within classes) and seeds. Bold: the best method of its architecture, where the "
-        "interval of its lead over the runner-up excludes 0. Dagger: errs differently from None on these images "
-        "(exact McNemar test per seed, joined by majority, Holm-adjusted over the table, p < 0.05). Double dagger: one "
-        "of ours errs differently from the best of the other methods there (same test)."
+        f"Accuracies in percent, the mean over seeds and images; below each its {100 * confidence:g} % interval over "
+        "images (drawn within classes) and training seeds. "
     )
+    if rows and _seed_count(rows) == 1:
+        text += (
+            "With one seed it reflects image sampling only, and nothing is marked: how much training runs of one method "
+            "differ is unknown."
+        )
+    else:
+        text += (
+            "↑ better and ↓ worse than None; ⇑ one of ours better than every other method, ⇓ worse than one of them; "
+            "bold: better than all. Marks are tests of methods, over images and seeds (Student's t), Holm-adjusted over "
+            f"the table, p < {1 - confidence:.2g}."
+        )
     seen = [float(row.smallest_difference) for row in rows if row.smallest_difference and row.metric == "top1"]
     if seen:
         text += (
-            f" On so many images one model against one shows a top-1 difference from None of {min(seen):.1f} to "
-            f"{max(seen):.1f} points or more with 80 % power (Connor 1987)."
+            f" A true top-1 difference from None of {min(seen):.1f} to {max(seen):.1f} points, by cell, would be marked "
+            "with 80 % power (estimated from the errors seen)."
         )
-    if rows and _seed_count(rows) == 1:
-        text += " With one seed the interval does not know how much training runs differ."
     if any(row.paper for row in rows):
         text += " Last line: the paper's value, in brackets where it lies outside our interval"
         if any(row.paper and row.table == "table2" for row in rows):
@@ -171,15 +195,10 @@ def explanation(rows: list[CellRow], confidence: float) -> str:
     return text
 
 
-def values(cell: tuple[CellRow, ...], bold: Callable[[str], str], dagger: str = "†", double: str = "‡") -> str:
-    """The first line of a cell: "71.50 / 93.20"; `double` marks one of ours that differs from the best baseline."""
-    marked = (
-        (bold(f"{float(row.value):.2f}") if row.best == "true" else f"{float(row.value):.2f}")
-        + (dagger if row.p_holm and float(row.p_holm) < 0.05 else "")
-        + (double if row.baseline_p_holm and float(row.baseline_p_holm) < 0.05 else "")
-        for row in cell
-    )
-    return " / ".join(marked)
+def values(cell: tuple[CellRow, ...], bold: Callable[[str], str], marks: Marks = Marks()) -> str:
+    """The first line of a cell: "71.50↑ / 93.20", the best method in bold, with the marks of its comparisons."""
+    shown = ((bold(f"{float(row.value):.2f}") if row.best == "true" else f"{float(row.value):.2f}") for row in cell)
+    return " / ".join(value + marks.of(row) for value, row in zip(shown, cell, strict=True))
 
 
 def intervals(cell: tuple[CellRow, ...], dash: str = "\N{EN DASH}") -> str:
@@ -247,7 +266,7 @@ def _tabular(grid: Grid) -> list[str]:
         if index and labels[0]:
             lines.append(r"\addlinespace")
         blank = " & " * names
-        first = [values(cell, r"\textbf{{{}}}".format, r"$^\dagger$", r"$^\ddagger$") for cell in cells]
+        first = [values(cell, r"\textbf{{{}}}".format, _TEX_MARKS) for cell in cells]
         lines.append(" & ".join([*map(tex_escaped, labels), *first]) + r" \\")
         for small in ([intervals(cell, "--") for cell in cells], [tex_escaped(printed(cell)) for cell in cells]):
             if any(small):
@@ -255,9 +274,11 @@ def _tabular(grid: Grid) -> list[str]:
     return [*lines, r"\bottomrule", r"\end{tabular}", r"\par\medskip"]
 
 
+_TEX_MARKS = Marks(*(rf"$^\{name}$" for name in ("uparrow", "downarrow", "Uparrow", "Downarrow")))
 _TEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "\N{EN DASH}": "--",
+    "↑": r"$\uparrow$", "↓": r"$\downarrow$", "⇑": r"$\Uparrow$", "⇓": r"$\Downarrow$",
 }  # fmt: skip
 
 

@@ -5,39 +5,52 @@ and the paper's layout as `<name>.md` and `<name>.tex`. Table 1 has the sets wit
 Table 2 those with a single level.
 
 Every method is compared with None, and each of ours with the best of the other methods in its column, None among
-them; choosing that method by the same numbers is conservative for ours. Each pair has two results. The paired bootstrap
-interval: how large is the difference, given the spread of images and training runs? McNemar's exact test: do these
-trained models err differently on these images? It compares seed k with seed k, combines the seeds by Rueger's majority
-bound, and is adjusted by Holm over all comparisons of the table. The smallest difference that is
-detectable on these images is given too.
+them. A pair has the difference with its interval, and a p-value of Student's t that reflects images and seeds
+(`statistics`), adjusted by Holm over all comparisons of the table. "Better than the best of the others" must hold
+against each of them (an intersection-union test, Berger 1982, Technometrics 24:295); "worse" against one of them is
+enough, so its p is multiplied by their number: no choice by the same numbers is left to correct for. The method in bold
+is better than every other one, by the same test. McNemar's exact test of seed k against seed k is given as what it is, a
+test of those two models, and decides no mark. With one seed there are no tests of methods, and no marks.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
-
-import numpy as np
+from typing import Final, NamedTuple
 
 from dfeat.config import Settings
 from dfeat.methods import REFERENCE, row_of
 from dfeat.report.numbers.paper import METRICS, Cell, PaperTable, TableName, paper_table
 from dfeat.report.numbers.results import SetResults, load_pretrained, load_results
 from dfeat.report.numbers.sets import sets_of
-from dfeat.report.numbers.statistics import holm, majority_p, mcnemar, smallest_detectable_difference
+from dfeat.report.numbers.statistics import Effect, holm, mcnemar
 from dfeat.report.numbers.text import percent, probability
 from dfeat.report.tables.layout import CellRow, markdown, table_csv, tex
 from dfeat.storage.atomic import write_files
 
-_TO_NONE: Final = (
-    "difference_to_none", "difference_low", "difference_high", "p_by_seed", "p_mcnemar", "smallest_difference"
-)  # fmt: skip
+_TO_NONE: Final = ("difference_to_none", "difference_low", "difference_high", "p_by_seed", "p")
 _TO_BASELINE: Final = (
-    "baseline_difference", "baseline_low", "baseline_high", "baseline_p_by_seed", "baseline_p_mcnemar"
+    "baseline_difference", "baseline_low", "baseline_high", "baseline_p_by_seed", "baseline_p"
 )  # fmt: skip
+
+
+class _Test(NamedTuple):
+    """A comparison of the table's family: the columns of its adjusted p and mark, its p and the difference."""
+
+    p_holm: str
+    mark: str
+    p: float
+    effect: Effect
+
+
+class _Tested(NamedTuple):
+    """A row and the comparisons that it has in the table's family."""
+
+    row: CellRow
+    tests: tuple[_Test, ...] = ()
 
 
 def write_table(name: TableName, evaluation: Path, settings: Settings, out: Path) -> None:
@@ -53,31 +66,48 @@ def table_rows(name: TableName, evaluation: Path, settings: Settings) -> list[Ce
 
     Where predictions of the pretrained backbones exist, their rows come first; they are not compared with any method.
     """
-    paper = paper_table(name)
-    rows: list[CellRow] = []
-    for set_name, results in load_results(evaluation, settings, sets_of(name, settings)).items():
-        printed = paper if not settings.report.note and set_name == paper.evaluation_set else None
-        for shown in (*load_pretrained(evaluation, settings, results), results):
+    loaded = load_results(evaluation, settings, sets_of(name, settings)).values()
+    shown = ((one, tuple(load_pretrained(evaluation, settings, one))) for one in loaded)
+    return [replace(row, note=settings.report.note) for row in rows_of(name, shown, settings.report.note == "")]
+
+
+def rows_of(
+    name: TableName, sets: Iterable[tuple[SetResults, Sequence[SetResults]]], beside_paper: bool = False
+) -> list[CellRow]:
+    """The rows of results already read: of each set, those of the methods and those before fine-tuning.
+
+    `beside_paper` has the paper's values on the paper's own set.
+    """
+    rows: list[_Tested] = []
+    paper, confidence = paper_table(name), 0.0
+    for results, pretrained in sets:
+        confidence = results.confidence
+        printed = paper if beside_paper and results.predictions.name == paper.evaluation_set else None
+        for shown in (*pretrained, results):
             cells = shown.predictions.cells(*METRICS)
             rows += [_row(name, shown, cell, printed if shown is results else None) for cell in cells]
-            # calibration errors have no interval: their bootstrap would be biased upward
+            # calibration errors have no interval: those of resampled images are biased upward
             for cell in shown.predictions.cells("top1"):
                 error = percent(shown.predictions.calibration_error(cell))
-                rows.append(replace(_unmeasured(name, shown, cell), metric="ece", value=error))
-    return [replace(row, note=settings.report.note) for row in _adjusted(rows)]
+                rows.append(_Tested(replace(_unmeasured(name, shown, cell), metric="ece", value=error)))
+    return _adjusted(rows, 1 - confidence)
 
 
-def _adjusted(rows: list[CellRow]) -> list[CellRow]:
-    """The rows with Holm's adjustment over all their comparisons, of both kinds and metrics."""
-    tested = [
-        (index, column, float(p))
-        for index, row in enumerate(rows)
-        for column, p in (("p_holm", row.p_mcnemar), ("baseline_p_holm", row.baseline_p_mcnemar))
-        if p
-    ]
-    adjusted = list(rows)
-    for (index, column, _), p in zip(tested, holm([p for *_, p in tested]), strict=True):
-        adjusted[index] = replace(adjusted[index], **{column: probability(p)})
+def _adjusted(rows: list[_Tested], alpha: float) -> list[CellRow]:
+    """The rows with Holm's adjustment over all their comparisons, of all kinds and both metrics, and their marks.
+
+    The smallest difference is that of Holm's first step, so it is found whatever the other comparisons show.
+    """
+    family = [(index, test) for index, row in enumerate(rows) for test in row.tests]
+    adjusted = [row.row for row in rows]
+    for (index, test), p in zip(family, holm([test.p for _, test in family]), strict=True):
+        mark = ("better" if test.effect.centre > 0 else "worse") if p < alpha else ""
+        columns = {test.p_holm: probability(p), test.mark: mark}
+        if test.mark == "mark":
+            columns["smallest_difference"] = percent(test.effect.detectable(alpha / len(family)))
+        if test.mark == "best":
+            columns["best"] = "true" if mark else "false"
+        adjusted[index] = replace(adjusted[index], **columns)
     return adjusted
 
 
@@ -85,28 +115,47 @@ def _unmeasured(table: TableName, results: SetResults, cell: Cell) -> CellRow:
     """The row of a cell without its numbers."""
     return CellRow(
         table, results.predictions.name, str(cell.level), cell.method, cell.backbone, cell.metric, value="",
-        n=str(results.resampled.images), seeds=str(len(results.predictions.seeds)),
+        n=str(results.outcomes.images), seeds=str(len(results.predictions.seeds)),
     )  # fmt: skip
 
 
-def _row(table: TableName, results: SetResults, cell: Cell, paper: PaperTable | None) -> CellRow:
+def _row(table: TableName, results: SetResults, cell: Cell, paper: PaperTable | None) -> _Tested:
     low, high = results.interval(cell)
     row = replace(
         _unmeasured(table, results, cell), value=percent(results.accuracy(cell)), low=percent(low), high=percent(high),
-        best="true" if _is_best(results, cell) else "false",
+        best="false",
     )  # fmt: skip
     printed = paper.values.get(cell) if paper else None
     if paper and printed is not None:
         inside = _expects(results, cell, paper, printed / 100)
         row = replace(row, paper=f"{printed:.2f}", paper_inside="true" if inside else "false")
     methods = results.predictions.methods
+    tests: list[_Test] = []
     if cell.method != REFERENCE and REFERENCE in methods:
-        row = replace(row, **_compared(results, cell, cell.none, _TO_NONE))
+        effect = results.difference(cell, cell.none)
+        tests.append(_Test("p_holm", "mark", effect.p(), effect))
+        row = replace(row, **_compared(results, cell, cell.none, _TO_NONE, tests[-1]))
     others = [cell._replace(method=method) for method in methods if not row_of(method).ours]
     if row_of(cell.method).ours and others:
         best = max(others, key=results.accuracy)
-        row = replace(row, baseline=best.method, **_compared(results, cell, best, _TO_BASELINE))
-    return row
+        effects = [results.difference(cell, other) for other in others]
+        above = max(effect.p_above() for effect in effects)
+        below = len(others) * min(effect.p_below() for effect in effects)
+        p = min(1.0, 2 * min(above, below))
+        tests.append(_Test("baseline_p_holm", "baseline_mark", p, results.difference(cell, best)))
+        row = replace(row, baseline=best.method, **_compared(results, cell, best, _TO_BASELINE, tests[-1]))
+    tests += _lead(results, cell)
+    return _Tested(row, tuple(tests) if len(results.predictions.seeds) > 1 else ())
+
+
+def _lead(results: SetResults, cell: Cell) -> list[_Test]:
+    """Whether the best method of a column and backbone is better than every other one; nothing of the others."""
+    columns = [cell._replace(method=method) for method in results.predictions.methods]
+    ranked = sorted(columns, key=results.accuracy, reverse=True)
+    if ranked[0] != cell or len(ranked) == 1:
+        return []
+    effects = [results.difference(cell, other) for other in ranked[1:]]
+    return [_Test("best_p_holm", "best", min(1.0, 2 * max(effect.p_above() for effect in effects)), effects[0])]
 
 
 def _expects(results: SetResults, cell: Cell, paper: PaperTable, printed: float) -> bool:
@@ -125,24 +174,10 @@ def _expects(results: SetResults, cell: Cell, paper: PaperTable, printed: float)
     return value - math.hypot(value - low, noise) <= printed <= value + math.hypot(high - value, noise)
 
 
-def _compared(results: SetResults, a: Cell, b: Cell, columns: Sequence[str]) -> dict[str, str]:
-    """Compare two cells on the same images: the paired difference, McNemar's p, the smallest detectable difference.
-
-    The columns are named by `columns`, in this order; the last is left out if it has no name.
-    """
-    ours, theirs = results.predictions.correct(a), results.predictions.correct(b)
-    p_values = [mcnemar(x, y) for x, y in zip(ours, theirs, strict=True)]
-    discordant = float(np.mean(ours != theirs))
-    smallest = smallest_detectable_difference(ours.shape[1], discordant, 1 - results.confidence)
-    compared = [
-        *map(percent, results.difference(a, b)[:3]), " ".join(map(probability, p_values)),
-        probability(majority_p(p_values)), percent(smallest) if math.isfinite(smallest) else "",
-    ]  # fmt: skip
-    return dict(zip(columns, compared, strict=False))
-
-
-def _is_best(results: SetResults, cell: Cell) -> bool:
-    """Whether the method is the best of its column and backbone, and its lead over the runner-up excludes 0."""
-    columns = [cell._replace(method=method) for method in results.predictions.methods]
-    ranked = sorted(columns, key=results.accuracy, reverse=True)
-    return len(ranked) > 1 and ranked[0] == cell and results.difference(cell, ranked[1]).low > 0
+def _compared(results: SetResults, a: Cell, b: Cell, columns: Sequence[str], test: _Test) -> dict[str, str]:
+    """Two cells on the same images: the difference, McNemar's p of each seed, and p; the columns are named in this order."""
+    pairs = zip(results.predictions.correct(a), results.predictions.correct(b), strict=True)
+    by_seed = [mcnemar(x, y) for x, y in pairs]
+    difference = map(percent, test.effect[:3])
+    p = probability(test.p) if len(by_seed) > 1 else ""
+    return dict(zip(columns, [*difference, " ".join(map(probability, by_seed)), p], strict=True))
