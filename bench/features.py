@@ -16,6 +16,7 @@ from bench.architectures import fill, stable_diffusion_21
 from bench.flops import ENSEMBLE
 from bench.table import Result, side_by_side
 from dfeat.diffusion.features import FeatureExtractor, draw_noise
+from dfeat.diffusion.forward import NoiseSchedule, forward_process
 from dfeat.diffusion.latents import encode, to_model_range
 from dfeat.diffusion.models import DiffusionModel
 from dfeat.diffusion.settings import FeatureSettings
@@ -69,13 +70,11 @@ def run(rounds: int = 3, **_options: Any) -> Result:
 
 def random_model() -> DiffusionModel:
     """Stable Diffusion 2.1 with random weights and no text encoder; `extractor` gives it a random null prompt."""
-    from diffusers import DDIMScheduler
-
     unet, vae, _text = stable_diffusion_21(torch.device("meta"))
     for part in (unet, vae):
         fill(part, torch.float32).to(memory_format=torch.channels_last)
-    scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
-    return DiffusionModel(vae, unet, None, None, scheduler, "random", torch.device("cpu"), torch.float32)
+    forward = forward_process(NoiseSchedule(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"))
+    return DiffusionModel(vae, unet, None, None, forward, "random", torch.device("cpu"), torch.float32)
 
 
 def extractor(model: DiffusionModel, blocks: tuple[str, ...], ensemble: int) -> FeatureExtractor:
@@ -97,9 +96,7 @@ def dift(model: DiffusionModel, image: np.ndarray[Any, Any]) -> torch.Tensor:
     latents = model.vae.encode(repeated).latent_dist.mode() * model.scaling_factor
     seeds = [seed_for(0, KEYS[0], f"features {member}") for member in range(ENSEMBLE)]
     noise = draw_noise(latents.shape[1:], [torch.Generator().manual_seed(seed) for seed in seeds])
-    timesteps = torch.full((ENSEMBLE,), TIMESTEP)
-    noisy = model.scheduler.add_noise(latents, noise, timesteps)
-    return ours.maps(noisy, timesteps)[0].mean(0, keepdim=True)
+    return ours.maps(latents, noise, torch.full((ENSEMBLE,), TIMESTEP))[0].mean(0, keepdim=True)
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """The U-Net's prediction at each step of a sampling run, with classifier-free guidance and reused deep features.
 
-What enters: latents of a batch at a step. What leaves: the guided prediction, epsilon or v (Salimans and Ho, 2022) as
-the model was trained; the scheduler interprets it. With `cache_interval` N only every N-th pass runs the whole U-Net.
+What enters: latents of a batch at a step, in float32. What leaves: the guided prediction, epsilon or v (Salimans and Ho,
+2022) as the model was trained, in float32 too; the sampler interprets it. With `cache_interval` N only every N-th pass runs the whole U-Net.
 The others run its outermost layer on the deep features cached by the last whole pass, which change slowly from step to
 step (DeepCache: Ma, Fang and Wang, 2024, Sec. 4, branch 0).
 """
@@ -40,13 +40,13 @@ class Denoiser:
             check_reusable(model.unet)
 
     def __call__(self, latents: torch.Tensor, timestep: torch.Tensor, step: Pass) -> torch.Tensor:
-        """The prediction (B, 4, h, w) for latents (B, 4, h, w) already scaled by `scale_model_input`."""
+        """The prediction (B, 4, h, w) for latents (B, 4, h, w), both float32 whatever the model's precision."""
         copies = 2 if step.guided else 1
         x = torch.cat([torch.cat([part] * copies) for part in (latents, *self.conditions)], dim=1)
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = x.to(self.prompt.dtype, memory_format=torch.channels_last)
         # Without guidance only the conditional half is run, the last B rows.
         prompt = self.prompt if step.guided else self.prompt[-len(latents) :]
-        predicted = self._whole(x, timestep, prompt) if step.whole else self._shallow(x, timestep, prompt)
+        predicted = (self._whole if step.whole else self._shallow)(x, timestep, prompt).float()
         if not step.guided:
             return predicted
         unconditional, conditional = predicted.chunk(2)

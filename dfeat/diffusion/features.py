@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from dfeat.diffusion.fitting import Fitting, in_parts
+from dfeat.diffusion.forward import noised
 from dfeat.diffusion.inputs import checked_batch_size, checked_images, one_each
 from dfeat.diffusion.latents import encode
 from dfeat.diffusion.layout import find_model
@@ -31,14 +32,14 @@ from dfeat.randomness import seed_for
 from dfeat.section import parse
 from dfeat.storage.shards import Shard, read_shard, write_shard
 
-RECIPE: Final = 2
+RECIPE: Final = 3
 BATCH: Final = 8
 """Default number of images, and of U-Net rows, in a batch."""
 
 KeyedLatents = tuple[torch.Tensor, str]
 """An image: unscaled latents (4, h, w), key."""
 UNetRow = tuple[torch.Tensor, torch.Tensor, int]
-"""A row of the U-Net's batch: scaled latents (4, h, w), noise (4, h, w), timestep."""
+"""A row of the U-Net's batch: scaled latents (4, h, w) and noise (4, h, w), both float32, timestep."""
 
 
 class FeatureExtractor:
@@ -60,11 +61,16 @@ class FeatureExtractor:
         """`null_prompt` (1, tokens, width), if given, replaces the text encoder; images require a VAE.
 
         `batch_size` images are held, and as many U-Net rows computed, at once; fewer where the device's memory runs out.
-        `what` names the job in messages. Raises UserError for a block that the U-Net does not have.
+        `what` names the job in messages. Raises UserError for a block or a timestep that the model does not have.
         """
         self.model = model
         self.settings = settings
         self.scaling_factor = scaling_factor
+        trained = model.scheduler.config.num_train_timesteps
+        if (latest := max(settings.timesteps)) >= trained:
+            raise UserError(
+                f"features.timestep is {latest}, but the model was trained with {trained} timesteps; use 0 to {trained - 1}"
+            )
         self.blocks = [find_block(model.unet, name) for name in settings.blocks]
         self.null_prompt = model.embed([""]) if null_prompt is None else null_prompt
         checked_batch_size(batch_size)
@@ -124,12 +130,12 @@ class FeatureExtractor:
         """The features of some images (B, D): the mean over the ensemble, timesteps concatenated."""
         settings, device = self.settings, self.model.device
         latents, keys = torch.stack([row for row, _ in rows]), [key for _, key in rows]
-        scaled = (latents.to(device, torch.float32) * self.scaling_factor).to(self.model.dtype)
+        scaled = latents.to(device, torch.float32) * self.scaling_factor
         passes: list[UNetRow] = []
         for member in range(settings.ensemble):
             seeds = [seed_for(settings.seed, key, f"features {member}") for key in keys]
             drawn = draw_noise(scaled.shape[1:], [torch.Generator().manual_seed(seed) for seed in seeds])
-            noise = to_device(drawn.numpy(), device).to(scaled.dtype)
+            noise = to_device(drawn.numpy(), device)
             for timestep in settings.timesteps:
                 # All timesteps of an ensemble member share its noise.
                 passes += zip(scaled, noise, [timestep] * len(keys), strict=True)
@@ -142,9 +148,7 @@ class FeatureExtractor:
         """The pooled blocks of some passes, concatenated: (rows, D), or (rows, D, h', w') where pool is 0."""
         rows, noise, steps = zip(*passes, strict=True)
         timesteps = to_device(np.array(steps, np.int64), self.model.device)
-        # z_t = sqrt(alphabar_t) z_0 + sqrt(1 - alphabar_t) noise
-        noisy = self.model.scheduler.add_noise(torch.stack(rows), torch.stack(noise), timesteps)
-        blocks = self.maps(noisy, timesteps)
+        blocks = self.maps(torch.stack(rows), torch.stack(noise), timesteps)
         sizes = [tuple(block.shape[2:]) for block in blocks]
         if self.settings.pool == 0 and len(set(sizes)) > 1:
             found = ", ".join(f"{name} {h}x{w}" for name, (h, w) in zip(self.settings.blocks, sizes, strict=True))
@@ -156,13 +160,14 @@ class FeatureExtractor:
         pooled = [F.adaptive_avg_pool2d(block, pool).flatten(1) for block in whole] if pool else whole
         return (torch.cat(pooled, dim=1),)
 
-    def maps(self, noisy: torch.Tensor, timesteps: torch.Tensor) -> list[torch.Tensor]:
-        """Outputs (B, C, h', w') of the blocks for noised, scaled latents (B, 4, h, w) at their timesteps (B,)."""
+    def maps(self, scaled: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> list[torch.Tensor]:
+        """Outputs (B, C, h', w') of the blocks for scaled latents and noise (B, 4, h, w) at timesteps (B,)."""
+        noisy = noised(self.model.scheduler, scaled, noise, timesteps)
         if self.model.unet.config.in_channels == 9:
-            # An inpainting U-Net also takes a mask and the masked image's latents: an empty mask, the latents themselves.
-            noisy = torch.cat([noisy, torch.zeros_like(noisy[:, :1]), noisy], dim=1)
+            # An inpainting U-Net also takes a mask and the masked image's latents: nothing is hidden, so the clean ones.
+            noisy = torch.cat([noisy, torch.zeros_like(noisy[:, :1]), scaled], dim=1)
         prompt = self.null_prompt.expand(len(noisy), -1, -1)
-        noisy = noisy.contiguous(memory_format=torch.channels_last)
+        noisy = noisy.to(self.model.dtype, memory_format=torch.channels_last)
         return forward_until(self.model.unet, self.blocks, noisy, timesteps, prompt)
 
 

@@ -26,6 +26,7 @@ from dfeat.diffusion.canvas import Canvas, Copy, Square, around, conceal, copies
 from dfeat.diffusion.denoise import Denoiser
 from dfeat.diffusion.features import BATCH, draw_noise
 from dfeat.diffusion.fitting import Fitting
+from dfeat.diffusion.forward import noised, sampler
 from dfeat.diffusion.inputs import (
     checked_batch_size,
     checked_images,
@@ -45,7 +46,7 @@ from dfeat.progress import progress
 from dfeat.section import parse
 from dfeat.storage.shards import Shard, write_shard
 
-RECIPE: Final = 3
+RECIPE: Final = 4
 
 _Given = tuple[NDArray[np.uint8], NDArray[np.bool_], str, int]
 """One image of a library call: pixels (H, W, 3), mask (H, W), prompt, seed."""
@@ -64,7 +65,7 @@ class Inpainter:
         """Inpaint `batch_size` images at once, fewer where the device's memory runs out."""
         self.model = model
         self.settings = settings
-        self.scheduler = _solver(model.scheduler, settings.scheduler)
+        sampler(model.scheduler, settings.scheduler, settings.steps)  # refuses steps that the model does not have
         self._embeddings: dict[str, torch.Tensor] = {}
         self._filled: Fitting[_Given] = Fitting(self._on_host, checked_batch_size(batch_size), "inpaint")
 
@@ -136,15 +137,15 @@ class Inpainter:
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         pixels = to_model_range(images, model)
         hidden = to_device(masks, model.device).float()[:, None]
-        cells = self._latent_mask(hidden).to(model.dtype)
+        cells = self._latent_mask(hidden)
         nine = model.unet.config.in_channels == 9
         # The order in which the generators are used is part of the result: image (4 channels), noise, masked image (9).
         known = None if nine else self._encode(pixels, generators)
-        noise = draw_noise((4, *cells.shape[2:]), generators).to(model.device, model.dtype)
+        noise = draw_noise((4, *cells.shape[2:]), generators).to(model.device)
         # The 9-channel U-Net reads the mask and the image with hidden pixels at 0, mid-grey in [-1, 1].
         conditions = [cells, self._encode(pixels * (hidden < 0.5), generators)] if nine else []
         latents = self._sample(noise, known, cells, Denoiser(model, self.settings, self._embedded(prompts), conditions))
-        latents = (latents / model.scaling_factor).contiguous(memory_format=torch.channels_last)
+        latents = (latents / model.scaling_factor).to(model.dtype, memory_format=torch.channels_last)
         decoded = model.vae.decode(latents).sample
         finite = torch.isfinite(decoded).flatten(1).all(1)
         # [-1, 1] to [0, 255]
@@ -154,31 +155,29 @@ class Inpainter:
     def _sample(
         self, noise: torch.Tensor, known: torch.Tensor | None, cells: torch.Tensor, denoise: Denoiser
     ) -> torch.Tensor:
-        """The latents (B, 4, h, w) after all steps, from standard normal `noise` (B, 4, h, w).
+        """The latents (B, 4, h, w) after all steps, from standard normal `noise` (B, 4, h, w), all in float32.
 
         `cells` (B, 1, h, w) is 1 where a latent cell is filled. `known` has the image's latents for a 4-channel U-Net,
         which does not see them otherwise; None with 9 channels.
         """
-        scheduler = self.scheduler
-        scheduler.set_timesteps(self.settings.steps)
-        latents = noise * scheduler.init_noise_sigma
-        timesteps = scheduler.timesteps
-        for number, step in enumerate(passes(self.settings, len(timesteps))):
+        latents, forward = noise, self.model.scheduler
+        solver = sampler(forward, self.settings.scheduler, self.settings.steps)
+        timesteps = solver.timesteps
+        for number, step in enumerate(passes(self.settings)):
             timestep = timesteps[number]
-            predicted = denoise(scheduler.scale_model_input(latents, timestep), timestep, step)
+            predicted = denoise(latents, timestep, step)
             # With a = alphabar, x0 the model's estimate of the clean latents (epsilon: x0 = (x_t - sqrt(1 - a_t) eps) /
             # sqrt(a_t); v: x0 = sqrt(a_t) x_t - sqrt(1 - a_t) v) and s the next timestep:
             # DDIM (Song et al., 2021, Eq. 12, eta = 0): x_s = sqrt(a_s) x0 + sqrt(1 - a_s) eps.
             # DPM-Solver++(2M) (Lu et al., 2022, Alg. 2): x_s = (sigma_s / sigma_t) x_t - alpha_s (exp(-h) - 1) D,
             # alpha = sqrt(a), sigma = sqrt(1 - a), lambda = log(alpha / sigma), h = lambda_s - lambda_t,
             # D = (1 + 1 / 2r) x0_t - (1 / 2r) x0_before, r = h_before / h.
-            latents = scheduler.step(predicted, timestep, latents, return_dict=False)[0]
+            latents = solver.step(predicted, timestep, latents, return_dict=False)[0]
             if known is not None:
-                # After the last step the known latents are clean; before it they are noised to the next timestep s:
-                # sqrt(a_s) known + sqrt(1 - a_s) noise, always with the initial noise.
-                blended = known
-                if number < len(timesteps) - 1:
-                    blended = scheduler.add_noise(known, noise, timesteps[number + 1 : number + 2])
+                # After the last step the known latents are clean; before it they are noised to the next timestep s, always
+                # with the initial noise.
+                later = timesteps[number + 1 : number + 2]
+                blended = noised(forward, known, noise, later) if len(later) else known
                 # x_s = (1 - m) x_s^known + m x_s^filled (blended latent diffusion, Avrahami et al., 2023)
                 latents = (1 - cells) * blended + cells * latents
         return latents
@@ -195,11 +194,11 @@ class Inpainter:
         )
 
     def _encode(self, pixels: torch.Tensor, generators: list[torch.Generator]) -> torch.Tensor:
-        """Scaled latents (B, 4, h, w) of pixels (B, 3, H, W) in [-1, 1], sampled from the VAE's posterior."""
+        """Scaled latents (B, 4, h, w) float32 of pixels (B, 3, H, W) in [-1, 1], sampled from the VAE's posterior."""
         posterior = self.model.vae.encode(pixels.contiguous(memory_format=torch.channels_last)).latent_dist
-        noise = draw_noise(posterior.mean.shape[1:], generators)
+        noise = draw_noise(posterior.mean.shape[1:], generators).to(self.model.device)
         # z = scaling_factor * (mu + sigma * noise), each row's noise from its own generator
-        return ((posterior.mean + posterior.std * noise.to(posterior.mean)) * self.model.scaling_factor).contiguous()
+        return ((posterior.mean.float() + posterior.std.float() * noise) * self.model.scaling_factor).contiguous()
 
     def _latent_mask(self, hidden: torch.Tensor) -> torch.Tensor:
         """Masks (B, 1, R, R) of pixels to masks (B, 1, R/8, R/8) of latent cells, float, 1 where a cell is filled."""
@@ -219,17 +218,6 @@ class Inpainter:
             return conditional
         unconditional = self._embeddings[self.settings.negative_prompt].expand_as(conditional)
         return torch.cat([unconditional, conditional])
-
-
-def _solver(scheduler: Any, name: str) -> Any:
-    """The scheduler `name` with the model's noise schedule and prediction type; "model" is the model's own."""
-    from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
-
-    if name == "ddim":
-        return DDIMScheduler.from_config(scheduler.config)
-    if name == "dpmsolver++":
-        return DPMSolverMultistepScheduler.from_config(scheduler.config, algorithm_type="dpmsolver++", solver_order=2)
-    return scheduler
 
 
 def inpaint_shard(

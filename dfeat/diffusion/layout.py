@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from dfeat.diffusion.forward import noise_schedule
 from dfeat.diffusion.settings import ModelSource
 from dfeat.errors import UserError
 from dfeat.storage.provenance import file_digest
@@ -42,6 +43,13 @@ class ModelFiles:
             return dict(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError) as error:
             raise UserError(f"cannot read {path} ({error}); download the model again") from None
+
+    def class_name(self, component: str) -> str | None:
+        """The class of a component in model_index.json; None where it names none."""
+        try:
+            return str(json.loads((self.folder / "model_index.json").read_text(encoding="utf-8"))[component][1])
+        except (OSError, ValueError, LookupError, TypeError):
+            return None
 
     def digests(self) -> dict[str, str]:
         """SHA-256 of every file that affects a result, by its path inside the folder; "single" for the single file."""
@@ -128,12 +136,12 @@ def check_pairing(files: ModelFiles, precision: str, resolution: int | None = No
     """Check that a model's configurations are compatible; returns notes on unusual ones that may still work.
 
     Raises:
-        UserError: A U-Net with other than 4 or 9 input channels or with further conditioning inputs, a prediction type
-            that the U-Net was not trained with, a text encoder of another width, a resolution more than a factor of 2
+        UserError: A U-Net with other than 4 or 9 input channels or with further conditioning inputs, a noise schedule
+            that is not DDPM's, a prediction type that the U-Net was not trained with, a text encoder of another width, a resolution more than a factor of 2
             from the trained one, or float16 where attention is known to overflow.
     """
     where, unet = files.folder, files.config("unet")
-    channels, prediction = unet.get("in_channels", 4), files.config("scheduler").get("prediction_type", "epsilon")
+    channels, prediction = unet.get("in_channels", 4), noise_schedule(files).prediction_type
     if channels not in (4, 9):
         raise UserError(f"the U-Net of {where} takes {channels} channels; use one of 4 (blended) or 9 (inpainting)")
     if unet.get("class_embed_type") or unet.get("addition_embed_type"):
@@ -141,8 +149,6 @@ def check_pairing(files: ModelFiles, precision: str, resolution: int | None = No
             f"the U-Net of {where} needs more inputs than latents and a prompt (class_embed_type or "
             "addition_embed_type is set: unCLIP, SDXL); give a Stable Diffusion 1 or 2 model"
         )
-    if prediction not in ("epsilon", "v_prediction"):
-        raise UserError(f"the scheduler of {where} predicts {prediction!r}; use epsilon or v_prediction")
     if channels == 9 and prediction != "epsilon":
         raise UserError(f"{where} pairs a 9-channel U-Net with {prediction}; inpainting U-Nets predict epsilon")
     # Only the text encoder of Stable Diffusion 2 (OpenCLIP ViT-H) is 1024 wide.

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import torch
 
+from dfeat.diffusion.forward import forward_process, noise_schedule
 from dfeat.diffusion.layout import COMPONENTS, WEIGHTED, ModelFiles, Use, check_pairing, find_model
 from dfeat.diffusion.settings import ModelSource
 from dfeat.diffusion.single_file import build_component, read_checkpoint
@@ -34,6 +35,7 @@ class DiffusionModel:
     text_encoder: Any
     tokenizer: Any
     scheduler: Any
+    """The forward process (see `forward.forward_process`), the same whichever sampler the folder names."""
     digest: str
     device: torch.device
     dtype: torch.dtype
@@ -114,6 +116,8 @@ def compile_model(model: DiffusionModel, wanted: bool) -> None:
 def _load_component(
     files: ModelFiles, name: str, dtype: torch.dtype, device: torch.device, tensors: dict[str, torch.Tensor] | None
 ) -> Any:
+    if name == "scheduler":
+        return forward_process(noise_schedule(files))
     cls, library = _class_of(files, name)
     if name not in WEIGHTED:
         return _pretrained(files, name, cls)

@@ -20,14 +20,13 @@ class Pass:
     """All blocks; otherwise the outermost layer alone, on the deep features of the last whole pass."""
 
 
-def passes(settings: InpaintSettings, steps: int | None = None) -> list[Pass]:
-    """The pass of each of `steps` steps (default: `settings.steps`; some solvers make one more).
+def passes(settings: InpaintSettings) -> list[Pass]:
+    """The pass of each of the `settings.steps` steps.
 
     Guidance applies to the steps whose middle lies in `guidance_interval`, given as shares of the run (Kynkäänniemi et
     al., 2024). Every `cache_interval`-th pass is whole (DeepCache, Ma et al., 2024, uniform 1:N).
     """
-    count = settings.steps if steps is None else steps
-    low, high = settings.guidance_interval
+    count, (low, high) = settings.steps, settings.guidance_interval
     schedule: list[Pass] = []
     for number in range(count):
         guided = settings.guidance_scale > 1 and low <= (number + 0.5) / count <= high

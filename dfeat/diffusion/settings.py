@@ -24,8 +24,8 @@ class InpaintSettings(Section):
         "one", description="one: a single name of the class; all: every name that ImageNet has for it, joined by commas"
     )
     negative_prompt: str = ""
-    scheduler: Literal["model", "ddim", "dpmsolver++"] = Field(
-        "ddim", description="model: the scheduler saved with the model"
+    scheduler: Literal["ddim", "dpmsolver++"] = Field(
+        "ddim", description="sampler over the betas of the model, whichever one the model's folder names"
     )
     steps: int = Field(50, ge=1, le=1000)
     guidance_scale: float = Field(7.5, ge=1, description="1 turns classifier-free guidance off")

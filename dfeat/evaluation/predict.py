@@ -56,9 +56,15 @@ class TrainedModel:
         except SafetensorError as error:
             raise refusal(folder / "model.safetensors", f"it is not a .safetensors file ({error})", "train") from None
         stage = parse(TrainStage, self.run["settings"], str(folder / "run.json"))
-        backbone, fusion = untrained_backbone(stage.backbone), stage.training.fusion
-        self.classifier = Classifier(backbone, self.run["classes"], self.run["feature_width"], fusion)
-        self.classifier.load_state_dict(state)
+        fused = self.run["feature_width"], stage.training.fusion, stage.training.feature_norm
+        self.classifier = Classifier(untrained_backbone(stage.backbone), self.run["classes"], *fused)
+        try:
+            self.classifier.load_state_dict(state)
+        except RuntimeError as error:
+            reason = (
+                f"its weights are not those of the network that run.json describes ({' '.join(str(error).split())})"
+            )
+            raise refusal(folder / "model.safetensors", reason, "train") from None
         self.classifier.to(device, memory_format=torch.channels_last).eval()
         self.image_size = stage.training.image_size
         self.device = device

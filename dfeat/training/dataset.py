@@ -24,6 +24,7 @@ from dfeat.methods.method import Mixture, Twin
 from dfeat.methods.paint import mask_image, partner_order
 from dfeat.randomness import rng_for
 from dfeat.storage.shards import Rows
+from dfeat.training.fusion import Moments, moments_of
 from dfeat.training.settings import TrainingSettings
 from dfeat.training.sources import Sources
 
@@ -109,6 +110,23 @@ class TrainingBatches:
     def keys_of(self, step: int) -> list[str]:
         """The images of a step's batch."""
         return [item.key for item in self._items(step)]
+
+    def feature_moments(self) -> Moments:
+        """The moments of l_d over the items of all epochs, in each of which any view of an image is as likely."""
+        uses: dict[int, tuple[Rows, NDArray[np.int64]]] = {}
+        for key in self.keys:
+            for twin in (not self.settings.originals, True):
+                rows = self._rows(key, twin)
+                assert rows is not None, f"{self.method.name} has no features"
+                often = uses.setdefault(id(rows), (rows, np.zeros(len(rows.payload), np.int64)))[1]
+                often[[rows.row_of[name] for name in view_keys(key, self.sources.views)]] += 1
+        size = 1024
+        return moments_of(
+            (rows.payload[some], often[some])
+            for rows, often in uses.values()
+            for used in [np.flatnonzero(often)]
+            for some in np.split(used, range(size, len(used), size))
+        )
 
     def _items(self, step: int) -> list[_Item]:
         epoch, within = divmod(step, self.steps_per_epoch)

@@ -55,7 +55,9 @@ def train(
     batches = TrainingBatches(method, sources, settings, seed, stage.partner_seed, part=part)
     torch.manual_seed(seed_for(seed, method, "initial weights"))
     backbone = build_backbone(stage.backbone, settings.drop_path)
-    model = Classifier(backbone, sources.classes, sources.feature_width, settings.fusion)
+    model = Classifier(backbone, sources.classes, sources.feature_width, settings.fusion, settings.feature_norm)
+    if model.fusion is not None and settings.feature_norm == "channels":
+        model.fusion.norm_d.set_moments(batches.feature_moments())
     if settings.head == "pretrained":
         start_from_pretrained_head(model, stage.backbone, sources.wnids)
     model.to(device, memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""Backbone, fusion and head: l_f from any timm model, l_d from the diffusion model, fused into l_a (Fig. 1b).
+"""Backbone, fusion and head: l_f from any timm model, fused with l_d of the diffusion model into l_a (Fig. 1b).
 
 What enters: a `Backbone` and the width of the diffusion features (0: none). What leaves: a `Classifier`, which maps
 images (B, 3, S, S) and features (B, D) to logits (B, C).
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from dfeat.data.classes import imagenet_wnids
 from dfeat.errors import UserError, nearest
 from dfeat.randomness import rng_for
+from dfeat.training.fusion import FEATURE_NORMS, FUSIONS
 from dfeat.training.settings import Backbone
 from dfeat.training.weights import weights_file, weights_path
 
@@ -27,15 +28,25 @@ IMAGENET: Final[Statistics] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class Classifier(nn.Module):
-    """A timm backbone without its head, a fusion of FUSIONS if `feature_width` (D) is not 0, and a linear head."""
+    """A timm backbone without its head, a fusion if `feature_width` (D) is not 0, and a linear head.
 
-    def __init__(self, backbone: nn.Module, classes: int, feature_width: int = 0, fusion: str = "concat") -> None:
+    `fusion` and `feature_norm` are names of FUSIONS and FEATURE_NORMS.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        classes: int,
+        feature_width: int = 0,
+        fusion: str = "concat",
+        feature_norm: str = "layer",
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.paths = tuple(module for module in backbone.modules() if isinstance(module, RowDropPath))
         self.statistics = channel_statistics(backbone)
         width = int(backbone.num_features)
-        self.fusion = FUSIONS[fusion](width, feature_width) if feature_width else None
+        self.fusion = FUSIONS[fusion](width, FEATURE_NORMS[feature_norm](feature_width)) if feature_width else None
         self.head = nn.Linear(self.fusion.width if self.fusion else width, classes)
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
@@ -89,67 +100,6 @@ class RowDropPath(nn.Module):
             )
         # H_l = ReLU(b_l f_l(H_{l-1}) + H_{l-1}), Eq. 2, here for the branch f_l of any residual block
         return branch * self.kept.to(branch.dtype).view(-1, *[1] * (branch.ndim - 1))
-
-
-class Concat(nn.Module):
-    """Concatenate l_f and l_d, each normalised: the paper's fusion (Fig. 1b)."""
-
-    def __init__(self, width: int, feature_width: int) -> None:
-        super().__init__()
-        self.width = width + feature_width
-        self.norm_f, self.norm_d = nn.LayerNorm(width), nn.LayerNorm(feature_width)
-
-    def forward(self, l_f: Tensor, l_d: Tensor) -> Tensor:
-        """Fuse (B, F) and (B, D) into (B, width)."""
-        # l_a = [LN(l_f), LN(l_d)]
-        return torch.cat([self.norm_f(l_f), self.norm_d(l_d)], dim=1)
-
-
-class Sum(nn.Module):
-    """Add l_d, projected to the width of l_f."""
-
-    def __init__(self, width: int, feature_width: int) -> None:
-        super().__init__()
-        self.width = width
-        self.norm_f, self.norm_d = nn.LayerNorm(width), nn.LayerNorm(feature_width)
-        self.project = nn.Linear(feature_width, width)
-
-    def forward(self, l_f: Tensor, l_d: Tensor) -> Tensor:
-        """Fuse (B, F) and (B, D) into (B, width)."""
-        # l_a = LN(l_f) + W LN(l_d)
-        return self.norm_f(l_f) + self.project(self.norm_d(l_d))
-
-
-class Gated(Sum):
-    """Add l_d, projected to the width of l_f and scaled per channel by a learned gate."""
-
-    def __init__(self, width: int, feature_width: int) -> None:
-        super().__init__(width, feature_width)
-        self.gate = nn.Linear(2 * width, width)
-
-    def forward(self, l_f: Tensor, l_d: Tensor) -> Tensor:
-        """Fuse (B, F) and (B, D) into (B, width)."""
-        own, other = self.norm_f(l_f), self.project(self.norm_d(l_d))
-        # l_a = LN(l_f) + g * W LN(l_d), g = sigmoid(V [LN(l_f), W LN(l_d)])
-        return own + torch.sigmoid(self.gate(torch.cat([own, other], dim=1))) * other
-
-
-class Attention(Sum):
-    """Add what l_f attends to among itself and the projected l_d; four heads, or one if 4 does not divide the width."""
-
-    def __init__(self, width: int, feature_width: int) -> None:
-        super().__init__(width, feature_width)
-        self.attend = nn.MultiheadAttention(width, 4 if width % 4 == 0 else 1, batch_first=True)
-
-    def forward(self, l_f: Tensor, l_d: Tensor) -> Tensor:
-        """Fuse (B, F) and (B, D) into (B, width)."""
-        own = self.norm_f(l_f)[:, None]
-        tokens = torch.cat([own, self.project(self.norm_d(l_d))[:, None]], dim=1)
-        # l_a = LN(l_f) + MHA(query LN(l_f), keys and values {LN(l_f), W LN(l_d)})
-        return (own + self.attend(own, tokens, tokens, need_weights=False)[0])[:, 0]
-
-
-FUSIONS: dict[str, Any] = {"concat": Concat, "sum": Sum, "gated": Gated, "attention": Attention}
 
 
 def channel_statistics(backbone: nn.Module) -> Statistics:

@@ -92,6 +92,10 @@ class TrainingSettings(Section):
         "new", description="pretrained: start from the rows of the run's classes in the weights' ImageNet-1k head"
     )
     fusion: Literal["concat", "sum", "gated", "attention"] = Field("concat", description="of l_f and l_d into l_a")
+    feature_norm: Literal["layer", "channels"] = Field(
+        "layer",
+        description="of l_d; layer: each row over its channels; channels: each channel by its moments in training",
+    )
     precision: Literal["float32", "bfloat16"] = "float32"
     compile: bool = Field(False, description="torch.compile of the backbone: minutes at the start, faster steps after")
 

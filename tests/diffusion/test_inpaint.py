@@ -44,7 +44,9 @@ def test_a_batch_equals_the_stock_pipeline_called_one_image_at_a_time(
     stock = StableDiffusionInpaintPipeline.from_pretrained(tiny_models[model], safety_checker=None)
     stock.set_progress_bar_config(disable=True)
     if scheduler == "dpmsolver++":
-        stock.scheduler = DPMSolverMultistepScheduler.from_config(stock.scheduler.config, algorithm_type="dpmsolver++")
+        stock.scheduler = DPMSolverMultistepScheduler.from_config(
+            stock.scheduler.config, algorithm_type="dpmsolver++", timestep_spacing="linspace"
+        )
     for row in range(3):
         expected = stock(
             PROMPTS[row], Image.fromarray(images[row]), Image.fromarray(masks[row].astype(np.uint8) * 255),

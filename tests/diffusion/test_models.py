@@ -145,7 +145,11 @@ def test_a_weight_that_is_missing_is_an_error_not_a_random_number(copy: Path) ->
     [
         ("unet", {"in_channels": 5}, "takes 5 channels; use one of 4 .* or 9"),
         ("unet", {"class_embed_type": "projection"}, "more inputs than latents and a prompt"),
-        ("scheduler", {"prediction_type": "sample"}, "predicts 'sample'"),
+        (
+            "scheduler",
+            {"prediction_type": "sample"},
+            "scheduler_config.json: 'prediction_type' is 'sample': input should be",
+        ),
         ("text_encoder", {"hidden_size": 768}, "768 wide, but its U-Net needs 32"),
     ],
 )

@@ -202,13 +202,13 @@ def crops(out: Path) -> Values:
 
 
 def initial_weights(out: Path) -> Values:
-    """The weights that each fusion and each head starts from: a training whose steps change nothing."""
+    """The weights that each fusion and each head starts from, and the moments of l_d: a training that changes nothing."""
     from safetensors.numpy import load_file
 
     made: Values = {}
-    for name in ("none", "concat", "sum", "gated", "attention"):
+    chosen: dict[str, dict[str, Any]] = {name: {"fusion": name} for name in ("concat", "sum", "gated", "attention")}
+    for name, fusion in {"none": {}, **chosen, "channels": {"feature_norm": "channels"}}.items():
         method = "none" if name == "none" else "sd_features"
-        fusion = {} if name == "none" else {"fusion": name}
         run.train(
             method, out / name, **fusion, epochs=1, learning_rate=1e-12, momentum=0, weight_decay=0, batch_size=80
         )

@@ -138,7 +138,7 @@ def test_a_method_reads_the_settings_of_what_it_needs(one: Method) -> None:
     assert set(one.reads) <= {*TrainingSettings.model_fields, "partner_seed"}
     implied = {
         "inpainted": {"inpainted"} if "inpainted" in one.needs else set(),
-        "features": {"fusion", "twin_features"} if "features" in one.needs else set(),
+        "features": {"feature_norm", "fusion", "twin_features"} if "features" in one.needs else set(),
         "masks": {"alpha", "beta", "mask_image"} if one.masks else set(),
     }
     assert set().union(*implied.values()) <= set(one.reads)

@@ -25,8 +25,9 @@ from dfeat.occlusion.parts import read_parts
 from dfeat.storage.shards import Rows
 from dfeat.training import loop
 from dfeat.training.dataset import Batch, TrainingBatches, _Item, cut, cut_mask
+from dfeat.training.fusion import FEATURE_NORMS, FUSIONS
 from dfeat.training.losses import eq1
-from dfeat.training.network import FUSIONS, Classifier, build_backbone, start_from_pretrained_head
+from dfeat.training.network import Classifier, build_backbone, start_from_pretrained_head
 from dfeat.training.settings import Backbone, TrainingSettings, TrainStage
 from dfeat.training.sources import Inputs, Sources, read_sources
 from tests.conftest import CPU, TINY_BACKBONE, World
@@ -185,8 +186,9 @@ def test_a_mask_is_cut_where_its_image_is(
             assert found[row, column] == mask[min(y, height - 1), min(x, width - 1)]
 
 
+@pytest.mark.parametrize("norm", FEATURE_NORMS)
 @pytest.mark.parametrize("fusion", sorted(FUSIONS))
-def test_every_fusion_uses_both_features(fusion: str) -> None:
+def test_every_fusion_uses_both_features(fusion: str, norm: str) -> None:
     class Flat(torch.nn.Module):
         num_features = 12
 
@@ -194,7 +196,7 @@ def test_every_fusion_uses_both_features(fusion: str) -> None:
             return images.flatten(1)[:, :12]
 
     torch.manual_seed(0)
-    model = Classifier(Flat(), 3, 7, fusion).eval()
+    model = Classifier(Flat(), 3, 7, fusion, norm).eval()
     images, features = torch.randn(2, 3, 4, 4), torch.randn(2, 7)
     logits = model(images, features)
     assert logits.shape == (2, 3)

@@ -23,7 +23,7 @@ MODEL = {
     "unet/config.json": {"in_channels": 4, "cross_attention_dim": 1024, "sample_size": 64},
     "vae/config.json": {"block_out_channels": [128, 256, 512, 512]},
     "text_encoder/config.json": {"hidden_size": 1024},
-    "scheduler/scheduler_config.json": {"prediction_type": "epsilon"},
+    "scheduler/scheduler_config.json": {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"},
     "tokenizer/tokenizer.json": {},
     "model_index.json": {},
 }
