@@ -91,13 +91,12 @@ def test_points_are_evaluated_on_the_sets_of_the_papers_tables() -> None:
 
 def test_the_pattern_of_points_takes_each_of_them_and_nothing_else() -> None:
     run = Run(parse(Settings, {}))
-    pattern = re.compile(run.points_pattern)
+    pattern = re.compile(run.points_pattern())
     assert all(pattern.fullmatch(point_folder("timestep", number)) for number in range(8))
     for other in ("", point_folder("timestep", 8), point_folder("timestep", "00"), point_folder("steps", 0)):
         assert not pattern.fullmatch(other)
     assert re.fullmatch(RUN_ONLY, "")
-    none = Run(parse(Settings, {"ablation": {}}))
-    assert not re.fullmatch(none.points_pattern, "")
+    assert not re.fullmatch(run.points_pattern(["no such set"]), "")
 
 
 def test_views_are_named_once() -> None:

@@ -66,6 +66,19 @@ def index_per_class(out: Path) -> Values:
     return {"index.csv": text((out / "index.csv").read_bytes())}
 
 
+def index_holdout(out: Path) -> Values:
+    """Which images of a class are held out of training, and what the two indexes tell of it."""
+    folders = {"train": out / "train", "holdout": out / "holdout"}
+    dfeat(
+        "index", "train", "--settings", {**run.TRAIN, "holdout": 1}, "--out", folders["train"], "--holdout", folders["holdout"]
+    )  # fmt: skip
+    return {
+        f"{name}/{file}": text((folder / file).read_bytes())
+        for name, folder in folders.items()
+        for file in ("index.csv", "source.json", "problems.csv")
+    }
+
+
 def parts(out: Path) -> Values:
     """The chosen parts: half of them, a quarter of them, and a quarter of the annotations."""
     made: Values = {}
@@ -380,6 +393,7 @@ PIECES = {
     "drawn": Piece(drawn, "dfeat.demo.worlds"),
     "index": Piece(index, "dfeat.data.index"),
     "index per class": Piece(index_per_class, "dfeat.data.index"),
+    "index holdout": Piece(index_holdout, "dfeat.data.index"),
     "parts": Piece(parts, "dfeat.occlusion.parts"),
     "choices": Piece(choices, "dfeat.occlusion.parts"),
     "patches": Piece(patches, "dfeat.diffusion.latents"),
