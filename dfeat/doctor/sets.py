@@ -78,9 +78,10 @@ def look_at_set(name: str, chosen: TrainSet | EvaluationSet, settings: Settings,
     indexed = look_at_index(name, chosen, folder / "data" / name)
     if indexed is not None:
         return indexed
+    report = expected_set(name, chosen)
     if settings.data.drawn and not Path(chosen.root).exists():
-        return expected_set(name, chosen)
-    report = SetReport(name, chosen.root, "found", expected_images=chosen.expected_images)
+        return report
+    report.state = "found"
     try:
         of_class = Counter(_classes_of_files(name, chosen)).values()
         most = chosen.per_class if isinstance(chosen, EvaluationSet) else None
