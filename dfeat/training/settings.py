@@ -118,8 +118,8 @@ class TrainingSettings(Section):
         unknown = [name for rates in self.learning_rates.values() for name in rates if name not in self.backbones]
         if unknown:
             raise ValueError(
-                f"learning_rates has a rate for {unknown[0]!r}, which is no backbone of the run"
-                f"{nearest(unknown[0], self.backbones)}; the backbones are {', '.join(self.backbones)}"
+                f"learning_rates has a rate for {unknown[0]!r}, which is no backbone of the run "
+                f"({', '.join(self.backbones)}){nearest(unknown[0], self.backbones)}"
             )
         return self
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dfeat.data.index import Index, _held_out, build_train_index, read_index
+from dfeat.data.pixels import cache_index
 from dfeat.data.records import Problems, Record
 from dfeat.data.settings import TrainSet
 from dfeat.errors import UserError
@@ -17,6 +18,9 @@ from dfeat.occlusion.parts import choose_all, read_parts
 from dfeat.occlusion.settings import PartsStage
 from dfeat.occlusion.views import read_masks
 from dfeat.storage.provenance import settings_text
+from dfeat.training.dataset import TrainingBatches
+from dfeat.training.sources import Inputs, read_sources
+from tests.conftest import World
 from tests.golden.run import dfeat
 
 from .conftest import MACAQUE, TENCH, coco, encoded, problems_of, train_set, write
@@ -108,6 +112,24 @@ def test_no_part_of_a_held_out_image_is_chosen_so_none_is_inpainted_or_replaced(
     assert set(read_parts(tmp_path / "parts.json").rows) == {r.key for r in train.records} - {f"{MACAQUE}_0"}
     with pytest.raises(UserError, match="another index"):
         read_parts(tmp_path / "parts.json", index=holdout.digest)
+
+
+@pytest.mark.parametrize("method", ["none", "blackout", "replace", "cutmix"])
+def test_no_batch_of_any_epoch_has_a_held_out_image_nor_pixels_of_one(
+    method: str, world: World, tmp_path: Path
+) -> None:
+    """Two drawn images a class, one of them held out."""
+    settings = TrainSet(root=world.settings.data.train.root, holdout=1)
+    train = build_train_index(settings, tmp_path / "train", tmp_path / "holdout")
+    kept = {record.key for record in read_index(tmp_path / "holdout").records}
+    choose_all(train.folder, PartsStage(), tmp_path / "parts.json")
+    cache_index(train.folder, world.stage("pixels"), tmp_path / "pixels.h5")
+    training = world.settings.training
+    sources = read_sources(method, Inputs(train.folder, tmp_path / "pixels.h5", tmp_path / "parts.json"), training)
+    batches = TrainingBatches(method, sources, training, 0, 0)
+    seen = {key for step in range(len(batches)) for key in batches.keys_of(step)} | set(batches.partner.values())
+    assert len(kept) == len(seen) == 20 and not kept & seen
+    assert not kept & set(sources.pixels.keys) and set(sources.labels) == seen
 
 
 def test_a_set_of_one_image_a_class_is_refused_with_the_remedy(two_images: Path, tmp_path: Path) -> None:

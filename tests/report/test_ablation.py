@@ -200,7 +200,9 @@ def test_a_search_without_held_out_images_is_refused_unless_it_asks_for_the_test
 
 def test_the_grid_of_the_search_varies_the_rate_alone_and_covers_the_runs_methods() -> None:
     wrong = {"learning_rate": {"methods": ["none"], "grid": {"training.learning_rate": [0.1], "training.epochs": [1]}}}
-    with pytest.raises(UserError, match=r"is the grid of choose_learning_rate, and it varies training\.learning_rate, "):
+    with pytest.raises(
+        UserError, match=r"is the grid of choose_learning_rate, and it varies training\.learning_rate, "
+    ):
         held_out(3, wrong)
     settings = held_out(3, {})
     grid = settings.grids["learning_rate"]

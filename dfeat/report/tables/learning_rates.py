@@ -98,7 +98,7 @@ def _blocks(rows: Sequence[TextRow]) -> list[str]:
         (best,) = (row for row in means if row["best"] == "true")
         close = [row["learning_rate"] for row in means if _includes_0(row)]
         value = with_interval(best["value"], best["low"], best["high"])
-        lines.append([*names, text.escaped(set_name), best["learning_rate"], value, ", ".join(close) or "none"])
+        lines.append([*names, text.escaped(set_name), best["learning_rate"], value, ", ".join(close) or "no other"])
         levels = [level for (level,) in grouped(own, "level")]
         heads = ["Learning rate", *(level if level == _MEAN else f"{level} %" for level in levels), "Less the best"]
         of_rates = [
