@@ -150,6 +150,22 @@ def test_the_verb_wants_the_folder_of_held_out_images_where_some_are_held_out(
         dfeat("index", "train", "--settings", settings, "--out", tmp_path / "train", *words)
 
 
+def test_a_run_based_on_another_links_both_indexes_where_it_holds_out_as_many(
+    set_of_thirteen: Path, tmp_path: Path
+) -> None:
+    def folders(run: str, holdout: int, *base: object) -> list[Path]:
+        made = [tmp_path / "results" / run / "data" / name for name in ("train", "holdout")]
+        settings = settings_text(train_set(set_of_thirteen, holdout=holdout))
+        dfeat("index", "train", "--settings", settings, "--out", made[0], "--holdout", made[1], *base)
+        return made
+
+    folders("first", 3)
+    base = ("--base", tmp_path / "results/first")
+    alike, other = folders("alike", 3, *base), folders("other", 2, *base)
+    assert all((folder / "index.csv").is_symlink() for folder in alike)
+    assert not any((folder / "index.csv").is_symlink() for folder in other)
+
+
 def test_an_index_without_a_holdout_is_given_what_it_was_given_before_there_was_one() -> None:
     assert "holdout" not in settings_text(TrainSet()) and '"holdout":3' in settings_text(TrainSet(holdout=3))
     assert [TrainSet(holdout=n).expected_holdout for n in (0, 10, 100)] == [0, 1580, 24_095 // 2]

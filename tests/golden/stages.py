@@ -13,6 +13,7 @@ import io
 import json
 import os
 import re
+import shutil
 import sys
 import tempfile
 import time
@@ -337,6 +338,15 @@ def ablation(out: Path) -> Values:
     }
 
 
+def learning_rates(out: Path) -> Values:
+    """The better of two learning rates by the same predictions as the ablation's."""
+    grid = {"methods": ["sd_features"], "on": "test", "grid": {"training.learning_rate": [0.001, 0.01]}}
+    shutil.copytree(RUN / "ablation/fusion", out / "run/ablation/learning_rate")
+    settings = SETTINGS | {"ablation": {"learning_rate": grid}}
+    dfeat("table", "choose_learning_rate", "--results", out / "run", "--settings", settings, "--out", out)
+    return {path.name: text(path.read_bytes()) for path in sorted(out.glob("choose_learning_rate.*"))}
+
+
 def figure(name: str) -> Callable[[Path], Values]:
     """A piece that draws a figure."""
 
@@ -416,7 +426,8 @@ PIECES = {
     "inpaint quality": Piece(inpaint_quality, REPORT, 0.01, into_report=True),
     "efficiency": Piece(efficiency, REPORT, into_report=True),
     "claims": Piece(claims, f"{REPORT}.claims", into_report=True),
-    "ablation": Piece(ablation, REPORT, into_report=True),
+    "learning rates": Piece(learning_rates, "dfeat.report.tables.learning_rates"),
+    "ablation": Piece(ablation, "dfeat.report.tables.ablations", into_report=True),
     **{f"plot {name}": Piece(figure(name), f"{REPORT}.figures.curves", 0.01, into_report=True) for name in CURVES},
     **{f"plot {name}": Piece(figure(name), f"{REPORT}.figures.maps", 0.01, into_report=True) for name in PLOTS},
     **{name: Piece(figure(name), f"{REPORT}.figures.examples", 0.01, into_report=True) for name in PICTURES},
