@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dfeat.config.run import (
     LEARNING_RATE,
+    RATE_KEY,
     Ablation,
     ReportSettings,
     ResourceSettings,
@@ -20,6 +21,6 @@ from dfeat.config.run import (
 from dfeat.config.stages import stage_settings
 
 __all__ = [
-    "LEARNING_RATE", "Ablation", "ReportSettings", "ResourceSettings", "Settings", "ablation_points", "config_schema",
-    "stage_settings", "table_settings",
+    "LEARNING_RATE", "RATE_KEY", "Ablation", "ReportSettings", "ResourceSettings", "Settings", "ablation_points",
+    "config_schema", "stage_settings", "table_settings",
 ]  # fmt: skip

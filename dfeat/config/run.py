@@ -69,7 +69,7 @@ class Ablation(Section):
 
 LEARNING_RATE: Final = "learning_rate"
 """The grid of choose_learning_rate."""
-_RATE_KEY: Final = "training.learning_rate"
+RATE_KEY: Final = "training.learning_rate"
 _RATES: Final = (0.001, 0.003, 0.01, 0.03)
 """The paper does not print its grid: both readings of its 10e-3, one rate between them and one above."""
 
@@ -147,17 +147,15 @@ class Settings(Section):
         taken = sorted({TRAIN, OCCLUDED, HOLDOUT} & set(self.data.evaluation))
         if taken:
             raise ValueError(
-                f"data.evaluation has a set named {taken[0]!r}, as the training images are; give it another name"
-                if taken[0] != HOLDOUT
-                else f"data.evaluation has a set named {HOLDOUT!r}, as the images are that data.train.holdout holds out; "
-                "give it another name"
+                f"data.evaluation has a set named {taken[0]!r}, as the training images or those held out of them are; give it "
+                "another name"
             )
         return self
 
     @property
     def grids(self) -> dict[str, Ablation]:
         """The section `ablation`, and the grid of choose_learning_rate, where the section has none of that name."""
-        rates = Ablation(methods=self.training.methods, on="holdout", grid={_RATE_KEY: _RATES})
+        rates = Ablation(methods=self.training.methods, on="holdout", grid={RATE_KEY: _RATES})
         return {LEARNING_RATE: rates} | self.ablation
 
     def measured_on(self, ablation: str) -> dict[str, EvaluationSet]:
@@ -181,12 +179,6 @@ class Settings(Section):
             raise ValueError(
                 f"ablation.{named}.on is 'holdout', and data.train.holdout is 0; hold out images of each class (for "
                 f"example data.train.holdout: 10), or set ablation.{named}.on to test"
-            )
-        rates = self.ablation.get(LEARNING_RATE)
-        if rates and list(rates.grid) != [_RATE_KEY]:
-            raise ValueError(
-                f"ablation.{LEARNING_RATE} is the grid of choose_learning_rate, and it varies {', '.join(rates.grid)}; let it "
-                f"vary {_RATE_KEY} alone, or give the grid another name"
             )
         return self
 
@@ -237,12 +229,14 @@ def ablation_points(settings: Settings, name: str) -> list[tuple[dict[str, Any],
     measured = settings.data.model_copy(update={"evaluation": settings.measured_on(name)})
     for values in itertools.product(*grid.values()):
         plain = settings.model_dump(mode="json")
-        if _RATE_KEY in grid:
+        if RATE_KEY in grid:
             plain["training"].pop("learning_rates", None)
         for key, value in zip(grid, values, strict=True):
             *sections, last = key.split(".")
             section = plain
             for part in sections:
+                below = section.get(part)
+                section[part] = below if isinstance(below, dict) else {}
                 section = section[part]
             section[last] = value
         point = dict(zip(grid, values, strict=True))

@@ -13,6 +13,7 @@ from dfeat.config import Settings, ablation_points
 from dfeat.config.files import lay_over
 from dfeat.errors import UserError
 from dfeat.report.figures.maps import ablation as draw_ablation
+from dfeat.report.numbers.sets import rate_grid
 from dfeat.report.tables.ablations import write_ablation
 from dfeat.report.tables.learning_rates import write_learning_rates
 from dfeat.section import parse
@@ -49,6 +50,8 @@ def test_a_point_that_cannot_be_is_refused_with_a_sentence(settings: Settings) -
     for grid, told in (
         ({"training.fusion": ["conct"]}, "training.fusion"),
         ({"training.fussion": ["sum"]}, "did you mean 'fusion'"),
+        ({"training.fusion.kind": ["sum"]}, "training.fusion"),
+        ({"training.learning_rates.none.swinn": [0.1]}, "did you mean 'swin'"),
         ({"data.short_side": [64]}, "cannot take 'data.short_side' apart"),
         ({"training.fusion": []}, "at least 1 item"),
     ):
@@ -200,10 +203,8 @@ def test_a_search_without_held_out_images_is_refused_unless_it_asks_for_the_test
 
 def test_the_grid_of_the_search_varies_the_rate_alone_and_covers_the_runs_methods() -> None:
     wrong = {"learning_rate": {"methods": ["none"], "grid": {"training.learning_rate": [0.1], "training.epochs": [1]}}}
-    with pytest.raises(
-        UserError, match=r"is the grid of choose_learning_rate, and it varies training\.learning_rate, "
-    ):
-        held_out(3, wrong)
+    with pytest.raises(UserError, match=r"made from ablation\.learning_rate, which varies training\.learning_rate, t"):
+        rate_grid(held_out(3, wrong))
     settings = held_out(3, {})
     grid = settings.grids["learning_rate"]
     assert grid.methods == settings.training.methods and {0.001, 0.01} < set(grid.grid["training.learning_rate"])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from dfeat.config import LEARNING_RATE, Ablation, Settings
+from dfeat.config import LEARNING_RATE, RATE_KEY, Ablation, Settings
 from dfeat.data.settings import Study
 from dfeat.errors import UserError
 from dfeat.report.numbers.paper import TableName
@@ -36,8 +36,13 @@ def study_sets(study: Study, settings: Settings) -> tuple[str, ...]:
 
 
 def rate_grid(settings: Settings) -> Ablation:
-    """The grid of choose_learning_rate. Raises UserError where it has no images to be measured on."""
+    """The grid of choose_learning_rate. Raises UserError where it varies more, or has no images to be measured on."""
     grid = settings.grids[LEARNING_RATE]
+    if list(grid.grid) != [RATE_KEY]:
+        raise UserError(
+            f"choose_learning_rate is made from ablation.{LEARNING_RATE}, which varies {', '.join(grid.grid)}; let it vary "
+            f"{RATE_KEY} alone, or give that grid another name"
+        )
     if grid.on == "test" or settings.data.train.holdout:
         return grid
     raise UserError(
