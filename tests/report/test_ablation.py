@@ -198,7 +198,7 @@ def test_a_search_without_held_out_images_is_refused_unless_it_asks_for_the_test
     write_learning_rates(tmp_path, settings, tmp_path / "report")
     text = (tmp_path / "report" / "choose_learning_rate.md").read_text()
     assert "on the test sets (simulated, real)" in text and "Test images were looked at" in text
-    assert "training:\n  learning_rate: 0.01\n" in text
+    assert "  learning_rates:\n    none: {convnext: 0.01, swin: 0.01}\n" in text
 
 
 def test_the_grid_of_the_search_varies_the_rate_alone_and_covers_the_runs_methods() -> None:

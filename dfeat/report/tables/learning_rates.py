@@ -83,8 +83,8 @@ def _head(rows: Sequence[TextRow], measured: str, settings: Settings) -> str:
     )
     return (
         f"Top-1 accuracy in percent on {measured}, with {levels} % of the patches dropped. The best rate of a method and a "
-        "backbone has the highest mean over these levels; differences from it are paired, with intervals of "
-        f"{settings.report.confidence:.0%} that are not corrected for the number of rates. The best of several values is too "
+        "backbone has the highest mean over these levels; differences from it are paired, with "
+        f"{100 * settings.report.confidence:g} % intervals that are not corrected for the number of rates. The best of several values is too "
         f"high by chance: it chooses a rate and is no result. {seen}"
     )
 
@@ -148,11 +148,9 @@ def _edges(rows: Sequence[TextRow], rates: Sequence[str]) -> list[str]:
 
 def _configuration(rows: Sequence[TextRow]) -> list[str]:
     """The lines of configuration that set the best rates."""
-    chosen = _chosen(rows)
-    rates = {rate for of_method in chosen.values() for rate in of_method.values()}
     lines = [
         f"    {method}: {{{', '.join(f'{backbone}: {rate}' for backbone, rate in of_method.items())}}}"
-        for method, of_method in chosen.items()
+        for method, of_method in _chosen(rows).items()
     ]
-    settings = [f"  learning_rate: {rate}" for rate in rates] if len(rates) == 1 else ["  learning_rates:", *lines]
-    return ["The best rates as configuration:", "\n".join(["```yaml", "training:", *settings, "```"])]
+    shown = ["```yaml", "training:", "  learning_rates:", *lines, "```"]
+    return ["The best rates as configuration:", "\n".join(shown)]
