@@ -17,6 +17,8 @@ from typing import Final
 RESULTS: Final = Path("results")
 TRAIN: Final = "train"
 """The training set, and the view of its images as they are."""
+HOLDOUT: Final = "holdout"
+"""The set of images that the training set holds out: choices are made on it, and nothing is trained on it."""
 OCCLUDED: Final = "train-occluded"
 """The view of the training images with the chosen parts black."""
 

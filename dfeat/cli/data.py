@@ -19,6 +19,9 @@ def index(
     settings: SettingsJson,
     out: Out,
     classes: Annotated[Path | None, typer.Option(help="the train set's classes.json, for an evaluation set")] = None,
+    holdout: Annotated[
+        Path | None, typer.Option(help="where the index of held-out images goes, for a train set that holds some out")
+    ] = None,
     base: Base = None,
 ) -> None:
     """List the images of a set, check every record, and write index.csv and problems.csv."""
@@ -31,18 +34,28 @@ def index(
     chosen = parse(TrainSet if name == "train" else EvaluationSet, settings, "--settings")
     if isinstance(chosen, EvaluationSet) and classes is None:
         raise UserError(f"the set {name!r} needs --classes, the classes.json in the train set's index")
+    held_out = chosen.holdout if isinstance(chosen, TrainSet) else 0
+    if bool(held_out) != (holdout is not None):
+        raise UserError(
+            f"--holdout {holdout} is given, but the settings of {name!r} hold no image out; leave it out"
+            if holdout
+            else f"the settings hold out {held_out} images a class; give --holdout, the folder of their index"
+        )
     files = ["annotations.json"] if isinstance(chosen, TrainSet) else []
-    outputs = [out / file for file in (*files, "index.csv", "problems.csv", "classes.json", "source.json")]
+    folders = [folder for folder in (holdout, out) if folder is not None]
+    names = (*files, "index.csv", "problems.csv", "classes.json", "source.json")
+    outputs = [folder / file for folder in folders for file in names]
     if linked_from(base, "index", "dfeat.data.index", outputs, [classes], chosen):
         return
     if isinstance(chosen, TrainSet):
-        built = build_train_index(chosen, out)
+        built = build_train_index(chosen, out, holdout)
     else:
         assert isinstance(chosen, EvaluationSet) and classes is not None
         built = build_evaluation_index(name, chosen, classes, out)
     found = json.loads((out / "source.json").read_text(encoding="utf-8"))
+    kept = f" and {found['held_out']} held out" if holdout else ""
     typer.echo(
-        f"{name}: {len(built.records)} images, {len(built.classes)} classes; a {found['container']} in the layout "
+        f"{name}: {len(built.records)} images{kept}, {len(built.classes)} classes; a {found['container']} in the layout "
         f"{found['layout']!r}; {found['problems']} problems in {out / 'problems.csv'}"
     )
 

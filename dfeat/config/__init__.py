@@ -8,6 +8,8 @@ component it sets, with its defaults: the paper's (section in brackets); docs/ch
 from __future__ import annotations
 
 from dfeat.config.run import (
+    LEARNING_RATE,
+    RATE_KEY,
     Ablation,
     ReportSettings,
     ResourceSettings,
@@ -19,6 +21,6 @@ from dfeat.config.run import (
 from dfeat.config.stages import stage_settings
 
 __all__ = [
-    "Ablation", "ReportSettings", "ResourceSettings", "Settings", "ablation_points", "config_schema", "stage_settings",
-    "table_settings",
+    "LEARNING_RATE", "RATE_KEY", "Ablation", "ReportSettings", "ResourceSettings", "Settings", "ablation_points",
+    "config_schema", "stage_settings", "table_settings",
 ]  # fmt: skip

@@ -17,7 +17,7 @@ from dfeat.config.run import Settings, ablation_points
 from dfeat.config.shards import shard_count
 from dfeat.config.stages import stage_settings
 from dfeat.methods import PRETRAINED, REFERENCE, method
-from dfeat.places import OCCLUDED, RESULTS, TRAIN, Place, level_view, point_folder, prediction_files, view_set
+from dfeat.places import HOLDOUT, OCCLUDED, RESULTS, TRAIN, Place, level_view, point_folder, prediction_files, view_set
 from dfeat.section import Section
 from dfeat.storage.provenance import settings_text
 from dfeat.training.weights import has_imagenet_head
@@ -45,34 +45,47 @@ class Run:
         """The levels of the sets of Tables 1 and 2."""
         return {name: self.levels[name] for name in self.settings.data.published}
 
-    @property
-    def points_pattern(self) -> str:
-        """The pattern of `at` for every point of every grid; one that matches nothing where there is no grid."""
-        grids = {name: math.prod(map(len, chosen.grid.values())) for name, chosen in self.settings.ablation.items()}
+    @cached_property
+    def holdout_levels(self) -> dict[str, tuple[int, ...]]:
+        """The levels of the holdout, the set that grids are measured on unless they are on test."""
+        return {HOLDOUT: self.settings.holdout.levels}
+
+    @cached_property
+    def measured(self) -> dict[str, dict[str, tuple[int, ...]]]:
+        """The levels of the sets that the points of each grid are measured on."""
+        sets = {name: self.settings.measured_on(name) for name in self.settings.grids}
+        return {name: {key: chosen.levels for key, chosen in own.items()} for name, own in sets.items()}
+
+    def points_pattern(self, sets: Iterable[str] | None = None) -> str:
+        """The pattern of `at` for every point of the grids that are measured on these sets (default: all grids); one that
+        matches nothing where there is none."""
+        wanted = None if sets is None else list(sets)
+        grids = {
+            name: math.prod(map(len, chosen.grid.values()))
+            for name, chosen in self.settings.grids.items()
+            if wanted is None or list(self.measured[name]) == wanted
+        }
         numbers = [f"{point_folder(name, '')}(?:{'|'.join(map(str, range(count)))})" for name, count in grids.items()]
         return "|".join(numbers) or r"(?!)"
 
     @property
     def methods(self) -> list[str]:
         """The methods that are trained: the run's, and those that only a grid asks for."""
-        grids = [name for chosen in self.settings.ablation.values() for name in chosen.methods]
+        grids = [name for chosen in self.settings.grids.values() for name in chosen.methods]
         return list(dict.fromkeys([*self.settings.training.methods, *grids]))
 
     def points(self, ablation: str) -> list[Settings]:
-        """The settings of a grid's points, evaluated on the sets of Tables 1 and 2 alone. UserError for a bad point."""
+        """The settings of a grid's points. UserError for a bad point."""
         if ablation not in self._points:
-            sets = {name: self.settings.data.evaluation[name] for name in self.published}
-            data = self.settings.data.model_copy(update={"evaluation": sets})
-            run = self.settings.model_copy(update={"data": data})
-            self._points[ablation] = [point for _, point in ablation_points(run, ablation)]
+            self._points[ablation] = [point for _, point in ablation_points(self.settings, ablation)]
         return self._points[ablation]
 
     def at(self, at: str) -> Settings:
         """The settings of the run, or of a point."""
         if not at:
             return self.settings
-        _, _, name, number = at.split("/")
-        return self.points(name)[int(number)]
+        name, number = _grid_point(at)
+        return self.points(name)[number]
 
     def stage(self, at: str, name: str, *read: Any) -> str:
         """A stage's part of the settings, as the one JSON argument that its verb takes."""
@@ -161,16 +174,16 @@ class Run:
         return [(view, file) for view in views for file in self.shards(at, "features", view)]
 
     def evaluated(self, at: str) -> dict[str, tuple[int, ...]]:
-        """The levels of the sets that models are evaluated on: a point's on those of Tables 1 and 2."""
-        return self.published if at else self.levels
+        """The levels of the sets that models are evaluated on: a point's on those that its grid is measured on."""
+        return self.measured[_grid_point(at)[0]] if at else self.levels
 
     def predictions(self, sets: Iterable[str], at: str = "", methods: Iterable[str] = ()) -> list[Path]:
         """The prediction files of all models on these sets, with predictions.json; none without sets."""
         training = self.settings.training
-        place = Place(self.place.run, at)
+        place, levels = Place(self.place.run, at), self.evaluated(at)
         return [
             place.predictions(name, backbone, seed) / file
-            for file in self._prediction_files(sets)
+            for file in _prediction_files({key: levels[key] for key in sets})
             for name in methods or training.methods
             for backbone in training.backbones
             for seed in training.seeds
@@ -183,17 +196,17 @@ class Run:
         backbones = self.settings.training.backbones.items()
         return [
             self.place.predictions(PRETRAINED.name, name, 0) / file
-            for file in self._prediction_files(sets)
+            for file in _prediction_files({key: self.levels[key] for key in sets})
             for name, chosen in backbones
             if has_imagenet_head(chosen)
         ]
 
     def evaluation_files(
-        self, place: Place, method_name: str, backbone: str, seed: str, sets: Iterable[str] | None = None
+        self, place: Place, method_name: str, backbone: str, seed: str, levels: dict[str, tuple[int, ...]] | None = None
     ) -> list[Path]:
-        """The prediction files of one model on these sets (default: all), with predictions.json."""
+        """The prediction files of one model on these sets at these levels (default: the run's), with predictions.json."""
         folder = place.predictions(method_name, backbone, seed)
-        return [folder / file for file in self._prediction_files(self.levels if sets is None else sets)]
+        return [folder / file for file in _prediction_files(self.levels if levels is None else levels)]
 
     def indexed(self, sets: Iterable[str]) -> list[Path]:
         """What an evaluation reads of its sets: their indexes and pixels."""
@@ -206,17 +219,24 @@ class Run:
             return settings_text(data.train.model_copy(update=unread | {"expected_classes": None}))
         return settings_text(data.evaluation[name].model_copy(update=unread | {"levels": (0,)}))
 
-    def _prediction_files(self, sets: Iterable[str]) -> list[str]:
-        files = list(prediction_files({name: self.levels[name] for name in sets}))
-        return [*files, "predictions.json"] if files else []
-
     def point_predictions(self, ablation: str) -> list[Path]:
         """The prediction files of every point of a grid."""
-        methods = self.settings.ablation[ablation].methods
+        methods, sets = self.settings.grids[ablation].methods, self.measured[ablation]
         numbers = range(len(self.points(ablation)))
-        return [file for n in numbers for file in self.predictions(self.published, point_folder(ablation, n), methods)]
+        return [file for n in numbers for file in self.predictions(sets, point_folder(ablation, n), methods)]
 
     def latents_stage(self, at: str, view: str) -> str:
         """What `dfeat latents` is given for a view, as JSON."""
         set_name = view_set(view)
         return self.stage(at, "latents" if set_name == TRAIN else "test_latents", None, None, set_name)
+
+
+def _grid_point(at: str) -> tuple[str, int]:
+    """The grid and the number of a point, from its folder."""
+    _, _, name, number = at.split("/")
+    return name, int(number)
+
+
+def _prediction_files(levels: dict[str, tuple[int, ...]]) -> list[str]:
+    files = list(prediction_files(levels))
+    return [*files, "predictions.json"] if files else []

@@ -10,11 +10,12 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from dfeat import methods
-from dfeat.data.settings import DataSettings
+from dfeat.data.settings import DataSettings, EvaluationSet
 from dfeat.diffusion.settings import DiffusionSettings
 from dfeat.evaluation.settings import EvaluationSettings
 from dfeat.methods import REFERENCE
 from dfeat.occlusion.settings import OcclusionSettings
+from dfeat.places import HOLDOUT, OCCLUDED, TRAIN
 from dfeat.section import Name, Section, parse
 from dfeat.training.settings import MethodName, TrainingSettings
 
@@ -35,9 +36,14 @@ _OF_PARTS: Final = ("occlusion.share", "occlusion.min_visible")
 
 
 class Ablation(Section):
-    """One choice taken apart: every combination of some settings' values, each trained and evaluated as the run is."""
+    """One choice taken apart: every combination of some settings' values, each trained as the run is, and evaluated."""
 
     methods: tuple[MethodName, ...] = Field(min_length=1, description="methods that read these settings")
+    on: Literal["holdout", "test"] | None = Field(
+        None,
+        description="what points are measured on: the images that data.train.holdout holds out, or the sets of Tables 1 and "
+        "2; null: the holdout where there is one",
+    )
     grid: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(
         min_length=1, description="a setting by its dotted key, e.g. training.fusion, and its values"
     )
@@ -52,6 +58,19 @@ class Ablation(Section):
                     f"and {' and '.join(_OF_PARTS)}"
                 )
         return grid
+
+    @model_serializer(mode="wrap")
+    def _without_no_choice(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Omit `on` when it is null, so that what was made before the setting existed still matches."""
+        plain: dict[str, Any] = written(self)
+        return {key: value for key, value in plain.items() if key != "on" or value is not None}
+
+
+LEARNING_RATE: Final = "learning_rate"
+"""The grid of choose_learning_rate."""
+RATE_KEY: Final = "training.learning_rate"
+_RATES: Final = (0.001, 0.003, 0.01, 0.03)
+"""The paper does not print its grid: both readings of its 10e-3, one rate between them and one above."""
 
 
 def _ablations() -> dict[str, Ablation]:
@@ -124,10 +143,41 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _sets_have_names_of_their_own(self) -> Self:
-        taken = sorted({"train", "train-occluded"} & set(self.data.evaluation))
+        taken = sorted({TRAIN, OCCLUDED, HOLDOUT} & set(self.data.evaluation))
         if taken:
             raise ValueError(
-                f"data.evaluation has a set named {taken[0]!r}, as the training images are; give it another name"
+                f"data.evaluation has a set named {taken[0]!r}, as the training images or those held out of them are; give it "
+                "another name"
+            )
+        return self
+
+    @property
+    def grids(self) -> dict[str, Ablation]:
+        """The section `ablation`, and the grid of choose_learning_rate, where the section has none of that name."""
+        rates = Ablation(methods=self.training.methods, on="holdout", grid={RATE_KEY: _RATES})
+        return {LEARNING_RATE: rates} | self.ablation
+
+    def measured_on(self, ablation: str) -> dict[str, EvaluationSet]:
+        """The evaluation sets that a grid's points are measured on: the holdout, or those of Tables 1 and 2."""
+        on = self.grids[ablation].on or ("holdout" if self.data.train.holdout else "test")
+        if on == "holdout":
+            return {HOLDOUT: self.holdout}
+        return {name: self.data.evaluation[name] for name in self.data.published}
+
+    @property
+    def holdout(self) -> EvaluationSet:
+        """The held-out images as an evaluation set, at the levels of the sets of Tables 1 and 2."""
+        levels = {level for name in self.data.published for level in self.data.evaluation[name].levels}
+        train = self.data.train
+        return EvaluationSet(kind=train.kind, root=train.root, levels=tuple(sorted(levels or {0})))
+
+    @model_validator(mode="after")
+    def _grids_have_images(self) -> Self:
+        named = next((name for name, grid in self.ablation.items() if grid.on == "holdout"), None)
+        if named and not self.data.train.holdout:
+            raise ValueError(
+                f"ablation.{named}.on is 'holdout', and data.train.holdout is 0; hold out images of each class (for "
+                f"example data.train.holdout: 10), or set ablation.{named}.on to test"
             )
         return self
 
@@ -169,18 +219,28 @@ def table_settings(settings: Settings, sets: Iterable[str]) -> Settings:
 
 
 def ablation_points(settings: Settings, name: str) -> list[tuple[dict[str, Any], Settings]]:
-    """The points of a grid, in its order: the changed settings by key, and the run's settings with them."""
-    grid, points = settings.ablation[name].grid, []
+    """The points of a grid, in its order: the changed settings by key, and the run's settings with them.
+
+    A point's evaluation sets are those that the grid is measured on. A grid of learning rates is of all methods and
+    backbones alike: its points have no `training.learning_rates`.
+    """
+    grid, points = settings.grids[name].grid, []
+    measured = settings.data.model_copy(update={"evaluation": settings.measured_on(name)})
     for values in itertools.product(*grid.values()):
         plain = settings.model_dump(mode="json")
+        if RATE_KEY in grid:
+            plain["training"].pop("learning_rates", None)
         for key, value in zip(grid, values, strict=True):
             *sections, last = key.split(".")
             section = plain
             for part in sections:
+                below = section.get(part)
+                section[part] = below if isinstance(below, dict) else {}
                 section = section[part]
             section[last] = value
         point = dict(zip(grid, values, strict=True))
-        points.append((point, parse(Settings, plain, f"ablation.{name} at {point}")))
+        changed = parse(Settings, plain, f"ablation.{name} at {point}")
+        points.append((point, changed.model_copy(update={"data": measured})))
     return points
 
 

@@ -12,7 +12,7 @@ import math
 from typing import Final
 
 from dfeat.config.run import Settings
-from dfeat.places import TRAIN, view_set
+from dfeat.places import HOLDOUT, TRAIN, view_set
 
 ROWS: Final = {"inpaint": 512, "latents": 8192, "features": 8192}
 """Rows of a shard: by `dfeat plan`'s estimate 512 inpaintings take 90 minutes of an A100 in float32, and less where the
@@ -37,6 +37,8 @@ def view_rows(settings: Settings, kind: str, view: str) -> int:
 
 
 def stated_images(settings: Settings) -> dict[str, int]:
-    """The number of images that the settings say each set has."""
+    """The number of images that the settings say each set has; held-out images are not the training set's."""
+    train = settings.data.train
     stated = {name: chosen.expected_images or UNSTATED for name, chosen in settings.data.evaluation.items()}
-    return {TRAIN: settings.data.train.expected_images or UNSTATED} | stated
+    trained = (train.expected_images or UNSTATED) - train.expected_holdout
+    return {TRAIN: trained} | stated | {HOLDOUT: train.expected_holdout or UNSTATED}

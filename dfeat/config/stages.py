@@ -55,8 +55,9 @@ def stage_settings(
         assert backbone is not None
         unread = _unread(method) if method else frozenset()
         defaults = {name: value for name, value in TrainingSettings() if name in unread}
+        own = {"learning_rate": settings.training.rate(method, backbone), "learning_rates": {}}
         alone = settings.training.model_copy(
-            update={"methods": methods.PAPER_NAMES, "backbones": {}, "seeds": (0,), **defaults}
+            update={"methods": methods.PAPER_NAMES, "backbones": {}, "seeds": (0,), **own, **defaults}
         )
         partner_seed = 0 if "partner_seed" in unread else occlusion.seed
         return TrainStage(backbone=settings.training.backbones[backbone], training=alone, partner_seed=partner_seed)

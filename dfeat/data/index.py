@@ -2,8 +2,9 @@
 
 What enters: the settings of a set and the files a user has. What leaves, in one folder: index.csv
 (`key,file,label,wnid,width,height`), problems.csv (`set,record,field,what,done`), classes.json, source.json,
-and for the training set annotations.json, a COCO file that pycocotools reads without trouble. The files are
-the same, byte for byte, whenever the input is. Sets and classes: [Sec. 4.1].
+and for the training set annotations.json, a COCO file that pycocotools reads without trouble. The images that the
+training set holds out leave with it, as an index of their own in a second folder, so that both are of one reading of the
+files. The files are the same, byte for byte, whenever the input is. Sets and classes: [Sec. 4.1].
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -28,6 +29,7 @@ from dfeat.data.records import INDEX_COLUMNS, Candidate, ClassInfo, Problems, Re
 from dfeat.data.settings import EvaluationSet, TrainSet
 from dfeat.data.sources import Source
 from dfeat.errors import UserError
+from dfeat.places import HOLDOUT, TRAIN
 from dfeat.progress import progress
 from dfeat.randomness import seed_for
 from dfeat.storage.atomic import json_bytes, write_files
@@ -77,25 +79,53 @@ class Index:
         return path if path.is_file() else None
 
 
-def build_train_index(settings: TrainSet, out: Path) -> Index:
-    """Index the training set into `out`. Raises UserError when nothing in it is usable."""
-    source = open_source("train", settings.root, settings.kind)
-    problems = Problems("train")
+def build_train_index(settings: TrainSet, out: Path, holdout: Path | None = None) -> Index:
+    """Index the training set into `out`, and the images that it holds out into `holdout`.
+
+    Raises UserError when nothing in the set is usable, or when `holdout` is given and no image can be held out.
+    """
+    source = open_source(TRAIN, settings.root, settings.kind)
+    problems = Problems(TRAIN)
     data = read_partimagenet(source, settings, problems)
     if not data.images:
-        raise _nothing("train", source, settings.kind, "COCO annotation files and the images they name", problems)
+        raise _nothing(TRAIN, source, settings.kind, "COCO annotation files and the images they name", problems)
     images = [data.images[key] for key in sorted(data.images)]
     classes = class_infos(image.candidate.wnid for image in images)
-    labels = {info.wnid: label for label, info in enumerate(classes)}
-    records = _records_of(images, labels)
-    counts = {
-        **data.counts,
-        "annotations": sum(len(image.parts) for image in images),
-        "categories": len(data.categories),
-        "images_without_parts": sum(not image.parts for image in images),
-    }
-    index = Index("train", records, classes, out, source.root)
-    return _write(index, source, settings, data.layout, counts, problems, data)
+    records = _records_of(images, {info.wnid: label for label, info in enumerate(classes)})
+    annotated = {key for key, image in data.images.items() if image.parts}
+    held_out = _held_out(records, annotated, settings.holdout, problems)
+    assert bool(settings.holdout) == (holdout is not None)
+    if holdout is not None and not held_out:
+        raise UserError(
+            f"set {TRAIN!r}: no class of {source.root} has two images, one of them with parts, so none can be held out; "
+            "set data.train.holdout to 0"
+        )
+    trained = Index(TRAIN, tuple(r for r in records if r.key not in held_out), classes, out, source.root)
+    counts = {"held_out": len(held_out)} if holdout else {}
+    contents = _train_contents(trained, source, settings, data, counts, problems)
+    if holdout is not None:
+        kept = Index(HOLDOUT, tuple(r for r in records if r.key in held_out), classes, holdout, source.root)
+        contents = _train_contents(kept, source, settings, data, {}, Problems(HOLDOUT)) | contents
+    return _write(trained, contents)
+
+
+def _held_out(records: Iterable[Record], annotated: Collection[str], most: int, problems: Problems) -> frozenset[str]:
+    """The keys of `most` images of each class, at most half of it, drawn by their keys alone.
+
+    They are of the annotated images, so that every protocol of occlusion can hide something of them.
+    """
+    if not most:
+        return frozenset()
+    found: set[str] = set()
+    drawn = _by_class(sorted(records, key=lambda record: seed_for(0, record.key, "holdout")))
+    for of_class in drawn.values():
+        candidates = [record.key for record in of_class if record.key in annotated]
+        chosen = candidates[: min(most, len(of_class) // 2)]
+        if len(chosen) < most:
+            what = f"has {len(of_class)} images, {len(candidates)} of them with parts; {len(chosen)} are held out, not {most}"
+            problems.add(of_class[0].wnid, "holdout", what, "at least half of each class is trained on")
+        found.update(chosen)
+    return frozenset(found)
 
 
 def build_evaluation_index(name: str, settings: EvaluationSet, classes: Path, out: Path) -> Index:
@@ -119,7 +149,7 @@ def build_evaluation_index(name: str, settings: EvaluationSet, classes: Path, ou
         "classes_with_images": len({record.label for record in records}),
     }
     index = Index(name, records, run_classes, out, source.root)
-    return _write(index, source, settings, layout, counts, problems)
+    return _write(index, _contents(index, source, settings, layout, counts, problems))
 
 
 def _build_part_index(
@@ -143,7 +173,7 @@ def _build_part_index(
         records = tuple(replace(r, key=part_key(r.key, category)) for r in records for category in categories[r.key])
     counts = {**data.counts, "classes_with_images": len({record.label for record in records})}
     index = Index(name, records, classes, out, source.root)
-    return _write(index, source, settings, data.layout, counts, problems, data)
+    return _write(index, _contents(index, source, settings, data.layout, counts, problems, data))
 
 
 def _records_of(images: Iterable[TrainImage], labels: dict[str, int]) -> tuple[Record, ...]:
@@ -157,11 +187,17 @@ def _drawn(records: tuple[Record, ...], per_class: int | None) -> tuple[Record, 
     """At most `per_class` records of each class, drawn by their keys alone."""
     if per_class is None:
         return records
-    by_class: dict[int, list[Record]] = {}
-    for record in sorted(records, key=lambda record: seed_for(0, record.key, "per class")):
-        by_class.setdefault(record.label, []).append(record)
-    kept = {record.key for chosen in by_class.values() for record in chosen[:per_class]}
+    drawn = _by_class(sorted(records, key=lambda record: seed_for(0, record.key, "per class")))
+    kept = {record.key for chosen in drawn.values() for record in chosen[:per_class]}
     return tuple(record for record in records if record.key in kept)
+
+
+def _by_class(records: Iterable[Record]) -> dict[int, list[Record]]:
+    """The records of each label, in their order."""
+    found: dict[int, list[Record]] = {}
+    for record in records:
+        found.setdefault(record.label, []).append(record)
+    return found
 
 
 def read_index(folder: Path) -> Index:
@@ -206,7 +242,29 @@ def _look_into(
     bar.close()
 
 
-def _write(
+def _train_contents(
+    index: Index, source: Source, settings: TrainSet, data: TrainData, counts: dict[str, int], problems: Problems
+) -> dict[Path, bytes]:
+    """The files of an index of some images of the training set, with their annotations."""
+    of_index = replace(data, images={record.key: data.images[record.key] for record in index.records})
+    images = of_index.images.values()
+    counted = {
+        **data.counts,
+        "annotations": sum(len(image.parts) for image in images),
+        "categories": len(data.categories),
+        "images_without_parts": sum(not image.parts for image in images),
+        **counts,
+    }
+    return _contents(index, source, settings, data.layout, counted, problems, of_index)
+
+
+def _write(index: Index, contents: dict[Path, bytes]) -> Index:
+    """Write all files of an index, and return it with its digest."""
+    write_files(contents)
+    return replace(index, digest=bytes_digest(contents[index.folder / "index.csv"]))
+
+
+def _contents(
     index: Index,
     source: Source,
     settings: TrainSet | EvaluationSet,
@@ -214,7 +272,8 @@ def _write(
     counts: dict[str, int],
     problems: Problems,
     parts: TrainData | None = None,
-) -> Index:
+) -> dict[Path, bytes]:
+    """The files of an index."""
     rows = [(r.key, r.file, r.label, r.wnid, r.width, r.height) for r in index.records]
     described = {
         "set": index.set_name,
@@ -237,8 +296,7 @@ def _write(
         "index.csv": table_text(INDEX_COLUMNS, rows).encode(),
         "source.json": json_bytes(described),
     }
-    write_files({index.folder / name: content for name, content in contents.items()})
-    return replace(index, digest=bytes_digest(contents["index.csv"]))
+    return {index.folder / name: content for name, content in contents.items()}
 
 
 def _coco_text(data: TrainData) -> str:

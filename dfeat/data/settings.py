@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from dfeat.section import WNID, Name, Section, WithoutNulls
 
@@ -53,6 +53,23 @@ class TrainSet(Section):
     )
     expected_images: int | None = Field(24_095, ge=1, description="the count the paper states; doctor compares")
     expected_classes: int | None = Field(158, ge=1, description="the count the paper states; doctor compares")
+    holdout: int = Field(
+        0,
+        ge=0,
+        description="images of each class that nothing is trained on, at most half of them: the set `holdout`, on which "
+        "ablations and choose_learning_rate are measured",
+    )
+
+    @property
+    def expected_holdout(self) -> int:
+        """The number of images held out of a set with the expected counts; 0 where one of them is null."""
+        return min(self.holdout * (self.expected_classes or 0), (self.expected_images or 0) // 2)
+
+    @model_serializer(mode="wrap")
+    def _without_no_holdout(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Omit `holdout` when it is 0, so that an index made before the setting existed still matches."""
+        plain: dict[str, Any] = written(self)
+        return {key: value for key, value in plain.items() if key != "holdout" or value}
 
 
 class EvaluationSet(Section):

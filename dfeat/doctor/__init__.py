@@ -14,7 +14,15 @@ from typing import Final
 from dfeat.config import Settings
 from dfeat.costs.estimate import Cost, estimate
 from dfeat.doctor.machine import bytes_in, devices_held, devices_seen, free_bytes, installed_versions
-from dfeat.doctor.sets import HiddenReport, SetReport, look_at_index, look_at_parts, look_at_set, sets_in_run
+from dfeat.doctor.sets import (
+    HiddenReport,
+    SetReport,
+    expected_set,
+    look_at_index,
+    look_at_parts,
+    look_at_set,
+    sets_in_run,
+)
 from dfeat.doctor.weights import WeightsReport, look_at_weights
 from dfeat.errors import UserError
 from dfeat.places import RESULTS, Place
@@ -81,7 +89,7 @@ def missing_inputs(settings: Settings) -> list[str]:
         runs = [folder, *([RESULTS / settings.base] if settings.base else [])]
         indexed = next(filter(None, (look_at_index(name, chosen, Place(run).data(name)) for run in runs)), None)
         if indexed is None and settings.data.drawn:
-            images[name] = chosen.expected_images or 0  # what is drawn may be drawn anew before it is indexed
+            images[name] = expected_set(name, chosen).count  # what is drawn may be drawn anew before it is indexed
             continue
         found = indexed or look_at_set(name, chosen, settings, folder)
         images[name] = found.count

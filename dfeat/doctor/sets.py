@@ -24,6 +24,7 @@ MEND: Final = {
     "segmentation": "draw the polygon again, or accept that this part is not hidden",
     "size": "fetch the image again that the annotations were made on",
     "key": "rename one of the two files",
+    "holdout": "add images of the class, or lower data.train.holdout",
 }
 """How to mend a problem of problems.csv, by its field."""
 
@@ -45,7 +46,9 @@ class HiddenReport:
 
 @dataclass
 class SetReport:
-    """A data set as it is found. `images` are those of the index, or image files where there is no index yet."""
+    """A data set as it is found. `images` are those of the index, or image files where there is no index yet; so many of
+    them are held out of training.
+    """
 
     name: str
     root: str
@@ -54,13 +57,15 @@ class SetReport:
     classes: int | None = None
     expected_images: int | None = None
     expected_classes: int | None = None
+    held_out: int = 0
     problems: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
     @property
     def count(self) -> int:
-        """Images to reckon with: those of the index, or as many as are expected."""
-        return (self.images if self.state == "indexed" else self.expected_images or self.images) or 0
+        """Images to reckon with: those of the index, or as many as are expected, without those held out."""
+        images = (self.images if self.state == "indexed" else self.expected_images or self.images) or 0
+        return max(0, images - self.held_out)
 
 
 def sets_in_run(settings: Settings) -> list[tuple[str, TrainSet | EvaluationSet]]:
@@ -73,13 +78,16 @@ def look_at_set(name: str, chosen: TrainSet | EvaluationSet, settings: Settings,
     indexed = look_at_index(name, chosen, folder / "data" / name)
     if indexed is not None:
         return indexed
-    report = SetReport(name, chosen.root, "found", expected_images=chosen.expected_images)
+    report = expected_set(name, chosen)
     if settings.data.drawn and not Path(chosen.root).exists():
-        report.state = "drawn"
         return report
+    report.state = "found"
     try:
+        of_class = Counter(_classes_of_files(name, chosen)).values()
         most = chosen.per_class if isinstance(chosen, EvaluationSet) else None
-        report.images = sum(min(count, most or count) for count in Counter(_classes_of_files(name, chosen)).values())
+        report.images = sum(min(count, most or count) for count in of_class)
+        if isinstance(chosen, TrainSet):
+            report.held_out = sum(min(chosen.holdout, count // 2) for count in of_class)
     except UserError as error:
         report.state = "missing" if not Path(chosen.root).exists() else "found"
         report.faults.append(f"{error}{_without(name, settings)}")
@@ -95,6 +103,12 @@ def look_at_set(name: str, chosen: TrainSet | EvaluationSet, settings: Settings,
             f"expected; complete it, or set {_key(name)}.expected_images to what you have"
         )
     return report
+
+
+def expected_set(name: str, chosen: TrainSet | EvaluationSet) -> SetReport:
+    """A set that the run will draw itself, with the counts that are expected of it."""
+    held_out = chosen.expected_holdout if isinstance(chosen, TrainSet) else 0
+    return SetReport(name, chosen.root, "drawn", expected_images=chosen.expected_images, held_out=held_out)
 
 
 def _without(name: str, settings: Settings) -> str:
@@ -142,7 +156,8 @@ def look_at_index(name: str, chosen: TrainSet | EvaluationSet, folder: Path) -> 
         source = json.loads((folder / "source.json").read_text(encoding="utf-8"))
         with (folder / "problems.csv").open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
-        counts = {"images": int(source["images"]), "classes": int(source["classes"])}
+        held_out = int(source.get("held_out", 0))
+        counts = {"images": int(source["images"]) + held_out, "classes": int(source["classes"])}
         if _read_by_index(source["settings"]) != _read_by_index(chosen.model_dump(mode="json")):
             return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -150,7 +165,14 @@ def look_at_index(name: str, chosen: TrainSet | EvaluationSet, folder: Path) -> 
         return SetReport(name, chosen.root, "indexed", faults=[fault])
     expected = {"images": chosen.expected_images, "classes": getattr(chosen, "expected_classes", None)}
     report = SetReport(
-        name, chosen.root, "indexed", counts["images"], counts["classes"], expected["images"], expected["classes"]
+        name,
+        chosen.root,
+        "indexed",
+        counts["images"],
+        counts["classes"],
+        expected["images"],
+        expected["classes"],
+        held_out,
     )
     report.problems = _commonest(rows)
     for what, wanted in expected.items():

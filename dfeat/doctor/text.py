@@ -54,7 +54,11 @@ def _set_lines(found: SetReport) -> list[str]:
         "indexed": f"{found.images or 0:,} images indexed, {found.classes} classes",
     }[found.state]
     expected = f" (expected: {found.expected_images:,})" if found.expected_images else ""
-    return [f"{found.name:14} {found.root:28} {said}{expected}", *(f"    {problem}" for problem in found.problems)]
+    held_out = f"; {found.held_out:,} of them held out, {found.count:,} trained on" if found.held_out else ""
+    return [
+        f"{found.name:14} {found.root:28} {said}{expected}{held_out}",
+        *(f"    {problem}" for problem in found.problems),
+    ]
 
 
 def _hidden_lines(found: HiddenReport) -> list[str]:

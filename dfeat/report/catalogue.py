@@ -13,13 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
-from dfeat.config import ResourceSettings, Settings, table_settings
+from dfeat.config import LEARNING_RATE, ResourceSettings, Settings, table_settings
 from dfeat.config.points import Run
 from dfeat.errors import UserError, nearest
 from dfeat.methods import REFERENCE, needed
 from dfeat.places import TRAIN
 from dfeat.report.numbers.paper import TableName
-from dfeat.report.numbers.sets import STUDY_TABLES, sets_of, study_sets
+from dfeat.report.numbers.sets import STUDY_TABLES, rate_grid, sets_of, study_sets
 from dfeat.storage.provenance import settings_text
 
 Make = Callable[[Path, Settings, Path], None]
@@ -208,6 +208,17 @@ def _write_inpaint_quality(results: Path, settings: Settings, out: Path) -> None
     write_inpaint_quality(results, settings, out)
 
 
+def _write_learning_rates(results: Path, settings: Settings, out: Path) -> None:
+    from dfeat.report.tables.learning_rates import write_learning_rates
+
+    write_learning_rates(results, settings, out)
+
+
+def _rate_predictions(run: Run) -> list[Path]:
+    rate_grid(run.settings)
+    return run.point_predictions(LEARNING_RATE)
+
+
 def _verdicts(run: Run) -> list[Path]:
     tables = [run.place.verdicts(backbone) for backbone in run.settings.training.backbones]
     return [file for table in tables for file in (table, table.with_suffix(".json"))]
@@ -230,7 +241,7 @@ def _grid(name: str) -> tuple[Published, Published]:
     return (
         Published(
             "table", stem, (".csv", ".md"), write, lambda run: run.point_predictions(name), whole_settings,
-            "dfeat.report", "Beyond the paper", None, "ablation",
+            "dfeat.report.tables.ablations", "Beyond the paper", None, "ablation",
         ),
         Published(
             "figure", stem, (".png", ".svg"), draw, lambda run: run.place.published(stem, ".csv"), whole_settings,
@@ -313,6 +324,10 @@ _TABLES: Final = (
     Published(
         "table", "label_preservation", (".csv", ".md"), _write_labels, _verdicts, _of_published,
         "dfeat.report", "Beyond the paper", None, "study",
+    ),
+    Published(
+        "table", "choose_learning_rate", (".csv", ".md"), _write_learning_rates, _rate_predictions, whole_settings,
+        "dfeat.report.tables.learning_rates", "Beyond the paper", None,
     ),
 )  # fmt: skip
 

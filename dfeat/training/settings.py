@@ -11,11 +11,12 @@ from pydantic import (
     WithJsonSchema,
     field_serializer,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
 from dfeat.data.settings import CROP_SCALE, FLIP, IMAGE_SIZE, CropScale
-from dfeat.errors import UserError
+from dfeat.errors import UserError, nearest
 from dfeat.methods import NAMES, PAPER_NAMES, method
 from dfeat.section import BatchSize, Commit, ImageSize, Name, Section, Share, WithoutNulls
 
@@ -29,6 +30,9 @@ def _listed(name: str) -> str:
 
 MethodName = Annotated[str, AfterValidator(_listed), WithJsonSchema({"enum": list(NAMES), "type": "string"})]
 """The name of a method in `dfeat.methods`."""
+
+
+Rate = Annotated[float, Field(gt=0)]
 
 
 class Backbone(Section):
@@ -67,7 +71,11 @@ class TrainingSettings(Section):
     batch_size: BatchSize = 64
     gpus: int = Field(1, ge=1, le=64, description="devices of a node that share each batch; 1: models side by side")
     accumulate: int = Field(1, ge=1, description="parts a batch is computed in, one after another, to save memory")
-    learning_rate: float = Field(0.01, gt=0, description="the paper prints 10e-3")
+    learning_rate: Rate = Field(0.01, description="the paper prints 10e-3")
+    learning_rates: dict[MethodName, dict[Name, Rate]] = Field(
+        default_factory=dict,
+        description="rates by method and backbone, as choose_learning_rate prints them; all others take learning_rate",
+    )
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(1e-4, ge=0)
     drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth: share of rows that skip the last branch")
@@ -98,6 +106,26 @@ class TrainingSettings(Section):
     )
     precision: Literal["float32", "bfloat16"] = "float32"
     compile: bool = Field(False, description="torch.compile of the backbone: minutes at the start, faster steps after")
+
+    def rate(self, method_name: str | None, backbone: str) -> float:
+        """The learning rate of a method with a backbone."""
+        return self.learning_rates.get(method_name or "", {}).get(backbone, self.learning_rate)
+
+    @model_serializer(mode="wrap")
+    def _without_no_rates(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Omit `learning_rates` when there are none, so that what was made before the setting existed still matches."""
+        plain: dict[str, Any] = written(self)
+        return {key: value for key, value in plain.items() if key != "learning_rates" or value}
+
+    @model_validator(mode="after")
+    def _rates_of_backbones(self) -> Self:
+        unknown = [name for rates in self.learning_rates.values() for name in rates if name not in self.backbones]
+        if unknown:
+            raise ValueError(
+                f"learning_rates has a rate for {unknown[0]!r}, which is no backbone of the run "
+                f"({', '.join(self.backbones)}){nearest(unknown[0], self.backbones)}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _rows_for_every_device(self) -> Self:

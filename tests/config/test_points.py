@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -89,15 +90,36 @@ def test_points_are_evaluated_on_the_sets_of_the_papers_tables() -> None:
     assert run.evaluated(point_folder("fusion", 0)) == {"val": (0, 40)}
 
 
+def test_points_are_evaluated_on_the_holdout_where_there_is_one_unless_their_grid_says_test() -> None:
+    sets = {
+        "val": {"kind": "imagenet", "root": "x", "levels": [0, 40]},
+        "real": {"root": "y", "levels": [0, 10]},
+        "fine": {"kind": "imagenet", "root": "x", "levels": [0, 90], "study": "sweep"},
+    }
+    one = {"methods": ["sd_features"], "grid": {"training.fusion": ["concat", "sum"]}}
+    grids = {"own": one, "tested": {**one, "on": "test"}}
+    run = Run(parse(Settings, {"data": {"train": {"holdout": 2}, "evaluation": sets}, "ablation": grids}))
+    own, tested, rates = (point_folder(name, 1) for name in ("own", "tested", "learning_rate"))
+    levels = {"holdout": (0, 10, 40)}
+    assert run.evaluated(own) == run.evaluated(rates) == levels == run.holdout_levels
+    assert run.evaluated(tested) == run.published and "holdout" not in run.evaluated("")
+    assert json.loads(run.stage(own, "evaluate"))["levels"] == {"holdout": [0, 10, 40]}
+    views = [view for view, _ in run.test_features(own, "sd_features")]
+    assert set(views) == {"holdout@0", "holdout@10", "holdout@40"}
+    assert run.shards(own, "features", "holdout@40")[0].parts[2:4] == ("diffusion", "features")  # the run's
+    for pattern, at in ((run.points_pattern(levels), (own, rates)), (run.points_pattern(run.published), (tested,))):
+        matched = [folder for folder in (own, tested, rates, "") if re.fullmatch(pattern, folder)]
+        assert matched == list(at)
+
+
 def test_the_pattern_of_points_takes_each_of_them_and_nothing_else() -> None:
     run = Run(parse(Settings, {}))
-    pattern = re.compile(run.points_pattern)
+    pattern = re.compile(run.points_pattern())
     assert all(pattern.fullmatch(point_folder("timestep", number)) for number in range(8))
     for other in ("", point_folder("timestep", 8), point_folder("timestep", "00"), point_folder("steps", 0)):
         assert not pattern.fullmatch(other)
     assert re.fullmatch(RUN_ONLY, "")
-    none = Run(parse(Settings, {"ablation": {}}))
-    assert not re.fullmatch(none.points_pattern, "")
+    assert not re.fullmatch(run.points_pattern(["no such set"]), "")
 
 
 def test_views_are_named_once() -> None:

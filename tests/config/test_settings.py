@@ -51,7 +51,7 @@ def merged(*names: str) -> dict:
         ({"training": {"crop_scale": [2, 5]}}, "'training.crop_scale' is [2, 5]: is no range of areas"),
         ({"training": {"crop_scale": [0, 1]}}, "with 0 < least <= most <= 1"),
         ({"training": {"backbones": {"convnext": None, "swin": None}}}, "training.backbones has none left"),
-        ({"data": {"evaluation": {"train": {"root": "x"}}}}, "a set named 'train', as the training images are"),
+        ({"data": {"evaluation": {"train": {"root": "x"}}}}, "a set named 'train', as the training images or"),
         ({"data": {"evaluation": {"train-occluded": {"root": "x"}}}}, "give it another name"),
         ({"diffusion": {"model": {"revision": "main"}}}, "'diffusion.model.revision' is 'main': is no commit"),
         (
@@ -94,8 +94,9 @@ def test_the_overlay_for_one_card_computes_in_what_that_card_has() -> None:
 
 
 def test_config_yaml_says_what_the_defaults_are() -> None:
+    """All but the holdout, which is 0 where a configuration does not name it, as in runs made before it existed."""
     written = parse(Settings, merged("config.yaml"))
-    assert written == Settings()
+    assert written == parse(Settings, {"data": {"train": {"holdout": 10}}})
     assert parse(Settings, merged("config.yaml", "config/paper.yaml")) == written
 
 
@@ -170,6 +171,40 @@ def test_the_least_visible_share_is_read_by_the_choice_of_parts_alone_and_writte
     assert '"min_visible":0.25' in settings_text(stage_settings(after, "parts"))
     assert "min_visible" not in settings_text(before) and '"min_visible":0.25' in settings_text(after)
     assert parse(Settings, json.loads(settings_text(after))) == after
+
+
+def test_rates_by_method_and_backbone_reach_their_own_trainings_alone() -> None:
+    rates = {"none": {"swin": 0.03}, "cutmix": {"swin": 0.001, "convnext": 0.01}}
+    before, after = Settings(), parse(Settings, {"training": {"learning_rates": rates}})
+    changed = {
+        (method, backbone)
+        for method in NAMES
+        for backbone in before.training.backbones
+        if stage_settings(before, "train", backbone, method) != stage_settings(after, "train", backbone, method)
+    }
+    assert changed == {("none", "swin"), ("cutmix", "swin")}  # a rate that is the one for all is no other setting
+    given = json.loads(settings_text(stage_settings(after, "train", "swin", "none")))["training"]
+    assert given["learning_rate"] == 0.03 and "learning_rates" not in given
+    assert "learning_rates" not in settings_text(before) and parse(Settings, json.loads(settings_text(after))) == after
+
+
+@pytest.mark.parametrize(
+    ("rates", "sentence"),
+    [
+        ({"none": {"swinn": 0.1}}, "no backbone of the run (convnext, swin); did you mean 'swin'?"),
+        ({"nonne": {"swin": 0.1}}, "did you mean 'none'"),
+        ({"none": {"swin": 0}}, "'training.learning_rates.none.swin' is 0: input should be greater than 0"),
+    ],
+)
+def test_a_rate_for_what_the_run_does_not_train_is_refused(rates: dict, sentence: str) -> None:
+    with pytest.raises(UserError) as error:
+        parse(Settings, {"training": {"learning_rates": rates}})
+    assert sentence in str(error.value)
+
+
+def test_the_name_of_the_held_out_images_is_no_other_sets() -> None:
+    with pytest.raises(UserError, match="a set named 'holdout', as the training images or those held out of them"):
+        parse(Settings, {"data": {"evaluation": {"holdout": {"root": "x"}}}})
 
 
 def test_a_method_is_not_handed_what_only_others_read() -> None:

@@ -66,6 +66,16 @@ def test_an_unstated_number_of_images_is_taken_for_ten_thousand() -> None:
     assert counts({"data": {"train": {"expected_images": None}}})["train"] == 2
 
 
+def test_held_out_images_are_no_rows_of_the_training_views_and_a_set_of_their_own() -> None:
+    held_out = counts({"data": {"train": {"holdout": 10}}})
+    assert held_out == counts({}) | {"inpaint": 44}  # ceil((24,095 - 158 x 10) / 512)
+    unknown = parse(Settings, {"data": {"train": {"holdout": 10, "expected_classes": None}}})
+    assert shard_count(unknown, "inpaint", "train") == 48
+    assert [shard_count(one, "features", "holdout@0") for one in (unknown, Settings())] == [2, 2]
+    many = parse(Settings, {"data": {"train": {"holdout": 1000}}})
+    assert shard_count(many, "features", "holdout@0") == shard_count(many, "features", "train") == 2
+
+
 def test_the_numbers_do_not_follow_what_is_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index = tmp_path / "results/paper/data/train/index.csv"
     index.parent.mkdir(parents=True)

@@ -18,7 +18,8 @@ from dfeat.config import Settings
 from dfeat.config.files import read_settings
 from dfeat.costs.estimate import PEAK, estimate
 from dfeat.data.classes import imagenet_wnids
-from dfeat.doctor import examine, missing_inputs
+from dfeat.data.index import build_train_index
+from dfeat.doctor import examine, images_of, missing_inputs
 from dfeat.doctor.text import as_plain, as_text
 from dfeat.errors import UserError
 from dfeat.section import parse
@@ -133,6 +134,22 @@ def test_snakemake_is_told_of_too_few_images_as_the_doctor_is(settings: Settings
     few = changed(settings, data={"train": {"expected_images": 1300}})
     assert missing_inputs(few) == examine(few).faults
     assert "has 40 images with a class, 1,300 are expected" in only(missing_inputs(few))
+
+
+def test_held_out_images_count_as_there_and_not_as_trained_on(settings: Settings, tmp_path: Path) -> None:
+    held_out = changed(settings, data={"train": {"holdout": 1, "expected_images": 40, "expected_classes": 20}})
+    elsewhere = changed(held_out, data={"train": {"root": "gone"}}, run="other")
+    for state in ("found", "indexed"):
+        report = examine(held_out)
+        found = report.sets[0]
+        assert (found.state, found.images, found.held_out, found.count) == (state, 40, 20, 20)
+        assert report.faults == missing_inputs(held_out) == []
+        assert "(expected: 40); 20 of them held out, 20 trained on" in as_text(report, held_out)
+        folder = tmp_path / f"results/{settings.run}/data"
+        build_train_index(held_out.data.train, folder / "train", folder / "holdout")
+    assert images_of(elsewhere)["train"] == 20
+    few = changed(held_out, data={"train": {"expected_images": 41}})
+    assert "40 images are usable, 41 are expected" in only(missing_inputs(few))
 
 
 def test_a_set_without_an_image_is_a_fault(settings: Settings, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import io
 import json
 import os
 import re
+import shutil
 import sys
 import tempfile
 import time
@@ -64,6 +65,19 @@ def index_per_class(out: Path) -> Values:
     """Which images of a class are taken where a set has at most so many."""
     run.index_of("objects", SETS["objects"], out)
     return {"index.csv": text((out / "index.csv").read_bytes())}
+
+
+def index_holdout(out: Path) -> Values:
+    """Which images of a class are held out of training, and what the two indexes tell of it."""
+    folders = {"train": out / "train", "holdout": out / "holdout"}
+    dfeat(
+        "index", "train", "--settings", {**run.TRAIN, "holdout": 1}, "--out", folders["train"], "--holdout", folders["holdout"]
+    )  # fmt: skip
+    return {
+        f"{name}/{file}": text((folder / file).read_bytes())
+        for name, folder in folders.items()
+        for file in ("index.csv", "source.json", "problems.csv")
+    }
 
 
 def parts(out: Path) -> Values:
@@ -324,6 +338,15 @@ def ablation(out: Path) -> Values:
     }
 
 
+def learning_rates(out: Path) -> Values:
+    """The better of two learning rates by the same predictions as the ablation's."""
+    grid = {"methods": ["sd_features"], "on": "test", "grid": {"training.learning_rate": [0.001, 0.01]}}
+    shutil.copytree(RUN / "ablation/fusion", out / "run/ablation/learning_rate")
+    settings = SETTINGS | {"ablation": {"learning_rate": grid}}
+    dfeat("table", "choose_learning_rate", "--results", out / "run", "--settings", settings, "--out", out)
+    return {path.name: text(path.read_bytes()) for path in sorted(out.glob("choose_learning_rate.*"))}
+
+
 def figure(name: str) -> Callable[[Path], Values]:
     """A piece that draws a figure."""
 
@@ -380,6 +403,7 @@ PIECES = {
     "drawn": Piece(drawn, "dfeat.demo.worlds"),
     "index": Piece(index, "dfeat.data.index"),
     "index per class": Piece(index_per_class, "dfeat.data.index"),
+    "index holdout": Piece(index_holdout, "dfeat.data.index"),
     "parts": Piece(parts, "dfeat.occlusion.parts"),
     "choices": Piece(choices, "dfeat.occlusion.parts"),
     "patches": Piece(patches, "dfeat.diffusion.latents"),
@@ -402,7 +426,8 @@ PIECES = {
     "inpaint quality": Piece(inpaint_quality, REPORT, 0.01, into_report=True),
     "efficiency": Piece(efficiency, REPORT, into_report=True),
     "claims": Piece(claims, f"{REPORT}.claims", into_report=True),
-    "ablation": Piece(ablation, REPORT, into_report=True),
+    "learning rates": Piece(learning_rates, "dfeat.report.tables.learning_rates"),
+    "ablation": Piece(ablation, "dfeat.report.tables.ablations", into_report=True),
     **{f"plot {name}": Piece(figure(name), f"{REPORT}.figures.curves", 0.01, into_report=True) for name in CURVES},
     **{f"plot {name}": Piece(figure(name), f"{REPORT}.figures.maps", 0.01, into_report=True) for name in PLOTS},
     **{name: Piece(figure(name), f"{REPORT}.figures.examples", 0.01, into_report=True) for name in PICTURES},

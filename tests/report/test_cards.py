@@ -46,6 +46,21 @@ def test_the_data_card_counts_what_is_there(run: Path) -> None:
     assert "ImageNet's terms of access" in card and "CreativeML Open RAIL++-M" in card and "manifest.csv" in card
 
 
+def test_the_data_card_counts_the_images_that_are_held_out(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    described = '{"images": 41, "classes": 7, "problems": 3, "held_out": 14}'
+    (tmp_path / "run/data/train/source.json").write_text(described)
+    (tmp_path / "run/data/holdout").mkdir()
+    index = tmp_path / "run/data/holdout/index.csv"
+    index.write_text("key,file,label,wnid,width,height\n")
+    settings = small_settings()
+    data = settings.data.model_copy(update={"train": settings.data.train.model_copy(update={"holdout": 2})})
+    write_report(tmp_path / "run", settings.model_copy(update={"data": data}), tmp_path / "index.html")
+    card = (tmp_path / "data_card.md").read_text()
+    assert "Held out: 14 further images of the training set, 2 of each class" in card and file_digest(index) in card
+    assert "Held out" not in (run / "report" / "data_card.md").read_text()
+
+
 def test_the_data_card_counts_what_twins_hide(run: Path, tmp_path: Path) -> None:
     """Of 41 images two show nothing of their object, two show a part of it, and one is its own twin."""
     areas = {"a": (4, 4), "b": (3, 10), "c": (60, 100), "d": (6, 6)}

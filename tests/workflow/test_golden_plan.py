@@ -1,4 +1,4 @@
-"""The golden plan: every file that the workflow would make, and the command that makes it, in five configurations.
+"""The golden plan: every file that the workflow would make, and the command that makes it, in six configurations.
 
 A plan is what a real `snakemake -n -p` prints, brought to one form: a block for each command, with its options one a line in
 the order of the alphabet, its log, and its outputs, by which the blocks are ordered. Settings stand as a digest, and below all blocks once in full. Rules
@@ -46,11 +46,16 @@ class Plan:
     targets: tuple[str, ...] = ("all",)
     files: tuple[str, ...] = ()
     """Configuration files of the project between the demo's and the overlay."""
+    below: dict[str, Any] = field(default_factory=lambda: BEFORE_HOLDOUT)
+    """What is laid below the overlay."""
 
 
 def grid(key: str, values: list[Any], *methods: str) -> dict[str, Any]:
     return {"methods": methods, "grid": {key: values}}
 
+
+BEFORE_HOLDOUT = {"data": {"drawn": {"train": 60}, "train": {"expected_images": 1200, "holdout": 0}}}
+"""Laid over the demo's configuration for the plans that hold nothing out: what they recorded before there was a holdout stays."""
 
 GRIDS = {
     "share": grid("occlusion.share", [0.5, 0.25], "none", "blackout", "sd_inpaint", "sd_features"),
@@ -103,6 +108,20 @@ PLANS = {
         },
         ("all", "label_preservation", "ablation_copies", "ablation_rate", "ablation_share", "ablation_inpainted"),
     ),
+    "holdout": Plan(
+        {
+            "data": TWO_LEVELS,
+            "diffusion": SHARDS,
+            "training": {"methods": ["none", "sd_features"], "backbones": ONE_BACKBONE},
+            "ablation": {
+                "timestep": GRIDS["timestep"],
+                "tested": {**GRIDS["fusion"], "on": "test"},
+                "learning_rate": grid("training.learning_rate", [0.01, 0.001], "none", "sd_features"),
+            },
+        },
+        ("all", "ablation_timestep", "ablation_tested", "choose_learning_rate"),
+        below={},
+    ),
 }
 
 
@@ -135,8 +154,9 @@ def tree_in(folder: Path) -> Path:
 
 def planned(tree: Path, plan: Plan) -> str:
     """The plan, by a real dry run, in its one form."""
+    (tree / "below.json").write_text(json.dumps(plan.below))
     (tree / "overlay.json").write_text(json.dumps(plan.overlay))
-    files = ("config.yaml", "config/demo.yaml", *plan.files, "overlay.json")
+    files = ("config.yaml", "config/demo.yaml", *plan.files, "below.json", "overlay.json")
     command = [sys.executable, "-m", "snakemake", "-n", "-p", "--cores", "2", "--resources", "gpu=2"]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"XDG_CACHE_HOME": str(tree / "cache"), "PATH": path}

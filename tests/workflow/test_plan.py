@@ -28,6 +28,7 @@ MODEL = {
     "model_index.json": {},
 }
 IMAGES = 24_095
+HELD_OUT = 158 * 10
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +60,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "training": {"backbones": {name: {"revision": "0123456789" * 4} for name in ("convnext", "swin")}},
     }
     (folder / "model.yaml").write_text(json.dumps(own))
+    (folder / "all-trained.yaml").write_text("data: {train: {holdout: 0}}\n")
     return folder
 
 
@@ -92,9 +94,29 @@ def test_the_ablation_of_copies_inpaints_anew_where_there_are_more_and_trains_on
     once, models = documented()["inpaint"], 2 * 3  # backbones, seeds
     assert planned["inpaint"] == pytest.approx((1 + 2 + 4) * once, abs=4)  # the first point's are the run's
     assert planned["inpainted_pixels"] == 3
-    assert planned["train"] == planned["evaluate_point"] == 3 * models
+    assert planned["train"] == planned["evaluate_point_on_holdout"] == 3 * models
+    assert planned["index_train"] == 1 and "index_evaluation" not in planned and planned["pixels"] == 2  # no test image
     assert planned["parts"] == planned["write_ablation_copies"] == planned["draw_ablation_copies"] == 1
     assert not {"latents", "features", "judge"} & planned.keys()
+
+
+def test_a_search_over_learning_rates_trains_what_the_run_has_not_and_encodes_held_out_images_once(tree: Path) -> None:
+    result = dry_run(tree, target="choose_learning_rate")
+    planned = jobs(result)
+    models = documented()["train"]
+    assert planned["train"] == planned["evaluate_point_on_holdout"] == 4 * models  # rates; one of them is the run's own
+    assert planned["latents"] == planned["features"] == 3 + 3 + 5  # shards of the training images and twins; levels
+    assert planned["write_choose_learning_rate"] == 1 and "index_evaluation" not in planned
+    made = re.findall(r"^ +output: (.+)$", result.stdout + result.stderr, re.MULTILINE)
+    assert sum(line.startswith("results/paper/training/") for line in made) == models
+    none_held_out = dry_run(tree, "all-trained.yaml", target="choose_learning_rate")
+    assert none_held_out.returncode == 2 and "data.train.holdout is 0; hold out images" in none_held_out.stderr
+
+
+def test_without_a_holdout_a_grid_is_measured_on_the_test_sets(tree: Path) -> None:
+    planned = jobs(dry_run(tree, "all-trained.yaml", target="ablation_fusion"))
+    assert planned["evaluate_point"] == 4 * 2 * 3 and planned["index_evaluation"] == 2
+    assert planned["latents"] == documented()["latents"]
 
 
 def test_points_that_inpaint_anew_judge_their_own_images(tree: Path) -> None:
@@ -127,10 +149,10 @@ def write_index(tree: Path, name: str, images: int, wnids: list[str]) -> None:
     """An index of so many images, as `dfeat index` writes it."""
     rows = [(f"{wnids[n % len(wnids)]}_{n}", f"{n}.JPEG", n % len(wnids), wnids[0], 500, 375) for n in range(images)]
     data = read_settings([tree / "config.yaml", tree / "model.yaml"]).data
-    chosen = data.train if name == "train" else data.evaluation[name]
+    chosen = data.train if name in ("train", "holdout") else data.evaluation[name]
     source = {
         "set": name, "root": chosen.root, "settings": chosen.model_dump(mode="json"), "images": images,
-        "classes": len(wnids),
+        "classes": len(wnids), **({"held_out": HELD_OUT} if name == "train" else {}),
     }  # fmt: skip
     folder = tree / "results/paper/data" / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -145,7 +167,8 @@ def write_index(tree: Path, name: str, images: int, wnids: list[str]) -> None:
 def finished(tree: Path) -> Path:
     """The paper's run as finished: indexes of the full size, every other file empty, all marked as made."""
     wnids = imagenet_wnids()[:158]
-    write_index(tree, "train", IMAGES, wnids)
+    write_index(tree, "train", IMAGES - HELD_OUT, wnids)
+    write_index(tree, "holdout", HELD_OUT, wnids)
     planned = jobs(dry_run(tree))
     assert "index_train" not in planned and planned["train"] == documented()["train"]
     write_index(tree, "imagenet_val", 7_900, wnids)

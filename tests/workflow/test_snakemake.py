@@ -15,7 +15,7 @@ TINY = {
     "run": "tiny",
     "data": {
         "drawn": {"train": 1, "val": 1, "real": 1},
-        "train": {"root": "results/tiny/raw/PartImageNet", "expected_images": 20},
+        "train": {"root": "results/tiny/raw/PartImageNet", "expected_images": 20, "holdout": 0},
         "evaluation": {
             "imagenet_val": {"root": "results/tiny/raw/imagenet/val", "levels": [0, 40], "expected_images": 20},
             "dfeat": {"root": "results/tiny/raw/dfeat", "expected_images": 20},

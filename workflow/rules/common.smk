@@ -13,6 +13,7 @@ try:
     from dfeat.doctor import missing_inputs
     from dfeat.errors import UserError
     from dfeat.places import (
+        HOLDOUT,
         OCCLUDED,
         RESULTS,
         TRAIN,
@@ -105,7 +106,7 @@ GPU = SETTINGS.resources.gpu
 
 
 wildcard_constraints:
-    at=f"{RUN_ONLY}|{RUN.points_pattern}",
+    at=f"{RUN_ONLY}|{RUN.points_pattern()}",
     set="[A-Za-z0-9][A-Za-z0-9_.-]*",
     method="|".join(RUN.methods),
     backbone="|".join(SETTINGS.training.backbones),

@@ -19,18 +19,23 @@ rule demo_data:
         " --parts {params.drawn.parts} > {log:q} 2>&1"
 
 
+INDEX = (
+    "index.csv",
+    "problems.csv",
+    "classes.json",
+    "annotations.json",
+    "source.json",
+)
+HELD_OUT = [HERE.data(HOLDOUT)] if SETTINGS.data.train.holdout else []
+
+
+# One reading of the files gives both indexes, so that no image can be in both.
 rule index_train:
     input:
         RAW,
     output:
-        multiext(
-            f"{HERE.data(TRAIN)}/",
-            "index.csv",
-            "problems.csv",
-            "classes.json",
-            "annotations.json",
-            "source.json",
-        ),
+        multiext(f"{HERE.data(TRAIN)}/", *INDEX),
+        [folder / name for folder in HELD_OUT for name in INDEX],
     log:
         HERE.log("data", "index_train"),
     benchmark:
@@ -41,10 +46,11 @@ rule index_train:
         runtime=per_attempt(30),
     params:
         folder=subpath(output[0], parent=True),
+        holdout=repeated("--holdout", HELD_OUT),
         settings=RUN.index_settings(TRAIN),
         recipe=recipe("dfeat.data.index"),
     shell:
-        "dfeat index train --settings {params.settings:q} --out {params.folder:q}"
+        "dfeat index train --settings {params.settings:q} --out {params.folder:q} {params.holdout:q}"
         f"{BASE} > {{log:q}} 2>&1"
 
 
@@ -59,7 +65,7 @@ rule index_evaluation:
     benchmark:
         HERE.benchmark("data", "index_{set}")
     wildcard_constraints:
-        set="(?!train$)[A-Za-z0-9][A-Za-z0-9_.-]*",
+        set=f"(?!(?:{TRAIN}|{HOLDOUT})$)[A-Za-z0-9][A-Za-z0-9_.-]*",
     threads: 1
     resources:
         mem_mb=per_attempt(4000),

@@ -42,12 +42,21 @@ rule evaluate:
         " --out {params.folder:q} > {log:q} 2>&1"
 
 
-# A point is evaluated on the sets of Tables 1 and 2 alone, so its files are not the run's.
+# A point is evaluated on what its grid is measured on, so its files are not the run's.
 use rule evaluate as evaluate_point with:
     output:
         RUN.evaluation_files(POINT, "{method}", "{backbone}", "{seed}", RUN.published),
     wildcard_constraints:
-        at=RUN.points_pattern,
+        at=RUN.points_pattern(RUN.published),
+
+
+use rule evaluate as evaluate_point_on_holdout with:
+    output:
+        RUN.evaluation_files(
+            POINT, "{method}", "{backbone}", "{seed}", RUN.holdout_levels
+        ),
+    wildcard_constraints:
+        at=RUN.points_pattern(RUN.holdout_levels),
 
 
 rule evaluate_pretrained:

@@ -14,11 +14,12 @@ from typing import Any, Final
 from dfeat.config import Settings
 from dfeat.errors import UserError
 from dfeat.methods import REFERENCE, row_of
+from dfeat.places import HOLDOUT
 from dfeat.report.figures.style import panel_grid, save_with_note, styled
 from dfeat.report.numbers.paper import backbone_name, method_name
 from dfeat.report.numbers.text import TextRow, grouped, read_csv, unique
 
-RECIPE: Final = 1
+RECIPE: Final = 2
 _COSTS: Final = (("seconds", 1.0, "Seconds"), ("flops", 1e-9, "GFLOP"))
 
 
@@ -85,13 +86,14 @@ def ablation(name: str, report: Path, settings: Settings, out: Path) -> None:
     needed = ("point", "set", "level", "method", "backbone", "value")
     table = read_csv(report / f"ablation_{name}.csv", f"ablation {name}", needed)
     keys = list(table[0])[1 : list(table[0]).index("set")]
-    label = "Top-1 accuracy (%)"
+    measured = "images held out of training" if table[0]["set"] == HOLDOUT else "test images"
+    label = f"Top-1 accuracy (%) on {measured}"
     if len(keys) == 2:
         sets = [grouped(rows, "level") for rows in grouped(table, "set").values()]
         levels = max(sets, key=len)
         (level,) = max(levels, key=lambda key: int(key[0]))
         table = levels[level,]
-        label = f"Top-1 accuracy on {table[0]['set']} at {level} % loss"
+        label = f"{label} ({table[0]['set']}) at {level} % loss"
     places = [_ablation_place(row, keys) for row in table]
     rows, columns = (unique(place[axis] for place in places) for axis in (0, 1))
     values = {

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from dfeat.config import Settings
 from dfeat.diffusion.settings import ModelSource
-from dfeat.places import TRAIN
+from dfeat.places import HOLDOUT, TRAIN
 from dfeat.report.numbers.paper import backbone_name, method_name
 from dfeat.report.page.artifacts import Artifacts
 from dfeat.report.tables.layout import CellRow, intervals
@@ -81,6 +81,8 @@ def _source_set(artifacts: Artifacts, name: str, settings: Settings) -> dict[str
         "name": name, "root": chosen.root, "images": int(source.get("images", 0)),
         "classes": int(source.get("classes_with_images", source.get("classes", 0))),
         "problems": int(source.get("problems", 0)), "digest": artifacts.indexes.get(index, ""),
+        "held_out": int(source.get("held_out", 0)),
+        "held_out_digest": artifacts.indexes.get(artifacts.place.index(HOLDOUT), ""),
         "licence": _set_licence(chosen.kind, drawn=settings.data.drawn is not None),
     }  # fmt: skip
 

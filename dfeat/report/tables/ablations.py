@@ -2,8 +2,8 @@
 
 What enters: predictions of every point of a grid, under `results/<run>/ablation/<name>/<number>/evaluation`. What
 leaves: `ablation_<name>.csv`, a row for each point, model, set and level, with the paired difference from the grid's
-first point, and the same as `.md`. Points are compared on the same images. All are evaluated on the test
-sets, so the best of them must not be reported as the method's own setting: it was chosen by what it is measured on.
+first point, and the same as `.md`. Points are compared on the same images: those held out of training, or the test
+sets. What is chosen by a test set must not be measured on it again, and the text says so where it applies.
 """
 
 from __future__ import annotations
@@ -12,18 +12,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from dfeat.config import Settings, ablation_points
 from dfeat.errors import UserError, nearest
-from dfeat.places import Place, point_folder
+from dfeat.places import HOLDOUT, Place, point_folder
 from dfeat.report.numbers import text
 from dfeat.report.numbers.paper import Cell
 from dfeat.report.numbers.results import SetResults, axes_of, load_set, measured
 from dfeat.report.numbers.statistics import holm
 from dfeat.report.numbers.text import TextRow, escaped, grouped, percent, probability
+
+RECIPE: Final = 4
 
 
 def write_ablation(name: str, results: Path, settings: Settings, out: Path) -> None:
@@ -33,21 +35,30 @@ def write_ablation(name: str, results: Path, settings: Settings, out: Path) -> N
         raise UserError(f"no ablation {name!r}{nearest(name, known)} The settings have {', '.join(known) or 'none'}")
     points, point_settings = zip(*ablation_points(settings, name), strict=True)
     rows: list[TextRow] = []
-    for set_name, method in product(settings.data.published, settings.ablation[name].methods):
-        rows += _rows(_joined(name, results, point_settings, method, set_name, settings), points, method)
+    for set_name, method in product(settings.measured_on(name), settings.ablation[name].methods):
+        rows += _rows(joined(name, results, point_settings, method, set_name, settings), points, method)
     _mark(rows, 1 - settings.report.confidence)
-    title = f"Ablation: {escaped(name)}"
-    text.write_rows(out, f"ablation_{name}", rows, title, settings.report.note, _blocks(rows, points))
+    shown = measured_on_text(settings, name)
+    title = f"Ablation: {escaped(name)}, on {shown}"
+    text.write_rows(out, f"ablation_{name}", rows, title, settings.report.note, _blocks(rows, points, shown))
 
 
-def _joined(
+def measured_on_text(settings: Settings, name: str) -> str:
+    """What a grid is measured on, in words."""
+    sets = settings.measured_on(name)
+    if HOLDOUT in sets:
+        return f"images held out of training ({settings.data.train.holdout} of each class)"
+    return f"the test sets ({', '.join(map(escaped, sets))})"
+
+
+def joined(
     name: str, results: Path, points: Sequence[Settings], method: str, set_name: str, settings: Settings
 ) -> SetResults:
     """One method's predictions at every point as if the points were methods, so that all are compared with all.
 
     The backbones are each point's own, since a grid may change the settings behind a name.
     """
-    axes = replace(axes_of(settings, set_name), methods=(method,))
+    axes = replace(axes_of(points[0], set_name), methods=(method,))
     folders = [Place(results, point_folder(name, number)) for number in range(len(points))]
     loaded = [
         load_set(folder.evaluation, set_name, replace(axes, backbones=point.training.backbones))
@@ -59,11 +70,11 @@ def _joined(
             raise UserError(
                 f"{folder.home} holds predictions of other images of {set_name} than {folders[0].home}; make it again"
             )
-    joined = replace(
+    together = replace(
         first, methods=tuple(map(str, range(len(points)))), rank=np.concatenate([one.rank for one in loaded]),
         p1=np.concatenate([one.p1 for one in loaded]),
     )  # fmt: skip
-    return measured(joined, settings.report.confidence)
+    return measured(together, settings.report.confidence)
 
 
 def _rows(results: SetResults, points: Sequence[dict[str, Any]], method: str) -> list[TextRow]:
@@ -99,12 +110,17 @@ def _shown(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def _blocks(rows: list[TextRow], points: Sequence[dict[str, Any]]) -> list[str]:
+def _blocks(rows: list[TextRow], points: Sequence[dict[str, Any]], shown: str) -> list[str]:
     keys = list(points[0])
+    chosen = (
+        "A choice among them has seen no test image."
+        if rows[0]["set"] == HOLDOUT
+        else "A choice among them is made by what it would be tested on: data.train.holdout holds images out for this."
+    )
     blocks = [
         "Top-1 accuracy in percent; in brackets the paired difference from the first point, ↑ or ↓ where it is "
-        "significant over images and seeds, Holm-adjusted over the table (never with one seed). All points are measured on the test sets: the best "
-        "of them was chosen by what it is measured on."
+        "significant over images and seeds, Holm-adjusted over the table (never with one seed). All points are measured "
+        f"on {shown}. {chosen}"
     ]
     for model, own in grouped(rows, "method", "backbone").items():
         places = [f"{name}, {level} %" for name, level in grouped(own, "set", "level")]
