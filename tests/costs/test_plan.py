@@ -15,8 +15,17 @@ from bench.flops import flops, pass_costs
 from dfeat.cli import main
 from dfeat.config import Settings
 from dfeat.config.files import read_settings
+from dfeat.costs.counts import parameters_run
 from dfeat.costs.estimate import PEAK
-from dfeat.costs.operations import BACKBONES, DIFFUSION, TEXT, backbone_flops, diffusion_flops
+from dfeat.costs.operations import (
+    BACKBONES,
+    DIFFUSION,
+    PARAMETERS,
+    TEXT,
+    backbone_flops,
+    diffusion_flops,
+    until_parameters,
+)
 from dfeat.costs.plan import FASTER, as_plain, as_text, make_plan
 from dfeat.diffusion.features import find_block, forward_until
 from dfeat.errors import UserError
@@ -52,6 +61,13 @@ def test_the_cost_model_of_diffusion_is_what_is_counted(networks: tuple, resolut
         counted[name] = flops(partial(forward_until, unet, [block], latents, step, prompt))
     for name, value in counted.items():
         assert diffusion_flops(name, resolution) == pytest.approx(value, rel=0.02), name
+    for name in blocks:
+        block = find_block(unet, name)
+        run = parameters_run(unet, partial(forward_until, unet, [block], latents, step, prompt))
+        assert until_parameters((name,)) == pytest.approx(run, rel=1e-3), name
+    assert PARAMETERS["encode"] == pytest.approx(parameters_run(vae, lambda: vae.encode(pixels)), rel=1e-3)
+    for name, network in {"unet": unet, "decode": vae.decoder}.items():
+        assert PARAMETERS[name] == pytest.approx(sum(p.numel() for p in network.parameters()), rel=1e-3)
     tokens = torch.zeros(1, 77, dtype=torch.long, device=META)
     assert flops(lambda: text(tokens)) == pytest.approx(TEXT, rel=0.02)
 

@@ -2,4 +2,4 @@
 
 from typing import Final
 
-RECIPE: Final = 3
+RECIPE: Final = 4
