@@ -123,6 +123,23 @@ def test_savings_are_those_of_the_settings_and_none_is_left_in_the_fast_run(tmp_
     assert fast.savings == []
 
 
+def test_training_and_inference_of_each_method_stand_side_by_side() -> None:
+    plan = make_plan(read_settings([REPOSITORY / "config.yaml", REPOSITORY / "config/controls.yaml"]), PAPER, "A100")
+    costs = {(cost.method, cost.backbone): cost for cost in plan.methods}
+    assert len(costs) == 9 * 2
+    features, inpaint, none = (costs[name, "swin"] for name in ("sd_features", "sd_inpaint", "none"))
+    view = diffusion_flops("encode", 512) + diffusion_flops("mid", 512)
+    assert features.training_flops - none.training_flops == pytest.approx(2 * view)
+    assert features.inference_flops - none.inference_flops == pytest.approx(view)
+    assert features.break_even == pytest.approx(2 * PAPER["train"])  # two views a training image, one a test image
+    assert inpaint.break_even is None and inpaint.inference_flops == none.inference_flops
+    assert features.shipped - none.shipped == pytest.approx(4 * (34.16e6 + 351.66e6))
+    assert inpaint.training_memory > features.training_memory > none.training_memory == 3 * none.shipped
+    assert features.inference_seconds > 40 * none.inference_seconds
+    assert costs["sd_features_placebo", "swin"].inference_flops == features.inference_flops
+    assert "48,190" in as_text(plan) and as_plain(plan)["methods"][0]["method"] == "none"
+
+
 def test_copies_are_planned_as_so_many_images(tmp_path: Path) -> None:
     (tmp_path / "four.yaml").write_text("diffusion: {inpaint: {copies: 4}}\n")
     files = [REPOSITORY / "config.yaml"], [REPOSITORY / "config.yaml", tmp_path / "four.yaml"]
