@@ -251,7 +251,10 @@ def test_the_claim_on_cost_is_read_off_it(run: Path, tmp_path: Path) -> None:
     text = (run / "report" / "claims.md").read_text()
     assert "significantly more efficient" in text
     even = IMAGES * (900 - 200) // 100  # test images at which the two have cost the same
-    assert f"| flops | Swin | 200 | 900 | 100 | 0 | {even} | **holds** up to {even}, **fails** beyond |" in text
+    assert (
+        f"| flops | Swin | 2e-07 GFLOP | 9e-07 GFLOP | 1e-07 GFLOP | 0 GFLOP | {even} | **holds** up to {even}, **fails** beyond |"
+        in text
+    )
     write_claims(run / "evaluation", settings, tmp_path)
     assert "significantly more efficient" not in (tmp_path / "claims.md").read_text()
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from dfeat.report.numbers.paper import backbone_name
 from dfeat.report.numbers.text import pipe_table, unique
-from dfeat.report.tables.efficiency import SPENT
+from dfeat.report.tables.efficiency import UNITS, Quantity
 from dfeat.storage.records import read_json, refusal
 
 SENTENCE = (
@@ -54,16 +54,17 @@ def cost_claim(efficiency: Path, number: int) -> list[str]:
     ]
 
 
-def _compared(quantity: str, features: dict[str, Any], inpaint: dict[str, Any], images: int) -> list[str]:
+def _compared(quantity: Quantity, features: dict[str, Any], inpaint: dict[str, Any], images: int) -> list[str]:
     """The extras of both, the number of test images at which they are even, and the verdict."""
     extras = [row[name] for name in ("extra", "extra_test") for row in (features, inpaint)]
     ours, theirs, ours_test, theirs_test = extras
+    unit, scale = UNITS[quantity]
+    shown = ["" if value is None else f"{value / scale:,.4g} {unit}" for value in extras]
     even, verdict = "", ""
-    if quantity in SPENT and None not in extras:
+    if quantity == "flops":
         saved, dearer = images * (theirs - ours), ours_test - theirs_test
         if saved > 0 and dearer > 0:
             # images * theirs + n * theirs_test = images * ours + n * ours_test
             even = f"{saved / dearer:,.0f}"
         verdict = "**fails**" if saved <= 0 else f"**holds** up to {even}, **fails** beyond" if even else "**holds**"
-    shown = ["not measured" if value is None else f"{value:.4g}" for value in extras]
-    return [*shown, even, verdict if quantity == "flops" else ""]
+    return [*shown, even, verdict]
