@@ -1,8 +1,8 @@
-"""Floating-point operations of one image through each network of a run.
+"""Floating-point operations of one image through each network of a run, and what a method takes of them.
 
 What enters: the settings. What leaves: FLOPs of a forward pass of each backbone, of encoding, decoding and denoising
-with the diffusion model, for one image. For models of the paper's sizes they are those of `operations`; for others,
-such as the built-in ones, torch counts them on the run's own networks.
+with the diffusion model, for one image, and the parameters that features need. For models of the paper's sizes they are
+those of `operations`; for others, such as the built-in ones, they are counted on the run's own networks.
 """
 
 from __future__ import annotations
@@ -15,21 +15,31 @@ from typing import Any, Final
 from dfeat.config import Settings
 from dfeat.costs.operations import (
     INPAINTING,
+    PARAMETERS,
     backbone_flops,
     diffusion_flops,
     feature_flops,
     inpaint_flops,
     training_passes,
     until_flops,
+    until_parameters,
 )
+from dfeat.methods import needed
 
 BACKWARD: Final = 3.0
 """FLOPs of a forward and a backward pass together over those of the forward: 2.997 and 2.999 on the paper's backbones."""
 
 
+WIDTH: Final = {"float32": 4, "float16": 2, "bfloat16": 2}
+"""Bytes of a parameter."""
+
+
 @dataclass(frozen=True)
 class Counts:
-    """FLOPs of one image: `features` by the U-Net up to the settings' last block, `shallow` by its outermost layer."""
+    """FLOPs of one image: `features` by the U-Net up to the settings' last block, `shallow` by its outermost layer.
+
+    `parameters` are those of the layers that features take: the VAE's encoder, and the U-Net up to that block.
+    """
 
     encode: float
     decode: float
@@ -37,6 +47,7 @@ class Counts:
     shallow: float
     features: float
     forward: dict[str, float]
+    parameters: float
 
     def inpaint(self, settings: Settings) -> float:
         """FLOPs of inpainting one image."""
@@ -49,6 +60,26 @@ class Counts:
     def training(self, settings: Settings, name: str, backbone: str) -> float:
         """FLOPs of a whole training for each training image."""
         return training_passes(settings.training.epochs, name) * BACKWARD * self.forward[backbone]
+
+    def preparing(self, settings: Settings, name: str) -> float:
+        """FLOPs of what a method needs of each training image: its inpaintings, or features of it and of its twin."""
+        needs, twins = needed([name]), 2 if settings.training.twin_features == "occluded" else 1
+        features = settings.diffusion.views * twins * self.feature(settings) if "features" in needs else 0.0
+        copies = settings.diffusion.inpaint.copies
+        return features + (copies * self.inpaint(settings) if "inpainted" in needs else 0.0)
+
+    def inference(self, settings: Settings, name: str, backbone: str) -> float:
+        """FLOPs of classifying one image, from its pixels."""
+        return self.forward[backbone] + (self.feature(settings) if "features" in needed([name]) else 0.0)
+
+    def shipped(self, settings: Settings, name: str) -> float:
+        """Bytes of the diffusion model that classifying an image takes beside the classifier; 0 for a method without.
+
+        These are the VAE's encoder and the U-Net up to the last block, in the run's precision. The text encoder stays
+        behind: it embeds the null prompt alone, whose embedding can be shipped in its place.
+        """
+        width = WIDTH[settings.diffusion.model.precision]
+        return width * self.parameters if "features" in needed([name]) else 0.0
 
 
 def count(settings: Settings) -> Counts:
@@ -69,7 +100,8 @@ def stated(settings: Settings) -> Counts:
     features = until_flops(settings.diffusion.features.blocks, resolution)
     backbones = training.backbones.items()
     forward = {name: backbone_flops(one.name, training.image_size, training=False) for name, one in backbones}
-    return Counts(encode, decode, unet, shallow, features, forward)
+    parameters = PARAMETERS["encode"] + until_parameters(settings.diffusion.features.blocks)
+    return Counts(encode, decode, unet, shallow, features, forward, parameters)
 
 
 def _counted(settings: Settings) -> Counts:
@@ -90,18 +122,34 @@ def _counted(settings: Settings) -> Counts:
         noisy, masked = (torch.zeros(1, part.unet.config.in_channels, *latent.shape[2:]) for part in (model, painter))
         deep = forward_keeping(painter.unet, masked, timestep, prompts[1])[1]
     blocks = [find_block(model.unet, name) for name in diffusion.features.blocks]
+    encode = partial(model.vae.encode, image)
+    features = partial(forward_until, model.unet, blocks, noisy, timestep, prompts[0])
     forward = {
         name: _flops(partial(untrained_backbone(backbone).eval(), torch.zeros(1, 3, size, size)))
         for name, backbone in settings.training.backbones.items()
     }
     return Counts(
-        _flops(lambda: model.vae.encode(image)),
+        _flops(encode),
         _flops(lambda: painter.vae.decode(latent)),
         _flops(lambda: painter.unet(masked, timestep, encoder_hidden_states=prompts[1])),
         _flops(lambda: forward_shallow(painter.unet, masked, timestep, prompts[1], deep)),
-        _flops(lambda: forward_until(model.unet, blocks, noisy, timestep, prompts[0])),
+        _flops(features),
         forward,
+        parameters_run(model.vae, encode) + parameters_run(model.unet, features),
     )
+
+
+def parameters_run(network: Any, call: Callable[[], Any]) -> int:
+    """The parameters of the layers of a network that a call runs."""
+    import torch
+
+    run: set[Any] = set()
+    hooks = [layer.register_forward_pre_hook(lambda layer, _: run.add(layer)) for layer in network.modules()]
+    with torch.no_grad():
+        call()
+    for hook in hooks:
+        hook.remove()
+    return sum(value.numel() for layer in run for value in layer.parameters(recurse=False))
 
 
 def _flops(call: Callable[[], Any]) -> float:

@@ -143,7 +143,7 @@ def _training(settings: Settings, images: int) -> Cost:
     models = len(training.methods) * len(training.backbones) * seeds
     pairs = [(backbone, name) for backbone in training.backbones.values() for name in training.methods]
     flops = seeds * sum(training_flops(settings, images, *pair) for pair in pairs)
-    size = sum(map(_weights_bytes, training.backbones.values())) * len(training.methods) * seeds
+    size = sum(map(weights_bytes, training.backbones.values())) * len(training.methods) * seeds
     masked = ", ".join(name for name in training.methods if method(name).masks)
     masks = f"; {masked} also sees masks" if masked else ""
     how = f"{training.epochs} epochs of originals and twins{masks}{_taken_for(settings)}"
@@ -156,7 +156,7 @@ def _taken_for(settings: Settings) -> str:
     return "".join(f"; {name} taken for {known_backbone(name)}" for name in unknown)
 
 
-def _weights_bytes(backbone: Backbone) -> int:
+def weights_bytes(backbone: Backbone) -> int:
     """Bytes of a trained model: those of the weights it starts from, where they are a local file."""
     path = weights_path(backbone.weights) if backbone.weights else None
     return path.stat().st_size if path and path.is_file() else BACKBONE_BYTES

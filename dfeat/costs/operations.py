@@ -1,8 +1,8 @@
 """FLOPs of the networks a run computes, and of a step of the run: a multiply-add is two, as torch's counter has it.
 
 What enters: the name of a pass and the side of the image; or the settings of a step and the FLOPs of its passes. What
-leaves: FLOPs of one image. The figures were counted on the true architectures (`python -m bench flops`), and a test
-counts them again.
+leaves: FLOPs of one image, and the parameters of the layers that a pass runs. The figures were counted on the true
+architectures (`python -m bench flops`), and a test counts them again.
 """
 
 from __future__ import annotations
@@ -38,6 +38,12 @@ with reused deep features runs), U-Net up to the end of a block.
 n is the number of pixels over 512 x 512: the cost of convolutions is linear in n, that of attention quadratic, and that
 of projecting the prompt constant.
 """
+PARAMETERS: Final = {
+    "encode": 34.16e6, "decode": 49.49e6, "unet": 865.91e6,
+    "down.0": 12.91e6, "down.1": 50.39e6, "down.2": 191.69e6, "down.3": 253.97e6, "mid": 351.66e6,
+    "up.0": 513.90e6, "up.1": 774.20e6, "up.2": 846.60e6, "up.3": 865.90e6,
+}  # fmt: skip
+"""Parameters of the layers that each of these passes runs."""
 CHANNELS: Final = {"mid": (1280, 64)} | {
     f"{side}.{number}": size
     for side, sizes in {
@@ -71,6 +77,11 @@ def diffusion_flops(name: str, resolution: int) -> float:
 def until_flops(blocks: tuple[str, ...], resolution: int) -> float:
     """FLOPs of the U-Net's forward pass up to the last of `blocks`; of the whole pass for a block not in DIFFUSION."""
     return max(diffusion_flops(block if block in DIFFUSION else "unet", resolution) for block in blocks)
+
+
+def until_parameters(blocks: tuple[str, ...]) -> float:
+    """Parameters of the U-Net up to the last of `blocks`; of the whole U-Net for a block not in PARAMETERS."""
+    return max(PARAMETERS.get(block, PARAMETERS["unet"]) for block in blocks)
 
 
 def backbone_flops(name: str, size: int, training: bool) -> float:

@@ -1,4 +1,5 @@
-"""What the configured run takes on a named device: FLOPs, bytes and GPU-hours of each step, and what would be faster.
+"""What the configured run takes on a named device: FLOPs, bytes and GPU-hours of each step and method, and what would be
+faster.
 
 What enters: the settings, the number of images of each set, and a device of `costs.PEAK`. What leaves: a `Plan`,
 as text for people and as plain values for programs. Estimates, computed before anything is.
@@ -15,6 +16,7 @@ from dfeat.config import Settings
 from dfeat.config.files import lay_over
 from dfeat.costs.counts import is_small
 from dfeat.costs.estimate import EFFICIENCY, PEAK, Cost, estimate
+from dfeat.costs.per_method import MethodCost, per_method
 from dfeat.errors import UserError, nearest
 from dfeat.section import parse
 
@@ -48,6 +50,7 @@ class Plan:
     device: str
     images: Mapping[str, int]
     costs: list[Cost]
+    methods: list[MethodCost]
     savings: list[Saving]
 
     @property
@@ -66,7 +69,8 @@ def make_plan(settings: Settings, images: Mapping[str, int], device: str) -> Pla
             "knows full-size ones only; plan config.yaml, or take such a run's time from its benchmark files"
         )
     costs = estimate(settings, images)
-    return Plan(settings.run, device, images, costs, _savings(settings, images, device, costs))
+    methods, savings = per_method(settings, images["train"], device), _savings(settings, images, device, costs)
+    return Plan(settings.run, device, images, costs, methods, savings)
 
 
 def _savings(settings: Settings, images: Mapping[str, int], device: str, costs: list[Cost]) -> list[Saving]:
@@ -107,6 +111,7 @@ def as_plain(plan: Plan) -> dict[str, Any]:
         "flops": sum(cost.flops for cost in plan.costs),
         "bytes": sum(cost.bytes for cost in plan.costs),
         "hours": plan.hours,
+        "methods": [asdict(cost) for cost in plan.methods],
         "savings": [asdict(saving) for saving in plan.savings],
     }
 
@@ -127,12 +132,36 @@ def as_text(plan: Plan) -> str:
         f'The run "{plan.run}" on one {plan.device}: estimates at {EFFICIENCY:.0%} of its peak. Images: {images}.',
         "",
         *_aligned(rows),
+        "",
+        "Each method, in training (preparing and training one model, a training image) and at inference (a test image).",
+        "Memory is that of weights, gradients and momentum; activations come on top. Shipped is what classifying needs: the",
+        "classifier, and for diffusion features the VAE's encoder and the U-Net up to the last block, without the text",
+        "encoder, since the null prompt's embedding can be stored. Even after so many test images, the extra operations of",
+        "inference exceed those of the whole training.",
+        *_aligned(_method_rows(plan.methods)),
     ]
     if plan.savings:
         lines += ["", "What faster settings save (approximations of the paper's choice: see docs/performance.md)"]
         savings = plan.savings
         lines += _aligned([(s.setting, f"{_tera(s.flops)} TFLOP", f"{s.hours:.2f} GPU-hours") for s in savings])
     return "\n".join(lines) + "\n"
+
+
+def _method_rows(costs: list[MethodCost]) -> list[tuple[str, ...]]:
+    """The lines of the table of methods."""
+    head = (
+        "method", "backbone", "train TFLOP", "s", "GB", "infer GFLOP", "ms", "GB", "ship MB", "even after",
+    )  # fmt: skip
+    lines = [
+        (
+            cost.method, cost.backbone, f"{cost.training_flops / 1e12:.1f}", f"{cost.training_seconds:.2f}",
+            f"{cost.training_memory / 1e9:.1f}", f"{cost.inference_flops / 1e9:,.0f}",
+            f"{1000 * cost.inference_seconds:.2f}", f"{cost.inference_memory / 1e9:.1f}", f"{cost.shipped / 1e6:,.0f}",
+            "never" if cost.break_even is None else f"{cost.break_even:,.0f}",
+        )
+        for cost in costs
+    ]  # fmt: skip
+    return [head, *lines]
 
 
 def _tera(flops: float) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from dfeat.devices.driver import machine_devices
 from dfeat.devices.energy import meter
 from dfeat.devices.leases import jobs_at_once, lease, occupancy
+from dfeat.devices.memory import watch
 from dfeat.progress import say
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def compute_on(gpus: int, threads: int, job: str) -> torch.device:
 
     Call it before CUDA starts; returns the first leased device, or the CPU if `gpus` is 0 or the machine has no device.
     The energy that the devices consume from here on is logged when the process ends, if they count it
-    (`devices.energy`). A process that a leaseholder started (LOCAL_RANK is set) leases nothing and uses the device of
+    (`devices.energy`), and so is the memory it took (`devices.memory`). A process that a leaseholder started (LOCAL_RANK is set) leases nothing and uses the device of
     its rank among its parent's.
     """
     import torch
@@ -35,13 +36,17 @@ def compute_on(gpus: int, threads: int, job: str) -> torch.device:
     member = os.environ.get("LOCAL_RANK")
     if member is not None:
         set_threads(threads)
-        return torch.device("cuda", int(member)) if gpus and torch.cuda.is_available() else torch.device("cpu")
+        if not gpus or not torch.cuda.is_available():
+            return torch.device("cpu")
+        watch()
+        return torch.device("cuda", int(member))
     devices = lease(gpus, job) if gpus else []
     set_threads(threads)
     device = pick_device() if gpus else torch.device("cpu")
     names = ", ".join(f"{device.uuid} ({device.name})" for device in devices)
     if device.type == "cuda":
         meter(devices)
+        watch()
         say(f"{job} computes on {names or 'the first CUDA device; the driver lists none, so none was leased'}")
     elif names:
         say(f"{job} has {names}, which torch cannot use: it computes on the CPU")

@@ -34,7 +34,7 @@ from dfeat.storage.records import read_digested, read_json, refusal
 from dfeat.storage.shards import Rows, read_rows
 from dfeat.training.network import Classifier, normalised, untrained_backbone
 from dfeat.training.settings import TrainStage
-from dfeat.training.sources import features_identity
+from dfeat.training.sources import exchanged_features, features_identity
 
 RECIPE: Final = 2
 HEADER: Final = ("key", "label", "top1", "top2", "top3", "top4", "top5", "p1")
@@ -127,7 +127,7 @@ def evaluate_model(
             raise UserError(
                 f"{index.folder} has {len(index.classes)} classes, but the model {model.run['classes']}; index the set again"
             )
-        rows_of = {level: _checked_features(model, features, set_name, level, index.digest) for level in levels}
+        rows_of = {level: _features_for(model, features, set_name, level, index) for level in levels}
         study, crop_pct = stage.studies.get(set_name), stage.evaluation.crop_pct
         occlusion = TestOcclusion.of(index, stage.occlusion, study, model.image_size, crop_pct)
         predictions = _predict_set(model, index.records, cache, rows_of, stage, occlusion, set_name)
@@ -215,15 +215,16 @@ def _one_ahead(items: Iterator[Occluded]) -> Iterator[Occluded]:
             yield item
 
 
-def _checked_features(model: Model, features: Features, set_name: str, level: int, index: str) -> Rows | None:
-    """The features of a set at a level, None for a model without fusion. Raises UserError for others than it needs."""
+def _features_for(model: Model, features: Features, set_name: str, level: int, index: Index) -> Rows | None:
+    """The features that a model is given of a set at a level, other images' for a placebo, None for a model without
+    fusion. Raises UserError for others than it needs."""
     view = f"{set_name}@{level}"
     wanted = model.run["features"]
     if wanted is None:
         return None
     if view not in features:
         raise UserError(f"the model fuses diffusion features; give those of {view} with --features {view}=FILE")
-    rows = read_rows(features[view], "features", index=index)
+    rows = read_rows(features[view], "features", index=index.digest)
     settings = json.loads(rows.settings)
     if settings["latents"]["view"] not in {f"drop:{level}"} | ({"clean"} if level == 0 else set()):
         raise UserError(
@@ -235,4 +236,5 @@ def _checked_features(model: Model, features: Features, set_name: str, level: in
             f"{features[view][0]} has features of another diffusion model or other feature settings than the classifier's; "
             "extract them again with `dfeat features`"
         )
-    return rows
+    keys = [record.key for record in index.records]
+    return exchanged_features(rows, model.run["method"], keys, model.run["seed"])

@@ -1,7 +1,8 @@
 """The methods that train a classifier to be robust to occlusion [Sec. 3]: a file a method, and one list of them.
 
-What a method is called, needs, reads and does stands in its file; the other rooms take it from there by name. Titles and
-colours are those of the paper and of Okabe and Ito (2008), told apart with any colour vision.
+What a method is called, needs, reads and does stands in its file; the other rooms take it from there by name. Titles are
+the paper's where it has the method. Colours are of Okabe and Ito (2008), the last two of Tol's muted scheme (2021), told
+apart with any colour vision.
 """
 
 from __future__ import annotations
@@ -12,17 +13,20 @@ from typing import Final
 from dfeat.errors import UserError, nearest
 from dfeat.methods.blackout import BLACKOUT
 from dfeat.methods.cutmix import CUTMIX
+from dfeat.methods.fill_mean import FILL_MEAN
+from dfeat.methods.fill_smooth import FILL_SMOOTH
 from dfeat.methods.method import Method, Need
 from dfeat.methods.none import NONE
 from dfeat.methods.pretrained import PRETRAINED
 from dfeat.methods.replace import REPLACE
 from dfeat.methods.sd_features import SD_FEATURES
+from dfeat.methods.sd_features_placebo import SD_FEATURES_PLACEBO
 from dfeat.methods.sd_inpaint import SD_INPAINT
 
 PAPER: Final = (NONE, BLACKOUT, REPLACE, CUTMIX, SD_INPAINT, SD_FEATURES)
 """The paper's methods in the order of its tables; frozen, as is what is derived from it."""
 
-METHODS: tuple[Method, ...] = (*PAPER,)
+METHODS: tuple[Method, ...] = (*PAPER, FILL_MEAN, FILL_SMOOTH, SD_FEATURES_PLACEBO)
 """Every method there is. A further one: import its file above and add its object here."""
 
 NAMES: tuple[str, ...] = tuple(one.name for one in METHODS)
@@ -47,6 +51,12 @@ def method(name: str) -> Method:
 def row_of(name: str) -> Method:
     """The method, or PRETRAINED: whatever has a row in the tables."""
     return PRETRAINED if name == PRETRAINED.name else method(name)
+
+
+def controls_of(name: str, among: Iterable[str]) -> tuple[str, ...]:
+    """The matched controls of a method that are among some methods, such as a run's; first the one that differs least."""
+    present = set(among)
+    return tuple(control for control in row_of(name).controls if control in present)
 
 
 def needed(names: Iterable[str]) -> frozenset[Need]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -68,8 +68,11 @@ class Method:
     """What a whole batch becomes: its images and targets."""
     ablations: tuple[str, ...] = ()
     """The default grids of `ablation` that train it."""
-    control: str | None = None
-    """The name of its matched control: a method that differs from it in the one thing it claims. No method has one yet."""
+    exchange: Callable[[Sequence[str], int], dict[str, str]] | None = None
+    """Whose diffusion features each image is given, in training and at test time: for the keys of the images of a view and
+    the model's seed, another key of them for each; None gives every image its own."""
+    controls: tuple[str, ...] = ()
+    """Its matched controls: methods that differ from it in the one thing it claims; first the one that differs least."""
 
     @property
     def augments(self) -> bool:

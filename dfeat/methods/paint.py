@@ -6,12 +6,17 @@ tensors as well as numpy arrays.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dfeat.randomness import rng_for
+
+MIXED: Final = 4
+"""Pixels beside a hidden part that may show some of it once a crop is resized: 1.5 pixels of the cached image, the reach of
+the bicubic kernel, in crops enlarged 2.6 times."""
 
 
 def black_out(images: Any, masks: Any) -> Any:
@@ -39,13 +44,26 @@ def cutmix_box(height: int, width: int, kept: float, rng: np.random.Generator) -
     return top, bottom, left, right
 
 
-def partner_order(keys: list[str], seed: int) -> dict[str, str]:
-    """For each image the other image whose pixels replace its parts: a random cycle through all, drawn by seed.
+def grown(mask: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
+    """A mask (H, W) grown by so many pixels to all sides."""
+    from scipy.ndimage import maximum_filter
 
-    A cycle gives every image one partner that is not itself (where there are two), whatever the order of `keys`.
+    wider: NDArray[np.bool_] = maximum_filter(mask, 2 * pixels + 1, mode="constant")
+    return wider
+
+
+def partner_order(keys: list[str], seed: int) -> dict[str, str]:
+    """For each image the other image whose pixels replace its parts, drawn by seed."""
+    return random_cycle(keys, rng_for(seed, "all", "partner"))
+
+
+def random_cycle(keys: Sequence[str], rng: np.random.Generator) -> dict[str, str]:
+    """For each key the one after it in a random cycle through all, whatever their order.
+
+    A cycle gives every image one other image, and none itself (where there are two).
     """
     ordered = sorted(keys)
-    rng_for(seed, "all", "partner").shuffle(ordered)
+    rng.shuffle(ordered)
     return {key: ordered[(position + 1) % len(ordered)] for position, key in enumerate(ordered)}
 
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -127,6 +127,14 @@ class Rows:
     settings: str
     model: str
     extras: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+    def exchanged(self, payload_of: Mapping[str, str]) -> Rows:
+        """The rows of some keys, each with the payload of the key that stands for it and with the extras of its own."""
+        own, taken = ([self.row_of[key] for key in keys] for keys in (payload_of, payload_of.values()))
+        extras = {name: values.copy() for name, values in self.extras.items()}
+        for name, values in self.extras.items():
+            extras[name][taken] = values[own]
+        return replace(self, row_of=dict(zip(payload_of, taken, strict=True)), extras=extras)
 
 
 def read_rows(paths: Sequence[Path], kind: str, *, index: str | None = None, fits: int | None = None) -> Rows:

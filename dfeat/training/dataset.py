@@ -10,7 +10,7 @@ the twins are taken twice, in other crops.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from dfeat.randomness import rng_for
 from dfeat.storage.shards import Rows
 from dfeat.training.fusion import Moments, moments_of
 from dfeat.training.settings import TrainingSettings
-from dfeat.training.sources import Sources
+from dfeat.training.sources import Sources, exchanged_features
 
 
 @dataclass
@@ -81,9 +81,13 @@ class TrainingBatches:
         partner_seed: int,
         part: slice = slice(None),
     ) -> None:
-        self.method, self.sources, self.settings, self.seed, self.part = method(name), sources, settings, seed, part
+        self.method, self.settings, self.seed, self.part = method(name), settings, seed, part
         self.options = settings.model_dump(include=set(self.method.reads))
         self.keys = sorted(sources.keys)
+        occluded = [key for key in self.keys if key in sources.parts.rows]
+        own, twins = (sources.features, self.keys), (sources.twin_features, occluded)
+        given = [exchanged_features(rows, name, keys, seed, sources.views) for rows, keys in (own, twins)]
+        self.sources = replace(sources, features=given[0], twin_features=given[1])
         self.partner = partner_order(self.keys, partner_seed)
         self.steps_per_epoch = -(-2 * len(self.keys) // settings.batch_size)
         self._order: tuple[int, NDArray[np.int64]] | None = None

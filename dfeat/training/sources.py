@@ -136,6 +136,22 @@ def _read_features(sources: Sources, inputs: Inputs, index: str, clean: bool) ->
     sources.twin_features = twins
 
 
+def exchanged_features(rows: Rows | None, name: str, keys: Iterable[str], seed: int, views: int = 1) -> Rows | None:
+    """The features that a model by the method `name` is given for some images: those of each image itself, or those of
+    another one of them where the method exchanges them (`Method.exchange`), crop for crop. None without features."""
+    exchange = method(name).exchange
+    if rows is None or exchange is None:
+        return rows
+    donors = exchange(list(keys), seed)
+    return rows.exchanged(
+        {
+            row_key: taken
+            for key, donor in donors.items()
+            for row_key, taken in zip(view_keys(key, views), view_keys(donor, views), strict=True)
+        }
+    )
+
+
 def _row_keys(keys: Iterable[str], views: int) -> set[str]:
     """The keys of the rows of images: their own, or one for each of several views or copies."""
     return {row_key for key in keys for row_key in view_keys(key, views)}

@@ -13,7 +13,7 @@ from pydantic_core import to_jsonable_python
 
 from dfeat.config import Settings, config_schema, stage_settings
 from dfeat.errors import UserError
-from dfeat.methods import NAMES
+from dfeat.methods import NAMES, PAPER_NAMES
 from dfeat.section import parse
 from dfeat.storage.provenance import settings_text
 
@@ -80,10 +80,15 @@ def test_the_schema_is_in_step_with_the_models() -> None:
     assert (ROOT / "workflow/schemas/config.schema.json").read_text() == config_schema(), "run `make schema`"
 
 
-@pytest.mark.parametrize("overlays", [(), ("config/demo.yaml",), ("config/demo.yaml", "config/smoke.yaml"),
-                                      ("config/paper.yaml",), ("config/fast.yaml",), ("config/single-gpu.yaml",)])  # fmt: skip
-def test_the_shipped_configurations_are_valid(overlays: tuple[str, ...]) -> None:
-    assert parse(Settings, merged("config.yaml", *overlays)).training.methods == NAMES
+@pytest.mark.parametrize(("overlays", "controls"), [
+    ((), 0), (("config/demo.yaml",), 1), (("config/demo.yaml", "config/smoke.yaml"), 0), (("config/controls.yaml",), 3),
+    (("config/paper.yaml",), 0), (("config/fast.yaml",), 0), (("config/single-gpu.yaml",), 0),
+])  # fmt: skip
+def test_the_shipped_configurations_are_valid_and_train_the_papers_methods(
+    overlays: tuple[str, ...], controls: int
+) -> None:
+    methods = parse(Settings, merged("config.yaml", *overlays)).training.methods
+    assert methods[: len(PAPER_NAMES)] == PAPER_NAMES and len(methods) == len(PAPER_NAMES) + controls
 
 
 def test_the_overlay_for_one_card_computes_in_what_that_card_has() -> None:

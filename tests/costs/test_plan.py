@@ -15,8 +15,17 @@ from bench.flops import flops, pass_costs
 from dfeat.cli import main
 from dfeat.config import Settings
 from dfeat.config.files import read_settings
+from dfeat.costs.counts import parameters_run
 from dfeat.costs.estimate import PEAK
-from dfeat.costs.operations import BACKBONES, DIFFUSION, TEXT, backbone_flops, diffusion_flops
+from dfeat.costs.operations import (
+    BACKBONES,
+    DIFFUSION,
+    PARAMETERS,
+    TEXT,
+    backbone_flops,
+    diffusion_flops,
+    until_parameters,
+)
 from dfeat.costs.plan import FASTER, as_plain, as_text, make_plan
 from dfeat.diffusion.features import find_block, forward_until
 from dfeat.errors import UserError
@@ -53,6 +62,13 @@ def test_the_cost_model_of_diffusion_is_what_is_counted(networks: tuple, resolut
         counted[name] = flops(partial(forward_until, unet, [block], latents, step, prompt))
     for name, value in counted.items():
         assert diffusion_flops(name, resolution) == pytest.approx(value, rel=0.02), name
+    for name in blocks:
+        block = find_block(unet, name)
+        run = parameters_run(unet, partial(forward_until, unet, [block], latents, step, prompt))
+        assert until_parameters((name,)) == pytest.approx(run, rel=1e-3), name
+    assert PARAMETERS["encode"] == pytest.approx(parameters_run(vae, lambda: vae.encode(pixels)), rel=1e-3)
+    for name, network in {"unet": unet, "decode": vae.decoder}.items():
+        assert PARAMETERS[name] == pytest.approx(sum(p.numel() for p in network.parameters()), rel=1e-3)
     tokens = torch.zeros(1, 77, dtype=torch.long, device=META)
     assert flops(lambda: text(tokens)) == pytest.approx(TEXT, rel=0.02)
 
@@ -106,6 +122,23 @@ def test_savings_are_those_of_the_settings_and_none_is_left_in_the_fast_run(tmp_
     fast = make_plan(read_settings(files), PAPER, "H200")
     assert plan.hours - fast.hours == pytest.approx(together.hours)
     assert fast.savings == []
+
+
+def test_training_and_inference_of_each_method_stand_side_by_side() -> None:
+    plan = make_plan(read_settings([REPOSITORY / "config.yaml", REPOSITORY / "config/controls.yaml"]), PAPER, "A100")
+    costs = {(cost.method, cost.backbone): cost for cost in plan.methods}
+    assert len(costs) == 9 * 2
+    features, inpaint, none = (costs[name, "swin"] for name in ("sd_features", "sd_inpaint", "none"))
+    view = diffusion_flops("encode", 512) + diffusion_flops("mid", 512)
+    assert features.training_flops - none.training_flops == pytest.approx(2 * view)
+    assert features.inference_flops - none.inference_flops == pytest.approx(view)
+    assert features.break_even == pytest.approx(2 * PAPER["train"])  # two views a training image, one a test image
+    assert inpaint.break_even is None and inpaint.inference_flops == none.inference_flops
+    assert features.shipped - none.shipped == pytest.approx(4 * (34.16e6 + 351.66e6))
+    assert inpaint.training_memory > features.training_memory > none.training_memory == 3 * none.shipped
+    assert features.inference_seconds > 40 * none.inference_seconds
+    assert costs["sd_features_placebo", "swin"].inference_flops == features.inference_flops
+    assert "48,190" in as_text(plan) and as_plain(plan)["methods"][0]["method"] == "none"
 
 
 def test_copies_are_planned_as_so_many_images(tmp_path: Path) -> None:

@@ -200,6 +200,14 @@ def batches_of_views(out: Path) -> Values:
     return made | _batches("sd_features", {"twin_features": ()}, name="clean", twin_features="clean")
 
 
+def batches_of_controls(out: Path) -> Values:
+    """The same of the methods that are controls."""
+    made: Values = {}
+    for method in ("fill_mean", "fill_smooth", "sd_features_placebo"):
+        made |= _batches(method, {})
+    return made
+
+
 def crops(out: Path) -> Values:
     """A crop as training cuts it, of an image and of a mask, and the learning rates of a training."""
     from dfeat.data.crops import Crop
@@ -416,6 +424,7 @@ PIECES = {
     "batches": Piece(batches, "dfeat.training.loop"),
     "batches of copies": Piece(batches_of_copies, "dfeat.training.loop"),
     "batches of views": Piece(batches_of_views, "dfeat.training.loop"),
+    "batches of controls": Piece(batches_of_controls, "dfeat.training.loop"),
     "crops": Piece(crops, "dfeat.training.loop"),
     "initial weights": Piece(initial_weights, "dfeat.training.loop"),
     "trainings": Piece(trainings, "dfeat.training.loop"),

@@ -44,7 +44,7 @@ def paint(twin):
     return np.where(twin.hidden[..., None], noise, twin.picture)
 
 
-NOISE = Method(name="noise", title="Noise in Parts", colour="#E69F00", marker="*", paint=paint)
+NOISE = Method(name="noise", title="Noise in Parts", colour="#F0E442", marker="*", paint=paint)
 """
 NAMED_BY_OTHERS = {
     ("evaluation/judge.py", "blackout"): "a column of verdicts.csv",
@@ -143,7 +143,7 @@ def test_a_method_reads_the_settings_of_what_it_needs(one: Method) -> None:
     }
     assert set().union(*implied.values()) <= set(one.reads)
     assert set(one.ablations) <= set(Settings().ablation)
-    assert one.control is None or one.control in NAMES
+    assert set(one.controls) <= set(NAMES) - {one.name}
 
 
 def test_an_unknown_method_is_refused_with_what_there_is() -> None:

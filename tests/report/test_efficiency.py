@@ -5,17 +5,18 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dfeat.config import Settings
-from dfeat.costs.counts import count
+from dfeat.costs.counts import Counts, count
 from dfeat.data.records import INDEX_COLUMNS, table_text
 from dfeat.errors import UserError
 from dfeat.report.claims.claims import write_claims
-from dfeat.report.tables.efficiency import efficiency_rows, write_efficiency
+from dfeat.report.tables.efficiency import write_efficiency
 from dfeat.section import parse
 
 from .predictions import small_settings, write_predictions
@@ -24,11 +25,11 @@ IMAGES, TEST_IMAGES = 50, 200
 METHODS = ("none", "sd_inpaint", "sd_features")
 
 
-@dataclass
-class Fixed:
-    """FLOPs that are easy to reckon with."""
+class Fixed(Counts):
+    """FLOPs and parameters that are easy to reckon with."""
 
-    forward: dict[str, float]
+    def __init__(self, forward: dict[str, float]) -> None:
+        super().__init__(0.0, 0.0, 0.0, 0.0, 0.0, forward, parameters=250)
 
     def inpaint(self, settings: Settings) -> float:
         return 900.0
@@ -46,10 +47,10 @@ def settings_of(*methods: str) -> Settings:
     return parse(Settings, plain)
 
 
-def job(run: Path, step: str, name: str, seconds: float, joules: float | None = None) -> None:
+def job(run: Path, step: str, name: str, seconds: float, joules: float | None = None, megabytes: int = 9) -> None:
     """The benchmark file and the log of a job."""
     for folder, text in (
-        ("benchmarks", f"s\th:m:s\tmax_rss\n{seconds}\t0:00:01\t9\n"),
+        ("benchmarks", f"s\th:m:s\tmax_rss\n{seconds}\t0:00:01\t{megabytes}\n"),
         ("logs", "done\n" if joules is None else f"dfeat: x computes on GPU-a\ndfeat: energy: {joules} J of GPU-a\n"),
     ):
         path = run / folder / step / f"{name}.{'tsv' if folder == 'benchmarks' else 'log'}"
@@ -84,7 +85,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 model = run / "training" / method / backbone / f"seed{seed}" / "model.safetensors"
                 model.parent.mkdir(parents=True)
                 model.write_bytes(bytes(500))
-    job(run, "diffusion", "inpaint_0-of-2", 60, 600)
+    job(run, "diffusion", "inpaint_0-of-2", 60, 600, megabytes=30)
     job(run, "diffusion", "inpaint_1-of-2", 40, 400)
     job(run, "diffusion", "inpainted_pixels", 10)  # takes no device, so none of its joules
     shard(run, "inpaint/train", 4000)
@@ -98,12 +99,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def rows_of(run: Path) -> dict[tuple[str, str, str], dict[str, float]]:
+def rows_of(run: Path) -> dict[tuple[str, str, str], dict[str, Any]]:
     with (run / "report" / "efficiency.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     return {
         (row["method"], row["backbone"], row["quantity"]): {
-            key: float(value) for key, value in row.items() if value and key not in ("method", "backbone", "quantity")
+            key: value if key == "unpriced" else float(value)
+            for key, value in row.items()
+            if value and key not in ("method", "backbone", "quantity")
         }
         for row in rows
     }
@@ -121,12 +124,11 @@ def test_seconds_are_those_of_the_benchmark_files(run: Path) -> None:
     assert rows["none", "swin", "seconds"].keys() == {"prepare", "train", "test"}
 
 
-def test_every_copy_of_an_image_is_counted(run: Path) -> None:
+def test_every_copy_of_an_image_is_counted() -> None:
     plain = settings_of(*METHODS).model_dump(mode="json")
     plain["diffusion"]["inpaint"]["copies"] = 3
-    rows = efficiency_rows(run, parse(Settings, plain), Fixed({"convnext": 10.0, "swin": 20.0}))
-    flops = {(row.method, row.backbone): row.prepare for row in rows if row.quantity == "flops"}
-    assert flops["sd_inpaint", "swin"] == 3 * 900 and flops["sd_features", "swin"] == 200
+    settings, counts = parse(Settings, plain), Fixed({})
+    assert counts.preparing(settings, "sd_inpaint") == 3 * 900 and counts.preparing(settings, "sd_features") == 200
 
 
 def test_flops_bytes_and_joules(run: Path) -> None:
@@ -145,17 +147,74 @@ def test_flops_bytes_and_joules(run: Path) -> None:
     assert rows["sd_inpaint", "swin", "joules"]["prepare"] == pytest.approx((600 + 400) / IMAGES)
 
 
+def test_training_and_inference_are_compared_with_none_side_by_side(run: Path) -> None:
+    rows = rows_of(run)
+    features = rows["sd_features", "swin", "flops"]
+    assert (features["extra"], features["extra_test"]) == (200, 100)
+    assert features["break_even"] == IMAGES * 200 / 100  # images at inference that cost what all of the training did
+    inpaint = rows["sd_inpaint", "swin", "flops"]
+    assert inpaint["extra"] == 900 and inpaint["extra_test"] == 0 and "break_even" not in inpaint
+    seconds = rows["sd_features", "convnext", "seconds"]
+    assert seconds["extra_test"] == pytest.approx(4 * 5 / (4 * TEST_IMAGES))
+    assert seconds["break_even"] == pytest.approx(10 / (20 / (4 * TEST_IMAGES)), rel=1e-4)
+
+
+def test_memory_is_the_most_that_a_job_took_and_of_a_device_where_its_log_has_it(run: Path, tmp_path: Path) -> None:
+    rows = rows_of(run)
+    inpaint = rows["sd_inpaint", "swin", "memory"]
+    assert (inpaint["prepare"], inpaint["train"]) == pytest.approx((30 * 2**20, 9 * 2**20), rel=1e-5)
+    assert inpaint["extra"] == pytest.approx(21 * 2**20, rel=1e-5) and "per_point" not in inpaint
+    shutil.copytree(run, tmp_path / "run")
+    with (tmp_path / "run/logs/training/none_swin_seed0.log").open("a") as log:
+        log.write("memory: 4000 MB of a device\ndfeat: memory: 3000 MB of a device\n")
+    write_efficiency(tmp_path / "run", settings_of(*METHODS), Fixed({"convnext": 1.0, "swin": 1.0}), tmp_path)
+    with (tmp_path / "efficiency.csv").open(newline="") as file:
+        found = {(r["method"], r["backbone"]): r["train"] for r in csv.DictReader(file) if r["quantity"] == "memory"}
+    assert float(found["none", "swin"]) == 4e9 and float(found["none", "convnext"]) < 1e7
+
+
+def test_what_classifying_an_image_needs_is_shipped(run: Path) -> None:
+    rows = rows_of(run)
+    assert rows["sd_features", "swin", "shipped"]["test"] == 500 + 4 * 250  # the classifier, and parameters in float32
+    assert rows["sd_inpaint", "swin", "shipped"]["test"] == rows["none", "swin", "shipped"]["test"] == 500
+    assert rows["sd_features", "swin", "shipped"]["extra_test"] == 1000
+    plain = settings_of(*METHODS).model_dump(mode="json")
+    plain["diffusion"]["model"]["precision"] = "bfloat16"
+    assert Fixed({}).shipped(parse(Settings, plain), "sd_features") == 500
+
+
 def test_the_price_of_a_point_is_the_extra_over_the_gain(run: Path) -> None:
     rows = rows_of(run)
-    gained, lost = rows["sd_inpaint", "swin", "seconds"], rows["sd_features", "swin", "seconds"]
-    assert gained["level"] == 80 and gained["gain_low"] < gained["gain"] < gained["gain_high"]
-    assert gained["gain"] > 0 and gained["per_point"] == pytest.approx(gained["extra"] / gained["gain"], rel=1e-4)
-    assert lost["gain"] < 0 and "per_point" not in lost
+    gained, lost = rows["sd_inpaint", "swin", "flops"], rows["sd_features", "swin", "flops"]
+    assert gained["level"] == 80 and 0 < gained["gain_low"] < gained["gain"] < gained["gain_high"]
+    assert gained["per_point"] == pytest.approx(gained["extra"] / gained["gain"], rel=1e-4)
+    assert "per_point_test" not in gained  # its inference is None's
+    assert lost["gain_high"] < 0 and lost["unpriced"] == "a loss" and not {"per_point", "per_point_test"} & lost.keys()
+
+
+def test_what_is_not_above_noise_has_no_price_but_a_reason(run: Path, tmp_path: Path) -> None:
+    """A gain whose interval includes 0, and seconds that differ no more than those of trainings of equal operations."""
+    shutil.copytree(run, tmp_path / "run")
+    settings = settings_of("none", "blackout", "cutmix")
+    write_predictions(tmp_path / "run/evaluation", settings, gain={"none": 0.0, "blackout": 0.1, "cutmix": 2.0})
+    for method, seconds in (("blackout", 20), ("cutmix", 170)):  # None's trainings take 100 and 150
+        for backbone, seed in product(("convnext", "swin"), (0, 1)):
+            job(tmp_path / "run", "training", f"{method}_{backbone}_seed{seed}", seconds)
+            job(tmp_path / "run", "evaluation", f"{method}_{backbone}_seed{seed}", 8)
+    write_efficiency(tmp_path / "run", settings, Fixed({"convnext": 1.0, "swin": 1.0}), tmp_path / "run/report")
+    rows = rows_of(tmp_path / "run")
+    for backbone in ("convnext", "swin"):
+        none, gained = rows["blackout", backbone, "seconds"], rows["cutmix", backbone, "seconds"]
+        assert none["extra"] < 0 and none["gain_low"] <= 0 <= none["gain_high"]
+        assert none["unpriced"] == "no gain above noise" and "per_point" not in none
+        assert gained["extra"] > 0 and gained["gain_low"] > 0
+        assert gained["unpriced"] == "no further cost above noise" and "per_point" not in gained
+    assert "no gain above noise" in (tmp_path / "run/report/efficiency.md").read_text()
 
 
 def test_json_and_markdown_say_the_same(run: Path) -> None:
     content = json.loads((run / "report" / "efficiency.json").read_text())
-    assert len(content["rows"]) == len(rows_of(run)) == 3 * 2 * 4
+    assert len(content["rows"]) == len(rows_of(run)) == 3 * 2 * 6
     text = (run / "report" / "efficiency.md").read_text()
     assert "## Joules" in text and "| Ours: SD Inpaint | Swin |" in text and "per training image" in text
 
@@ -191,7 +250,11 @@ def test_the_claim_on_cost_is_read_off_it(run: Path, tmp_path: Path) -> None:
     write_claims(run / "evaluation", settings, run / "report")
     text = (run / "report" / "claims.md").read_text()
     assert "significantly more efficient" in text
-    assert "| flops | Swin | 200 | 900 | 0.222 | 7 | **holds** |" in text  # even at (900 - 200) / 100 views
+    even = IMAGES * (900 - 200) // 100  # test images at which the two have cost the same
+    assert (
+        f"| flops | Swin | 2e-07 GFLOP | 9e-07 GFLOP | 1e-07 GFLOP | 0 GFLOP | {even} | **holds** up to {even}, **fails** beyond |"
+        in text
+    )
     write_claims(run / "evaluation", settings, tmp_path)
     assert "significantly more efficient" not in (tmp_path / "claims.md").read_text()
 

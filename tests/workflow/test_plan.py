@@ -221,8 +221,8 @@ def test_other_operation_counts_plan_nothing(finished: Path, tmp_path: Path) -> 
 
 
 def test_a_further_method_plans_nothing_until_it_is_asked_for(finished: Path, tmp_path: Path) -> None:
-    entry = "METHODS: tuple[Method, ...] = (*PAPER, SEVENTH)"
-    code = changed_code(tmp_path, "methods/__init__.py", r"METHODS: tuple\[Method, \.\.\.\] = \(\*PAPER,\)", f"from dfeat.methods.seventh import SEVENTH\n{entry}")  # fmt: skip
+    entry = "METHODS: tuple[Method, ...] = (*PAPER, SEVENTH, "
+    code = changed_code(tmp_path, "methods/__init__.py", r"METHODS: tuple\[Method, \.\.\.\] = \(\*PAPER, ", f"from dfeat.methods.seventh import SEVENTH\n{entry}")  # fmt: skip
     seventh = 'SEVENTH = Method("seventh", "Seventh", "#123456", "*")'
     (code / "dfeat/methods/seventh.py").write_text(f"from dfeat.methods.method import Method\n{seventh}\n")
     result = dry_run(finished, code=code)

@@ -21,32 +21,32 @@ from dfeat.report.numbers.text import TextRow, grouped, read_csv, unique
 
 RECIPE: Final = 2
 _COSTS: Final = (("seconds", 1.0, "Seconds"), ("flops", 1e-9, "GFLOP"))
+_STEPS: Final = (
+    (("prepare", "train"), "a training image, preparing and training"),
+    (("test",), "a test image, inference"),
+)
 
 
 @styled()
 def cost(report: Path, settings: Settings, out: Path) -> None:
-    """Gain over None at the highest level against the cost of preparing and training per training image."""
+    """Gain over None at the highest level against cost: a row for each quantity, training beside inference."""
     from matplotlib.lines import Line2D
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     rows = read_csv(report / "efficiency.csv", "table efficiency", ("method", "backbone", "quantity", "gain"))
     shown = [entry for entry in _COSTS if any(row["quantity"] == entry[0] and row["gain"] for row in rows)]
     if not shown:
         raise UserError(f"figure cost: {report / 'efficiency.csv'} has no gain over None to set beside a cost")
     backbones = unique(row["backbone"] for row in rows)
-    figure, (axes,) = panel_grid(1, len(shown), 2.9, sharey=True)
-    for panel, (quantity, scale, unit) in zip(axes, shown, strict=True):
-        for row in rows:
-            if row["quantity"] == quantity and row["gain"] and row["prepare"] and row["train"]:
-                _cost_point(panel, row, scale, filled=row["backbone"] == backbones[0])
-        panel.axhline(0, color="#000000", linewidth=0.6)
-        panel.set_xscale("log")
-        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        panel.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        panel.xaxis.set_minor_formatter(NullFormatter())
-        panel.set_xlabel(f"{unit} a training image, preparing and training")
     level = next(row["level"] for row in rows if row["gain"])
-    axes[0].set_ylabel(f"Gain over None at {level} % loss (points)")
+    figure, grid = panel_grid(len(shown), len(_STEPS), 2.2 * len(shown), sharey=True)
+    for line, (quantity, scale, unit) in zip(grid, shown, strict=True):
+        line[0].set_ylabel(f"Gain over None at {level} % loss\n(points)")
+        for panel, (columns, step) in zip(line, _STEPS, strict=True):
+            costed = [row for row in rows if row["quantity"] == quantity and row["gain"] and all(map(row.get, columns))]
+            for row in costed:
+                spent = scale * sum(float(row[column]) for column in columns)
+                _cost_point(panel, row, spent, filled=row["backbone"] == backbones[0])
+            _cost_axis(panel, f"{unit} {step}")
     methods = unique(row["method"] for row in rows if row["gain"])
     looks: list[dict[str, Any]] = [
         {"color": row_of(m).colour, "marker": row_of(m).marker, "label": method_name(m)} for m in methods
@@ -57,6 +57,18 @@ def cost(report: Path, settings: Settings, out: Path) -> None:
     handles = [Line2D([], [], linestyle="", markersize=5, **look) for look in looks]
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
     save_with_note(figure, settings.report.note, out, "cost")
+
+
+def _cost_axis(panel: Any, label: str) -> None:
+    """A logarithmic axis of costs, and the line of no gain."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    panel.axhline(0, color="#000000", linewidth=0.6)
+    panel.set_xscale("log")
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    panel.xaxis.set_minor_formatter(NullFormatter())
+    panel.set_xlabel(label)
 
 
 @styled()
@@ -151,11 +163,11 @@ def _heat_maps(
     save_with_note(figure, settings.report.note, out, name)
 
 
-def _cost_point(panel: Any, row: TextRow, scale: float, *, filled: bool) -> None:
+def _cost_point(panel: Any, row: TextRow, spent: float, *, filled: bool) -> None:
     gain, low, high = (float(row[name]) for name in ("gain", "gain_low", "gain_high"))
     shown = row_of(row["method"])
     panel.errorbar(
-        scale * (float(row["prepare"]) + float(row["train"])), gain, [[gain - low], [high - gain]],
+        spent, gain, [[gain - low], [high - gain]],
         fmt=shown.marker, color=shown.colour, markersize=5, markerfacecolor=shown.colour if filled else "white",
         elinewidth=0.8, capsize=1.5,
     )  # fmt: skip

@@ -1,0 +1,28 @@
+"""The memory a job takes of its devices.
+
+What leaves, when a process that computed on a device ends by itself: the line `memory: X MB` in its log, the most that
+torch reserved on any device, which `report.tables.efficiency` reads.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+
+from dfeat.progress import say
+
+
+def watch() -> None:
+    """Log at exit the most memory that this process reserved on a device; nothing if it computed on none."""
+    atexit.register(_tell)
+
+
+def _tell() -> None:
+    import torch
+
+    if not torch.cuda.is_initialized():
+        return
+    peak = max(map(torch.cuda.max_memory_reserved, range(torch.cuda.device_count())))
+    if peak:
+        with contextlib.suppress(OSError):  # the log may lie on a full disk
+            say(f"memory: {peak / 1e6:.0f} MB of a device")
