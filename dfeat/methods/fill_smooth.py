@@ -6,20 +6,15 @@ diffusion after it.
 
 from __future__ import annotations
 
-import numpy as np
-
 from dfeat.methods.method import Method, Pixels, Twin
-from dfeat.methods.paint import MIXED, grown
 from dfeat.methods.smooth import smooth_fill
 
 
 def fill_smoothly(twin: Twin) -> Pixels:
-    """The picture with its hidden pixels filled by `smooth_fill`.
-
-    The membrane is spanned by the pixels beyond those that resizing may have mixed with hidden ones.
-    """
-    filled = smooth_fill(twin.picture, grown(twin.hidden, MIXED))
-    return np.where(twin.hidden[..., None], filled, twin.picture)
+    """The picture with its hidden pixels filled by `smooth_fill`."""
+    return smooth_fill(twin.picture, twin.hidden)
 
 
-FILL_SMOOTH = Method(name="fill_smooth", title="Smooth Fill", colour="#999933", marker=">", paint=fill_smoothly)
+FILL_SMOOTH = Method(
+    name="fill_smooth", title="Smooth Fill", colour="#999933", marker=">", paint=fill_smoothly, whole=True
+)

@@ -16,7 +16,7 @@ Need = Literal["inpainted", "features"]
 
 @dataclass(frozen=True)
 class Twin:
-    """What the picture of an occluded twin can be painted from, all in the same crop.
+    """What the picture of an occluded twin can be painted from, all in the same crop, or whole (`Method.whole`).
 
     `partner` returns another training image, drawn by `occlusion.seed`; `rng` returns a generator seeded with the
     model's seed, the image and the epoch; `options` are the settings in `Method.reads`, by name.
@@ -64,6 +64,9 @@ class Method:
     """Whether the network is trained on the masks of Eq. 1 too, which doubles its passes."""
     paint: Callable[[Twin], Pixels] | None = None
     """What the picture of an occluded twin becomes, (H, W, 3); None leaves it as it is."""
+    whole: bool = False
+    """Whether `paint` is given the whole cached picture, and crops are cut of what it returns. `Twin.hidden` then has every
+    pixel that shows something of the hidden ones, so nothing of them remains. Else it is given each crop."""
     mix: Callable[[Mixture], tuple[Pixels, NDArray[np.float32]]] | None = None
     """What a whole batch becomes: its images and targets."""
     ablations: tuple[str, ...] = ()

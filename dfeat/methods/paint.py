@@ -6,17 +6,14 @@ tensors as well as numpy arrays.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dfeat.randomness import rng_for
-
-MIXED: Final = 4
-"""Pixels beside a hidden part that may show some of it once a crop is resized: 1.5 pixels of the cached image, the reach of
-the bicubic kernel, in crops enlarged 2.6 times."""
 
 
 def black_out(images: Any, masks: Any) -> Any:
@@ -50,6 +47,18 @@ def grown(mask: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
 
     wider: NDArray[np.bool_] = maximum_filter(mask, 2 * pixels + 1, mode="constant")
     return wider
+
+
+def reached(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[np.bool_]:
+    """The pixels of a picture, resized to (height, width) from the size of its mask, that show something of masked ones.
+
+    Bicubic resizing takes each pixel from those within two pixels of it, in the larger unit of the two sizes.
+    """
+    if mask.shape == (height, width):
+        return mask
+    rows, columns = ((np.arange(size) + 0.5) / size for size in (height, width))
+    nearest = mask[(rows * mask.shape[0]).astype(int)[:, None], (columns * mask.shape[1]).astype(int)]
+    return grown(nearest, math.ceil(2 * max(1.0, height / mask.shape[0], width / mask.shape[1])))
 
 
 def partner_order(keys: list[str], seed: int) -> dict[str, str]:

@@ -21,7 +21,7 @@ from torch import Tensor
 from dfeat.data.crops import Crop, random_crop, view_key, view_keys
 from dfeat.methods import method
 from dfeat.methods.method import Mixture, Twin
-from dfeat.methods.paint import mask_image, partner_order
+from dfeat.methods.paint import mask_image, partner_order, reached
 from dfeat.randomness import rng_for
 from dfeat.storage.shards import Rows
 from dfeat.training.fusion import Moments, moments_of
@@ -195,15 +195,19 @@ class TrainingBatches:
         size, paint = self.settings.image_size, self.method.paint
         images = np.empty((len(items), size, size, 3), np.uint8)
         for row, item in enumerate(items):
-            images[row] = cut(self._cached(item.key, item.copy), item.crop, size)
-            if paint and self._occluded(item.key, item.twin):
-                images[row] = paint(self._twin(item, images[row]))
+            picture, painted = self._cached(item.key, item.copy), self._occluded(item.key, item.twin)
+            if paint and painted and self.method.whole:
+                hidden = reached(self.sources.parts.mask(item.key), *picture.shape[:2])
+                picture = paint(self._twin(item, picture, hidden))
+            images[row] = cut(picture, item.crop, size)
+            if paint and painted and not self.method.whole:
+                images[row] = paint(self._twin(item, images[row], self._mask(item, "mask")))
         return images
 
-    def _twin(self, item: _Item, picture: NDArray[np.uint8]) -> Twin:
+    def _twin(self, item: _Item, picture: NDArray[np.uint8], hidden: NDArray[np.bool_]) -> Twin:
         return Twin(
             picture,
-            hidden=self._mask(item, "mask"),
+            hidden,
             partner=lambda: cut(self.sources.pixels[self.partner[item.key]], item.crop, self.settings.image_size),
             rng=lambda: rng_for(self.seed, item.draw, self.method.name),
             options=self.options,

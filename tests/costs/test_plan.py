@@ -138,7 +138,7 @@ def test_training_and_inference_of_each_method_stand_side_by_side() -> None:
     assert inpaint.training_memory > features.training_memory > none.training_memory == 3 * none.shipped
     assert features.inference_seconds > 40 * none.inference_seconds
     assert costs["sd_features_placebo", "swin"].inference_flops == features.inference_flops
-    assert "48,190" in as_text(plan) and as_plain(plan)["methods"][0]["method"] == "none"
+    assert "45,030" in as_text(plan) and as_plain(plan)["methods"][0]["method"] == "none"
 
 
 def test_copies_are_planned_as_so_many_images(tmp_path: Path) -> None:

@@ -12,20 +12,21 @@ from safetensors.torch import save_file
 from timm import create_model
 
 from dfeat.config.files import read_settings
-from dfeat.data.crops import Crop, view_keys
+from dfeat.data.crops import view_keys
 from dfeat.data.index import read_index
-from dfeat.data.pixels import PixelCache
+from dfeat.data.pixels import PixelCache, resize_short_side
 from dfeat.diffusion.features import extract_features
 from dfeat.diffusion.latents import encode_view
 from dfeat.errors import UserError
 from dfeat.evaluation.predict import TrainedModel, evaluate_model
 from dfeat.methods import METHODS, controls_of, method
 from dfeat.methods.method import Twin
+from dfeat.methods.paint import reached
 from dfeat.methods.sd_features_placebo import another_image
 from dfeat.methods.smooth import GREY
 from dfeat.occlusion.parts import read_parts
 from dfeat.storage.shards import Rows, read_shard, write_shard
-from dfeat.training.dataset import TrainingBatches, cut, cut_mask
+from dfeat.training.dataset import TrainingBatches, cut
 from dfeat.training.loop import train
 from dfeat.training.settings import Backbone, TrainingSettings, TrainStage
 from dfeat.training.sources import Inputs, Sources
@@ -45,18 +46,34 @@ def filled(name: str, picture: np.ndarray, hidden: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", FILLS)
-@pytest.mark.parametrize("box", [(0.0, 0.0, 1.0, 1.0), (0.2, 0.1, 0.6, 0.7)])
-def test_a_fill_holds_nothing_of_what_is_hidden_whatever_the_crop(
-    name: str, box: tuple[float, float, float, float], rng: np.random.Generator
-) -> None:
+@pytest.mark.parametrize("short_side", [48, 90, 130])
+def test_a_filled_picture_holds_nothing_of_what_is_hidden(name: str, short_side: int, rng: np.random.Generator) -> None:
+    """Whether the cache has shrunk the image, enlarged it, or left it."""
     image = rng.integers(0, 256, (90, 120, 3), dtype=np.uint8)
     mask = np.hypot(*np.mgrid[-40:50, -50:70]) < 20
-    other = np.where(mask[..., None], rng.integers(0, 256, image.shape, dtype=np.uint8), image)
-    crop = Crop(box, True)
-    hidden = cut_mask(mask, crop, 64)
-    one, two = (filled(name, cut(pixels, crop, 64), hidden) for pixels in (image, other))
-    assert hidden.any() and (one[hidden] == two[hidden]).all()
-    assert (one[~hidden] == cut(image, crop, 64)[~hidden]).all()
+    other = np.where(mask[..., None], 255 - image, image)
+    cached = [resize_short_side(pixels, short_side) for pixels in (image, other)]
+    hidden = reached(mask, *cached[0].shape[:2])
+    assert (cached[0] != cached[1]).any() and mask.mean() <= hidden.mean() < 2 * mask.mean()
+    one, two = (filled(name, pixels, hidden) for pixels in cached)
+    assert (one == two).all()
+    assert (one[~hidden] == cached[0][~hidden]).all()
+
+
+@pytest.mark.parametrize("name", FILLS)
+def test_the_twins_of_a_fill_are_crops_of_the_filled_picture(name: str, sources: Sources) -> None:
+    plain, batches = (TrainingBatches(one, sources, SETTINGS, 0, 0) for one in ("none", name))
+    twins = 0
+    for step in range(4):
+        items = batches._items(step)
+        for item, image, original in zip(items, batches[step].images.numpy(), plain[step].images.numpy(), strict=True):
+            if item.twin and item.key in sources.parts.rows:
+                whole = filled(name, sources.pixels[item.key], sources.parts.mask(item.key))
+                assert (image == cut(whole, item.crop, 64)).all() and (image != original).any()
+                twins += 1
+            else:
+                assert (image == original).all()
+    assert twins > 20
 
 
 @pytest.mark.parametrize("name", FILLS)
@@ -66,10 +83,10 @@ def test_a_fill_continues_its_surroundings(name: str) -> None:
     picture = np.zeros((64, 64, 3), np.uint8)
     picture[..., 0] = np.linspace(50, 150, 64).astype(np.uint8)  # red rises to the right
     picture[hidden] = 255
-    picture[50:] = 7  # beyond the ring
+    picture[46:] = 7  # beyond the ring
     made = filled(name, picture, hidden)[hidden]
     middle = picture[10, 20:40, 0].mean()
-    assert abs(made[:, 0].mean() - middle) < 3 and (made[:, 1:] < 8).all()
+    assert abs(made[:, 0].mean() - middle) < 3 and (made[:, 1:] == 0).all()
     assert (filled(name, picture, np.ones_like(hidden)) == GREY).all()
     assert (filled(name, picture, np.zeros_like(hidden)) == picture).all()
 

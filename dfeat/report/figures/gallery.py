@@ -31,7 +31,7 @@ from dfeat.data.index import Index, Record, read_index
 from dfeat.data.pixels import PixelCache
 from dfeat.errors import UserError
 from dfeat.methods.method import Method, Pixels, Twin
-from dfeat.methods.paint import black_out, partner_order
+from dfeat.methods.paint import black_out, partner_order, reached
 from dfeat.occlusion.parts import Parts, read_parts
 from dfeat.places import TRAIN, Place
 from dfeat.progress import progress
@@ -172,7 +172,8 @@ def _twin_of(one: Method, images: Pictures, key: str, settings: Settings) -> Pix
         return rng_for(settings.report.seed, key, one.name)
 
     options = settings.training.model_dump(include=set(one.reads))
-    return one.paint(Twin(picture, images.mask(key), partner, rng, options))
+    hidden = reached(images.parts.mask(key), *picture.shape[:2]) if one.whole else images.mask(key)
+    return one.paint(Twin(picture, hidden, partner, rng, options))
 
 
 def _data_url(pixels: Pixels) -> str:
