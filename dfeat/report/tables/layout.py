@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dfeat.config import ReportSettings
+from dfeat.methods import controlled
 from dfeat.report.numbers.paper import TableName, backbone_name, method_name, paper_table
 from dfeat.report.numbers.text import csv_text, document, escaped, pipe_table, read_csv, unique
 from dfeat.storage.records import refusal
@@ -184,8 +185,11 @@ def explanation(rows: list[CellRow], confidence: float) -> str:
             f" A true top-1 difference from None of {min(seen):.1f} to {max(seen):.1f} points, by cell, would be marked "
             "with 80 % power (estimated from the errors seen)."
         )
+    if controlled(unique(row.method for row in rows)):
+        text += " What a method gains over its matched control, in place of None, is in the table “controls”."
     if any(row.paper for row in rows):
-        text += " Last line: the paper's value, in brackets where it lies outside our interval"
+        chance = f"{100 * (1 - confidence):.2g} of 100 would where nothing differs"
+        text += f" Last line: the paper's value, in brackets where it lies outside our interval ({chance})"
         if any(row.paper and row.table == "table2" for row in rows):
             text += (
                 ", here a prediction interval: the paper's images are others, so the binomial variance of its "

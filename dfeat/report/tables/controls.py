@@ -1,0 +1,123 @@
+"""Each method less its matched controls: what is left of a gain when the control has the rest.
+
+What enters: a run's evaluation folder and settings. What leaves: `controls.csv`, a row for each set of Tables 1 and 2,
+level, backbone, metric, method and control of it in the run (`Method.controls`), and `controls.md`, top-1 with controls down
+and levels across. Against None a method is credited with all that it changes, against its control with the one thing in
+which they differ. Intervals and tests are those of Tables 1 and 2 (`statistics`), adjusted by Holm over this table.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+from typing import Final
+
+from dfeat.config import Settings
+from dfeat.errors import UserError
+from dfeat.methods import METHODS, controlled
+from dfeat.methods.method import Control
+from dfeat.report.numbers import text
+from dfeat.report.numbers.paper import METRICS, Cell, TableName, backbone_name, short_name
+from dfeat.report.numbers.results import SetResults, load_results
+from dfeat.report.numbers.sets import sets_of
+from dfeat.report.numbers.statistics import Effect, judged
+from dfeat.report.numbers.text import TextRow, escaped, grouped, percent, probability
+from dfeat.report.tables.layout import Marks
+
+TABLES: Final[tuple[TableName, ...]] = ("table1", "table2")
+
+
+def write_controls(evaluation: Path, settings: Settings, out: Path) -> None:
+    """Write `controls.csv` and `controls.md` into the folder `out`; the same inputs give the same bytes."""
+    if not controlled(settings.training.methods) or not settings.data.published:
+        known = ", ".join(
+            f"{one.name} has {' and '.join(c.name for c in one.controls)}" for one in METHODS if one.controls
+        )
+        raise UserError(
+            f"controls needs a method and one of its matched controls in training.methods, and a set in data.evaluation "
+            f"that is in Table 1 or 2; {known} (config/controls.yaml trains them all)"
+        )
+    found: list[tuple[TextRow, Effect]] = []
+    for table in TABLES:
+        for results in load_results(evaluation, settings, sets_of(table, settings)).values():
+            found += _rows(table, results)
+    tested = [(row, effect) for row, effect in found if row["p"]]
+    marks = judged([(effect.p(), effect) for _, effect in tested], 1 - settings.report.confidence)
+    for (row, _), (p, mark) in zip(tested, marks, strict=True):
+        row.update(p_holm=probability(p), mark=mark)
+    rows = [row for row, _ in found]
+    title = "Each method less its matched control"
+    text.write_rows(out, "controls", rows, title, settings.report.note, _blocks(rows, settings))
+
+
+def _rows(table: TableName, results: SetResults) -> list[tuple[TextRow, Effect]]:
+    """A row for each cell of a method and each of its controls, without what the whole table decides; and its effect."""
+    made, rows = results.predictions, []
+    axes = product(made.levels, made.backbones, METRICS, controlled(made.methods))
+    for level, backbone, metric, (method, control) in axes:
+        cell = Cell(method, backbone, level, metric)
+        other = cell._replace(method=control.name)
+        effect = results.difference(cell, other)
+        difference, low, high = map(percent, effect[:3])
+        row = {
+            "table": table, "set": made.name, "level": str(level), "backbone": backbone, "metric": metric,
+            "method": method, "control": control.name, "value": percent(results.accuracy(cell)),
+            "control_value": percent(results.accuracy(other)), "difference": difference, "low": low, "high": high,
+            "n": str(results.outcomes.images), "seeds": str(len(made.seeds)),
+            "p_by_seed": " ".join(map(probability, results.by_seed(cell, other))),
+            "p": probability(effect.p()) if len(made.seeds) > 1 else "", "p_holm": "", "mark": "",
+        }  # fmt: skip
+        rows.append((row, effect))
+    return rows
+
+
+def _blocks(rows: list[TextRow], settings: Settings) -> list[str]:
+    """What the numbers are, the grid, and what each control shares with its method."""
+    shown = [row for row in rows if row["metric"] == "top1"]
+    places = grouped(shown, "set", "level")
+    of_table1 = {row["set"] for row in shown if row["table"] == "table1"}
+    heads = [escaped(f"{name}, {level} %" if name in of_table1 or level != "0" else name) for name, level in places]
+    pairs = controlled(settings.training.methods)
+    by_line = grouped(shown, "method", "control", "backbone")
+    lines = [
+        [_name(method, control), escaped(backbone_name(backbone)), *map(_cell, by_line[method, control.name, backbone])]
+        for (method, control), backbone in product(pairs, settings.training.backbones)
+    ]
+    counts = ", ".join(f"{escaped(name)} n = {int(own[0]['n']):,}" for (name,), own in grouped(shown, "set").items())
+    seeds = int(rows[0]["seeds"])
+    return [
+        "Top-1 accuracy of a method less that of its matched control, in percentage points, both on the same images, with "
+        f"{100 * settings.report.confidence:g} % intervals over images and training seeds, each on its own; levels in "
+        f"percent of information loss. {counts}; {seeds} training seed{'s' * (seeds > 1)}. {_marked(rows, settings)}",
+        text.pipe_table("ll" + "r" * len(heads), ["Less its control", "Architecture", *heads], lines),
+        "What a method and its control share, and so what their difference is of:",
+        "\n".join(
+            f"- {_name(method, control)}: {escaped(control.why)}." for method, control in pairs
+        ),
+    ]  # fmt: skip
+
+
+def _name(method: str, control: Control) -> str:
+    return f"{escaped(short_name(method))} less {escaped(short_name(control.name))}"
+
+
+def _marked(rows: list[TextRow], settings: Settings) -> str:
+    """What the marks mean, or why there are none."""
+    if not any(row["p"] for row in rows):
+        return (
+            "With one seed an interval reflects image sampling only, and nothing is marked: how much training runs of one "
+            "method differ is unknown."
+        )
+    return (
+        f"{_SIGNS['better']} better and {_SIGNS['worse']} worse than the control, by a test of methods over images and seeds "
+        f"(Student's t), Holm-adjusted over the {len(rows)} comparisons of this table, those of top-5 (in the CSV) among them, "
+        f"p < {1 - settings.report.confidence:.2g}. A difference without a mark may be one that so many images and seeds do not "
+        "show: its interval has the values that they allow."
+    )
+
+
+_SIGNS: Final = {"better": Marks().better, "worse": Marks().worse, "": ""}
+
+
+def _cell(row: TextRow) -> str:
+    return text.with_interval(row["difference"], row["low"], row["high"], "+.1f") + _SIGNS[row["mark"]]
