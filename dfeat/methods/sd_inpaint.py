@@ -15,8 +15,8 @@ SD_INPAINT = Method(
         ),
         Control(
             "fill_mean",
-            "the same parts, filled with the mean colour around them; the difference is what any structure in the fill adds",
+            "the same parts, filled with the mean colour around them; the difference is what structure in the fill adds",
         ),
-        Control("blackout", "the same parts, black; the difference is what a fill adds, whatever it shows"),
+        Control("blackout", "the same parts, black; the difference is what any fill adds to a hole"),
     ),
 )  # fmt: skip

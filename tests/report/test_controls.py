@@ -24,11 +24,11 @@ PAIRS = {
 }  # fmt: skip
 GAIN = {
     "none": 0.0,
-    "blackout": 2.0,
-    "sd_inpaint": 4.0,
+    "blackout": 0.7,
+    "sd_inpaint": 2.5,
     "fill_mean": 0.0,
-    "sd_features": 2.0,
-    "sd_features_placebo": 2.0,
+    "sd_features": 0.7,
+    "sd_features_placebo": 0.7,
 }
 """SD Features is no better than its placebo or Black-Out; SD Inpaint is better than either of its controls."""
 
