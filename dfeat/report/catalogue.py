@@ -320,7 +320,7 @@ _TABLES: Final = (
     _paper_table("table1"),
     _paper_table("table2"),
     Published(
-        "table", "controls", (".csv", ".md"), _write_controls, lambda run: run.predictions(run.published), _of_published,
+        "table", "controls", (".csv", ".md", ".tex"), _write_controls, lambda run: run.predictions(run.published), _of_published,
         "dfeat.report", "Tables", _has_controls,
     ),
     Published(

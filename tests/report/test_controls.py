@@ -11,6 +11,7 @@ from dfeat.config import Settings
 from dfeat.errors import UserError
 from dfeat.report.catalogue import wanted
 from dfeat.report.numbers.statistics import holm
+from dfeat.report.page import write_report
 from dfeat.report.tables.controls import write_controls
 from dfeat.report.tables.published import write_table
 from dfeat.section import parse
@@ -94,7 +95,13 @@ def test_the_grid_has_difference_interval_and_mark_and_what_a_control_shares(rep
     shown = f"{float(row['difference']):+.1f} ({float(row['low']):+.1f} to {float(row['high']):+.1f})↑"
     assert shown in next(line for line in text.splitlines() if line.startswith("| SD Inpaint less Mean Fill | Swin |"))
     assert "- SD Features less SD Features, Placebo: the same twins, network and fusion" in text
-    assert f"the {len(rows_in(report))} comparisons of this table" in text and "One seed" not in text
+    assert f"the {len(rows_in(report))} comparisons of this table" in text and "With one seed" not in text
+    tex = (report / "controls.tex").read_text()
+    assert (
+        tex.startswith(r"\begin{table*}")
+        and rf"{shown.removesuffix('↑')}$\uparrow$" in tex
+        and r"simulated, 80 \%" in tex
+    )
 
 
 def test_with_one_seed_nothing_is_tested_and_the_text_says_why(tmp_path: Path) -> None:
@@ -116,3 +123,14 @@ def test_a_run_without_a_method_and_its_control_has_no_such_table(tmp_path: Path
     write_predictions(tmp_path, without)
     write_table("table1", tmp_path, without, tmp_path)
     assert "matched control" not in (tmp_path / "table1.md").read_text()
+
+
+def test_the_page_shows_it_once_right_after_tables_1_and_2(report: Path) -> None:
+    write_report(report.parent, settings_of(*METHODS), report / "index.html")
+    page = (report / "index.html").read_text()
+    tables, more = page.split('<section id="curves"')
+    assert tables.count("<h3>Each method less its matched control</h3>") == 1
+    assert (
+        tables.index("Table 1, every cell") < tables.index("<h3>Each method less") and 'href="controls.tex"' in tables
+    )
+    assert "<h3>Controls</h3>" not in more

@@ -1,8 +1,8 @@
 """Each method less its matched controls: what is left of a gain when the control has the rest.
 
 What enters: a run's evaluation folder and settings. What leaves: `controls.csv`, a row for each set of Tables 1 and 2,
-level, backbone, metric, method and control of it in the run (`Method.controls`), and `controls.md`, top-1 with controls down
-and levels across. Against None a method is credited with all that it changes, against its control with the one thing in
+level, backbone, metric, method and control of it in the run (`Method.controls`), and top-1 with controls down and levels
+across as `controls.md` and `controls.tex`. Against None a method is credited with all that it changes, against its control with the one thing in
 which they differ. Intervals and tests are those of Tables 1 and 2 (`statistics`), adjusted by Holm over this table.
 """
 
@@ -22,7 +22,7 @@ from dfeat.report.numbers.results import SetResults, load_results
 from dfeat.report.numbers.sets import sets_of
 from dfeat.report.numbers.statistics import Effect, judged
 from dfeat.report.numbers.text import TextRow, escaped, grouped, percent, probability
-from dfeat.report.tables.layout import Marks
+from dfeat.report.tables.layout import Marks, plain_tex
 
 TABLES: Final[tuple[TableName, ...]] = ("table1", "table2")
 
@@ -46,8 +46,16 @@ def write_controls(evaluation: Path, settings: Settings, out: Path) -> None:
     for (row, _), (p, mark) in zip(tested, marks, strict=True):
         row.update(p_holm=probability(p), mark=mark)
     rows = [row for row, _ in found]
-    title = "Each method less its matched control"
-    text.write_rows(out, "controls", rows, title, settings.report.note, _blocks(rows, settings))
+    (heads, lines), report = _grid(rows, settings), settings.report
+    explanation, shared = _explanation(rows, settings), _shared(settings)
+    blocks = [
+        escaped(explanation),
+        text.pipe_table("ll" + "r" * (len(heads) - 2), map(escaped, heads), [map(escaped, line) for line in lines]),
+        "What a method and its control share, and so what their difference is of:",
+        "\n".join(f"- {escaped(sentence)}" for sentence in shared),
+    ]
+    tex = plain_tex("controls", heads, lines, " ".join([explanation, *shared]), report)
+    text.write_rows(out, "controls", rows, "Each method less its matched control", report.note, blocks, tex)
 
 
 def _rows(table: TableName, results: SetResults) -> list[tuple[TextRow, Effect]]:
@@ -71,34 +79,38 @@ def _rows(table: TableName, results: SetResults) -> list[tuple[TextRow, Effect]]
     return rows
 
 
-def _blocks(rows: list[TextRow], settings: Settings) -> list[str]:
-    """What the numbers are, the grid, and what each control shares with its method."""
+def _grid(rows: list[TextRow], settings: Settings) -> tuple[list[str], list[list[str]]]:
+    """Heads and lines of the table of top-1: a method less a control and a backbone down, sets and levels across."""
     shown = [row for row in rows if row["metric"] == "top1"]
-    places = grouped(shown, "set", "level")
     of_table1 = {row["set"] for row in shown if row["table"] == "table1"}
-    heads = [escaped(f"{name}, {level} %" if name in of_table1 or level != "0" else name) for name, level in places]
-    pairs = controlled(settings.training.methods)
-    by_line = grouped(shown, "method", "control", "backbone")
+    places = grouped(shown, "set", "level")
+    heads = [f"{name}, {level} %" if name in of_table1 or level != "0" else name for name, level in places]
+    cells = grouped(shown, "method", "control", "backbone")
     lines = [
-        [_name(method, control), escaped(backbone_name(backbone)), *map(_cell, by_line[method, control.name, backbone])]
-        for (method, control), backbone in product(pairs, settings.training.backbones)
+        [_name(method, control), backbone_name(backbone), *map(_cell, cells[method, control.name, backbone])]
+        for (method, control), backbone in product(controlled(settings.training.methods), settings.training.backbones)
     ]
-    counts = ", ".join(f"{escaped(name)} n = {int(own[0]['n']):,}" for (name,), own in grouped(shown, "set").items())
+    return ["Less its control", "Architecture", *heads], lines
+
+
+def _explanation(rows: list[TextRow], settings: Settings) -> str:
+    """What the numbers and their marks are."""
+    counts = ", ".join(f"{name} n = {int(own[0]['n']):,}" for (name,), own in grouped(rows, "set").items())
     seeds = int(rows[0]["seeds"])
-    return [
+    return (
         "Top-1 accuracy of a method less that of its matched control, in percentage points, both on the same images, with "
         f"{100 * settings.report.confidence:g} % intervals over images and training seeds, each on its own; levels in "
-        f"percent of information loss. {counts}; {seeds} training seed{'s' * (seeds > 1)}. {_marked(rows, settings)}",
-        text.pipe_table("ll" + "r" * len(heads), ["Less its control", "Architecture", *heads], lines),
-        "What a method and its control share, and so what their difference is of:",
-        "\n".join(
-            f"- {_name(method, control)}: {escaped(control.why)}." for method, control in pairs
-        ),
-    ]  # fmt: skip
+        f"percent of information loss. {counts}; {seeds} training seed{'s' * (seeds > 1)}. {_marked(rows, settings)}"
+    )
+
+
+def _shared(settings: Settings) -> list[str]:
+    """A sentence for each method and control: what they share, and so what their difference is of."""
+    return [f"{_name(method, control)}: {control.why}." for method, control in controlled(settings.training.methods)]
 
 
 def _name(method: str, control: Control) -> str:
-    return f"{escaped(short_name(method))} less {escaped(short_name(control.name))}"
+    return f"{short_name(method)} less {short_name(control.name)}"
 
 
 def _marked(rows: list[TextRow], settings: Settings) -> str:
