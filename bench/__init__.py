@@ -24,6 +24,7 @@ NAMES: Final[dict[str, str]] = {
     "training": "time of a training step outside the network, and memory of a training",
     "evaluation": "five levels of occlusion compared with five forward passes",
     "scale": "time and memory per image in index, parts, latents and features",
+    "statistics": "false marks, coverage, width and power of Table 1's tests in simulated worlds",
     "gpu": "rates of the true architectures on a CUDA device, share of its peak, share of time spent waiting",
 }
 """The benchmarks by name, in the order in which they run; each is a module of this package."""

@@ -122,9 +122,13 @@ class Outcomes:
         """Accuracy of each seed, (models, columns, seeds), fractions."""
         return np.asarray(self.correct.mean(axis=3))
 
+    @cached_property
+    def _strata(self) -> Ints | None:
+        return _strata(self.labels)
+
     def contrast(self, weights: Mapping[tuple[int, int], float], confidence: float) -> Effect:
         """The sum of weight times accuracy over cells (model, column), on shared images."""
-        return self._effect(weights, confidence, np.zeros_like(self.labels))
+        return self._effect(weights, confidence, None)
 
     def interval(self, cell: tuple[int, int], confidence: float) -> tuple[float, float]:
         """The interval of one accuracy, inside [0, 1]; images are drawn within their class.
@@ -132,7 +136,7 @@ class Outcomes:
         Where every prediction is right, or every one wrong, it ends at the exact binomial bound for this many images
         (Clopper and Pearson 1934).
         """
-        effect = self._effect({cell: 1.0}, confidence, _strata(self.labels))
+        effect = self._effect({cell: 1.0}, confidence, self._strata)
         bound = ((1 - confidence) / 2) ** (1 / self.images)  # p^n = alpha / 2, of n right out of n
         if effect.estimate == 0:
             return 0.0, 1 - bound
@@ -140,7 +144,7 @@ class Outcomes:
             return bound, 1.0
         return max(effect.low, 0.0), min(effect.high, 1.0)
 
-    def _effect(self, weights: Mapping[tuple[int, int], float], confidence: float, strata: Ints) -> Effect:
+    def _effect(self, weights: Mapping[tuple[int, int], float], confidence: float, strata: Ints | None) -> Effect:
         estimate = sum(weight * float(self.seed_means[cell].mean()) for cell, weight in weights.items())
         by_seed = _weighted(self.correct, weights)
         ends = [sum(w for w in weights.values() if w > 0), sum(w for w in weights.values() if w < 0)]
@@ -204,7 +208,7 @@ def _weighted(values: Bools, weights: Mapping[Any, float]) -> Floats:
     return total
 
 
-def _over_images(by_seed: Floats, ends: Sequence[float], strata: Ints) -> tuple[float, float]:
+def _over_images(by_seed: Floats, ends: Sequence[float], strata: Ints | None) -> tuple[float, float]:
     """Mean and variance of the mean over images of (seeds, images) values, with a pseudo-image at each of two `ends`.
 
     A pseudo-image counts as much as an image's mean over seeds varies, relative to an image of one seed: fully where
@@ -215,11 +219,14 @@ def _over_images(by_seed: Floats, ends: Sequence[float], strata: Ints) -> tuple[
     shared = max(1 / len(by_seed), float(values.var()) / single) if single > 0 else 1.0
     n = len(values)
     centre = (float(values.sum()) + sum(ends)) / (n + 2)
-    counts = np.bincount(strata)
-    means = np.bincount(strata, values) / counts
-    squares = np.bincount(strata, (values - means[strata]) ** 2)
     # V = (sum_c n_c / (n_c - 1) sum_i (y_i - y_c)^2 + shared sum_e (e - centre)^2) / (n + 2)^2
-    within = float((squares * counts / np.maximum(counts - 1, 1)).sum())
+    if strata is None:
+        within = float(values.var()) * n * n / max(n - 1, 1)
+    else:
+        counts = np.bincount(strata)
+        means = np.bincount(strata, values) / counts
+        squares = np.bincount(strata, (values - means[strata]) ** 2)
+        within = float((squares * counts / np.maximum(counts - 1, 1)).sum())
     return centre, (within + shared * sum((end - centre) ** 2 for end in ends)) / (n + 2) ** 2
 
 
@@ -233,15 +240,15 @@ def _over_seeds(by_seed: Floats) -> tuple[float, float]:
     return total, total - float((residual**2).sum()) / ((seeds - 1) * max(1, images - 1) * images)
 
 
-def _strata(labels: Ints) -> Ints:
-    """A stratum for each image: its class; one for all where classes are too small to be told from chance.
+def _strata(labels: Ints) -> Ints | None:
+    """A stratum for each image: its class; none where classes are too small to be told from chance.
 
     Classes with a single image share a stratum; a lone one joins the smallest other class.
     """
     _, strata, counts = np.unique(labels, return_inverse=True, return_counts=True)
     strata = strata.astype(np.int64)
     if labels.size - len(counts) < STRATIFIED:
-        return np.zeros_like(strata)
+        return None
     alone = counts[strata] == 1
     if alone.sum() == 1:
         strata[alone] = int(np.argmin(np.where(counts > 1, counts, labels.size + 1)))
