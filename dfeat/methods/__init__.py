@@ -7,7 +7,7 @@ apart with any colour vision.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from dfeat.errors import UserError, nearest
@@ -15,7 +15,7 @@ from dfeat.methods.blackout import BLACKOUT
 from dfeat.methods.cutmix import CUTMIX
 from dfeat.methods.fill_mean import FILL_MEAN
 from dfeat.methods.fill_smooth import FILL_SMOOTH
-from dfeat.methods.method import Method, Need
+from dfeat.methods.method import Control, Method, Need
 from dfeat.methods.none import NONE
 from dfeat.methods.pretrained import PRETRAINED
 from dfeat.methods.replace import REPLACE
@@ -56,7 +56,12 @@ def row_of(name: str) -> Method:
 def controls_of(name: str, among: Iterable[str]) -> tuple[str, ...]:
     """The matched controls of a method that are among some methods, such as a run's; first the one that differs least."""
     present = set(among)
-    return tuple(control for control in row_of(name).controls if control in present)
+    return tuple(control.name for control in row_of(name).controls if control.name in present)
+
+
+def controlled(among: Sequence[str]) -> list[tuple[str, Control]]:
+    """Each method that has controls among these methods, with each of them, in their order."""
+    return [(name, control) for name in among for control in row_of(name).controls if control.name in among]
 
 
 def needed(names: Iterable[str]) -> frozenset[Need]:

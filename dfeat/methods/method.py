@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,13 @@ class Mixture:
     twins: Mask  # (B,), True where a row is a twin
     rng: np.random.Generator
     options: Mapping[str, Any]
+
+
+class Control(NamedTuple):
+    """A matched control of a method, by name, and `why`: what they share, and so what their difference is of."""
+
+    name: str
+    why: str
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,7 @@ class Method:
     exchange: Callable[[Sequence[str], int], dict[str, str]] | None = None
     """Whose diffusion features each image is given, in training and at test time: for the keys of the images of a view and
     the model's seed, another key of them for each; None gives every image its own."""
-    controls: tuple[str, ...] = ()
+    controls: tuple[Control, ...] = ()
     """Its matched controls: methods that differ from it in the one thing it claims; first the one that differs least."""
 
     @property

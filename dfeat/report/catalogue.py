@@ -16,7 +16,7 @@ from typing import Final, Literal
 from dfeat.config import LEARNING_RATE, ResourceSettings, Settings, table_settings
 from dfeat.config.points import Run
 from dfeat.errors import UserError, nearest
-from dfeat.methods import REFERENCE, needed
+from dfeat.methods import REFERENCE, controlled, needed
 from dfeat.places import TRAIN
 from dfeat.report.numbers.paper import TableName
 from dfeat.report.numbers.sets import STUDY_TABLES, rate_grid, sets_of, study_sets
@@ -127,6 +127,10 @@ def compares(settings: Settings) -> bool:
     return REFERENCE in settings.training.methods and len(settings.training.methods) > 1
 
 
+def _has_controls(settings: Settings) -> bool:
+    return bool(controlled(settings.training.methods) and settings.data.published)
+
+
 def _inpaints(settings: Settings) -> bool:
     return "inpainted" in needed(settings.training.methods)
 
@@ -153,6 +157,12 @@ def _paper_table(name: TableName) -> Published:
         return table_settings(settings, sets_of(name, settings))
 
     return Published("table", name, (".csv", ".md", ".tex"), make, inputs, reads, "dfeat.report", "Tables")
+
+
+def _write_controls(results: Path, settings: Settings, out: Path) -> None:
+    from dfeat.report.tables.controls import write_controls
+
+    write_controls(results / "evaluation", settings, out)
 
 
 def _study(name: str, shown_where: Callable[[Settings], bool]) -> Published:
@@ -309,6 +319,10 @@ def _inpainted_pixels(run: Run) -> list[Path]:
 _TABLES: Final = (
     _paper_table("table1"),
     _paper_table("table2"),
+    Published(
+        "table", "controls", (".csv", ".md", ".tex"), _write_controls, lambda run: run.predictions(run.published), _of_published,
+        "dfeat.report", "Tables", _has_controls,
+    ),
     Published(
         "table", "efficiency", (".csv", ".json", ".md"), _write_efficiency, _efficiency_inputs, _efficiency_settings,
         "dfeat.report", "Tables", lambda settings: REFERENCE in settings.training.methods,

@@ -402,7 +402,17 @@ class Piece:
     """Whether later pieces read what it makes, in the run's report folder."""
 
 
-TABLES = ("table1", "table2", "sweep", "object", "part_cost", "calibration", "per_class", "label_preservation")
+TABLES = (
+    "table1",
+    "table2",
+    "controls",
+    "sweep",
+    "object",
+    "part_cost",
+    "calibration",
+    "per_class",
+    "label_preservation",
+)
 CURVES = ("accuracy", "gain")
 PLOTS = ("cost", "part_cost", "ablation_fusion")
 PICTURES = ("figure2", "figure3", "sheet")

@@ -143,7 +143,7 @@ def test_a_method_reads_the_settings_of_what_it_needs(one: Method) -> None:
     }
     assert set().union(*implied.values()) <= set(one.reads)
     assert set(one.ablations) <= set(Settings().ablation)
-    assert set(one.controls) <= set(NAMES) - {one.name}
+    assert {control.name for control in one.controls} <= set(NAMES) - {one.name}
 
 
 def test_an_unknown_method_is_refused_with_what_there_is() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,27 @@ def test_the_best_rate_of_each_method_and_backbone_is_named_with_differences(sea
             assert (float(row["difference_high"]) < 0) == (row["backbone"] == "convnext")
             levels = [float(r["value"]) for r in rows if same(r, row, "method", "backbone", "learning_rate")]
             assert float(row["value"]) == pytest.approx(sum(levels[:3]) / 3, abs=2e-4)
+
+
+def test_a_rate_is_told_apart_by_a_test_corrected_for_all_pairs_of_rates_and_never_with_one_seed(
+    searched: tuple[Path, Settings], tmp_path: Path
+) -> None:
+    with (searched[0] / "choose_learning_rate.csv").open(newline="") as file:
+        tested = [row for row in csv.DictReader(file) if row["p"]]
+    assert {(row["level"], row["best"]) for row in tested} == {("mean", "false")} and len(tested) == 2 * 2 * 2
+    pairs = 2 * 2 * 3  # methods, backbones, pairs of three rates
+    for row in tested:
+        assert float(row["p_corrected"]) == pytest.approx(min(1, pairs * float(row["p"])), rel=1e-2)
+        assert (float(row["p_corrected"]) < 0.05) == (row["backbone"] == "convnext")
+    text = (searched[0] / "choose_learning_rate.md").read_text()
+    assert "| no other |" in text and "corrected for all pairs of rates in the table (Bonferroni, p < 0.05)" in text
+
+    settings = searched[1]
+    one = settings.model_copy(update={"training": settings.training.model_copy(update={"seeds": (0,)})})
+    shutil.copytree(searched[0].parent / "ablation", tmp_path / "ablation")
+    write_learning_rates(tmp_path, one, tmp_path / "report")
+    text = (tmp_path / "report" / "choose_learning_rate.md").read_text()
+    assert "With one seed no rate is told apart" in text and "| no other |" not in text
 
 
 def same(a: dict[str, str], b: dict[str, str], *columns: str) -> bool:

@@ -14,6 +14,9 @@ import pytest
 from dfeat.config import Settings
 from dfeat.report.claims.claims import CLAIMS, write_claims
 from dfeat.report.claims.printed import is_share
+from dfeat.report.claims.verdicts import judge, printed_accuracies
+from dfeat.report.numbers.statistics import Effect
+from dfeat.section import parse
 
 from .predictions import small_settings, write_predictions
 
@@ -165,7 +168,9 @@ def test_table_2_as_printed(text: str) -> None:
     swin = [(value[m, "swin"], value[m, "convnext"]) for m in ("none", *OTHERS, *OURS)]
     assert found[14] == verdicts_about_0(300, swin)
     # with paired errors at 0.65 of these, 2 would pass uncorrected, and none after Holm: |z| > 2.87 for 12
-    assert significant(300, over_others, 0.65) == 2
+    assert significant(300, over_others, 0.65) == 2 and "0.65 of these" in block(section(text, "Table 2"), 12)
+    assert "2 of 12 would be." in block(section(text, "Table 2"), 12)
+    assert "no claim of “about 0” can hold" in section(text, "Table 2") and "can hold" not in section(text, "Table 1")
     assert max((a - b) / (0.65 * error(300, a, b)) for a, b in over_others) < 2.86
 
 
@@ -224,6 +229,58 @@ def test_one_seed_is_said_beside_every_verdict(tmp_path: Path, seeds: list[int])
     verdicts = run.count("- Supported by n = 200")
     assert verdicts > 10
     assert run.count("With one seed") == (verdicts + 2 if len(seeds) == 1 else 0)
+
+
+CONTROLS = {"blackout": 0.7, "sd_inpaint": 2.5, "fill_mean": 0.0, "sd_features": 0.7, "sd_features_placebo": 0.7}
+
+
+@pytest.mark.parametrize("seeds", [[0], [0, 1]])
+def test_a_run_shows_what_is_left_of_a_gain_when_the_control_has_the_rest(tmp_path: Path, seeds: list[int]) -> None:
+    plain = small_settings().model_dump(mode="json")
+    plain["training"] |= {"methods": ["none", *CONTROLS], "seeds": seeds}
+    settings = parse(Settings, plain)
+    write_predictions(tmp_path, settings, gain={"none": 0.0, **CONTROLS})
+    text = claims_of(tmp_path, settings, tmp_path)
+    assert "Less its control" not in text.split("## This run")[0]
+    simulated = section(text, "simulated").split("#### Less its control")[1].split("#### ")[0]
+    outcomes = dict(
+        re.findall(r"^\| (SD [^|]*) \| \d of 6 \| \d of 6 \| 0 of 6 \| \*\*(.*)\*\* \|$", simulated, flags=re.M)
+    )
+    assert outcomes["SD Inpaint less Mean Fill"] == "holds" and len(outcomes) == 4
+    assert outcomes["SD Features less SD Features, Placebo"] == "undecided at this n"
+    assert ("With one seed" in simulated) == (len(seeds) == 1)
+    number = r"([+-][\d.]+) \([+-][\d.]+ to [+-][\d.]+\)"
+    line = rf"- Swin: SD Inpaint gains {number} over None, the control Mean Fill gains {number}; {number} is left\."
+    own, control, left = map(float, re.findall(line, simulated)[0])
+    assert left == pytest.approx(own - control, abs=0.11) and own > 20 > abs(control)
+    assert "#### Less its control" in section(text, "real")
+
+
+def test_methods_that_are_not_the_papers_decide_no_claim_of_it(tmp_path: Path) -> None:
+    found = []
+    for more in ((), ("sd_features_placebo", "fill_smooth")):
+        plain = small_settings().model_dump(mode="json")
+        plain["training"]["methods"] = ["none", "cutmix", "sd_features", *more]
+        settings = parse(Settings, plain)
+        gain = {"none": 0.0, "cutmix": 0.2, "sd_features": 1.5, "sd_features_placebo": 3.0, "fill_smooth": 3.0}
+        write_predictions(tmp_path, settings, gain=gain)
+        text = section(claims_of(tmp_path, settings, tmp_path), "simulated")
+        found.append({number: cells[:2] for number, cells in summary(text).items()})
+    assert found[0] == found[1] and found[0][7] == ["true", "6 of 6"]  # SD Features less the best of None and CutMix
+
+
+def test_most_holds_by_as_many_as_are_needed_together() -> None:
+    """Of 8 tests 5 are needed: the fifth smallest p counts four times."""
+    accuracies = printed_accuracies("table1", 0.95)
+
+    def outcome(*z: float) -> str:
+        effects = [Effect(value, value - 2, value + 2, 1.0, math.inf, value) for value in z]
+        given = iter(effects)
+        return judge("most above 0", [("", {})] * 8, accuracies._replace(contrast=lambda _: next(given)), 0.95).outcome
+
+    assert outcome(9, 9, 9, 9, 2.4, 0, 0, 0) == "undecided at this n"  # p = 0.016, passes alone
+    assert outcome(9, 9, 9, 9, 2.6, 0, 0, 0) == "holds"  # p = 0.009
+    assert outcome(9, 9, 9, 9, 0, 0, 0, 0) == "undecided at this n"
 
 
 def test_significantly_fails_without_a_significant_contrast_and_not_with_one(tmp_path: Path) -> None:

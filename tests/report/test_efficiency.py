@@ -207,9 +207,28 @@ def test_what_is_not_above_noise_has_no_price_but_a_reason(run: Path, tmp_path: 
         none, gained = rows["blackout", backbone, "seconds"], rows["cutmix", backbone, "seconds"]
         assert none["extra"] < 0 and none["gain_low"] <= 0 <= none["gain_high"]
         assert none["unpriced"] == "no gain above noise" and "per_point" not in none
-        assert gained["extra"] > 0 and gained["gain_low"] > 0
+        assert gained["extra"] > 0 and gained["gain_low"] > 0 and gained["gain_p_holm"] < 0.05 < none["gain_p_holm"]
         assert gained["unpriced"] == "no further cost above noise" and "per_point" not in gained
     assert "no gain above noise" in (tmp_path / "run/report/efficiency.md").read_text()
+
+
+def test_a_gain_is_above_noise_by_its_p_corrected_over_methods_and_backbones_at_the_runs_confidence(
+    run: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(run / "data", tmp_path / "data")
+    write_predictions(
+        tmp_path / "evaluation", settings_of(*METHODS), gain={"none": 0.0, "sd_inpaint": 0.2, "sd_features": 0.0}
+    )
+    unpriced = {}
+    for confidence in (0.95, 0.5):
+        plain = settings_of(*METHODS).model_dump(mode="json")
+        plain["report"]["confidence"] = confidence
+        write_efficiency(tmp_path, parse(Settings, plain), Fixed({"convnext": 1.0, "swin": 1.0}), tmp_path / "report")
+        rows = rows_of(tmp_path)
+        inpaint = rows["sd_inpaint", "swin", "flops"]
+        unpriced[confidence] = inpaint.get("unpriced", "")
+        assert (unpriced[confidence] == "") == (inpaint["gain_p_holm"] < 1 - confidence) and inpaint["gain_low"] > 0
+    assert unpriced == {0.95: "no gain above noise", 0.5: ""}
 
 
 def test_json_and_markdown_say_the_same(run: Path) -> None:

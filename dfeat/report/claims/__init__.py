@@ -2,4 +2,4 @@
 
 from typing import Final
 
-RECIPE: Final = 4
+RECIPE: Final = 5

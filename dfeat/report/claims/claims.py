@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Final
 
 from dfeat.config import Settings
+from dfeat.methods import PAPER_NAMES, REFERENCE, controlled
 from dfeat.report.claims.contrasts import CONTRASTS, Contrasts
 from dfeat.report.claims.cost_claim import cost_claim
 from dfeat.report.claims.printed import arithmetic
 from dfeat.report.claims.verdicts import (
     MARGIN,
+    PAIRED,
     Accuracies,
     Kind,
     Tested,
@@ -28,7 +30,7 @@ from dfeat.report.claims.verdicts import (
     printed_accuracies,
     set_accuracies,
 )
-from dfeat.report.numbers.paper import TableName, paper_source, paper_table
+from dfeat.report.numbers.paper import Cell, TableName, backbone_name, paper_source, paper_table, short_name
 from dfeat.report.numbers.results import load_results
 from dfeat.report.numbers.sets import sets_of
 from dfeat.report.numbers.text import document, escaped, pipe_table, with_interval
@@ -93,7 +95,7 @@ def _preface(confidence: float) -> list[str]:
         "when every contrast agrees with the sentence, else false. “About 0” means within "
         f"{100 * MARGIN:g} point of 0, a margin of ours; “most” means more than half.\n"
         "- **Supported** is what n images can bear. A contrast passes by its own test, uncorrected. A claim **holds** "
-        "when each of its contrasts passes (“most”: more than half of them), **fails** when one is significantly "
+        "when each of its contrasts passes (“most”: when more than half do, corrected for which), **fails** when one is significantly "
         "contrary, Holm-corrected over the claim (“most”: at least half of them), and is **undecided at this n** "
         "otherwise. A sentence that says “significantly” also fails when not one of its contrasts passes.",
         "The paper's printed numbers are tested as independent proportions of the printed n; this run's paired "
@@ -104,34 +106,41 @@ def _preface(confidence: float) -> list[str]:
 def _section(table: TableName, accuracies: Accuracies, confidence: float) -> list[str]:
     """A set's verdicts at a glance, then a block for each claim."""
     lines, blocks = [], []
+    # the sentences are about the paper's methods; others, such as further controls, decide none of them
+    of_paper = accuracies._replace(methods=tuple(name for name in accuracies.methods if name in PAPER_NAMES))
     for number, claim in enumerate(CLAIMS, 1):
         if claim.table != table:
             continue
-        contrasts = list(claim.compared(accuracies))
+        contrasts = list(claim.compared(of_paper))
         if not contrasts:
             lines.append([str(number), "", "", "not tested: a method, backbone or level that it names is missing", ""])
             continue
         verdict = judge(claim.kind, contrasts, accuracies, confidence, claim.significantly)
         agree, passing = (f"{verdict.count(result)} of {len(contrasts)}" for result in ("agrees", "passes"))
         lines.append([str(number), f"**{_word(verdict.true)}**", agree, f"**{verdict.outcome}**", passing])
-        blocks += _block(number, claim, verdict, accuracies)
+        blocks += _block(number, claim, verdict, accuracies, 1 - confidence)
     heads = ["Claim", f"As {accuracies.source}", "Contrasts that agree", "Supported", "Contrasts that pass"]
     reach = f"What this n can show: {accuracies.reach}."
     return [
         f"### {escaped(accuracies.name)}",
         f"{reach} {accuracies.caveat}." if accuracies.caveat else reach,
         pipe_table("lllll", heads, lines),
+        *(_less_control(accuracies, confidence) if accuracies.source == "measured" else []),
         *blocks,
     ]
 
 
-def _block(number: int, claim: Claim, verdict: Verdict, accuracies: Accuracies) -> list[str]:
+def _block(number: int, claim: Claim, verdict: Verdict, accuracies: Accuracies, alpha: float) -> list[str]:
     """A claim: both verdicts, then its contrasts."""
     agree, passing, contrary = (verdict.count(result) for result in ("agrees", "passes", "refutes"))
     every, source = len(verdict.contrasts), f"As {accuracies.source}"
     supported = [f"Contrasts that pass: {passing} of {every}; significantly contrary: {contrary}."]
     if claim.significantly and not passing:
         supported.append("The sentence says “significantly”, and by this test no difference is, even uncorrected.")
+        if accuracies.source == "printed":
+            supported.append(
+                f"With errors of {PAIRED} of these, as those of paired tests may be, {_paired_passes(verdict, alpha)} of {every} would be."
+            )
     if accuracies.source == "measured" and accuracies.caveat:
         supported.append(f"{accuracies.caveat}.")
     return [
@@ -147,6 +156,61 @@ def _block(number: int, claim: Claim, verdict: Verdict, accuracies: Accuracies) 
             [_row(contrast, accuracies) for contrast in verdict.contrasts],
         ),
     ]
+
+
+def _paired_passes(verdict: Verdict, alpha: float) -> int:
+    """How many contrasts would pass if errors were those of paired tests."""
+    effects = [contrast.effect._replace(error=PAIRED * contrast.effect.error) for contrast in verdict.contrasts]
+    return sum(effect.estimate > 0 and effect.p() < alpha for effect in effects)
+
+
+def _less_control(accuracies: Accuracies, confidence: float) -> list[str]:
+    """What is left of each gain when a matched control has the rest; nothing without controls."""
+    pairs = controlled(accuracies.methods)
+    lines, left, tested = [], [], []
+    for method, control in pairs:
+        contrasts = list(CONTRASTS["pairs"](accuracies, [method], [control.name]))
+        verdict = judge("all above 0", contrasts, accuracies, confidence)
+        counts = (f"{verdict.count(result)} of {len(contrasts)}" for result in ("agrees", "passes", "refutes"))
+        lines.append([_less(method, control.name), *counts, f"**{verdict.outcome}**"])
+        left += [_left(accuracies, method, control.name, backbone) for backbone in accuracies.backbones]
+        tested += [_row(contrast, accuracies) for contrast in verdict.contrasts]
+    if not pairs:
+        return []
+    caveat = f" {accuracies.caveat}." if accuracies.caveat else ""
+    return [
+        "#### Less its control",
+        "A method and its matched control differ in one thing (table `controls`), so what it gains over its control is what "
+        "that one thing gives; the rest of its gain over None the control has too. Supported: that the method is better than "
+        f"its control for each architecture and loss, by the tests of the claims.{caveat}",
+        pipe_table(
+            "lllll", ["Less its control", "Contrasts above 0", "That pass", "Significantly below 0", "Supported"], lines
+        ),
+        f"{'Means over the losses, in' if len(accuracies.levels) > 1 else 'In'} points, each interval on its own:",
+        "\n".join(left),
+        pipe_table("lllll", ["Contrast", "Values", "Estimate", f"As {accuracies.source}", "Supported"], tested),
+    ]
+
+
+def _left(accuracies: Accuracies, method: str, control: str, backbone: str) -> str:
+    """In words, of one architecture: what the method gains over None, what its control does, and what is left."""
+    share = 1 / len(accuracies.levels)
+
+    def less(one: str, other: str) -> str:
+        cells = [Cell(one, backbone, level, "top1") for level in accuracies.levels]
+        weights = dict.fromkeys(cells, share) | {cell._replace(method=other): -share for cell in cells}
+        value, low, high = (100 * number for number in accuracies.contrast(weights)[:3])
+        return with_interval(value, low, high, "+.1f")
+
+    place, left = escaped(backbone_name(backbone)), less(method, control)
+    if REFERENCE not in accuracies.methods:
+        return f"- {place}: {_less(method, control)} is {left}."
+    own, other = (f"{escaped(short_name(one))} gains {less(one, REFERENCE)}" for one in (method, control))
+    return f"- {place}: {own} over None, the control {other}; {left} is left."
+
+
+def _less(method: str, control: str) -> str:
+    return f"{escaped(short_name(method))} less {escaped(short_name(control))}"
 
 
 def _deciding(kind: Kind, verdict: Verdict, accuracies: Accuracies) -> str:

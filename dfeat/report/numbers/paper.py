@@ -66,6 +66,11 @@ def method_name(method: str) -> str:
     return next((one.title for one in (*methods.METHODS, methods.PRETRAINED) if one.name == method), method)
 
 
+def short_name(method: str) -> str:
+    """The title of a method without the paper's "Ours: "."""
+    return method_name(method).removeprefix("Ours: ")
+
+
 def backbone_name(backbone: str) -> str:
     """The paper's name of a backbone where it has one, else its name in the settings."""
     return str(_values()["backbones"].get(backbone, backbone))

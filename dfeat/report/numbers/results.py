@@ -24,7 +24,7 @@ from dfeat.evaluation.origins import check_model, conditions, read_predictions_o
 from dfeat.methods import PRETRAINED, REFERENCE
 from dfeat.places import level_view, predictions_folder
 from dfeat.report.numbers.paper import METRICS, Cell, Metric
-from dfeat.report.numbers.statistics import Bools, Effect, Floats, Ints, Outcomes, calibration_error
+from dfeat.report.numbers.statistics import Bools, Effect, Floats, Ints, Outcomes, calibration_error, mcnemar
 from dfeat.report.numbers.text import parse_csv
 from dfeat.storage.origin import Origin
 from dfeat.storage.records import refusal
@@ -99,6 +99,11 @@ class SetResults:
     def difference(self, a: Cell, b: Cell) -> Effect:
         """Accuracy of `a` minus that of `b`."""
         return self.contrast({a: 1.0, b: -1.0})
+
+    def by_seed(self, a: Cell, b: Cell) -> list[float]:
+        """McNemar's exact p-value of each seed's two models."""
+        pairs = zip(self.predictions.correct(a), self.predictions.correct(b), strict=True)
+        return [mcnemar(x, y) for x, y in pairs]
 
     def over_none(self, weights: Weights) -> Effect | None:
         """The contrast less the same one of None; no effect where it is None's own, or the run has no None."""

@@ -279,6 +279,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def judged(tests: Sequence[tuple[float, Effect]], alpha: float) -> list[tuple[float, str]]:
+    """For the p-values of a table and their effects: p adjusted by Holm, and "better" or "worse" where it is below `alpha`."""
+    adjusted = holm([p for p, _ in tests])
+    signs = ["better" if effect.centre > 0 else "worse" for _, effect in tests]
+    return [(p, sign if p < alpha else "") for p, sign in zip(adjusted, signs, strict=True)]
+
+
 def calibration_error(confidence: Floats, correct: Bools, bins: int = 15) -> float:
     """Mean gap of confidence and accuracy over equal bins of confidence (Guo et al. 2017, ICML), a fraction."""
     which = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)

@@ -112,7 +112,14 @@ def document(title: str, note: str, blocks: Iterable[str]) -> str:
     return "\n\n".join([f"# {title}", *notes, *blocks]) + "\n"
 
 
-def write_rows(out: Path, name: str, rows: Sequence[TextRow], title: str, note: str, blocks: Iterable[str]) -> None:
-    """Write `<name>.csv` and, with a blank line at its end, `<name>.md` (see `document`) into the folder `out`."""
-    markdown = document(title, note, blocks) + "\n"
-    write_files({out / f"{name}.csv": csv_text(rows).encode(), out / f"{name}.md": markdown.encode()})
+def write_rows(
+    out: Path, name: str, rows: Sequence[TextRow], title: str, note: str, blocks: Iterable[str], tex: str = ""
+) -> None:
+    """Write `<name>.csv` and, with a blank line at its end, `<name>.md` (see `document`) into the folder `out`.
+
+    `tex` is written as `<name>.tex` where there is some.
+    """
+    texts = {"csv": csv_text(rows), "md": document(title, note, blocks) + "\n", "tex": tex}
+    write_files(
+        {out / f"{name}.{kind}": content.encode() for kind, content in texts.items() if content or kind != "tex"}
+    )

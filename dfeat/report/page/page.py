@@ -32,7 +32,7 @@ from dfeat.storage.atomic import write_files
 from dfeat.storage.records import read_bytes, read_json, read_text
 
 TABLES: Final[tuple[TableName, ...]] = ("table1", "table2")
-_APART: Final = (*TABLES, "efficiency", "inpaint_quality")
+_APART: Final = (*TABLES, "controls", "efficiency", "inpaint_quality")
 """The CSV files that are not shown among the further tables."""
 
 
@@ -63,6 +63,8 @@ def write_report(results: Path, settings: Settings, out: Path, captions: Path | 
         run=settings.run,
         note=settings.report.note,
         tables=[(table, page.links(table["name"], "csv", "tex", "md")) for table in tables],
+        controls=page.table("controls") if (folder / "controls.csv").is_file() else None,
+        controls_text=page.markdown("controls.md", "table controls"),
         missing=[name for name in TABLES if name not in rows],
         curves=[
             *accuracy_charts(plain, rows.get("table1", [])),

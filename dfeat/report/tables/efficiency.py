@@ -14,7 +14,8 @@ What enters: a run's folder (benchmark files, logs, artifacts, predictions) and 
 is that of a job. `extra` is what preparing and training cost beyond None, `extra_test` what a test image costs beyond
 None, and `break_even` the number of test images from which on the second, summed over them, exceeds the first, summed over
 the training images. `per_point` and `per_point_test` divide the two by the percentage points of top-1 gained over None at
-the highest level. Where a gain or a cost is not above noise there is no such price, and `unpriced` has the reason.
+the highest level. Where a gain or a cost is not above noise there is no such price, and `unpriced` has the reason; a gain
+is where its p, adjusted by Holm over methods and backbones (`gain_p_holm`), is below 1 - `report.confidence`.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from dfeat.places import OCCLUDED, TRAIN, Place, level_view
 from dfeat.report.numbers.paper import backbone_name, method_name
 from dfeat.report.numbers.results import load_results
 from dfeat.report.numbers.sets import sets_of
+from dfeat.report.numbers.statistics import holm
 from dfeat.report.numbers.text import csv_text, document, pipe_table, with_interval
 from dfeat.report.tables.measured import Measured, size, taken
 from dfeat.storage.atomic import json_bytes, write_files
@@ -78,6 +80,7 @@ class CostRow:
     gain: float | None = None
     gain_low: float | None = None
     gain_high: float | None = None
+    gain_p_holm: float | None = None
     per_point: float | None = None
     per_point_test: float | None = None
     unpriced: str = ""
@@ -119,7 +122,7 @@ def write_efficiency(results: Path, settings: Settings, flops: Counts, out: Path
     files = {
         "csv": csv_text(texts).encode(),
         "json": json_bytes({"note": note, "images": run.images, "test_images": run.views, "rows": plain}),
-        "md": _markdown(rows, settings.report.note).encode(),
+        "md": _markdown(rows, settings).encode(),
     }
     write_files({out / f"efficiency.{kind}": content for kind, content in files.items()})
 
@@ -202,10 +205,13 @@ def gains(evaluation: Path, settings: Settings) -> Iterator[tuple[tuple[str, str
     """Yield (method, backbone) and its gain over None in points, at the highest level of the first set of Table 1."""
     for results in load_results(evaluation, settings, sets_of("table1", settings)[:1]).values():
         level = max(results.predictions.levels)
-        for cell in results.predictions.cells("top1"):
-            if cell.level == level and (effect := results.over_none({cell: 1.0})):
-                gain, low, high = (100 * value for value in effect[:3])
-                yield (cell.method, cell.backbone), {"level": level, "gain": gain, "gain_low": low, "gain_high": high}
+        cells = [cell for cell in results.predictions.cells("top1") if cell.level == level]
+        effects = {cell: effect for cell in cells if (effect := results.over_none({cell: 1.0}))}
+        adjusted = holm([effect.p() for effect in effects.values()])
+        for (cell, effect), p in zip(effects.items(), adjusted, strict=True):
+            gain, low, high = (100 * value for value in effect[:3])
+            found = {"level": level, "gain": gain, "gain_low": low, "gain_high": high, "gain_p_holm": p}
+            yield (cell.method, cell.backbone), found
 
 
 def _beside_none(run: _CostedRun, row: CostRow, rows: list[CostRow], gain: dict[str, Any]) -> CostRow:
@@ -218,10 +224,11 @@ def _beside_none(run: _CostedRun, row: CostRow, rows: list[CostRow], gain: dict[
     spent = _above(extra, noise), _above(extra_test, noise_test)
     even = run.images * spent[0] / spent[1] if row.quantity in SPENT and spent[0] and spent[1] else None
     row = dataclasses.replace(row, extra=extra, extra_test=extra_test, break_even=even, **gain)
-    if row.gain is None or row.gain_low is None or row.gain_high is None or row.quantity == "memory":
+    if row.gain is None or row.gain_p_holm is None or row.quantity == "memory":
         return row
-    if row.gain_low <= 0:
-        return dataclasses.replace(row, unpriced="a loss" if row.gain_high < 0 else "no gain above noise")
+    if row.gain <= 0 or row.gain_p_holm >= 1 - run.settings.report.confidence:
+        lost = row.gain < 0 and row.gain_p_holm < 1 - run.settings.report.confidence
+        return dataclasses.replace(row, unpriced="a loss" if lost else "no gain above noise")
     price, price_test = (None if cost is None else cost / row.gain for cost in spent)
     reason = "no further cost above noise" if price is None and price_test is None else ""
     return dataclasses.replace(row, per_point=price, per_point_test=price_test, unpriced=reason)
@@ -261,12 +268,20 @@ def _digits(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _markdown(rows: list[CostRow], note: str) -> str:
+def _tested(settings: Settings) -> str:
+    """By which test a gain is significant."""
+    alpha = f"p < {1 - settings.report.confidence:.2g}"
+    if len(settings.training.seeds) == 1:
+        return f"(Holm-adjusted over methods and architectures, {alpha}; with one seed over images alone, so another training may decide otherwise)"
+    return f"(over images and seeds, Holm-adjusted over methods and architectures, {alpha})"
+
+
+def _markdown(rows: list[CostRow], settings: Settings) -> str:
     blocks = [
         "Preparing and training per training image, inference per test image at one level. Extra is what a method costs "
         "beyond None. At inference it has to be paid for every image, so after the number of test images under “even after” "
         "it exceeds the extra of the whole training. Both are divided by the points of top-1 gained over None at the highest "
-        "level, where the gain's interval lies above 0 and the cost above the spread of jobs of equal operations. Wall times "
+        f"level, where the gain is significant {_tested(settings)} and the cost above the spread of jobs of equal operations. Wall times "
         "are those of this run's machine and of its other jobs; memory is the most that a job took.",
         "Shipped is what a program needs to classify an image. For diffusion features that is the classifier, the VAE's "
         "encoder and the U-Net up to the block that is read, not the text encoder: the embedding of the null prompt can be "
@@ -280,7 +295,7 @@ def _markdown(rows: list[CostRow], note: str) -> str:
         lines = [_cells(row, scale) for row in rows if row.quantity == quantity]
         table = pipe_table("llrrrrrrrrr", ["Method", "Architecture", *heads], lines)
         blocks += [f"## {quantity.capitalize()}", table if lines else f"Not measured: {_UNMEASURED.get(quantity, '')}."]
-    return document("What each method costs beside what it gives", note, blocks)
+    return document("What each method costs beside what it gives", settings.report.note, blocks)
 
 
 _UNMEASURED: Final = {

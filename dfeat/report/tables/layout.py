@@ -7,12 +7,13 @@ backbones down, levels or sets across), which the HTML report shares.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from dfeat.config import ReportSettings
+from dfeat.methods import controlled
 from dfeat.report.numbers.paper import TableName, backbone_name, method_name, paper_table
 from dfeat.report.numbers.text import csv_text, document, escaped, pipe_table, read_csv, unique
 from dfeat.storage.records import refusal
@@ -184,8 +185,11 @@ def explanation(rows: list[CellRow], confidence: float) -> str:
             f" A true top-1 difference from None of {min(seen):.1f} to {max(seen):.1f} points, by cell, would be marked "
             "with 80 % power (estimated from the errors seen)."
         )
+    if controlled(unique(row.method for row in rows)):
+        text += " What a method gains over its matched control, in place of None, is in the table “controls”."
     if any(row.paper for row in rows):
-        text += " Last line: the paper's value, in brackets where it lies outside our interval"
+        chance = f"{100 * (1 - confidence):.2g} of 100 would where nothing differs"
+        text += f" Last line: the paper's value, in brackets where it lies outside our interval ({chance})"
         if any(row.paper and row.table == "table2" for row in rows):
             text += (
                 ", here a prediction interval: the paper's images are others, so the binomial variance of its "
@@ -246,15 +250,35 @@ def _markdown_cell(cell: tuple[CellRow, ...]) -> str:
 
 def tex(name: TableName, rows: list[CellRow], report: ReportSettings) -> str:
     """The table as a LaTeX `table*`; needs only the package booktabs."""
-    lines = [r"\begin{table*}[t]", r"\centering", r"\small"]
-    if report.note:
-        lines.append(rf"\textbf{{{tex_escaped(report.note)}}}\par\smallskip")
-    for grid in grids(name, rows):
-        lines += _tabular(grid)
     title = heading(name, rows).partition(". ")[2]
     above = "".join(f"{text}. " for text in [title, *(grid.title for grid in grids(name, rows))] if text)
-    caption = tex_escaped(above + _below(name, rows, report))
-    return "\n".join([*lines, rf"\caption{{{caption}}}", rf"\label{{tab:{name}}}", r"\end{table*}"]) + "\n"
+    tabulars = [line for grid in grids(name, rows) for line in _tabular(grid)]
+    return _tex_table(name, tabulars, above + _below(name, rows, report), report)
+
+
+def plain_tex(
+    name: str, heads: Sequence[str], lines: Iterable[Sequence[str]], caption: str, report: ReportSettings
+) -> str:
+    """A table of text as a LaTeX `table*` like Tables 1 and 2; the first two columns are names."""
+    body = [" & ".join(map(tex_escaped, line)) + r" \\" for line in lines]
+    aligned = "ll" + "c" * (len(heads) - 2)
+    head = " & ".join(map(tex_escaped, heads)) + r" \\"
+    tabular = [
+        rf"\begin{{tabular}}{{{aligned}}}",
+        r"\toprule",
+        head,
+        r"\midrule",
+        *body,
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    return _tex_table(name, tabular, caption, report)
+
+
+def _tex_table(name: str, tabulars: Iterable[str], caption: str, report: ReportSettings) -> str:
+    note = [rf"\textbf{{{tex_escaped(report.note)}}}\par\smallskip"] if report.note else []
+    below = [rf"\caption{{{tex_escaped(caption)}}}", rf"\label{{tab:{name}}}", r"\end{table*}"]
+    return "\n".join([r"\begin{table*}[t]", r"\centering", r"\small", *note, *tabulars, *below]) + "\n"
 
 
 def _tabular(grid: Grid) -> list[str]:

@@ -8,6 +8,7 @@ the best rates. No setting is changed by it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -19,10 +20,10 @@ from dfeat.report.numbers import text
 from dfeat.report.numbers.paper import Cell
 from dfeat.report.numbers.results import SetResults, Weights
 from dfeat.report.numbers.sets import rate_grid
-from dfeat.report.numbers.text import TextRow, grouped, percent, with_interval
+from dfeat.report.numbers.text import TextRow, grouped, percent, probability, with_interval
 from dfeat.report.tables.ablations import joined, measured_on_text
 
-RECIPE: Final = 1
+RECIPE: Final = 2
 _MEAN: Final = "mean"
 """The level of the rows that the choice is made by."""
 
@@ -38,8 +39,10 @@ def write_learning_rates(results: Path, settings: Settings, out: Path) -> None:
         for method in grid.methods
         for row in _rows(joined(LEARNING_RATE, results, point_settings, method, set_name, settings), rates, method)
     ]
+    _correct(rows, len(rates))
     measured = measured_on_text(settings, LEARNING_RATE)
-    blocks = [_head(rows, measured, settings), *_blocks(rows), *_edges(rows, rates), *_configuration(rows)]
+    alpha = 1 - settings.report.confidence
+    blocks = [_head(rows, measured, settings), *_blocks(rows, alpha), *_edges(rows, rates), *_configuration(rows)]
     title = f"Choosing the learning rate, on {measured}"
     text.write_rows(out, "choose_learning_rate", rows, title, settings.report.note, blocks)
 
@@ -64,14 +67,24 @@ def _rows(results: SetResults, rates: Sequence[str], method: str) -> list[TextRo
             own, of_best = at(point, str(level)), at(best, str(level))
             value, low, high = map(percent, results.contrast(own)[:3])
             less = {cell: -weight for cell, weight in of_best.items()}
-            difference = ["", "", ""] if point == best else [percent(v) for v in results.contrast(own | less)[:3]]
+            effect = None if point == best else results.contrast(own | less)
+            difference = ["", "", ""] if effect is None else [percent(value) for value in effect[:3]]
+            tested = effect is not None and level == _MEAN and len(made.seeds) > 1
             rows.append({
                 "method": method, "backbone": backbone, "learning_rate": rate, "set": made.name, "level": str(level),
                 "metric": "top1", "value": value, "low": low, "high": high, "n": str(results.outcomes.images),
                 "seeds": str(len(made.seeds)), "best": str(point == best).lower(),
                 **dict(zip(("difference_to_best", "difference_low", "difference_high"), difference, strict=True)),
+                "p": probability(effect.p()) if effect and tested else "",
             })  # fmt: skip
     return rows
+
+
+def _correct(rows: Sequence[TextRow], rates: int) -> None:
+    """Add `p_corrected`: p times the pairs of rates in the table, since the best rate is chosen by the same numbers."""
+    pairs = len(grouped(rows, "method", "backbone", "set")) * math.comb(rates, 2)
+    for row in rows:
+        row["p_corrected"] = probability(min(1.0, pairs * float(row["p"]))) if row["p"] else ""
 
 
 def _head(rows: Sequence[TextRow], measured: str, settings: Settings) -> str:
@@ -84,19 +97,31 @@ def _head(rows: Sequence[TextRow], measured: str, settings: Settings) -> str:
     return (
         f"Top-1 accuracy in percent on {measured}, with {levels} % of the patches dropped. The best rate of a method and a "
         "backbone has the highest mean over these levels; differences from it are paired, with "
-        f"{100 * settings.report.confidence:g} % intervals that are not corrected for the number of rates. The best of several values is too "
-        f"high by chance: it chooses a rate and is no result. {seen}"
+        f"{100 * settings.report.confidence:g} % intervals that are not corrected for the number of rates. {_tested(rows, settings)} "
+        f"The best of several values is too high by chance: it chooses a rate and is no result. {seen}"
     )
 
 
-def _blocks(rows: Sequence[TextRow]) -> list[str]:
+def _tested(rows: Sequence[TextRow], settings: Settings) -> str:
+    """How a rate is told apart from the best."""
+    if rows[0]["seeds"] == "1":
+        return (
+            "With one seed no rate is told apart from the best: how much training runs at one rate differ is unknown."
+        )
+    return (
+        "A rate is told apart from the best by a test over images and seeds, corrected for all pairs of rates in the table "
+        f"(Bonferroni, p < {1 - settings.report.confidence:.2g})."
+    )
+
+
+def _blocks(rows: Sequence[TextRow], alpha: float) -> list[str]:
     """A line for each method and backbone, then every rate at every level."""
     lines, details = [], []
     for (method, backbone, set_name), own in grouped(rows, "method", "backbone", "set").items():
         names = text.model_names(method, backbone)
         means = [row for row in own if row["level"] == _MEAN]
         (best,) = (row for row in means if row["best"] == "true")
-        close = [row["learning_rate"] for row in means if _includes_0(row)]
+        close = [row["learning_rate"] for row in means if row["best"] == "false" and not _told_apart(row, alpha)]
         value = with_interval(best["value"], best["low"], best["high"])
         lines.append([*names, text.escaped(set_name), best["learning_rate"], value, ", ".join(close) or "no other"])
         levels = [level for (level,) in grouped(own, "level")]
@@ -113,8 +138,8 @@ def _blocks(rows: Sequence[TextRow]) -> list[str]:
     return [text.pipe_table("lllrrl", heads, lines), *details]
 
 
-def _includes_0(row: TextRow) -> bool:
-    return bool(row["difference_low"]) and float(row["difference_low"]) <= 0 <= float(row["difference_high"])
+def _told_apart(row: TextRow, alpha: float) -> bool:
+    return bool(row["p_corrected"]) and float(row["p_corrected"]) < alpha
 
 
 def _difference(row: TextRow) -> str:

@@ -26,7 +26,7 @@ from dfeat.methods import REFERENCE, row_of
 from dfeat.report.numbers.paper import METRICS, Cell, PaperTable, TableName, paper_table
 from dfeat.report.numbers.results import SetResults, load_pretrained, load_results
 from dfeat.report.numbers.sets import sets_of
-from dfeat.report.numbers.statistics import Effect, holm, mcnemar
+from dfeat.report.numbers.statistics import Effect, judged
 from dfeat.report.numbers.text import percent, probability
 from dfeat.report.tables.layout import CellRow, markdown, table_csv, tex
 from dfeat.storage.atomic import write_files
@@ -100,8 +100,8 @@ def _adjusted(rows: list[_Tested], alpha: float) -> list[CellRow]:
     """
     family = [(index, test) for index, row in enumerate(rows) for test in row.tests]
     adjusted = [row.row for row in rows]
-    for (index, test), p in zip(family, holm([test.p for _, test in family]), strict=True):
-        mark = ("better" if test.effect.centre > 0 else "worse") if p < alpha else ""
+    found = judged([(test.p, test.effect) for _, test in family], alpha)
+    for (index, test), (p, mark) in zip(family, found, strict=True):
         columns = {test.p_holm: probability(p), test.mark: mark}
         if test.mark == "mark":
             columns["smallest_difference"] = percent(test.effect.detectable(alpha / len(family)))
@@ -176,8 +176,7 @@ def _expects(results: SetResults, cell: Cell, paper: PaperTable, printed: float)
 
 def _compared(results: SetResults, a: Cell, b: Cell, columns: Sequence[str], test: _Test) -> dict[str, str]:
     """Two cells on the same images: the difference, McNemar's p of each seed, and p; the columns are named in this order."""
-    pairs = zip(results.predictions.correct(a), results.predictions.correct(b), strict=True)
-    by_seed = [mcnemar(x, y) for x, y in pairs]
+    by_seed = results.by_seed(a, b)
     difference = map(percent, test.effect[:3])
     p = probability(test.p) if len(by_seed) > 1 else ""
     return dict(zip(columns, [*difference, " ".join(map(probability, by_seed)), p], strict=True))
