@@ -1,8 +1,8 @@
 """What would spoil a run, found before anything is computed: data, counts, weights, disk, time, versions.
 
 What enters: the settings, and what is on disk. What leaves: a `Report`, whose `faults` are what would spoil the
-run, one sentence each. Nothing is decoded, and no torch is imported unless it is asked for. `missing_inputs` is
-the part that is quick enough to be asked each time Snakemake reads its rules.
+run, one sentence each; notes on what is made already are no faults. Nothing is decoded, and no torch is imported unless
+it is asked for. `missing_inputs` is the part that is quick enough to be asked each time Snakemake reads its rules.
 """
 
 from __future__ import annotations
