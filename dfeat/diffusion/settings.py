@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, field_serializer, field_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_serializer, field_validator
 
 from dfeat.data.settings import CROP_PCT, CROP_SCALE, FLIP, IMAGE_SIZE, CropScale, CropShare, Study
 from dfeat.occlusion.settings import OcclusionSettings
@@ -36,7 +36,7 @@ class InpaintSettings(Section):
     )
     hidden: Literal["smooth", "black", "given"] = Field(
         "smooth",
-        description="hidden pixels in the VAE's input (4 channels); smooth: filled from the visible ones; given: the image's own, in the library alone",
+        description="hidden pixels in the VAE's input (4 channels); smooth: filled from the visible ones; given: the image's own",
     )
     guidance_interval: tuple[Share, Share] = Field(
         (0, 1),
@@ -62,17 +62,22 @@ class InpaintSettings(Section):
         return interval
 
 
-def _conceals(settings: InpaintSettings) -> InpaintSettings:
-    if settings.hidden == "given":
-        raise ValueError(
-            "hidden: given lets the model see what training images hide; use smooth or black. Only the library's "
-            "Inpainter accepts given"
-        )
-    return settings
+class TrainingInpaint(InpaintSettings):
+    """Settings of inpainting for training data: the model never sees a hidden pixel."""
 
+    hidden: Literal["smooth", "black"] = Field(
+        "smooth", description="hidden pixels in the VAE's input (4 channels); smooth: filled from the visible ones"
+    )
 
-TrainingInpaint = Annotated[InpaintSettings, AfterValidator(_conceals)]
-"""Settings of inpainting for training data: the model never sees a hidden pixel."""
+    @field_validator("hidden", mode="before")
+    @classmethod
+    def _concealed(cls, hidden: Any) -> Any:
+        if hidden == "given":
+            raise ValueError(
+                "the model would see what training images hide; use smooth or black. Only the library's Inpainter "
+                "accepts given"
+            )
+        return hidden
 
 
 class FeatureSettings(Section):
@@ -137,7 +142,7 @@ class DiffusionSettings(Section):
         1,
         description="1: features of the evaluation crop; K > 1: of K random crops per training image, which training replays",
     )
-    inpaint: TrainingInpaint = InpaintSettings()
+    inpaint: TrainingInpaint = TrainingInpaint()
     features: FeatureSettings = FeatureSettings()
 
     @property
@@ -156,7 +161,7 @@ class InpaintStage(Section):
     resolution: Resolution = _DEFAULT.resolution
     batch_size: BatchSize = _DEFAULT.batch_size
     compile: bool = _DEFAULT.compile
-    inpaint: TrainingInpaint = InpaintSettings()
+    inpaint: TrainingInpaint = TrainingInpaint()
 
     @field_serializer("inpaint", mode="wrap")
     def _omit_later_defaults(

@@ -1,18 +1,20 @@
 """What would spoil a run, found before anything is computed: data, counts, weights, disk, time, versions.
 
 What enters: the settings, and what is on disk. What leaves: a `Report`, whose `faults` are what would spoil the
-run, one sentence each. Nothing is decoded, and no torch is imported unless it is asked for. `missing_inputs` is
-the part that is quick enough to be asked each time Snakemake reads its rules.
+run, one sentence each; notes on what is made already are no faults. Nothing is decoded, and no torch is imported unless
+it is asked for. `missing_inputs` is the part that is quick enough to be asked each time Snakemake reads its rules.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from dfeat.config import Settings
 from dfeat.costs.estimate import Cost, estimate
+from dfeat.doctor.inpaintings import InpaintReport, look_at_inpaintings
 from dfeat.doctor.machine import bytes_in, devices_held, devices_seen, free_bytes, installed_versions
 from dfeat.doctor.sets import (
     HiddenReport,
@@ -33,6 +35,9 @@ FOLDERS: Final = {
 }  # fmt: skip
 """Where a step's files go in results/<run>."""
 
+At = TypeVar("At", Path, Place)
+Found = TypeVar("Found")
+
 
 @dataclass
 class Report:
@@ -41,6 +46,7 @@ class Report:
     run: str
     sets: list[SetReport]
     hidden: HiddenReport | None
+    inpaintings: InpaintReport | None
     weights: list[WeightsReport]
     costs: list[Cost]
     already: dict[str, int]
@@ -61,13 +67,32 @@ def examine(settings: Settings, ask_torch: bool = False) -> Report:
     faults = [fault for of_set in sets for fault in of_set.faults]
     faults += [fault for of_model in weights for fault in of_model.faults]
     faults += _disk_faults(folder, costs, already, free)
-    try:
-        hidden = look_at_parts(settings, Place(folder).parts())
-    except UserError as error:
-        hidden = None
-        faults.append(str(error))
+    hidden = _or_fault(faults, look_at_parts, settings, Place(folder).parts())
+    inpaintings = _or_fault(faults, look_at_inpaintings, settings, Place(folder))
     devices, packages = devices_seen(ask_torch), installed_versions()
-    return Report(settings.run, sets, hidden, weights, costs, already, free, devices, devices_held(), packages, faults)
+    return Report(
+        settings.run,
+        sets,
+        hidden,
+        inpaintings,
+        weights,
+        costs,
+        already,
+        free,
+        devices,
+        devices_held(),
+        packages,
+        faults,
+    )
+
+
+def _or_fault(faults: list[str], look: Callable[[Settings, At], Found], settings: Settings, at: At) -> Found | None:
+    """What `look` finds; None where it refuses an artifact, whose message is added to `faults`."""
+    try:
+        return look(settings, at)
+    except UserError as error:
+        faults.append(str(error))
+        return None
 
 
 def images_of(settings: Settings) -> dict[str, int]:

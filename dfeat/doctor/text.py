@@ -24,10 +24,12 @@ def as_plain(report: Report) -> dict[str, Any]:
 
 def as_text(report: Report, settings: Settings) -> str:
     """The report for people: what is there, what it will cost, and what to do."""
+    made = report.inpaintings
     sections = [
         f'The run "{report.run}" (results/{report.run})',
         _section("Data", [line for found in report.sets for line in _set_lines(found)]),
         *([_section("Hidden parts", _hidden_lines(report.hidden))] if report.hidden else []),
+        *([_section("Inpaintings", [f"note: {note}" for note in made.notes])] if made and made.notes else []),
         _section("Weights", [line for found in report.weights for line in _weights_lines(found)]),
         _section(f"Disk: {_gigabytes(report.free)} free, estimates", _disk_lines(report)),
         _section("Devices", report.leases or report.devices or ["none: jobs run on the CPU, many times slower"]),

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
+from dfeat.cli import main
 from dfeat.data.records import Record
 from dfeat.demo.canvas import SIZE, polygon_mask
 from dfeat.demo.worlds import draw_one
@@ -80,6 +84,47 @@ def test_the_inpainting_does_not_depend_on_hidden_pixels(tiny_models: dict[str, 
     inpaint = Inpainter.from_pretrained(tiny_models[model], device="cpu", steps=2)
     prompts = ["A class of tiger"] * len(masks)
     assert (inpaint(images, masks, prompts) == inpaint(other, masks, prompts)).all()
+
+
+@pytest.mark.parametrize(
+    ("model", "hidden", "inside"), [("four", "smooth", 200 / 127.5 - 1), ("four", "black", -1), ("nine", "smooth", 0)]
+)
+@pytest.mark.parametrize("cells", ["any", "nearest"])
+def test_masks_are_applied_after_resizing(
+    tiny_models: dict[str, Path], model: str, hidden: str, inside: float, cells: str
+) -> None:
+    """The VAE sees an image of one colour with that colour in every pixel that is not hidden, none of them mixed."""
+    mask = masks_of(50, 70)["disc"]
+    image = np.random.default_rng(1).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    image[~mask] = 200
+    square = canvas(image, mask, 64, mask_cells=cells, hidden=hidden).to_fill()
+    where = square[..., 3] > 0
+    inpaint = Inpainter.from_pretrained(tiny_models[model], device="cpu", steps=1, mask_cells=cells, hidden=hidden)
+    seen: list[torch.Tensor] = []
+    inpaint.model.vae.encoder.register_forward_hook(lambda _, given, __: seen.append(given[0][0]))
+    inpaint.fill(square[None, ..., :3], where[None], ["A class of tiger"], [1])
+    (pixels,) = (one.permute(1, 2, 0).numpy() for one in seen)
+    assert where.any() and not where.all()
+    assert pixels[~where] == pytest.approx(200 / 127.5 - 1)
+    assert pixels[where] == pytest.approx(inside)
+
+
+@pytest.mark.parametrize("cells", ["any", "nearest"])
+def test_training_data_cannot_be_made_from_images_that_are_not_occluded(
+    cells: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inpaint = {"mask_cells": cells, "hidden": "given"}
+    config = tmp_path / "config.json"  # JSON is YAML
+    config.write_text(json.dumps({"diffusion": {"inpaint": inpaint}}))
+    stage = ("--index", "i", "--parts", "p", "--settings", json.dumps({"inpaint": inpaint}), "--out", "o.h5")
+    for verb, key in (("doctor", "diffusion.inpaint.hidden"), ("inpaint", "inpaint.hidden")):
+        arguments = ("--config", str(config)) if verb == "doctor" else stage
+        monkeypatch.setattr(sys, "argv", ["dfeat", verb, *arguments])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        error = capsys.readouterr().err
+        assert stop.value.code == 2 and error.count("\n") == 1
+        assert f"'{key}' is 'given': the model would see what training images hide; use smooth or black" in error
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 90), st.integers(1, 90))
