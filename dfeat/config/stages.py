@@ -40,15 +40,12 @@ def stage_settings(
         model["model"] = diffusion.inpainting_model
         return InpaintStage(**model, resolution=diffusion.resolution, inpaint=diffusion.inpaint)
     if stage in ("latents", "test_latents"):
+        known = settings.data.evaluation.get(set_name) if set_name else None
         return LatentsStage(
-            **model,
-            resolution=diffusion.resolution,
-            occlusion=of_tests,
-            study=settings.data.evaluation[set_name].study if set_name in settings.data.evaluation else None,
-            image_size=settings.training.image_size,
-            crop_pct=settings.evaluation.crop_pct,
+            **model, resolution=diffusion.resolution, occlusion=of_tests, study=known.study if known else None,
+            image_size=settings.training.image_size, crop_pct=settings.evaluation.crop_pct,
             **(_views_of(settings) if stage == "latents" else {}),
-        )
+        )  # fmt: skip
     if stage == "features":
         return FeaturesStage(**model, features=diffusion.features)
     if stage == "train":

@@ -183,7 +183,7 @@ def explanation(rows: list[CellRow], confidence: float) -> str:
     if seen:
         text += (
             f" A true top-1 difference from None of {min(seen):.1f} to {max(seen):.1f} points, by cell, would be marked "
-            "with 80 % power (estimated from the errors seen)."
+            "with about 80 % power (estimated from the errors seen)."
         )
     if controlled(unique(row.method for row in rows)):
         text += " What a method gains over its matched control, in place of None, is in the table “controls”."
