@@ -99,7 +99,7 @@ def test_all_settings_are_given_as_files_or_as_json(monkeypatch: pytest.MonkeyPa
         (("index", "train", "--settings", '{"rot": "x"}', "--out", "x"), "did you mean 'root'?"),
         (
             ("table", "table3", "--results", "r", "--settings", "{}", "--out", "x"),
-            "did you mean 'table2'?; use table1, table2, efficiency, claims, calibration",
+            "did you mean 'table2'?; use table1, table2, controls, efficiency, claims, calibration",
         ),
         (("figure", "figure9", "--results", "r", "--settings", "{}", "--out", "x"), "no figure 'figure9'"),
         (("pixels", "--out", "x.h5"), "either --index or --inpainted"),
