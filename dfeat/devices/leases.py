@@ -136,8 +136,13 @@ def _wait_for(count: int, devices: Sequence[Device], job: str) -> list[Device]:
 
 
 def _attempt(count: int, locks: Sequence[tuple[Device, Path]], job: str) -> list[Device]:
-    """Try once to lock `count` different devices; if there are fewer, release them and return an empty list."""
+    """Try once to lock `count` different devices; if there are fewer, release them and return an empty list.
+
+    Looks before it locks, so that a job that waits for several never holds the free ones, not even for a moment.
+    """
     taken: dict[Device, Path] = {}
+    if len({device for device, lock in locks if not _busy(lock)}) < count:
+        return []
     for device, lock in locks:
         if len(taken) < count and device not in taken and _hold(lock, job):
             taken[device] = lock
