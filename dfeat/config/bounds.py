@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from typing import TYPE_CHECKING, Any, Final
 
 from dfeat.config.shards import shard_count
@@ -28,6 +29,12 @@ MOST_BYTES: Final = 120_000
 def fault_of_size(settings: Settings) -> str:
     """What is too large about a run, in one sentence; empty where nothing is."""
     return _grid_fault(settings) or _file_fault(settings) or _job_fault(settings) or _text_fault(settings)
+
+
+def has_long_commands(settings: Settings) -> bool:
+    """Whether a command may have 64 KiB, which Snakemake writes to a script and names unquoted in a shell."""
+    quoted = shlex.quote(as_argument(settings)).replace("'", r"'\''")
+    return len(quoted) > 30_000 or max(_files(settings).values()) > 100
 
 
 def jobs_of(settings: Settings) -> dict[str, int]:

@@ -29,6 +29,11 @@ SETTINGS = exit_on_user_error(
     parse_section, Settings, *(planned_settings() or (config, configuration_files()))
 )
 stop_where_inputs_are_missing(SETTINGS)
+if set('$`"\\') & set(str(Path.cwd())) and has_long_commands(SETTINGS):
+    stop(
+        f'the working folder {Path.cwd()} has one of $ ` " \\ in its name, which a shell would read in the long commands '
+        "of this configuration; move it to a folder without them"
+    )
 RUN = Run(SETTINGS)
 HERE = RUN.place
 if started_by_a_person():

@@ -10,6 +10,7 @@ from snakemake.exceptions import WorkflowError
 try:
     from dfeat.config import Settings
     from dfeat.config.reading import read_mapping
+    from dfeat.config.bounds import has_long_commands
     from dfeat.config.points import RUN_ONLY, Run
     from dfeat.costs.limits import shard_minutes, training_minutes
     from dfeat.doctor import missing_inputs
