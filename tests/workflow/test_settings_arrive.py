@@ -128,6 +128,16 @@ def settings(tree: Path) -> Settings:
     return parse(Settings, merged)
 
 
+def by_log(printed: str) -> dict[str, tuple[list[str], str]]:
+    """What each job of a dry run makes, and its command, by its log."""
+    jobs = {}
+    for outputs, command in printed_jobs(printed):
+        end = " 2>&1"
+        command = command[: command.rindex(end)] + end  # what is printed after the last job is no part of it
+        jobs[command.removesuffix(end).rpartition(" > ")[2]] = outputs, command
+    return jobs
+
+
 @dataclass
 class Planned:
     """A dry run: the rules that have jobs, and of each job its log, what it makes and its command."""
@@ -140,10 +150,7 @@ class Planned:
 def plan(tree: Path) -> Planned:
     done = snakemake(tree, "-n", "-p")
     assert done.returncode == 0, text(done)[-3000:]
-    jobs = {
-        re.split(r" > (\S+) 2>&1", command)[1]: (outputs, command)
-        for outputs, command in printed_jobs(done.stdout + done.stderr)
-    }
+    jobs = by_log(text(done))
     return Planned(set(re.findall(r"^(?:local)?rule (\S+):$", text(done), re.MULTILINE)), jobs)
 
 
