@@ -35,11 +35,15 @@ def lay_over(below: dict[str, Any], above: dict[str, Any]) -> None:
             below[key] = value
 
 
-def check_command_line(words: Sequence[str]) -> None:
+def check_command_line(words: Sequence[str] | None = None) -> None:
     """Print a sentence and exit 2 where a command of Snakemake names a configuration that does not end or is ambiguous.
 
     Snakemake reads these files, and `--config`, before the first line of the Snakefile; a profile comes before both.
+
+    Args:
+        words: The command; by default the one that this process was started with.
     """
+    words = sys.argv if words is None else words
     try:
         for option, value in _options(words):
             if option == "--config":
