@@ -152,6 +152,15 @@ def check_values(value: Any, where: str) -> None:
         waiting += [(f"{key}.{name}".lstrip("."), under, level + 1) for name, under in below]
 
 
+def once_each(pairs: list[tuple[str, Any]], where: str) -> dict[str, Any]:
+    """The pairs of a JSON object as a mapping. Raises UserError for a key that stands twice."""
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
+        twice = next(key for key in mapping if sum(key == other for other, _ in pairs) > 1)
+        raise UserError(f"{where}: the key {twice!r} stands twice in one mapping; keep one of the two")
+    return mapping
+
+
 def _unfit(one: Any) -> str:
     """What is wrong with a value that no setting can have, or nothing."""
     if isinstance(one, float) and not math.isfinite(one):
@@ -189,7 +198,7 @@ def parse(model: type[S], value: Any, where: str = "config.yaml") -> S:
     """
     if isinstance(value, str):
         try:
-            value = json.loads(value)
+            value = json.loads(value, object_pairs_hook=lambda pairs: once_each(pairs, where))
         except json.JSONDecodeError as error:
             raise UserError(f"{where} is not JSON ({error.msg} at character {error.pos}): {value[:80]!r}") from None
         except (RecursionError, ValueError) as error:  # nested too deeply, or a number of thousands of digits

@@ -17,7 +17,7 @@ from typing import Any, Final, NoReturn
 import yaml
 
 from dfeat.errors import UserError
-from dfeat.section import DEEPEST, MOST_VALUES, check_values
+from dfeat.section import DEEPEST, MOST_VALUES, check_values, once_each
 
 MOST_BYTES: Final = 256 * 1024
 """Larger than any settings that a verb can be handed, with comments."""
@@ -44,7 +44,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
 def parsed(text: str, where: str) -> Any:
     """The value of a JSON or YAML text, JSON first as in Snakemake. Raises UserError."""
     try:
-        return json.loads(text, object_pairs_hook=lambda pairs: _once_each(pairs, where))
+        return json.loads(text, object_pairs_hook=lambda pairs: once_each(pairs, where))
     except RecursionError:
         raise _too_deep(where) from None
     except ValueError:
@@ -79,14 +79,6 @@ def _text(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise UserError(f"{path}, line {line}: is not UTF-8 text; save the configuration as UTF-8") from None
-
-
-def _once_each(pairs: list[tuple[str, Any]], where: str) -> dict[str, Any]:
-    mapping = dict(pairs)
-    if len(mapping) < len(pairs):
-        twice = next(key for key in mapping if sum(key == other for other, _ in pairs) > 1)
-        raise UserError(f"{where}: the key {twice!r} stands twice in one mapping; keep one of the two")
-    return mapping
 
 
 def _too_deep(where: str) -> UserError:
