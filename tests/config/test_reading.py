@@ -73,6 +73,7 @@ REFUSED = [
     ('report: {note: "a\\0b"}', "'report.note' has a NUL character in it"),
     ('{"report": {"note": "\\ud800"}}', "half a character"),
     ("__use_yte__: true\nreport: {note: \"?open('hacked', 'w')\"}", "Snakemake would run the Python in it"),
+    ("pathvars: 3", "Snakemake would put its values into paths"),
     ("run: a\n---\nrun: b", "but found another document"),
     ("- a\n- b", "is no configuration"),
     ("", "is no configuration"),
