@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from dfeat.errors import MachineError, UserError
 from dfeat.storage.provenance import bytes_digest, unguarded_file_digest
-from dfeat.storage.records import FOLDER, record_path, recorded_digests
+from dfeat.storage.records import FOLDER, is_digest, record_path, recorded_digests, recorded_name
 
 Payload = bytes | memoryview
 _MACHINE: Final = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EFBIG}
@@ -156,12 +156,12 @@ def _publish(written: dict[Path, tuple[Path, str]], recorded: bool = True) -> No
 def _with_standing(digest: str, path: Path) -> tuple[str, ...]:
     """The new digest, then those of the file that has the name now, which stay valid until the rename."""
     standing = recorded_digests(path) if path.is_file() else ()
-    return (digest, *(old for old in standing if old != digest))
+    return (digest, *(old for old in standing if old != digest and is_digest(old)))
 
 
 def _write_records(digests: Mapping[Path, tuple[str, ...]]) -> None:
     contents = {
-        record_path(path): b"".join(digest.encode() + b"  " + os.fsencode(path.name) + b"\n" for digest in of_path)
+        record_path(path): b"".join(digest.encode() + b"  " + os.fsencode(recorded_name(path)) + b"\n" for digest in of_path)
         for path, of_path in digests.items()
     }
     if contents:
