@@ -19,6 +19,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from dfeat.errors import UserError
+from dfeat.storage.provenance import bytes_digest
 
 MAX_PIXELS: Final = 100_000_000
 MAX_UNPACKED: Final = 256 << 20
@@ -49,6 +50,8 @@ class Seen:
     width: int
     height: int
     notes: tuple[str, ...]
+    digest: str
+    """SHA-256 of the file's bytes."""
 
 
 def is_image_name(name: str) -> bool:
@@ -61,6 +64,7 @@ def inspect(raw: bytes, where: str, size: Size | None = None) -> Seen:
 
     `size` (width, height) is that of the annotations, where there are some. Raises UserError like `decode`.
     """
+    digest = bytes_digest(raw)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         image, raw, notes = _open(raw, where)
@@ -76,7 +80,7 @@ def inspect(raw: bytes, where: str, size: Size | None = None) -> Seen:
                 width, height = height, width
         elif orientation != 1 and image.size == size:
             notes.append(f"EXIF orientation {orientation}, not applied: the annotations have the size without it")
-    return Seen(width, height, tuple(notes))
+    return Seen(width, height, tuple(notes), digest)
 
 
 def decode(raw: bytes, where: str, size: Size | None = None) -> tuple[Image.Image, list[str]]:

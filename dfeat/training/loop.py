@@ -34,7 +34,7 @@ from dfeat.training.sources import Inputs, features_identity, read_sources
 from dfeat.training.team import Team
 from dfeat.training.weights import weights_file
 
-RECIPE: Final = 4
+RECIPE: Final = 5
 CHECKED_EVERY: Final = 20
 """Steps between two transfers of the losses from a GPU, each of which waits for the device."""
 
@@ -226,6 +226,7 @@ def _write_run(
     from safetensors.torch import save
 
     sources = batches.sources
+    metrics = "".join(json.dumps(row) + "\n" for row in state.metrics).encode()
     tensors = save({name: value.contiguous().cpu() for name, value in model.state_dict().items()})
     run = {
         "recipe": RECIPE,
@@ -241,12 +242,14 @@ def _write_run(
         "inputs": {
             "index": sources.parts.index,
             "parts": sources.parts.digest,
+            "pixels": sources.pixels.digest,
+            **({"inpainted": sources.inpainted.digest} if sources.inpainted else {}),
             "backbone": file_digest(weights_file(stage.backbone)),
         },
         "model": bytes_digest(tensors),
+        "metrics": bytes_digest(metrics),
         "versions": versions("torch", "timm", "numpy", "pillow"),
     }
-    metrics = "".join(json.dumps(row) + "\n" for row in state.metrics)
-    contents = {"model.safetensors": tensors, "metrics.jsonl": metrics.encode(), "run.json": json_bytes(run)}
+    contents = {"model.safetensors": tensors, "metrics.jsonl": metrics, "run.json": json_bytes(run)}
     write_files({out / name: content for name, content in contents.items()})
     remove(out / "checkpoint.safetensors")

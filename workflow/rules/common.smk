@@ -8,6 +8,7 @@ from snakemake.exceptions import WorkflowError
 
 try:
     from dfeat.config import Settings
+    from dfeat.config.expected import write_expected
     from dfeat.config.points import RUN_ONLY, Run
     from dfeat.costs.limits import shard_minutes, training_minutes
     from dfeat.doctor import missing_inputs
@@ -24,6 +25,7 @@ try:
     )
     from dfeat.report.catalogue import catalogue, wanted, whole_settings
     from dfeat.section import parse as parse_section
+    from dfeat.storage.atomic import mark_under_way
     from dfeat.storage.provenance import declared_recipe, files_digest, settings_text
     from dfeat.storage.reuse import remove_broken_links
 except ModuleNotFoundError as missing:
@@ -103,6 +105,12 @@ RAW = [HERE.run / "raw" / "drawn.json"] if SETTINGS.data.drawn else []
 BASE = f" --base {RESULTS / SETTINGS.base}" if SETTINGS.base else ""
 THREADS = SETTINGS.resources.threads
 GPU = SETTINGS.resources.gpu
+
+
+# Once a run is planned, before its first job: jobs have hooks off, and a dry run has none.
+onstart:
+    mark_under_way(HERE.run)
+    exit_on_user_error(write_expected, RUN)
 
 
 wildcard_constraints:
