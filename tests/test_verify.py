@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from dfeat.cli import main
 from dfeat.config import stage_settings
 from dfeat.data.pixels import cache_index, cache_inpainted
 from dfeat.storage.atomic import write_json
+from dfeat.storage.provenance import file_digest
 from dfeat.storage.records import record_path
 from dfeat.verify import verify_run
 from tests.conftest import CPU, World, make_settings
@@ -126,21 +128,24 @@ def test_a_point_is_held_to_its_own_parts_and_else_to_the_runs(run: Path, points
     shutil.copytree(points, run / "ablation")
     for folder in ("share/0", "weights/10"):
         shutil.rmtree(run / "ablation" / folder / "training")
-    shutil.copytree(points / "share/0/training", run / "ablation/weights/10/training")
-    shutil.copytree(points / "weights/10/training", run / "ablation/share/0/training")
+    copied(points / "share/0/training", run / "ablation/weights/10/training")
+    copied(points / "weights/10/training", run / "ablation/share/0/training")
     found = bad(run)
     model, predictions = (f"{step}/blackout/convnext/seed0" for step in ("training", "evaluation"))
     model = f"{model}/run.json"
     told = found.pop(f"ablation/weights/10/{predictions}/predictions.json")
-    assert f"another model than {run}/ablation/weights/10/training" in told
-    assert found.keys() == {f"ablation/share/0/{model}", f"ablation/weights/10/{model}"}
+    assert f"of another model than {run}/ablation/weights/10/training" in told
+    assert found.keys() == {f"ablation/{point}/{model}" for point in ("share/0", "weights/10")}
     assert f"another parts.json than {run}/ablation/share/0/occlusion" in found[f"ablation/share/0/{model}"]
     assert f"another parts.json than {run}/occlusion" in found[f"ablation/weights/10/{model}"]
 
 
 def copied(source: Path, target: Path) -> None:
-    """Copy every artifact of a folder with its digest record, as `cp -r` does."""
-    shutil.copytree(source, target, dirs_exist_ok=True)
+    """Copy every artifact of a folder, with a record as `sha256sum` in the folder would make it: it fits any place."""
+    shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".sha256"))
+    for path in (path for path in target.rglob("*") if path.is_file() and path.parent.name != ".sha256"):
+        record_path(path).parent.mkdir(exist_ok=True)
+        record_path(path).write_text(f"{file_digest(path)}  {path.name}\n")
 
 
 @pytest.fixture(scope="module")
@@ -184,9 +189,9 @@ def test_predictions_copied_from_another_model_are_named(whole: Path, other: str
     kept = whole / SEED1 / "predictions.json", whole / SEED1 / ".sha256/predictions.json"
     said = [path.read_bytes() for path in kept]
     copied(whole / "evaluation" / other, whole / SEED1)
-    (only,) = bad(whole).items()
-    assert only[0] == f"{SEED1}/predictions.json"
-    assert f"tells of {other.partition('/')[0]} with seed 0, not of none in seed1" in only[1]
+    found = bad(whole)
+    assert found.keys() == {f"{SEED1}/{name}" for name in (*FILES, "predictions.json")}
+    assert all(f"is of {other.partition('/')[0]} with seed 0, not of none in seed1" in why for why in found.values())
     for path, content in zip(kept, said, strict=True):
         path.write_bytes(content)
     found = bad(whole)
@@ -195,10 +200,9 @@ def test_predictions_copied_from_another_model_are_named(whole: Path, other: str
 
 
 def test_predictions_of_another_set_and_those_without_a_model_are_named(whole: Path) -> None:
-    for folder in ("", ".sha256/"):
-        (whole / SEED1 / f"{folder}imagenet_val@40.csv").write_bytes(
-            (whole / SEED1 / f"{folder}imagenet_val@0.csv").read_bytes()
-        )
+    swapped = whole / SEED1 / "imagenet_val@40.csv"
+    shutil.copyfile(whole / SEED1 / "imagenet_val@0.csv", swapped)
+    record_path(swapped).write_text(f"{file_digest(swapped)}  {swapped.name}\n")
     assert bad(whole).keys() == {f"{SEED1}/imagenet_val@40.csv"}
     (whole / SEED1 / "predictions.json").unlink()
     found = bad(whole)
@@ -227,10 +231,11 @@ def test_predictions_of_a_model_that_was_trained_again_are_named(whole: Path) ->
 def test_a_model_copied_to_another_seed_and_predictions_of_another_index_are_named(whole: Path, world: World) -> None:
     copied(whole / "training/none/convnext/seed0", whole / "training/none/convnext/seed1")
     found = bad(whole)
-    assert found.keys() == {"training/none/convnext/seed1/run.json", f"{SEED1}/predictions.json"}
-    assert "tells of none with seed 0, not of none in seed1" in found["training/none/convnext/seed1/run.json"]
-    for folder in ("", ".sha256"):
-        shutil.copyfile(whole / "data/train" / folder / "index.csv", whole / "data/dfeat" / folder / "index.csv")
+    model = "training/none/convnext/seed1"
+    files = [f"{model}/{name}" for name in ("run.json", "metrics.jsonl", "model.safetensors")]
+    assert found.keys() == {*files, f"{SEED1}/predictions.json"}
+    assert all("is of none with seed 0, not of none in seed1" in found[name] for name in files)
+    copied(whole / "data/train", whole / "data/dfeat")
     for model in ("none/convnext/seed0", "blackout/convnext/seed0"):
         assert "another index.csv than that of" in bad(whole)[f"evaluation/{model}/predictions.json"]
     (whole / "evaluation/none/note.csv").write_text("nobody's")
@@ -250,8 +255,7 @@ def test_predictions_of_a_level_that_was_dropped_are_left_over_and_not_bad(whole
 
 def test_a_point_is_held_to_the_runs_index(run: Path, points: Path) -> None:
     shutil.copytree(points, run / "ablation")
-    for folder in ("", ".sha256"):  # rightly written, of a set that has other images
-        shutil.copyfile(run / "data/dfeat" / folder / "index.csv", run / "data/train" / folder / "index.csv")
+    copied(run / "data/dfeat", run / "data/train")  # rightly written, of a set that has other images
     found = {path for path in bad(run) if path.startswith("ablation/")}
     assert found == {
         "ablation/share/0/occlusion/parts.json",
@@ -284,7 +288,9 @@ def test_the_command_lists_all_and_its_status_says_what_was_found(
             main()
         return int(ended.value.code or 0)
 
-    (run / "data" / f"index.csv.tmp.{socket.gethostname()}.{os.getpid()}.00").touch()
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    (run / "data" / f"index.csv.tmp.{socket.gethostname()}.{ended.pid}.00").touch()
     assert status(str(run)) == 0
     printed = capsys.readouterr().out
     assert "left over" in printed
