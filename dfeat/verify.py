@@ -11,6 +11,7 @@ together is being made.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +25,7 @@ from dfeat.storage.expected import FILE as EXPECTED
 from dfeat.storage.expected import shards_in
 from dfeat.storage.origin import Origin
 from dfeat.storage.provenance import file_digest
-from dfeat.storage.records import FOLDER, check_file, read_json, recorded_digests, refusal
+from dfeat.storage.records import FOLDER, check_file, recorded_digests, refusal
 
 State = Literal["whole", "bad", "left over", "being made"]
 STEPS: Final = ("data", "occlusion", "diffusion", "training", "evaluation", "ablation", "report")
@@ -143,19 +144,18 @@ def _check(run: _Run, path: Path) -> None:
         _check_hdf5(run, path)
     if not recorded_digests(path):
         raise UserError(f"{path} has no digest record beside it, so nobody can tell whether it is what was written")
-    if path.suffix == ".h5":
-        return
-    run.check_file(path, _VERBS.get(step, step))
-    if step == "data":
+    if step == "data" and path.suffix != ".h5":
         _check_index(run, path)
     elif path.name == "parts.json":
         from dfeat.occlusion.parts import read_parts
 
-        read_parts(path, index=run.index_digest(TRAIN))
+        run.digests[path] = read_parts(path, index=run.index_digest(TRAIN)).digest
     elif step == "training":
         _check_model(run, path)
     elif step == "evaluation":
         _check_evaluation(run, path)
+    elif path.suffix != ".h5":
+        run.check_file(path, _VERBS.get(step, step))
 
 
 def _home(run: _Run, path: Path) -> Path:
@@ -172,11 +172,21 @@ def _check_index(run: _Run, path: Path) -> None:
     if path == source:
         read_index(path.parent)
         return
-    listed = read_json(source, "index").get("files", {})
+    run.check_file(path, _VERBS["data"])
+    listed = _unchecked(source).get("files", {})
     if listed and path.name not in listed:
         raise _LeftOver("by an earlier index; source.json beside it does not list it")
     if run.digest(path) != listed.get(path.name, run.digest(path)):
         raise refusal(path, "it is another file than source.json beside it lists", "index")
+
+
+def _unchecked(path: Path) -> dict[str, Any]:
+    """The JSON object in a file that has a finding of its own; an empty one where it is damaged or missing."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _check_hdf5(run: _Run, path: Path) -> None:
@@ -206,15 +216,15 @@ def _check_hdf5(run: _Run, path: Path) -> None:
 def _check_model(run: _Run, path: Path) -> None:
     from dfeat.training.trained import read_run
 
-    described = read_run(path.parent)
-    recorded = {"model.safetensors": described["model"], "metrics.jsonl": described.get("metrics")}
+    described = read_run(path.parent) if path.name == "run.json" else _unchecked(path.with_name("run.json"))
     if path.name != "run.json":
-        if recorded.get(path.name) not in (None, run.digest(path)):
+        run.check_file(path, _VERBS["training"])
+        if path.name == "metrics.jsonl" and described.get("metrics") not in (None, run.digest(path)):
             raise refusal(path, "it is another file than run.json beside it records", "train")
         return
-    for name, digest in recorded.items():
-        if run.digest(path.with_name(name)) not in (None, digest) and digest is not None:
-            raise UserError(f"{path} records another {name} than stands beside it; make both again with `dfeat train`")
+    if run.digest(path.with_name("model.safetensors")) not in (None, described["model"]):
+        weights = path.with_name("model.safetensors")
+        raise UserError(f"{path} records another model than {weights}; make both again with `dfeat train`")
     inputs, place = described.get("inputs", {}), Place(run.folder)
     standing = {
         place.index(TRAIN): (run.index_digest(TRAIN), "index"),

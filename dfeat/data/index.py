@@ -245,7 +245,7 @@ def read_index(folder: Path) -> Index:
             raise ValueError(f"index.csv has {len(records)} rows, not the {source['images']} of source.json")
         files = source.get("files", {})
         _check_place(folder, source["set"])
-        check_settings(folder / "source.json", source["settings"], "index")
+        check_settings(folder / "source.json", source.get("settings", {}), "index")
         _check_listed(files, folder / "index.csv", digest)
         classes = _read_classes(folder, files)
         return Index(source["set"], records, classes, folder, Path(source["root"]), digest, files)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -183,7 +182,7 @@ def lying_at(other: Path, path: Path, recorded: bool) -> Iterator[None]:
     """`other` copied to the place of `path`: with its record, or with one made by `sha256sum` there."""
     kept = [(one, one.with_name(f"kept-{one.name}")) for one in (path, record_path(path))]
     for one, aside in kept:
-        os.replace(one, aside)
+        one.replace(aside)
     shutil.copyfile(other, path)
     if recorded:
         shutil.copyfile(record_path(other), record_path(path))
@@ -191,7 +190,7 @@ def lying_at(other: Path, path: Path, recorded: bool) -> Iterator[None]:
         record_path(path).write_text(f"{file_digest(other)}  {path.name}\n")
     yield
     for one, aside in kept:
-        os.replace(aside, one)
+        aside.replace(one)
 
 
 def refused(read: Callable[[], object]) -> bool:

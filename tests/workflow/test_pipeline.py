@@ -20,7 +20,7 @@ from dfeat.methods import NAMES
 from dfeat.occlusion.parts import read_parts
 from dfeat.report.numbers.text import read_csv
 from dfeat.report.tables.published import write_table
-from dfeat.storage.atomic import write_json
+from dfeat.storage.atomic import write_bytes, write_json
 from dfeat.storage.origin import origin_bytes
 from dfeat.storage.provenance import declared_recipe, file_digest
 from dfeat.training.loop import train
@@ -183,9 +183,8 @@ def test_every_artifact_of_the_run_is_found_whole_and_a_foreign_one_named(run: P
     }  # fmt: skip
     other = tmp_path / "run"
     shutil.copytree(run, other)
-    for folder in ("", ".sha256/"):  # a model that another training made, with its own record
-        name = f"convnext/seed0/{folder}model.safetensors"
-        shutil.copyfile(run / "training/blackout" / name, other / "training/none" / name)
+    name = "convnext/seed0/model.safetensors"  # a model that another training made, written here
+    write_bytes(other / "training/none" / name, (run / "training/blackout" / name).read_bytes())
     bad = {finding.path: finding.why for finding in verify_run(other) if finding.state == "bad"}
     assert bad.keys() == {"training/none/convnext/seed0/run.json", "evaluation/none/convnext/seed0/predictions.json"}
     assert all("another model than" in why for why in bad.values())
