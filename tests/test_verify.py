@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -10,10 +11,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image, ImageOps
 
 from dfeat.cli import main
 from dfeat.config import stage_settings
-from dfeat.data.pixels import cache_index, cache_inpainted
+from dfeat.data.index import build_train_index
+from dfeat.data.pixels import PixelCache, cache_index, cache_inpainted
+from dfeat.errors import UserError
+from dfeat.occlusion.parts import choose_all, read_parts
 from dfeat.storage.atomic import write_json
 from dfeat.storage.provenance import file_digest
 from dfeat.storage.records import record_path
@@ -263,6 +268,83 @@ def test_a_point_is_held_to_the_runs_index(run: Path, points: Path) -> None:
         "ablation/share/0/training/blackout/convnext/seed0/run.json",
         "ablation/weights/10/training/blackout/convnext/seed0/run.json",
     }
+
+
+def test_what_was_made_with_other_settings_than_the_run_has_is_named_and_not_read(run: Path, world: World) -> None:
+    settings = world.stage("parts").model_dump(mode="json")
+    pixels = world.stage("pixels").model_dump(mode="json")
+    expected = {"occlusion/parts.json": settings, "data/dfeat/pixels.h5": pixels}
+    write_json(run / "expected.json", {"settings": expected, "shards": {}})
+    assert not bad(run)
+    expected |= {
+        "occlusion/parts.json": settings | {"share": 0.25},
+        "data/dfeat/pixels.h5": pixels | {"short_side": 72},
+    }
+    write_json(run / "expected.json", {"settings": expected, "shards": {}})
+    found = bad(run)
+    assert "made with share 0.5, and the run is configured with 0.25" in found.pop("occlusion/parts.json")
+    assert "made with short_side 64, and the run is configured with 72" in found.pop("data/dfeat/pixels.h5")
+    assert not found
+    with pytest.raises(UserError, match=r"parts\.json cannot be used: it was made with share 0\.5"):
+        read_parts(run / "occlusion/parts.json")
+    with pytest.raises(UserError, match=r"pixels\.h5 cannot be used: it was made with short_side 64"):
+        PixelCache(run / "data/dfeat/pixels.h5")
+
+
+def test_what_was_made_of_a_photograph_or_a_polygon_that_changed_is_named(world: World, tmp_path: Path) -> None:
+    """The files are whole, and the set is indexed again: what stands is of the old photograph."""
+    shutil.copytree(world.root / "raw/PartImageNet", tmp_path / "raw")
+    train_set = world.settings.data.train.model_copy(update={"root": str(tmp_path / "raw")})
+    index = build_train_index(train_set, tmp_path / "run/data/train")
+    choose_all(index.folder, world.stage("parts"), tmp_path / "run/occlusion/parts.json")
+    cache_index(index.folder, world.stage("pixels"), index.folder / "pixels.h5")
+    assert not bad(tmp_path / "run")
+    photograph = tmp_path / "raw" / index.records[0].file
+    with Image.open(photograph) as image:
+        ImageOps.invert(image.convert("RGB")).save(photograph)
+    with pytest.raises(UserError, match="is not the file that was indexed"):
+        cache_index(index.folder, world.stage("pixels"), index.folder / "pixels.h5")
+    assert not bad(tmp_path / "run"), "the cache of the old photograph stands beside the old index"
+    again = build_train_index(train_set, index.folder)
+    assert [one == other for one, other in zip(again.records, index.records, strict=True)].count(False) == 1
+    made = {"data/train/pixels.h5", "occlusion/parts.json"}
+    assert bad(tmp_path / "run").keys() == made
+    cache_index(index.folder, world.stage("pixels"), index.folder / "pixels.h5")
+    choose_all(index.folder, world.stage("parts"), tmp_path / "run/occlusion/parts.json")
+    file = tmp_path / "raw/train.json"
+    content = json.loads(file.read_text())
+    content["annotations"][0]["segmentation"][0][0] += 2
+    file.write_text(json.dumps(content))
+    build_train_index(train_set, index.folder)
+    assert bad(tmp_path / "run").keys() == made
+
+
+def test_while_a_run_is_made_what_does_not_fit_is_being_made_and_what_is_damaged_is_bad(
+    run: Path, world: World
+) -> None:
+    def states() -> dict[str, str]:
+        return {found.path: found.state for found in verify_run(run) if found.state != "whole"}
+
+    cache_index(run / "data/dfeat", world.stage("pixels"), run / "data/imagenet_val/pixels.h5")
+    (run / "data/train" / f"index.csv.tmp.{socket.gethostname()}.{os.getpid()}.00").touch()
+    (run / "data/dfeat/problems.csv").write_text("damaged")
+    strange = "data/imagenet_val/pixels.h5"
+    writing = f"data/train/index.csv.tmp.{socket.gethostname()}.{os.getpid()}.00"
+    quiet = {writing: "being made", "data/dfeat/problems.csv": "bad", strange: "bad"}
+    assert states() == quiet
+    code = "import sys; from pathlib import Path; from dfeat.storage.atomic import mark_under_way as mark; mark(Path(sys.argv[1]))"
+    maker = subprocess.Popen(
+        [sys.executable, "-c", f"{code}; print(flush=True); input()", str(run)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert maker.stdout is not None and maker.stdout.readline()
+        assert states() == quiet | {strange: "being made"}
+    finally:
+        maker.kill()
+        maker.wait()
+    assert states() == quiet
 
 
 def test_what_lies_where_no_step_writes_is_named(run: Path) -> None:
