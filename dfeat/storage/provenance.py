@@ -7,9 +7,10 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
+import re
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from dfeat.errors import UserError
 
@@ -42,6 +43,21 @@ def settings_text(settings: Any) -> str:
     """Settings as canonical JSON (sorted keys, no spaces): what artifacts carry and readers compare."""
     plain = settings.model_dump(mode="json") if hasattr(settings, "model_dump") else settings
     return json.dumps(plain, sort_keys=True, separators=(",", ":"))
+
+
+_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
+
+
+def as_argument(settings: Any) -> str:
+    """The text of settings as a rule hands it to a verb: no string in it has a brace, which Snakemake would expand.
+
+    JSON reads `\\u007b` as a brace too, so the verb is given the same settings, and those without braces the same text.
+    """
+
+    def without_braces(string: re.Match[str]) -> str:
+        return string[0].replace("{", "\\u007b").replace("}", "\\u007d")
+
+    return _STRING.sub(without_braces, settings_text(settings))
 
 
 def versions(*packages: str) -> dict[str, str]:

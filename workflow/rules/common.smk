@@ -1,79 +1,4 @@
 # What every rules file uses: the checked settings, and the run with the points of its ablations.
-import os
-import sys
-from functools import partial
-from pathlib import Path
-
-from snakemake.exceptions import WorkflowError
-
-try:
-    from dfeat.config import Settings
-    from dfeat.config.expected import write_expected
-    from dfeat.config.points import RUN_ONLY, Run
-    from dfeat.costs.limits import shard_minutes, training_minutes
-    from dfeat.doctor import missing_inputs
-    from dfeat.errors import UserError
-    from dfeat.places import (
-        HOLDOUT,
-        OCCLUDED,
-        RESULTS,
-        TRAIN,
-        Place,
-        level_view,
-        view_pictures,
-        view_set,
-    )
-    from dfeat.report.catalogue import catalogue, wanted, whole_settings
-    from dfeat.section import parse as parse_section
-    from dfeat.storage.atomic import mark_under_way
-    from dfeat.storage.provenance import declared_recipe, files_digest, settings_text
-    from dfeat.storage.reuse import remove_broken_links
-except ModuleNotFoundError as missing:
-    if not (missing.name or "").startswith("dfeat"):
-        raise
-    raise WorkflowError(
-        "the package dfeat is not installed in the environment that Snakemake runs in; install it there: "
-        f"pip install {Path(workflow.basedir)}"
-    ) from None
-
-
-LISTINGS = {"--list-rules", "--list", "-l", "--list-target-rules", "--lt"}
-
-
-def started_by_a_person():
-    """Whether this is the Snakemake that a person started to make something: neither one of its jobs, which read these
-    rules again, nor a list of rules, nor `snakemake --lint`, which is the one that does not check environment variables.
-    """
-    listing = LISTINGS & set(sys.argv)
-    return workflow.is_main_process and workflow.check_envvars and not listing
-
-
-def stop(*sentences):
-    """Print the sentences and exit 2, as `dfeat` does for a user's mistake."""
-    if not started_by_a_person():
-        raise WorkflowError("; ".join(sentences))
-    for sentence in sentences:
-        print(f"dfeat: {sentence}", file=sys.stderr)
-    sys.exit(2)
-
-
-def exit_on_user_error(function, *arguments):
-    """Call the function; on a UserError print its message and exit 2."""
-    try:
-        return function(*arguments)
-    except UserError as error:
-        stop(str(error))
-
-
-def configuration_files():
-    """The names of what the configuration was read from, as faults name it."""
-    overlays = [Path(file) for file in workflow.overwrite_configfiles or ()]
-    names = [
-        str(file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file)
-        for file in overlays
-    ]
-    values = ["--config"] if workflow.config_settings.config else []
-    return " + ".join(dict.fromkeys(["config.yaml", *names, *values]))
 
 
 def beside_the_rules(name):
@@ -81,7 +6,13 @@ def beside_the_rules(name):
     rules = Path(workflow.current_basedir.get_path_or_uri(secret_free=False))
     folder = Path(os.path.normpath(rules.absolute().parent / name))
     here = Path.cwd()
-    return folder.relative_to(here) if folder.is_relative_to(here) else folder
+    folder = folder.relative_to(here) if folder.is_relative_to(here) else folder
+    if set("{}<>") & set(str(folder)):
+        stop(
+            f"the workflow lies in {folder}, and Snakemake takes braces and angle brackets in a path for wildcards; "
+            "move it to a folder without them"
+        )
+    return folder
 
 
 def stop_where_inputs_are_missing(settings):
@@ -94,8 +25,15 @@ def stop_where_inputs_are_missing(settings):
         stop(*faults, more)
 
 
-SETTINGS = exit_on_user_error(parse_section, Settings, config, configuration_files())
+SETTINGS = exit_on_user_error(
+    parse_section, Settings, *(planned_settings() or (config, configuration_files()))
+)
 stop_where_inputs_are_missing(SETTINGS)
+if set('$`"\\') & set(str(Path.cwd())) and has_long_commands(SETTINGS):
+    stop(
+        f'the working folder {Path.cwd()} has one of $ ` " \\ in its name, which a shell would read in the long commands '
+        "of this configuration; move it to a folder without them"
+    )
 RUN = Run(SETTINGS)
 HERE = RUN.place
 if started_by_a_person():
@@ -107,17 +45,11 @@ THREADS = SETTINGS.resources.threads
 GPU = SETTINGS.resources.gpu
 
 
-# Once a run is planned, before its first job: jobs have hooks off, and a dry run has none.
-onstart:
-    mark_under_way(HERE.run)
-    exit_on_user_error(write_expected, RUN)
-
-
 wildcard_constraints:
     at=f"{RUN_ONLY}|{RUN.points_pattern()}",
     set="[A-Za-z0-9][A-Za-z0-9_.-]*",
-    method="|".join(RUN.methods),
-    backbone="|".join(SETTINGS.training.backbones),
+    method="|".join(map(re.escape, RUN.methods)),
+    backbone="|".join(map(re.escape, SETTINGS.training.backbones)),
     seed=r"-?\d+",
     shard=r"\d+",
     level=r"\d+",

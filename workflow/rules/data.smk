@@ -47,7 +47,7 @@ rule index_train:
     params:
         folder=subpath(output[0], parent=True),
         holdout=repeated("--holdout", HELD_OUT),
-        settings=RUN.index_settings(TRAIN),
+        settings=lambda wildcards: RUN.index_settings(TRAIN),
         recipe=recipe("dfeat.data.index"),
     shell:
         "dfeat index train --settings {params.settings:q} --out {params.folder:q} {params.holdout:q}"
@@ -95,7 +95,7 @@ rule pixels:
         runtime=per_attempt(60),
     params:
         folder=subpath(input[0], parent=True),
-        settings=RUN.stage("", "pixels"),
+        settings=lambda wildcards: RUN.stage("", "pixels"),
         recipe=recipe("dfeat.data.pixels"),
     shell:
         "dfeat pixels --index {params.folder:q} --settings {params.settings:q} --out {output:q}"
