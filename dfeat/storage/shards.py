@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dfeat.errors import UserError
+from dfeat.shortage import pass_on
 from dfeat.storage.atomic import write_bytes
 from dfeat.storage.mapped import MappedRows
 from dfeat.storage.provenance import settings_text
@@ -115,6 +116,7 @@ def open_shard(path: Path, kind: str, *, model: str | None = None, index: str | 
                 raise refusal(path, fault, kind)
             yield file
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+        pass_on(error, str(path))
         raise refusal(path, f"it is not a readable HDF5 file ({error})", kind) from None
 
 
