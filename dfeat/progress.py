@@ -44,9 +44,9 @@ def bars_of_libraries() -> Iterator[None]:
             log.enable_progress_bar()
 
 
-def say(line: str) -> None:
-    """Write one line to the job's log (standard error)."""
-    if leads():
+def say(line: str, always: bool = False) -> None:
+    """Write one line to the job's log (standard error); `always`: where another process of a team meets it alone, too."""
+    if always or leads():
         print(f"dfeat: {line}", file=sys.stderr, flush=True)
 
 
@@ -73,5 +73,5 @@ def exit_on_user_error(command: Callable[[], object], lower: Mapping[str, str] =
             raise
         less = lower.get(verb, "") if isinstance(failure, ShortageError) and failure.of_memory else ""
         with suppress(OSError):  # the log may lie on the same full disk
-            say(f"{failure}{', or ' if less else ''}{less}")
+            say(f"{failure}{', or ' if less else ''}{less}", always=isinstance(failure, ShortageError))
         sys.exit(failure.status)

@@ -124,4 +124,8 @@ def _detail(text: str) -> str:
         return ""
     if found["end"]:
         return f" ({found['end']})"
-    return f" ({int(found['bytes']):,} bytes wanted)" if found["bytes"] else f" ({found['array'] or found['device']} wanted)"
+    return (
+        f" ({int(found['bytes']):,} bytes wanted)"
+        if found["bytes"]
+        else f" ({found['array'] or found['device']} wanted)"
+    )

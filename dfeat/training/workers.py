@@ -16,6 +16,7 @@ from dfeat.errors import UserError
 from dfeat.shortage import ShortageError, lost_worker, shortage
 from dfeat.training.checkpoint import ignore_sigterm
 from dfeat.training.dataset import Batch, TrainingBatches
+from dfeat.training.team import die_with_parent
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,11 @@ class _InWorker:
             return _Raised(failure)
 
 
+def _begin(worker: int) -> None:
+    ignore_sigterm(worker)
+    die_with_parent()
+
+
 def prepared_batches(batches: TrainingBatches, start: int, workers: int, pin_memory: bool) -> Iterator[Batch]:
     """Yield the batches from step `start` on; 0 workers: prepared here. Raises ShortageError where a worker was killed."""
     loader: DataLoader[Batch | _Raised] = DataLoader(
@@ -54,7 +60,7 @@ def prepared_batches(batches: TrainingBatches, start: int, workers: int, pin_mem
         sampler=range(start, len(batches)),
         num_workers=workers,
         pin_memory=pin_memory,
-        worker_init_fn=ignore_sigterm,
+        worker_init_fn=_begin,
     )
     try:
         for batch in loader:

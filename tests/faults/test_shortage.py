@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 
 from tests.conftest import World
 
-from .conftest import Tried
 from .jobs import Job, artifacts
 
 VERBS = ("index", "parts", "pixels", "latents", "features", "inpaint", "train", "evaluate", "judge", "table", "efficiency",
@@ -27,6 +23,7 @@ def test_x(name, jobs, undisturbed, world: World, tmp_path, capsys):
         "doctor": Job("doctor", ("doctor", "--settings", settings)),
     }
     import time
+
     job = (jobs | more)[name]
     for n, limit in enumerate(LIMITS):
         out, log = tmp_path / str(n), tmp_path / f"{n}.log"
@@ -34,5 +31,16 @@ def test_x(name, jobs, undisturbed, world: World, tmp_path, capsys):
         status = job.run(out, log, limit << 20)
         said = log.read_text()
         with capsys.disabled():
-            print(name, limit, "->", status, round(time.time()-t,1), "TRACE" if "Traceback" in said else "", said.splitlines()[-1:], len(said.splitlines()), list(artifacts(out)) if status else "")
-            if "Traceback" in said: print(said[-2500:])
+            print(
+                name,
+                limit,
+                "->",
+                status,
+                round(time.time() - t, 1),
+                "TRACE" if "Traceback" in said else "",
+                said.splitlines()[-1:],
+                len(said.splitlines()),
+                list(artifacts(out)) if status else "",
+            )
+            if "Traceback" in said:
+                print(said[-2500:])
