@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dfeat.errors import MachineError, UserError
+from dfeat.shortage import ShortageError, shortage
 from dfeat.storage.provenance import bytes_digest, unguarded_file_digest
 from dfeat.storage.records import FOLDER, is_digest, record_path, recorded_digests, recorded_name
 
@@ -184,7 +185,7 @@ def _publish(written: dict[Path, tuple[Path, str]], recorded: bool = True) -> No
             _sync(folder)
         if recorded:
             doubled = {path: (digest,) for path, (_, digest) in written.items() if len(recorded_digests(path)) > 1}
-            with contextlib.suppress(OSError, UserError):  # a second valid digest does no harm
+            with contextlib.suppress(OSError, UserError, ShortageError):  # a second valid digest does no harm
                 _write_records(doubled)
 
 
@@ -215,7 +216,10 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _cannot_write(path: Path, error: OSError) -> UserError:
+def _cannot_write(path: Path, error: OSError) -> UserError | ShortageError:
+    short = shortage(error, str(path))
+    if short is not None:
+        return short
     kind = MachineError if error.errno in _MACHINE else UserError
     cause = os.strerror(error.errno) if error.errno else str(error)  # h5py's own text is a page long
     return kind(f"cannot write {path}: {cause}; nothing was left there, mend the cause and run again")

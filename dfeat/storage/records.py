@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from dfeat.errors import MachineError, UserError
 from dfeat.places import place_of
+from dfeat.shortage import ShortageError, shortage
 from dfeat.storage.provenance import bytes_digest, unguarded_file_digest
 
 FOLDER: Final = ".sha256"
@@ -153,13 +154,15 @@ def _changed_since(path: Path, wanted: tuple[str, ...], remake: str) -> tuple[st
     raise refusal(path, "it is not what was written (it was damaged or changed since)", remake)
 
 
-def cannot_read(path: Path, remake: str, error: OSError) -> UserError:
+def cannot_read(path: Path, remake: str, error: OSError) -> UserError | ShortageError:
     """The error for an artifact that the operating system cannot open or read."""
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return UserError(f"{path} is missing; make it with `dfeat {remake}`")
     if isinstance(error, PermissionError | IsADirectoryError):
         return UserError(f"cannot read {path}: {error.strerror}; it must be a file you may read")
-    return MachineError(f"cannot read {path}: {error.strerror or error}; mend the cause and run again")
+    return shortage(error, str(path)) or MachineError(
+        f"cannot read {path}: {error.strerror or error}; mend the cause and run again"
+    )
 
 
 def refusal(path: Path, reason: str, remake: str) -> UserError:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from dfeat.errors import UserError
 from dfeat.places import place_of, view_pictures
+from dfeat.shortage import pass_on
 from dfeat.storage.atomic import write_bytes
 from dfeat.storage.expected import check_settings
 from dfeat.storage.mapped import MappedRows
@@ -131,6 +132,7 @@ def open_shard(
             check_settings(path, file.attrs["settings"], kind)
             yield file
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+        pass_on(error, str(path))
         raise refusal(path, f"it is not a readable HDF5 file ({error})", kind) from None
 
 

@@ -25,7 +25,7 @@ from dfeat.progress import progress, say
 from dfeat.randomness import seed_for
 from dfeat.storage.atomic import json_bytes, remove, write_files
 from dfeat.storage.provenance import bytes_digest, file_digest, settings_text, versions
-from dfeat.training.checkpoint import TERMINATED, State, deferred_sigterm, ignore_sigterm, resume, save_checkpoint
+from dfeat.training.checkpoint import TERMINATED, State, deferred_sigterm, resume, save_checkpoint
 from dfeat.training.dataset import Batch, TrainingBatches
 from dfeat.training.losses import eq1
 from dfeat.training.network import Classifier, build_backbone, normalised, start_from_pretrained_head
@@ -33,6 +33,7 @@ from dfeat.training.settings import TrainingSettings, TrainStage
 from dfeat.training.sources import Inputs, features_identity, read_sources
 from dfeat.training.team import Team
 from dfeat.training.weights import weights_file
+from dfeat.training.workers import prepared_batches
 
 RECIPE: Final = 5
 CHECKED_EVERY: Final = 20
@@ -88,21 +89,14 @@ def _fit(
 ) -> bool:  # fmt: skip
     """Take the remaining steps; returns False if `stop` became True before the last of them."""
     settings = batches.settings
-    loader = torch.utils.data.DataLoader(
-        batches,
-        batch_size=None,
-        sampler=range(state.step, len(batches)),
-        num_workers=workers,
-        pin_memory=device.type == "cuda",
-        worker_init_fn=ignore_sigterm,
-    )
+    coming = prepared_batches(batches, state.step, workers, pin_memory=device.type == "cuda")
     model.train()
     if settings.compile:
         model.backbone.compile(dynamic=False)
     network = team.wrapped(model)
     bar = progress(len(batches), batches.method.name)
     metrics = _EpochMetrics(batches, state)
-    for batch in waiting.of(loader):
+    for batch in waiting.of(coming):
         kept = model.draw_kept(batches.seed, state.step, settings.batch_size)
         batch.kept = None if kept is None else kept[:, batches.part]
         for group in optimizer.param_groups:

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import matplotlib as mpl
 import pytest
 
 from dfeat.config import Settings, stage_settings
@@ -138,6 +139,10 @@ def test_tables_and_pictures_are_made_from_what_the_run_left(run: Path, settings
     for name in ("figure2", "figure3", "accuracy", "gain", "gallery", "sheet"):
         find("figure", name, settings).make(run, settings, tmp_path)
         assert (tmp_path / f"{name}.png").stat().st_size > 1000
+        with mpl.rc_context({"font.size": 20, "savefig.dpi": 33, "svg.fonttype": "none"}):
+            find("figure", name, settings).make(run, settings, tmp_path / "again")
+        for path in (tmp_path / "again").glob(f"{name}.*"):
+            assert path.read_bytes() == (tmp_path / path.name).read_bytes(), path.name
     find("table", "inpaint_quality", settings).make(run, settings, tmp_path)
     keys = [row["key"] for row in read_csv(tmp_path / "inpaint_quality.csv")]
     assert keys[0] == "" and len(keys) == len(set(keys)) == 1 + len(read_parts(run / "occlusion/parts.json").rows)

@@ -26,12 +26,12 @@ from dfeat.occlusion.parts import Parts, read_parts
 from dfeat.occlusion.patches import drop_for
 from dfeat.places import TRAIN, Place
 from dfeat.randomness import rng_for
-from dfeat.report.figures.style import picture_grid, styled
+from dfeat.report.figures.style import picture_grid
 from dfeat.report.numbers.sets import sets_of
 from dfeat.storage.expected import shards_in
 from dfeat.storage.shards import read_shard
 
-RECIPE: Final = 1
+RECIPE: Final = 2
 COLUMNS: Final = 6
 SHOWN_LEVEL: Final = 60
 """Figure 3 shows simulated occlusion at 60 %, as the paper's does."""
@@ -67,14 +67,12 @@ def draw_figure3(results: Path, settings: Settings, out: Path) -> None:
     figure3(rows[0], rows[1], settings, out)
 
 
-@styled()
 def figure2(images: Sequence[tuple[str, Pixels, Pixels, Pixels]], settings: Settings, out: Path) -> None:
     """Figure 2: rows original, occluded, inpainted; one column for each (title, original, occluded, inpainted)."""
     titles, *rows = _rows("figure2", images)
     picture_grid("figure2", ["Original", "Occluded", "Inpainted"], rows, [titles, [], []], settings, out)
 
 
-@styled()
 def figure3(
     simulated: Sequence[tuple[str, Pixels]], real: Sequence[tuple[str, Pixels]], settings: Settings, out: Path
 ) -> None:

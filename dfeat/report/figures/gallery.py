@@ -39,7 +39,7 @@ from dfeat.randomness import rng_for
 from dfeat.report.figures.style import picture_grid
 from dfeat.storage.atomic import write_json
 
-RECIPE: Final = 1
+RECIPE: Final = 2
 COLUMNS: Final = 6
 """Columns of the figure: the number of best images, and of worst."""
 THUMBNAIL: Final = 160
