@@ -1,6 +1,8 @@
 # What every rules file uses: the checked settings, and the run with the points of its ablations.
 import os
 import sys
+import zlib
+from base64 import b64decode, b64encode
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +26,12 @@ try:
     )
     from dfeat.report.catalogue import catalogue, wanted, whole_settings
     from dfeat.section import parse as parse_section
-    from dfeat.storage.provenance import declared_recipe, files_digest, settings_text
+    from dfeat.storage.provenance import (
+        MAKE_AGAIN,
+        declared_recipe,
+        files_digest,
+        settings_text,
+    )
     from dfeat.storage.reuse import remove_broken_links
 except ModuleNotFoundError as missing:
     if not (missing.name or "").startswith("dfeat"):
@@ -92,7 +99,35 @@ def stop_where_inputs_are_missing(settings):
         stop(*faults, more)
 
 
-SETTINGS = exit_on_user_error(parse_section, Settings, config, configuration_files())
+def checked_settings(handed):
+    """The settings that the Snakemake was started with. Its jobs on other machines read these rules again, when the
+    configuration files may be others by now: they take what their Snakemake hands over in this environment variable.
+    """
+    if not workflow.is_main_process:
+        if handed not in os.environ:
+            stop(
+                f"a job lacks the environment variable {handed}, in which Snakemake hands over its settings; let the "
+                "executor pass the environment of its Snakemake on to the jobs"
+            )
+        text = zlib.decompress(b64decode(os.environ[handed])).decode()
+        return parse_section(Settings, text, handed)
+    settings = exit_on_user_error(
+        parse_section, Settings, config, configuration_files()
+    )
+    packed = zlib.compress(settings.model_dump_json().encode())
+    os.environ[handed] = b64encode(packed).decode()
+    return settings
+
+
+# A workflow may have this one several times as a module; its jobs read the modules in the same order.
+HANDED = f"DFEAT_SETTINGS_{sum(name.startswith('DFEAT_SETTINGS_') for name in workflow.envvars)}"
+SETTINGS = checked_settings(HANDED)
+
+
+envvars:
+    HANDED,
+
+
 stop_where_inputs_are_missing(SETTINGS)
 RUN = Run(SETTINGS)
 HERE = RUN.place
@@ -124,8 +159,9 @@ def stage(name, *read):
 
 
 def recipe(module):
-    """The recipe number of a stage: a param, so that a changed stage runs again."""
-    return declared_recipe(module)
+    """The recipe number of a stage: a param, so that a changed stage runs again. `dfeat adopt` has another one recorded
+    for what is to be made again."""
+    return "none" if MAKE_AGAIN in os.environ else declared_recipe(module)
 
 
 def per_attempt(amount):
