@@ -8,7 +8,8 @@ moved or deleted.
 Snakemake decides by times and by its records, and a copy may lack either. What the artifacts themselves hold is enough
 to write both anew: a digest record, settings, recipe and inputs. `snakemake --touch --forceall` sets the times and
 records settings, inputs and commands as those of now; a second `--touch --force`, for what is not whole or not as
-configured, has the workflow state no recipe (`MAKE_AGAIN`).
+configured, has the workflow state no recipe (`ADOPTING`). Between the two what is not whole counts as made, so
+`results/<run>/.adopting` stands there until the end, and no other Snakemake starts.
 """
 
 from __future__ import annotations
@@ -21,17 +22,18 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import Final, Literal
 
 from dfeat.config.points import Run
 from dfeat.config.run import Settings
 from dfeat.errors import UserError
 from dfeat.methods import PRETRAINED
-from dfeat.places import HOLDOUT, TRAIN, Place, point_folder
+from dfeat.places import ADOPTING, HOLDOUT, TRAIN, point_folder
 from dfeat.report.catalogue import catalogue
 from dfeat.report.made import FOLDER as RECORDS
 from dfeat.report.made import stale
-from dfeat.storage.provenance import MAKE_AGAIN, declared_recipe
+from dfeat.storage.atomic import write_bytes
+from dfeat.storage.provenance import declared_recipe
 from dfeat.storage.records import read_json
 from dfeat.storage.reuse import made_by, recorded_making
 from dfeat.verify import verify_run
@@ -59,12 +61,14 @@ def adopt(run: Path, settings: Settings, configs: Sequence[Path], snakefile: Pat
         raise UserError(f"{run} is not the configured run, {configured.place.run}; set `run: {run.name}` in an overlay")
     whole, doubtful = _judged(run, configured, snakefile.parent / "workflow" / "report")
     command = _command(configs, snakefile)
-    planned = _planned(_touch([*command, "--forceall", "--", *_targets(configured)]))
+    write_bytes(configured.place.adopting, b"", recorded=False)
+    planned = _planned(_touch("made", [*command, "--forceall", "--", *_targets(configured)]))
     makes = {os.path.relpath(path, configured.place.run) for path in planned}
     again = {file: why for name, why in doubtful.items() if (file := _of_a_job(name, makes))}
     if again:
         files = [str(configured.place.run / name) for name in again]
-        _touch([*command, "--rerun-triggers", "mtime", "--force", "--", *files], {MAKE_AGAIN: "1"})
+        _touch("again", [*command, "--rerun-triggers", "mtime", "--force", "--", *files])
+    configured.place.adopting.unlink(missing_ok=True)
     strange = {name: why for name, why in doubtful.items() if not _of_a_job(name, makes)}
     return Adopted(len(whole), again, strange)
 
@@ -195,12 +199,12 @@ def _command(configs: Sequence[Path], snakefile: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def _touch(command: list[str], more: dict[str, str] | None = None) -> str:
+def _touch(how: Literal["made", "again"], command: list[str]) -> str:
     """Run Snakemake; returns what it printed."""
-    ended = subprocess.run(command, env=os.environ | (more or {}), capture_output=True, text=True)
+    ended = subprocess.run(command, env=os.environ | {ADOPTING: how}, capture_output=True, text=True)
     if ended.returncode:
         said = "\n".join((ended.stdout + ended.stderr).strip().splitlines()[-5:])
-        raise UserError(f"`snakemake --touch` ended with status {ended.returncode}; nothing was adopted:\n{said}")
+        raise UserError(f"`snakemake --touch` ended with status {ended.returncode}, so the run is not adopted:\n{said}")
     return ended.stdout + ended.stderr
 
 

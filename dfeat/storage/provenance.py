@@ -9,13 +9,9 @@ import importlib.util
 import json
 import subprocess
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from dfeat.errors import UserError
-
-
-MAKE_AGAIN: Final = "DFEAT_MAKE_AGAIN"
-"""The environment variable with which the workflow states no recipe for any job (`dfeat.adopt`)."""
 
 
 def file_digest(path: Path) -> str:

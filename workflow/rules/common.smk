@@ -15,6 +15,7 @@ try:
     from dfeat.doctor import missing_inputs
     from dfeat.errors import UserError
     from dfeat.places import (
+        ADOPTING,
         HOLDOUT,
         OCCLUDED,
         RESULTS,
@@ -26,12 +27,7 @@ try:
     )
     from dfeat.report.catalogue import catalogue, wanted, whole_settings
     from dfeat.section import parse as parse_section
-    from dfeat.storage.provenance import (
-        MAKE_AGAIN,
-        declared_recipe,
-        files_digest,
-        settings_text,
-    )
+    from dfeat.storage.provenance import declared_recipe, files_digest, settings_text
     from dfeat.storage.reuse import remove_broken_links
 except ModuleNotFoundError as missing:
     if not (missing.name or "").startswith("dfeat"):
@@ -99,6 +95,14 @@ def stop_where_inputs_are_missing(settings):
         stop(*faults, more)
 
 
+def stop_where_half_adopted(place):
+    """Stop where `dfeat adopt` was interrupted, when what is not whole may count as made."""
+    if place.adopting.exists() and ADOPTING not in os.environ:
+        stop(
+            f"`dfeat adopt {place.run}` is at work or was interrupted; run it to its end"
+        )
+
+
 def checked_settings(handed):
     """The settings that the Snakemake was started with. Its jobs on other machines read these rules again, when the
     configuration files may be others by now: they take what their Snakemake hands over in this environment variable.
@@ -132,6 +136,7 @@ stop_where_inputs_are_missing(SETTINGS)
 RUN = Run(SETTINGS)
 HERE = RUN.place
 if started_by_a_person():
+    stop_where_half_adopted(HERE)
     remove_broken_links(HERE.run)
 POINT = Place(HERE.run, "{at}")
 RAW = [HERE.run / "raw" / "drawn.json"] if SETTINGS.data.drawn else []
@@ -161,7 +166,7 @@ def stage(name, *read):
 def recipe(module):
     """The recipe number of a stage: a param, so that a changed stage runs again. `dfeat adopt` has another one recorded
     for what is to be made again."""
-    return "none" if MAKE_AGAIN in os.environ else declared_recipe(module)
+    return "none" if os.environ.get(ADOPTING) == "again" else declared_recipe(module)
 
 
 def per_attempt(amount):
