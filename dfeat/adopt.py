@@ -34,7 +34,7 @@ from dfeat.report.made import FOLDER as RECORDS
 from dfeat.report.made import stale
 from dfeat.storage.atomic import write_bytes
 from dfeat.storage.provenance import declared_recipe
-from dfeat.storage.records import read_json
+from dfeat.storage.records import FOLDER, read_json
 from dfeat.storage.reuse import made_by, recorded_making
 from dfeat.verify import verify_run
 
@@ -102,12 +102,21 @@ def _judged(run: Path, configured: Run, captions: Path) -> tuple[list[str], dict
             doubtful[finding.path] = finding.why
         elif finding.state == "whole":
             whole.append(finding.path)
-            if why := _not_as_configured(configured, Path(finding.path)):
+            if why := _not_as_configured(configured, run, Path(finding.path)):
                 doubtful[finding.path] = why
     for names, why in stale(configured, run, captions):
         doubtful |= {f"report/{name}": why for name in names if f"report/{name}" not in doubtful}
     doubtful |= _drawn(configured)
     return [name for name in whole if name not in doubtful], doubtful
+
+
+def configured_otherwise(run: Path, settings: Settings) -> Iterator[tuple[str, str]]:
+    """The artifacts of `results/<run>` that record other settings or another recipe than they would be made with now."""
+    configured = Run(settings)
+    files = (path for path in run.rglob("*") if path.is_file() and path.parent.name != FOLDER)
+    for path in sorted(path.relative_to(run) for path in files):
+        if why := _not_as_configured(configured, run, path):
+            yield path.as_posix(), why
 
 
 def _drawn(configured: Run) -> dict[str, str]:
@@ -121,7 +130,7 @@ def _drawn(configured: Run) -> dict[str, str]:
     return {} if same else {"raw/drawn.json": "other images were drawn than data.drawn asks for"}
 
 
-def _not_as_configured(configured: Run, path: Path) -> str:
+def _not_as_configured(configured: Run, run: Path, path: Path) -> str:
     """Why an artifact that records how it was made would be made otherwise now; empty where it would not, or where it
     records nothing."""
     at, (step, *folders) = _point(path)
@@ -132,7 +141,7 @@ def _not_as_configured(configured: Run, path: Path) -> str:
         module, wanted = find(configured, at, folders)
     except (KeyError, IndexError, UserError):  # of a set, a method or a point that the settings do not have
         return ""
-    recorded = recorded_making(configured.place.run / path, step)
+    recorded = recorded_making(run / path, step)
     if recorded["recipe"] != declared_recipe(module):
         return f"it was made by recipe {recorded['recipe']} of {module}, which is at {declared_recipe(module)} now"
     return "" if made_by(recorded, declared_recipe(module), json.loads(wanted)) else "it was made with other settings"
