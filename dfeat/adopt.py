@@ -125,8 +125,11 @@ def _drawn(configured: Run) -> dict[str, str]:
     if drawn is None or not path.is_file():
         return {}
     wanted = drawn.model_dump() if drawn.parts else drawn.model_dump(exclude={"parts"})
-    recorded = read_json(path, "demo-data")
-    same = all(recorded.get(name) == value for name, value in wanted.items())
+    try:
+        recorded = read_json(path, "demo-data")
+    except UserError as error:
+        return {"raw/drawn.json": str(error)}
+    same = isinstance(recorded, dict) and all(recorded.get(name) == value for name, value in wanted.items())
     return {} if same else {"raw/drawn.json": "other images were drawn than data.drawn asks for"}
 
 
