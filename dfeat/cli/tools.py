@@ -20,7 +20,9 @@ def adopt(
     from dfeat.adopt import adopt as adopt_run
     from dfeat.adopt import as_text
 
-    configs = config or [Path("config.yaml")]
+    own = Path("config.yaml")
+    base = own if own.exists() else snakefile.parent / own  # what Snakemake lays the other files over
+    configs = [base, *(file for file in config or () if file.resolve() != base.resolve())]
     typer.echo(as_text(run, adopt_run(run, all_settings(configs, None), configs, snakefile)))
 
 
