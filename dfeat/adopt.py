@@ -29,7 +29,7 @@ from dfeat.config.run import Settings
 from dfeat.errors import UserError
 from dfeat.methods import PRETRAINED
 from dfeat.places import ADOPTING, HOLDOUT, TRAIN, point_folder
-from dfeat.report.catalogue import catalogue
+from dfeat.report.catalogue import catalogue, wanted
 from dfeat.report.made import FOLDER as RECORDS
 from dfeat.report.made import stale
 from dfeat.storage.atomic import write_bytes
@@ -190,15 +190,17 @@ _STAGES: Final[dict[tuple[str, str], Callable[[Run, str, list[str]], tuple[str, 
 
 
 def _targets(configured: Run) -> Iterator[str]:
-    """What Snakemake is to plan: the report, and every table or figure that is made by name and has files or inputs."""
+    """What Snakemake is to plan: the report, and every other table or figure that has files, or inputs of its own."""
     yield "all"
+    shown = {entry.name for entry in wanted(configured.settings)}
+    read = {path for entry in wanted(configured.settings) for path in entry.inputs(configured)}
     for entry in catalogue(configured.settings):
         files = entry.files(configured)
         try:
-            inputs = entry.inputs(configured)
+            own = {*files, *entry.inputs(configured)} - read
         except UserError:  # the run has no sets for it
             continue
-        if any(path.is_file() for path in (*files, *inputs)):
+        if entry.name not in shown and any(path.is_file() for path in own):
             yield from map(str, files)
 
 
