@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,11 +14,17 @@ from typing import Any
 from dfeat.config.files import lay_over
 from tests.workflow.test_snakemake import ROOT, TINY, jobs, text
 
+from .jobs import artifacts
+
 SMALL: dict[str, Any] = {
     **TINY,
     "training": {"methods": ["none", "sd_inpaint", "sd_features"], "epochs": 1, "backbones": {"swin": None}},
 }
 CONFIGS = ("config.yaml", "config/demo.yaml", "small.json")
+
+
+MEASURED = re.compile(r"logs/|benchmarks/|report/(\.made/)?(efficiency|cost|claims|report|index|model_card)\.")
+"""Files that hold measured times, or a digest of one that does."""
 
 
 class SmallRun:
@@ -95,3 +102,8 @@ class SmallRun:
         result = self.dfeat("adopt", f"results/{self.run.name}")
         assert result.returncode == 0, text(result)
         return result.stdout
+
+
+def unmeasured(run: SmallRun) -> dict[str, str]:
+    """The digests of a run's files but for what holds measured times."""
+    return {name: digest for name, digest in artifacts(run.run).items() if not MEASURED.match(name)}

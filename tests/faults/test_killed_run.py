@@ -16,7 +16,7 @@ import pytest
 
 from .conftest import Tried
 from .jobs import artifacts
-from .small_run import SmallRun
+from .small_run import SmallRun, unmeasured
 from .test_killed import _readable as readable
 
 STEPS = (
@@ -25,8 +25,6 @@ STEPS = (
 )  # fmt: skip
 OF_STEP, OF_REPORT = 3, 2
 """Kills of each rule of the steps, and of each that writes a table, a figure or the page."""
-MEASURED = re.compile(r"report/(\.made/)?(efficiency|cost|claims|report|index|model_card)\.")
-"""Files that hold measured times, or a digest of one that does."""
 STARTED = re.compile(r"^(?:local)?rule (\w+):$.*?^ +log: (\S+)", re.MULTILINE | re.DOTALL)
 
 
@@ -90,15 +88,6 @@ def seconds_of(finished: SmallRun) -> dict[str, float]:
     return found
 
 
-def unmeasured(run: Path) -> dict[str, str]:
-    """The digests of all files but logs, benchmarks and what holds measured times."""
-    return {
-        name: digest
-        for name, digest in artifacts(run).items()
-        if not name.startswith(("logs/", "benchmarks/")) and not MEASURED.match(name)
-    }
-
-
 @pytest.mark.slow
 def test_a_run_killed_in_every_rule_ends_with_the_bytes_of_an_undisturbed_one(
     finished: SmallRun, tmp_path: Path, tried: Tried
@@ -116,6 +105,6 @@ def test_a_run_killed_in_every_rule_ends_with_the_bytes_of_an_undisturbed_one(
     assert sum(killer.killed.values()) >= 60
     assert set(killer.killed) == rules
     assert not killer.torn
-    assert unmeasured(run.run) == unmeasured(finished.run)
+    assert unmeasured(run) == unmeasured(finished)
     assert not list(run.run.rglob("*.tmp.*"))
     assert run.plan() == {}

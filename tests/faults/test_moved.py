@@ -14,8 +14,7 @@ from dfeat.verify import verify_run
 from tests.workflow.test_snakemake import text
 
 from .conftest import Tried
-from .jobs import artifacts
-from .small_run import SmallRun
+from .small_run import SmallRun, unmeasured
 
 pytestmark = pytest.mark.slow
 EDITS: dict[str, dict[str, Any]] = {
@@ -72,24 +71,18 @@ def moved(finished: SmallRun, folder: Path, loss: str) -> SmallRun:
     return run
 
 
-def results(run: SmallRun) -> dict[str, str]:
-    """The digests of all files but logs and benchmarks."""
-    found = artifacts(run.run)
-    return {name: digest for name, digest in found.items() if not name.startswith(("logs/", "benchmarks/"))}
-
-
 @pytest.mark.parametrize("loss", LOSSES)
 def test_an_adopted_copy_plans_what_the_run_would_have_planned(
     loss: str, finished: SmallRun, planned: dict[str, dict[str, int]], tmp_path: Path, tried: Tried
 ) -> None:
     run = moved(finished, tmp_path / "copy", loss)
-    before = results(run)
+    before = unmeasured(run)
     assert "to be made again" not in run.adopt()
     assert run.adopt() == run.adopt()
     for name, edit in EDITS.items():
         assert plan_after(run, edit) == planned[name], name
     assert planned["nothing"] == {}
-    assert results(run) == before
+    assert unmeasured(run) == before
     tried(f"run copied without {LOST[loss]}, adopted, then edited", len(EDITS), "the plan of the original")
 
 
@@ -127,7 +120,7 @@ def test_what_is_damaged_is_made_again_and_is_then_as_it_was(finished: SmallRun,
         assert plan[rule] == 1, name
         if rule in ("write_table1", "write_report"):
             run.finish()
-            assert results(run) == results(finished)
+            assert unmeasured(run) == unmeasured(finished)
             assert run.plan() == {}
         shutil.rmtree(run.folder)
     tried("artifact of a copied run damaged, then adopted", len(DAMAGED), "made again")

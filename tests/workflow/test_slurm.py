@@ -122,9 +122,9 @@ def test_an_edit_in_mid_run_reaches_no_job_of_this_snakemake(
     tree = tmp_path / "tree"
     shutil.copytree(prepared, tree, symlinks=True)
     environment = cluster | {"PATH": os.pathsep.join([str(Path(sys.executable).parent), cluster["PATH"]])}
-    log, table = tree / "snakemake.log", "results/tiny/report/table2.csv"
+    log, table = tree / "snakemake.log", "results/tiny/report/table1.csv"
     rate = {"training": {"learning_rate": 0.5}}
-    level = {"data": {"evaluation": {"dfeat": {"levels": [0, 20]}}}}
+    level = {"data": {"evaluation": {"imagenet_val": {"levels": [0, 20, 40]}}}}
     with log.open("wb") as stream:
         run = subprocess.Popen(
             command(*PROFILE, *TOY, "--", table), cwd=tree, env=environment, stdout=stream, stderr=stream
@@ -137,20 +137,20 @@ def test_an_edit_in_mid_run_reaches_no_job_of_this_snakemake(
             assert run.wait(1200) == 0, log.read_text()
         finally:
             run.kill()
-    assert made_with(tree) == ({0.01}, {(0,)})
+    assert made_with(tree) == ({0.01}, {(0, 40)})
     again = snakemake(tree, os.environ | {"PATH": path_with()}, "--cores", "2", "--", table)
     assert again.returncode == 0, again.stdout + again.stderr
-    assert made_with(tree) == ({0.5}, {(0, 20)})
+    assert made_with(tree) == ({0.5}, {(0, 20, 40)})
     settings = read_settings([tree / name for name in CONFIGS])
     assert dict(configured_otherwise(tree / "results/tiny", settings)) == {}
 
 
 def made_with(tree: Path) -> tuple[set[float], set[tuple[int, ...]]]:
-    """The learning rates of a run's models, and the levels that they were evaluated at on D-Feat."""
+    """The learning rates of a run's models, and the levels that they were evaluated at."""
     runs = [json.loads(path.read_text()) for path in tree.glob("results/tiny/training/*/*/*/run.json")]
     said = [json.loads(path.read_text()) for path in tree.glob("results/tiny/evaluation/*/*/*/predictions.json")]
     rates = {run["settings"]["training"]["learning_rate"] for run in runs}
-    return rates, {tuple(one["settings"]["levels"]["dfeat"]) for one in said}
+    return rates, {tuple(one["settings"]["levels"]["imagenet_val"]) for one in said}
 
 
 def test_the_tables_through_slurm_equal_a_local_runs(cluster: dict[str, str], prepared: Path, tmp_path: Path) -> None:
