@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Final
 
 RESULTS: Final = Path("results")
+ADOPTING: Final = "DFEAT_ADOPTING"
+"""The environment variable that `dfeat adopt` starts Snakemake with: `made`, or `again`, which states no recipe for any job."""
 TRAIN: Final = "train"
 """The training set, and the view of its images as they are."""
 HOLDOUT: Final = "holdout"
@@ -85,6 +87,11 @@ class Place:
     def report(self) -> Path:
         """The folder of tables, figures and the page; a run's only."""
         return self.run / "report"
+
+    @property
+    def adopting(self) -> Path:
+        """The file that stands there while `dfeat adopt` has not come to its end; a run's only."""
+        return self.run / ".adopting"
 
     def data(self, set_name: str) -> Path:
         """The folder of a set's index and pixels; a run's only."""

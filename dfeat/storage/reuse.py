@@ -48,10 +48,8 @@ def reused(
 
     if not all(counterpart(path).is_file() for path in outputs):
         return False
-    recorded = _recorded(counterpart(outputs[-1]), verb)
-    made_by = {key: value for key, value in recorded["settings"].items() if key not in _FOLLOWS}
-    equal = recorded["recipe"] == recipe and made_by == json.loads(settings_text(settings))
-    if not equal or not same_model(recorded):
+    recorded = recorded_making(counterpart(outputs[-1]), verb)
+    if not made_by(recorded, recipe, settings) or not same_model(recorded):
         return False
     if not all(set(recorded_digests(path)) & set(recorded_digests(counterpart(path))) for path in inputs):
         return False
@@ -76,6 +74,12 @@ def remove_broken_links(run: Path) -> None:
                     remove(path)
 
 
+def made_by(recorded: Mapping[str, Any], recipe: int, settings: Any) -> bool:
+    """Whether an artifact with this record was made by the recipe and the settings of a stage, and by no other setting."""
+    own = {key: value for key, value in recorded["settings"].items() if key not in _FOLLOWS}
+    return bool(recorded["recipe"] == recipe and own == json.loads(settings_text(settings)))
+
+
 def _run_beside(base: Path, output: Path) -> Path:
     """The folder of the run that holds `output`."""
     inside = Path(os.path.relpath(output, base.parent)).parts
@@ -84,7 +88,7 @@ def _run_beside(base: Path, output: Path) -> Path:
     return base.parent / inside[0]
 
 
-def _recorded(path: Path, verb: str) -> Mapping[str, Any]:
+def recorded_making(path: Path, verb: str) -> Mapping[str, Any]:
     """The recipe, settings and further words of an artifact's record; empty ones where it is no such file."""
     if path.suffix != ".h5":
         content = read_json(path, verb)

@@ -21,6 +21,7 @@ from tests.conftest import TINY_BACKBONE, World
 from tests.report.predictions import small_settings, write_predictions
 
 from .jobs import Job, artifacts
+from .small_run import SmallRun
 
 Tried = Callable[..., None]
 
@@ -55,6 +56,14 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     terminalreporter.write_line("")
     for line in lines:
         terminalreporter.write_line("  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)))
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
+    """The small run, finished; two minutes, so for slow tests alone."""
+    run = SmallRun.make(tmp_path_factory.mktemp("finished"))
+    run.finish()
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ try:
     from dfeat.doctor import missing_inputs
     from dfeat.errors import UserError
     from dfeat.places import (
+        ADOPTING,
         HOLDOUT,
         OCCLUDED,
         RESULTS,
