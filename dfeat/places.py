@@ -33,7 +33,7 @@ _ARTIFACT: Final = re.compile(
     |diffusion/(?:inpaint|latents|features)/[^/]+/[^/]+\.h5
     |training/[^/]+/[^/]+/seed-?\d+/[^/]+
     |evaluation/(?:labels/[^/]+|[^/]+/[^/]+/seed-?\d+)/[^/]+
-    |report/[^/]+))$""",
+    |report/(?:\.made/)?[^/]+))$""",
     re.VERBOSE,
 )
 

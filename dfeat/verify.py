@@ -156,6 +156,7 @@ def _check(run: _Run, path: Path) -> None:
         _check_evaluation(run, path)
     elif path.suffix != ".h5":
         run.check_file(path, _VERBS.get(step, step))
+        _check_published(run, path)
 
 
 def _home(run: _Run, path: Path) -> Path:
@@ -187,6 +188,29 @@ def _unchecked(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _check_published(run: _Run, path: Path) -> None:
+    """Tables, figures and the page: what their records list, made from the files that stand there."""
+    if path.parent.name == ".made":
+        said = _unchecked(path)
+        if said.get("job") != path.stem:
+            raise refusal(path, f"it records {said.get('job')}, not {path.stem}", _VERBS["report"])
+        odd = [
+            name for name, digest in said["files"].items() if run.digest(path.parents[1] / name) not in (None, digest)
+        ]
+        if odd:
+            raise refusal(path, f"it records another {odd[0]} than stands there", _VERBS["report"])
+    for record in sorted(path.parent.glob(".made/*.json")):
+        said = _unchecked(record)
+        if path.name not in said.get("files", {}):
+            continue
+        if said["files"][path.name] != run.digest(path):
+            raise refusal(path, f"it is another file than .made/{record.name} beside it records", _VERBS["report"])
+        for name, digest in said.get("inputs", {}).items():
+            standing = recorded_digests(run.folder / name)
+            if standing and digest not in standing:
+                raise refusal(path, f"it was made from another {name} than stands there", _VERBS["report"])
 
 
 def _check_hdf5(run: _Run, path: Path) -> None:

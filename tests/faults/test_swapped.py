@@ -29,15 +29,16 @@ from dfeat.evaluation.predict import TrainedModel, evaluate
 from dfeat.occlusion.parts import choose_all, read_parts
 from dfeat.places import OCCLUDED, TRAIN, Place, place_of, view_pictures, view_set
 from dfeat.report.catalogue import find
-from dfeat.report.page import write_report
+from dfeat.report.made import check_shown, make, make_page
 from dfeat.section import parse
 from dfeat.storage.provenance import file_digest
-from dfeat.storage.records import read_bytes, record_path
+from dfeat.storage.records import record_path
 from dfeat.storage.shards import open_shard
 from dfeat.training.loop import train
 from dfeat.training.sources import Inputs
 from dfeat.verify import Finding, verify_run
 from tests.conftest import CPU, TINY_BACKBONE, World, make_settings
+from tests.workflow.test_snakemake import ROOT
 
 from .conftest import Tried
 
@@ -45,6 +46,8 @@ SHARDS = 2
 VIEWS = (TRAIN, OCCLUDED, "imagenet_val@0", "imagenet_val@40", "dfeat@0")
 METHODS = ("none", "sd_inpaint", "sd_features")
 SHARE = "/ablation/share/0"
+PAGE = ("index", "config", "data_card", "model_card", "report")
+"""Files of the report that people read and no code."""
 
 
 OTHERWISE = {
@@ -96,9 +99,9 @@ class Making:
         inputs = self.place.data(TRAIN), self.place.pixels(TRAIN), self.place.parts(), self.place.inpainted()
         judge(nones, *inputs, self.settings.evaluation, self.place.verdicts("convnext"), CPU)
         for name in ("table1", "table2"):
-            find("table", name, self.settings).make(self.place.run, self.settings, self.place.report)
-        find("figure", "gallery", self.settings).make(self.place.run, self.settings, self.place.report)
-        write_report(self.place.run, self.settings, self.place.report / "index.html")
+            make(find("table", name, self.settings), self.place.run, self.settings, self.place.report)
+        make(find("figure", "gallery", self.settings), self.place.run, self.settings, self.place.report)
+        make_page(self.place.run, self.settings, self.place.report / "index.html", ROOT / "workflow/report")
 
     def pictures(self, place: Place) -> None:
         """Parts and inpainted images of the run or of the point."""
@@ -158,6 +161,8 @@ def kind_of(path: Path) -> str:
         return f"{path.parent.parent.name} shard"
     if step in ("evaluation", "report") and path.suffix == ".csv":
         return "verdicts" if name == "verdicts.csv" else f"{step} csv"
+    if path.parent.name == ".made":
+        return "record of the report"
     return "file of the report" if step == "report" else name
 
 
@@ -186,7 +191,7 @@ def reader_of(run: Run, path: Path) -> Callable[[], object] | None:
     if path.parts[-5:-4] == ("evaluation",):
         name = path.name if path.suffix == ".csv" else "dfeat@0.csv"
         return lambda: read_predictions_origin(path.parent).read_text(path.with_name(name))
-    return None if path.name == "metrics.jsonl" else lambda: read_bytes(path, "table")
+    return None if path.name == "metrics.jsonl" or path.stem in PAGE else lambda: check_shown(run, run.place.run)
 
 
 @contextlib.contextmanager
@@ -218,7 +223,8 @@ def look(run: Run, path: Path) -> list[Finding]:
     from dfeat import verify
 
     seen = verify._Run(run.place.run)
-    return [finding for one in sorted(path.parent.glob("*.*")) for finding in verify._look_at(seen, one)]
+    files = (one for one in path.parent.iterdir() if one.is_file() and not one.name.startswith("kept-"))
+    return [finding for one in sorted(files) for finding in verify._look_at(seen, one)]
 
 
 @pytest.mark.slow
@@ -231,9 +237,8 @@ def test_artifacts_of_a_run_with_other_settings_are_found_and_refused(
     used, count = [], 0
     for finding in verify_run(finished.place.run):
         path, strange = finished.place.run / finding.path, other.place.run / finding.path
-        step, name = finding.path.partition("/")[0], path.name
-        if step == "report" or name == "expected.json" or path.read_bytes() == strange.read_bytes():
-            continue  # tables record neither settings nor inputs
+        if path.name == "expected.json" or path.read_bytes() == strange.read_bytes():
+            continue
         with lying_at(strange, path, recorded=True):
             count += 1
             found = any(seen.state == "bad" for seen in look(finished, path))
@@ -262,8 +267,6 @@ def test_an_artifact_in_the_place_of_another_is_found_and_refused(
                 counts[kind]["the same bytes"] += not recorded
                 if not recorded:
                     continue
-            if not recorded and "report" in path.parts:
-                continue  # such files do not record what they are
             with lying_at(other, path, recorded):
                 counts[kind]["tried"] += 1
                 found = any(finding.state == "bad" for finding in look(finished, path))
