@@ -30,7 +30,10 @@ include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/report.smk"
 
 
+# Once a run is planned, before its first job: a dry run has no hooks, and jobs have none.
 onstart:
+    mark_under_way(HERE.run)
+    exit_on_user_error(write_expected, RUN)
     if workflow.non_local_exec:
         hand_over(SETTINGS)
 

@@ -1,14 +1,17 @@
-"""Whether everything a run has made is still what was written, and belongs together.
+"""Whether everything a run has made is still what was written, lies where it belongs, and was made from the rest.
 
-What enters: `results/<run>`. What leaves: a `Finding` for each artifact. Every file is compared with its digest
-record; shards and pixel caches are opened as their readers open them; what is made from a set must be of the index
-that stands there now, models and parts likewise; predictions and verdicts must be of the models that stand there. A point of an
-ablation, `ablation/<name>/<point>`, has a run's folders as far as it differs from the run: what it lacks, and every
-index, is the run's own. Input images, logs and benchmarks are nobody's artifacts.
+What enters: `results/<run>`. What leaves: a `Finding` for each artifact. Every file is compared with its digest record,
+which names its place; shards and pixel caches are opened as their readers open them. What is made from a set must be of
+the index that stands there now, and likewise of the parts and models; what records settings, of those that the run is
+configured with; predictions and verdicts must be of the models that stand there. A point of an ablation,
+`ablation/<name>/<point>`, has a run's folders as far as it differs from the run: what it lacks, and every index, is the
+run's own. Input images, logs and benchmarks are nobody's artifacts. While Snakemake works on the run, what does not fit
+together is being made.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +19,15 @@ from typing import Any, Final, Literal
 
 from dfeat.errors import UserError
 from dfeat.methods import REFERENCE
-from dfeat.places import TRAIN, Place, view_set
+from dfeat.places import OCCLUDED, TRAIN, Place, view_set
+from dfeat.storage.atomic import left_by, under_way
+from dfeat.storage.expected import FILE as EXPECTED
+from dfeat.storage.expected import shards_in
 from dfeat.storage.origin import Origin
 from dfeat.storage.provenance import file_digest
-from dfeat.storage.records import FOLDER, check_file, read_json, recorded_digests, refusal
+from dfeat.storage.records import FOLDER, check_file, recorded_digests, refusal
 
-State = Literal["whole", "bad", "left over"]
+State = Literal["whole", "bad", "left over", "being made"]
 STEPS: Final = ("data", "occlusion", "diffusion", "training", "evaluation", "ablation", "report")
 _VERBS: Final = {
     "data": "index",
@@ -48,6 +54,10 @@ class _Run:
     folder: Path
     digests: dict[Path, str] = field(default_factory=dict)
     origins: dict[Path, Origin] = field(default_factory=dict)
+    payloads: dict[Path, str] = field(default_factory=dict)
+    """The digest of the pixels of each cache that was opened."""
+    diffusion: dict[str, tuple[Path, str]] = field(default_factory=dict)
+    """The first shard of each kind that was opened, and the digest of the diffusion model that made it."""
 
     def digest(self, path: Path) -> str | None:
         """SHA-256 of a file as it stands now; None where it is missing."""
@@ -58,6 +68,16 @@ class _Run:
     def index_digest(self, set_name: str) -> str | None:
         """SHA-256 of a set's index.csv as it stands now; None where it is missing."""
         return self.digest(Place(self.folder).index(set_name))
+
+    def own(self, path: Path, wanted: Path) -> Path:
+        """The file that an artifact at `path` belongs to: its point's where there is one, else the run's."""
+        home = _home(self, path)
+        inside = wanted.relative_to(self.folder)
+        return home / inside if (home / inside).is_file() else wanted
+
+    def parts_digest(self, path: Path) -> str | None:
+        """SHA-256 of the parts.json that an artifact belongs to; None where there is none."""
+        return self.digest(self.own(path, Place(self.folder).parts()))
 
     def check_file(self, path: Path, verb: str) -> None:
         """`check_file`, whose digest is kept."""
@@ -75,45 +95,68 @@ def verify_run(run: Path) -> Iterator[Finding]:
     if not any((run / step).is_dir() for step in STEPS):
         raise UserError(f"{run} holds no run: none of the folders {', '.join(STEPS)} is there; give results/<run>")
     seen = _Run(run)
+    if (run / EXPECTED).is_file():
+        yield from _look_at(seen, run / EXPECTED)
     for step in STEPS:
         for path in sorted(path for path in (run / step).rglob("*") if path.is_file() and path.parent.name != FOLDER):
-            yield _look_at(seen, path)
+            yield from _look_at(seen, path)
 
 
-def _look_at(run: _Run, path: Path) -> Finding:
+def _look_at(run: _Run, path: Path) -> Iterator[Finding]:
+    """What is found of a file; nothing if it is gone by now."""
     name = path.relative_to(run.folder).as_posix()
-    if ".tmp." in path.name:
-        return Finding(name, "left over", "by a process that died; the next write of that file sweeps it")
+    writer = left_by(path)
+    if writer is not None:
+        host, alive = writer
+        swept = "by a process that died; the next write of that file sweeps it"
+        yield Finding(name, *(("being made", f"by a process of {host}") if alive else ("left over", swept)))
+        return
     try:
         _check(run, path)
     except _LeftOver as found:
-        return Finding(name, "left over", str(found))
+        yield Finding(name, "left over", str(found))
     except UserError as error:
-        return Finding(name, "bad", str(error))
-    return Finding(name, "whole")
+        if path.is_file():
+            yield Finding(name, *_fault(run, path, error))
+    else:
+        yield Finding(name, "whole")
+
+
+def _fault(run: _Run, path: Path, error: UserError) -> tuple[State, str]:
+    """The state of a file that is not whole, and why: while the run is being made, what is as it was written may be due to
+    be made again, or have been since it was looked at."""
+    if not under_way(run.folder):
+        return "bad", str(error)
+    try:
+        run.check_file(path, "again")
+    except UserError as damage:
+        return ("bad", str(damage)) if path.is_file() else ("being made", "it is gone by now")
+    return ("being made", f"the run is under way; so far {error}") if recorded_digests(path) else ("bad", str(error))
 
 
 def _check(run: _Run, path: Path) -> None:
     """Raise UserError unless the artifact is whole and belongs to the artifacts beside it."""
+    if path.parent == run.folder:
+        run.check_file(path, "adopt")
+        return
     step = path.relative_to(_home(run, path)).parts[0]
     if path.suffix == ".h5":
         _check_hdf5(run, path)
     if not recorded_digests(path):
         raise UserError(f"{path} has no digest record beside it, so nobody can tell whether it is what was written")
-    if path.name == "source.json" and step == "data":
-        from dfeat.data.index import read_index
-
-        read_index(path.parent)
+    if step == "data" and path.suffix != ".h5":
+        _check_index(run, path)
     elif path.name == "parts.json":
         from dfeat.occlusion.parts import read_parts
 
-        read_parts(path, index=run.index_digest("train"))
-    elif path.name == "run.json" and step == "training":
+        run.digests[path] = read_parts(path, index=run.index_digest(TRAIN)).digest
+    elif step == "training":
         _check_model(run, path)
     elif step == "evaluation":
         _check_evaluation(run, path)
     elif path.suffix != ".h5":
         run.check_file(path, _VERBS.get(step, step))
+        _check_published(run, path)
 
 
 def _home(run: _Run, path: Path) -> Path:
@@ -122,39 +165,107 @@ def _home(run: _Run, path: Path) -> Path:
     return run.folder.joinpath(*relative[:3]) if relative[0] == "ablation" and len(relative) > 4 else run.folder
 
 
+def _check_index(run: _Run, path: Path) -> None:
+    """The files of an index: source.json as its readers read it, the others as it lists them."""
+    from dfeat.data.index import read_index
+
+    source = path.with_name("source.json")
+    if path == source:
+        read_index(path.parent)
+        return
+    run.check_file(path, _VERBS["data"])
+    listed = _unchecked(source).get("files", {})
+    if listed and path.name not in listed:
+        raise _LeftOver("by an earlier index; source.json beside it does not list it")
+    if run.digest(path) != listed.get(path.name, run.digest(path)):
+        raise refusal(path, "it is another file than source.json beside it lists", "index")
+
+
+def _unchecked(path: Path) -> dict[str, Any]:
+    """The JSON object in a file that has a finding of its own; an empty one where it is damaged or missing."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _check_published(run: _Run, path: Path) -> None:
+    """Tables, figures and the page: what their records list, made from the files that stand there."""
+    if path.parent.name == ".made":
+        said = _unchecked(path)
+        if said.get("job") != path.stem:
+            raise refusal(path, f"it records {said.get('job')}, not {path.stem}", _VERBS["report"])
+        odd = [
+            name for name, digest in said["files"].items() if run.digest(path.parents[1] / name) not in (None, digest)
+        ]
+        if odd:
+            raise refusal(path, f"it records another {odd[0]} than stands there", _VERBS["report"])
+    for record in sorted(path.parent.glob(".made/*.json")):
+        said = _unchecked(record)
+        if path.name not in said.get("files", {}):
+            continue
+        if said["files"][path.name] != run.digest(path):
+            raise refusal(path, f"it is another file than .made/{record.name} beside it records", _VERBS["report"])
+        for name, digest in said.get("inputs", {}).items():
+            standing = recorded_digests(run.folder / name)
+            if standing and digest not in standing:
+                raise refusal(path, f"it was made from another {name} than stands there", _VERBS["report"])
+
+
 def _check_hdf5(run: _Run, path: Path) -> None:
     from dfeat.data.pixels import PixelCache
-    from dfeat.storage.shards import read_shard
+    from dfeat.storage.shards import open_shard
 
     relative = path.relative_to(_home(run, path)).parts
     if len(relative) != {"data": 3, "diffusion": 4}.get(relative[0]):
         raise UserError(f"{path} lies where no step keeps such a file; take it away")
+    kind, view = relative[1], relative[-2]
+    hidden = kind == "inpaint" or view == OCCLUDED
+    parts = run.parts_digest(path) if hidden else ""
     if path.name == "pixels.h5":
-        PixelCache(path, index=run.index_digest(TRAIN if relative[0] == "diffusion" else relative[1]))
-    else:
-        read_shard(path, relative[1], index=run.index_digest(view_set(relative[2])))
+        set_name = TRAIN if relative[0] == "diffusion" else kind
+        run.payloads[path] = PixelCache(path, index=run.index_digest(set_name), parts=parts).digest
+        return
+    with open_shard(path, kind, index=run.index_digest(view_set(view)), parts=parts) as file:
+        model = str(file.attrs["model"])
+    first, of_first = run.diffusion.setdefault("inpaint" if kind == "inpaint" else "latents", (path, model))
+    if model != of_first:
+        raise refusal(path, f"it was made with another diffusion model ({model[:12]}) than {first}", kind)
+    standing = shards_in(path.parent)
+    if standing and path not in standing:
+        raise _LeftOver(f"from another number of shards than the {len(standing)} that are read")
 
 
 def _check_model(run: _Run, path: Path) -> None:
-    described: dict[str, Any] = read_json(path, "train")
-    method, _, seed = path.parts[-4:-1]
-    if (described.get("method"), f"seed{described.get('seed')}") != (method, seed):
-        told = f"{described.get('method')} with seed {described.get('seed')}"
-        raise refusal(path, f"it tells of {told}, not of {method} in {seed}", "train")
-    weights = path.parent / "model.safetensors"
-    if described.get("model") != run.digest(weights):
-        raise UserError(f"{path} tells of another model than {weights}; make both again with `dfeat train`")
-    inputs = described.get("inputs", {})
-    parts = Place(_home(run, path)).parts()
-    if not parts.is_file():
-        parts = Place(run.folder).parts()
-    for name, file in (("index", Place(run.folder).index(TRAIN)), ("parts", parts)):
-        if run.digest(file) not in (None, inputs.get(name)):
-            raise UserError(f"{path}: the model was trained with another {file.name} than {file}; make it again")
+    from dfeat.training.trained import read_run
+
+    described = read_run(path.parent) if path.name == "run.json" else _unchecked(path.with_name("run.json"))
+    if path.name != "run.json":
+        run.check_file(path, _VERBS["training"])
+        if path.name == "metrics.jsonl" and described.get("metrics") not in (None, run.digest(path)):
+            raise refusal(path, "it is another file than run.json beside it records", "train")
+        return
+    if run.digest(path.with_name("model.safetensors")) not in (None, described["model"]):
+        weights = path.with_name("model.safetensors")
+        raise UserError(f"{path} records another model than {weights}; make both again with `dfeat train`")
+    inputs, place = described.get("inputs", {}), Place(run.folder)
+    standing = {
+        place.index(TRAIN): (run.index_digest(TRAIN), "index"),
+        place.parts(): (run.parts_digest(path), "parts"),
+        place.pixels(TRAIN): (run.payloads.get(place.pixels(TRAIN)), "pixels"),
+        place.inpainted(): (run.payloads.get(run.own(path, place.inpainted())), "inpainted"),
+    }
+    for file, (digest, name) in standing.items():
+        if digest is not None and inputs.get(name, digest) != digest:
+            raise UserError(
+                f"{path}: the model was trained with another {file.name} than {run.own(path, file)}; make it again with "
+                "`dfeat train`"
+            )
 
 
 def _check_evaluation(run: _Run, path: Path) -> None:
-    """Predictions and verdicts: what they say of themselves must be true of the models and indexes that stand there."""
+    """Predictions and verdicts: what they record must hold of the models, indexes and images that stand there."""
     from dfeat.evaluation.origins import read_predictions_origin, read_verdicts_origin
 
     _, method, *folders = path.relative_to(_home(run, path)).parts
@@ -174,24 +285,31 @@ def _check_evaluation(run: _Run, path: Path) -> None:
     said = origin.said
     missing = next((name for name in said["files"] if not (path.parent / name).is_file()), None)
     if missing is not None:
-        raise origin.refusal(f"it tells of {missing}, which is missing")
+        raise origin.refusal(f"it lists {missing}, which is missing")
     if method == "labels":
         models = {(REFERENCE, folders[0], str(model["seed"])): model["model"] for model in said["models"]}
         _check_inputs(run, origin, {TRAIN: said["index"]}, models)
+        _check_judged(run, origin)
         return
-    if (said["method"], f"seed{said['seed']}") != (method, folders[1]):
-        raise origin.refusal(f"it tells of {said['method']} with seed {said['seed']}, not of {method} in {folders[1]}")
     _check_inputs(run, origin, said["indexes"], {(method, folders[0], str(said["seed"])): said["model"]})
 
 
 def _check_inputs(run: _Run, origin: Origin, indexes: dict[str, str], models: dict[tuple[str, str, str], str]) -> None:
     """Raise UserError if the indexes (digests by set) or the models (by method, backbone, seed) are not the run's."""
     for model, digest in models.items():
-        weights = Place(_home(run, origin.path)).weights(*model)
-        if not weights.is_file():
-            weights = Place(run.folder).weights(*model)
+        weights = run.own(origin.path, Place(run.folder).weights(*model))
         if run.digest(weights) not in (None, digest):
-            raise origin.refusal(f"it tells of another model than {weights}")
+            raise origin.refusal(f"it is of another model than {weights}")
     for set_name, digest in indexes.items():
         if run.index_digest(set_name) not in (None, digest):
-            raise origin.refusal(f"it tells of another index.csv than that of {Place(run.folder).data(set_name)}")
+            raise origin.refusal(f"it is of another index.csv than that of {Place(run.folder).data(set_name)}")
+
+
+def _check_judged(run: _Run, origin: Origin) -> None:
+    """Raise UserError if verdicts are on other parts or inpainted images than stand there."""
+    said: dict[str, Any] = origin.said
+    if run.parts_digest(origin.path) not in (None, said.get("parts")):
+        raise origin.refusal("it is of another parts.json than stands there")
+    cache = run.own(origin.path, Place(run.folder).inpainted())
+    if run.payloads.get(cache, said.get("inpainted")) != said.get("inpainted"):
+        raise origin.refusal(f"it is of other inpainted images than {cache}")

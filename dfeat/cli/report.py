@@ -22,9 +22,10 @@ def table(
 ) -> None:
     """Make a table (csv, md, tex), or claims.md, from the stored predictions; efficiency also reads benchmarks."""
     from dfeat.report.catalogue import find
+    from dfeat.report.made import make
 
     chosen = all_settings(config, settings)
-    find("table", name, chosen).make(results, chosen, out)
+    make(find("table", name, chosen), results, chosen, out)
 
 
 @app.command(
@@ -40,9 +41,13 @@ def ablation(
     settings: AllSettings = None,
 ) -> None:
     """Compare the points of a grid of settings (csv, md), from predictions that `snakemake ablation_NAME` makes."""
-    from dfeat.report.tables.ablations import write_ablation
+    from dfeat.report.catalogue import find
+    from dfeat.report.made import make
+    from dfeat.report.tables.ablations import check_grid
 
-    write_ablation(name, results, all_settings(config, settings), out)
+    chosen = all_settings(config, settings)
+    check_grid(name, chosen)
+    make(find("table", f"ablation_{name}", chosen), results, chosen, out)
 
 
 @app.command(
@@ -59,9 +64,10 @@ def figure(
 ) -> None:
     """Draw a figure (png, svg)."""
     from dfeat.report.catalogue import find
+    from dfeat.report.made import make
 
     chosen = all_settings(config, settings)
-    find("figure", name, chosen).make(results, chosen, out)
+    make(find("figure", name, chosen), results, chosen, out)
 
 
 @app.command(
@@ -77,6 +83,6 @@ def report(
     captions: Annotated[Path, typer.Option(help="folder of <figure or table>.rst")] = Path("workflow/report"),
 ) -> None:
     """Put tables, curves, figures, claims, cost and origin on one page to open in a browser."""
-    from dfeat.report.page import write_report
+    from dfeat.report.made import make_page
 
-    write_report(results, all_settings(config, settings), out, captions)
+    make_page(results, all_settings(config, settings), out, captions)

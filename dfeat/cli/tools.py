@@ -1,4 +1,4 @@
-"""Verbs beside the rules: demo-data, doctor, plan, schema, verify."""
+"""Verbs beside the rules: adopt, demo-data, doctor, plan, schema, verify."""
 
 from __future__ import annotations
 
@@ -8,6 +8,22 @@ from typing import Annotated
 import typer
 
 from dfeat.cli.common import AllSettings, ConfigFiles, Out, all_settings, app, example
+
+
+@app.command(epilog=example("dfeat adopt results/demo --config config.yaml --config config/demo.yaml"))
+def adopt(
+    run: Annotated[Path, typer.Argument(help="results/<run>, copied or moved to this working folder")],
+    config: ConfigFiles = None,
+    snakefile: Annotated[Path, typer.Option(help="the project's Snakefile")] = Path("Snakefile"),
+) -> None:
+    """Let Snakemake take what is whole and as configured of a copied or moved run for made, and make the rest again."""
+    from dfeat.adopt import adopt as adopt_run
+    from dfeat.adopt import as_text
+
+    own = Path("config.yaml")
+    base = own if own.exists() else snakefile.parent / own  # what Snakemake lays the other files over
+    configs = [base, *(file for file in config or () if file.resolve() != base.resolve())]
+    typer.echo(as_text(run, adopt_run(run, all_settings(configs, None), configs, snakefile)))
 
 
 @app.command(epilog=example("dfeat demo-data --out out/demo-data"))

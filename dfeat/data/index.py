@@ -1,8 +1,8 @@
 """The index of a set: which images are usable, of which class, how large; written once, read by every later step.
 
 What enters: the settings of a set and the files a user has. What leaves, in one folder: index.csv
-(`key,file,label,wnid,width,height`), problems.csv (`set,record,field,what,done`), classes.json, source.json,
-and for the training set annotations.json, a COCO file that pycocotools reads without trouble. The images that the
+(`key,file,label,wnid,width,height,sha256,parts_sha256`), problems.csv (`set,record,field,what,done`), classes.json, source.json
+(which lists the digests of the others), and for the training set annotations.json, a COCO file that pycocotools reads without trouble. The images that the
 training set holds out leave with it, as an index of their own in a second folder, so that both are of one reading of the
 files. The files are the same, byte for byte, whenever the input is. Sets and classes: [Sec. 4.1].
 """
@@ -12,15 +12,16 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dfeat.data.classes import class_infos
+from dfeat.data.coco import Part
 from dfeat.data.folder import read_folder
 from dfeat.data.imagenet import read_imagenet
 from dfeat.data.images import decode, inspect, is_image_name
@@ -29,15 +30,19 @@ from dfeat.data.records import INDEX_COLUMNS, Candidate, ClassInfo, Problems, Re
 from dfeat.data.settings import EvaluationSet, TrainSet
 from dfeat.data.sources import Source
 from dfeat.errors import UserError
-from dfeat.places import HOLDOUT, TRAIN
+from dfeat.places import HOLDOUT, TRAIN, place_of
 from dfeat.progress import progress
 from dfeat.randomness import seed_for
 from dfeat.storage.atomic import json_bytes, write_files
+from dfeat.storage.expected import check_settings
+from dfeat.storage.origin import origin_bytes
 from dfeat.storage.provenance import bytes_digest, settings_text
-from dfeat.storage.records import read_bytes, read_digested, read_text
+from dfeat.storage.records import parsed, read_digested, read_text, refusal
 
-RECIPE: Final = 1
+RECIPE: Final = 2
 
+_WITHOUT_DIGESTS: Final = INDEX_COLUMNS[:6]
+"""The columns of an index of before photographs were held to their bytes; it is still read."""
 _WHERE: Final = {
     "partimagenet": "PartImageNet is at github.com/TACJu/PartImageNet; its images and json files belong there",
     "imagenet": "ImageNet-1k val can be had from image-net.org after registration",
@@ -57,6 +62,8 @@ class Index:
     root: Path
     digest: str = ""
     """SHA-256 of index.csv. Artifacts store it, so that rows of another index are recognised and rejected."""
+    files: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    """SHA-256 of each other file of the index, by its name, as source.json lists them."""
     _source: Source | None = field(default=None, repr=False, compare=False)
 
     def load(self, record: Record) -> NDArray[np.uint8]:
@@ -64,19 +71,31 @@ class Index:
         if self._source is None:
             self._source = Source(self.root)
         where = f"{self.root}/{record.file}"
-        size = (record.width, record.height)
-        image, _ = decode(self._source.read(record.file), where, size)
-        if image.size != size:
+        raw = self._source.read(record.file)
+        if record.sha256 and bytes_digest(raw) != record.sha256:
             raise UserError(
-                f"{where} has {image.width}x{image.height} pixels and had {record.width}x{record.height} when "
-                "indexed; the file changed, index the set again"
+                f"{where} is not the file that was indexed (its bytes changed since); index the set {self.set_name!r} again, or "
+                "put the file back"
             )
-        return np.array(image, dtype=np.uint8)
+        return np.array(decode(raw, where, (record.width, record.height))[0], dtype=np.uint8)
 
     def annotations_path(self) -> Path | None:
         """The path of the cleaned COCO file of part annotations; None if the set has none."""
         path = self.folder / "annotations.json"
         return path if path.is_file() else None
+
+    def annotations(self) -> dict[str, Any] | None:
+        """The cleaned COCO file of part annotations, parsed; None if the set has none.
+
+        Raises UserError if it is damaged, or not the one that was written with index.csv.
+        """
+        path = self.annotations_path()
+        if path is None:
+            return None
+        content, digest = read_digested(path, "index")
+        _check_listed(self.files, path, digest)
+        found: dict[str, Any] = parsed(path, content, "index")
+        return found
 
 
 def build_train_index(settings: TrainSet, out: Path, holdout: Path | None = None) -> Index:
@@ -178,9 +197,17 @@ def _build_part_index(
 
 def _records_of(images: Iterable[TrainImage], labels: dict[str, int]) -> tuple[Record, ...]:
     return tuple(
-        Record(i.candidate.key, i.candidate.file, labels[i.candidate.wnid], i.candidate.wnid, i.width, i.height)
+        Record(
+            i.candidate.key, i.candidate.file, labels[i.candidate.wnid], i.candidate.wnid, i.width, i.height, i.digest,
+            _parts_digest(i),
+        )
         for i in images
-    )
+    )  # fmt: skip
+
+
+def _parts_digest(image: TrainImage) -> str:
+    """SHA-256 of an image's annotations, without the ids that depend on other images; empty where it has none."""
+    return bytes_digest("\n".join(map(_coco_record, image.parts)).encode()) if image.parts else ""
 
 
 def _drawn(records: tuple[Record, ...], per_class: int | None) -> tuple[Record, ...]:
@@ -205,23 +232,39 @@ def read_index(folder: Path) -> Index:
     folder = Path(folder)
     source_text = read_text(folder / "source.json", "index")
     content, digest = read_digested(folder / "index.csv", "index")
-    classes = _read_classes(folder)
     try:
         source = json.loads(source_text)
         rows = list(csv.reader(io.StringIO(content.decode(), newline="")))
-        if tuple(rows[0]) != INDEX_COLUMNS:
+        if tuple(rows[0]) not in (INDEX_COLUMNS, _WITHOUT_DIGESTS):
             raise ValueError(f"index.csv has the columns {','.join(rows[0])}, not {','.join(INDEX_COLUMNS)}")
         records = tuple(
-            Record(key, file, int(label), wnid, int(width), int(height))
-            for key, file, label, wnid, width, height in rows[1:]
+            Record(key, file, int(label), wnid, int(width), int(height), *digests)
+            for key, file, label, wnid, width, height, *digests in rows[1:]
         )
         if len(records) != source["images"]:
             raise ValueError(f"index.csv has {len(records)} rows, not the {source['images']} of source.json")
-        return Index(source["set"], records, classes, folder, Path(source["root"]), digest)
+        files = source.get("files", {})
+        _check_place(folder, source["set"])
+        check_settings(folder / "source.json", source.get("settings", {}), "index")
+        _check_listed(files, folder / "index.csv", digest)
+        classes = _read_classes(folder, files)
+        return Index(source["set"], records, classes, folder, Path(source["root"]), digest, files)
     except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
         raise UserError(
             f"the index in {folder} cannot be read ({error}); delete it and run `dfeat index` again"
         ) from None
+
+
+def _check_place(folder: Path, set_name: str) -> None:
+    """Raise UserError if a run's folder of one set holds the index of another."""
+    if place_of(folder / "index.csv") is not None and folder.absolute().name != set_name:
+        raise refusal(folder / "source.json", f"it is of the set {set_name!r}, not {folder.absolute().name!r}", "index")
+
+
+def _check_listed(files: Mapping[str, str], path: Path, digest: str) -> None:
+    """Raise UserError if source.json lists another digest of a file beside it; what is older than that lists none."""
+    if files.get(path.name, digest) != digest:
+        raise refusal(path, "it is another file than source.json beside it lists", "index")
 
 
 def _look_into(
@@ -238,7 +281,7 @@ def _look_into(
         for note in seen.notes:
             problems.add(candidate.key, "file", note, "kept")
         label = labels[candidate.wnid]
-        yield Record(candidate.key, candidate.file, label, candidate.wnid, seen.width, seen.height)
+        yield Record(candidate.key, candidate.file, label, candidate.wnid, seen.width, seen.height, seen.digest)
     bar.close()
 
 
@@ -274,7 +317,7 @@ def _contents(
     parts: TrainData | None = None,
 ) -> dict[Path, bytes]:
     """The files of an index."""
-    rows = [(r.key, r.file, r.label, r.wnid, r.width, r.height) for r in index.records]
+    rows = list(map(astuple, index.records))
     described = {
         "set": index.set_name,
         "root": str(source.root),
@@ -294,9 +337,9 @@ def _contents(
         "problems.csv": problems.csv().encode(),
         "classes.json": json_bytes([{"wnid": info.wnid, "name": info.name} for info in index.classes]),
         "index.csv": table_text(INDEX_COLUMNS, rows).encode(),
-        "source.json": json_bytes(described),
     }
-    return {index.folder / name: content for name, content in contents.items()}
+    placed = {index.folder / name: content for name, content in contents.items()}
+    return {**placed, index.folder / "source.json": origin_bytes(described, placed)}
 
 
 def _coco_text(data: TrainData) -> str:
@@ -309,20 +352,26 @@ def _coco_text(data: TrainData) -> str:
         record = {"id": image_id, "file_name": image.candidate.file, **size, "key": key}
         images.append(json.dumps(record, ensure_ascii=False))
         for part in image.parts:
-            head = {"id": len(annotations) + 1, "image_id": image_id, "category_id": part.category_id}
-            tail = {"area": part.area, "bbox": part.bbox, "iscrowd": part.iscrowd}
-            annotations.append(f'{json.dumps(head)[:-1]}, "segmentation": {part.segmentation}, {json.dumps(tail)[1:]}')
+            head = {"id": len(annotations) + 1, "image_id": image_id}
+            annotations.append(f"{json.dumps(head)[:-1]}, {_coco_record(part)[1:]}")
     categories = [json.dumps(data.categories[number], ensure_ascii=False) for number in sorted(data.categories)]
     sections = [("images", images), ("annotations", annotations), ("categories", categories)]
     return "{" + ",\n".join(f'"{name}": [\n' + ",\n".join(lines) + "\n]" for name, lines in sections) + "}\n"
 
 
-def _read_classes(path: Path) -> tuple[ClassInfo, ...]:
+def _coco_record(part: Part) -> str:
+    """An annotation of the COCO file without its ids, one line of JSON."""
+    tail = {"area": part.area, "bbox": part.bbox, "iscrowd": part.iscrowd}
+    return f'{{"category_id": {part.category_id}, "segmentation": {part.segmentation}, {json.dumps(tail)[1:]}'
+
+
+def _read_classes(path: Path, files: Mapping[str, str] = {}) -> tuple[ClassInfo, ...]:
     path = Path(path)
     path = path / "classes.json" if path.is_dir() else path
     if not path.is_file():
         raise UserError(f"{path} is missing; index the training set first, with `dfeat index`")
-    content = read_bytes(path, "index")
+    content, digest = read_digested(path, "index")
+    _check_listed(files, path, digest)
     try:
         return tuple(ClassInfo(str(entry["wnid"]), str(entry["name"])) for entry in json.loads(content))
     except (ValueError, KeyError, TypeError, RecursionError) as error:

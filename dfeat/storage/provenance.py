@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dfeat.errors import UserError
+from dfeat.shortage import pass_on
 
 
 def file_digest(path: Path) -> str:
@@ -20,6 +21,7 @@ def file_digest(path: Path) -> str:
     try:
         return unguarded_file_digest(path)
     except OSError as error:
+        pass_on(error, str(path))
         raise UserError(f"cannot read {path}: {error.strerror}; check that it exists and is readable") from None
 
 
@@ -73,7 +75,8 @@ def revision() -> str | None:
         if Path(commit[0]).resolve() != root:
             return None
         changed = _git(root, "status", "--porcelain", "--untracked-files=no")
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, subprocess.CalledProcessError) as error:
+        pass_on(error, "git")
         return None
     return f"{commit[1]} with changes" if changed else commit[1]
 

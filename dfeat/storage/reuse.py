@@ -48,9 +48,9 @@ def reused(
 
     if not all(counterpart(path).is_file() for path in outputs):
         return False
-    recorded = _recorded(counterpart(outputs[-1]), verb)
-    made_by = {key: value for key, value in recorded["settings"].items() if key not in _FOLLOWS}
-    equal = recorded["recipe"] == recipe and made_by == json.loads(settings_text(settings))
+    recorded = recorded_making(counterpart(outputs[-1]), verb)
+    own = {key: value for key, value in recorded["settings"].items() if key not in _FOLLOWS}
+    equal = recorded["recipe"] == recipe and own == json.loads(settings_text(settings))
     if not equal or not same_model(recorded):
         return False
     if not all(set(recorded_digests(path)) & set(recorded_digests(counterpart(path))) for path in inputs):
@@ -84,7 +84,7 @@ def _run_beside(base: Path, output: Path) -> Path:
     return base.parent / inside[0]
 
 
-def _recorded(path: Path, verb: str) -> Mapping[str, Any]:
+def recorded_making(path: Path, verb: str) -> Mapping[str, Any]:
     """The recipe, settings and further words of an artifact's record; empty ones where it is no such file."""
     if path.suffix != ".h5":
         content = read_json(path, verb)

@@ -20,6 +20,7 @@ from dfeat.data.index import Index, build_train_index, read_index
 from dfeat.errors import UserError
 from dfeat.occlusion.parts import choose_all
 from dfeat.occlusion.settings import PartsStage
+from dfeat.storage.provenance import file_digest
 
 from .conftest import MACAQUE, SQUARE, TENCH, coco, encoded, problems_of, train_set, write, zipped
 
@@ -93,7 +94,8 @@ def test_a_second_run_writes_the_same_bytes(tmp_path: Path) -> None:
     assert contents[0] == contents[1]
     assert set(contents[0]) == {"index.csv", "problems.csv", "annotations.json", "classes.json", "source.json"}
     rows = list(csv.reader(contents[0]["index.csv"].decode().splitlines()))
-    assert rows[0] == ["key", "file", "label", "wnid", "width", "height"]
+    assert rows[0] == ["key", "file", "label", "wnid", "width", "height", "sha256", "parts_sha256"]
+    assert [row[6] for row in rows[1:]] == [file_digest(root / row[1]) for row in rows[1:]]
 
 
 def test_a_partial_split_will_do(tmp_path: Path) -> None:

@@ -63,6 +63,12 @@ class Page(HTMLParser):
             self.text += data
 
 
+RUN_JSON = {
+    "method": "none", "seed": 0, "classes": 2, "feature_width": 0, "settings": {}, "images": 8, "steps": 3, "seconds": 1.5,
+    "model": "f" * 64,
+}  # fmt: skip
+
+
 def write_run(run: Path, settings: Settings, class_name: str = EVIL) -> None:
     """A run's folder with everything the report shows, from synthetic predictions."""
     report = run / "report"
@@ -90,7 +96,7 @@ def write_run(run: Path, settings: Settings, class_name: str = EVIL) -> None:
     (report / "gallery.json").write_text(json.dumps({"recipe": 1, "images": 40, "pictures": pictures}))
     model = run / "training" / "none" / "convnext" / "seed0"
     model.mkdir(parents=True)
-    (model / "run.json").write_text(json.dumps({"images": 8, "steps": 3, "seconds": 1.5, "model": "f" * 64}))
+    (model / "run.json").write_text(json.dumps(RUN_JSON))
     jobs = run / "benchmarks" / "training"
     jobs.mkdir(parents=True)
     (jobs / "none_convnext_seed0.tsv").write_text("s\th:m:s\tmax_rss\tcpu_time\n12.5\t0:00:12\t512.25\t11.5\n")

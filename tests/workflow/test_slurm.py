@@ -13,9 +13,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from dfeat.config.files import lay_over
+from dfeat.verify import verify_run
 from tests.workflow import slurm
 from tests.workflow.journal import dfeat_on_the_path, overlaps, read_journal
 from tests.workflow.test_golden_plan import tree_in
@@ -32,6 +35,8 @@ SMALL = {
 TABLES = [f"results/tiny/report/{table}.{kind}" for table in ("table1", "table2") for kind in ("csv", "md", "tex")]
 INPAINTED = [f"results/tiny/diffusion/inpaint/train/{number}-of-2.h5" for number in range(2)]
 CPU_STEPS = [f"results/tiny/data/{name}/pixels.h5" for name in ("train", "imagenet_val", "dfeat")]
+TOY = ["--slurm-no-account", "--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "5"]
+PROFILE = ["--workflow-profile", "profiles/slurm", "--latency-wait", "10", "--seconds-between-status-checks", "3"]
 GPU_JOBS = 2 + 5 + 5 + 2 + 2  # inpaint, latents and features of five views, train and evaluate two methods
 
 
@@ -100,6 +105,58 @@ def cancel_first(rule: str, environment: dict[str, str], run: subprocess.Popen[b
                 return job
         time.sleep(0.5)
     return ""
+
+
+def edited(tree: Path, **changes: Any) -> None:
+    """Lay changes over the small configuration of a tree, as a user edits it."""
+    whole = json.loads(json.dumps(SMALL))
+    lay_over(whole, changes)
+    (tree / "small.json").write_text(json.dumps(whole))
+
+
+def wait_for_running(rule: str, environment: dict[str, str], run: subprocess.Popen[bytes], log: Path) -> None:
+    """Until SLURM runs a job of the rule."""
+    listed = ["squeue", "-h", "-t", "running", "-O", "Comment:200"]
+    while f"rule_{rule}" not in subprocess.run(listed, env=environment, capture_output=True, text=True).stdout:
+        assert run.poll() is None, log.read_text()
+        time.sleep(0.5)
+
+
+def test_an_edit_in_mid_run_reaches_no_job_of_this_snakemake(
+    cluster: dict[str, str], prepared: Path, tmp_path: Path
+) -> None:
+    """A job reads the rules again on its node, after the files were edited: it takes the settings handed over to it."""
+    tree = tmp_path / "tree"
+    shutil.copytree(prepared, tree, symlinks=True)
+    environment = cluster | {"PATH": os.pathsep.join([str(Path(sys.executable).parent), cluster["PATH"]])}
+    log, table = tree / "snakemake.log", "results/tiny/report/table1.csv"
+    rate = {"training": {"learning_rate": 0.5}}
+    level = {"data": {"evaluation": {"imagenet_val": {"levels": [0, 20, 40]}}}}
+    with log.open("wb") as stream:
+        run = subprocess.Popen(
+            command(*PROFILE, *TOY, "--", table), cwd=tree, env=environment, stdout=stream, stderr=stream
+        )
+        try:
+            wait_for_running("latents", environment, run, log)
+            edited(tree, **rate)
+            wait_for_running("train", environment, run, log)
+            edited(tree, **rate, **level)
+            assert run.wait(1200) == 0, log.read_text()
+        finally:
+            run.kill()
+    assert made_with(tree) == ({0.01}, {(0, 40)})
+    again = snakemake(tree, os.environ | {"PATH": path_with()}, "--cores", "2", "--", table)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert made_with(tree) == ({0.5}, {(0, 20, 40)})
+    assert {finding.state for finding in verify_run(tree / "results/tiny")} <= {"whole", "left over"}
+
+
+def made_with(tree: Path) -> tuple[set[float], set[tuple[int, ...]]]:
+    """The learning rates of a run's models, and the levels that they were evaluated at."""
+    runs = [json.loads(path.read_text()) for path in tree.glob("results/tiny/training/*/*/*/run.json")]
+    said = [json.loads(path.read_text()) for path in tree.glob("results/tiny/evaluation/*/*/*/predictions.json")]
+    rates = {run["settings"]["training"]["learning_rate"] for run in runs}
+    return rates, {tuple(one["settings"]["levels"]["imagenet_val"]) for one in said}
 
 
 def test_the_tables_through_slurm_equal_a_local_runs(cluster: dict[str, str], prepared: Path, tmp_path: Path) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
+
+from dfeat.config.files import read_settings
 
 ROOT = Path(__file__).parents[2]
 TINY = {
@@ -37,13 +41,15 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def snakemake(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def snakemake(tree: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     command = [
         sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", "config.yaml", "config/demo.yaml", "tiny.json",
         "--retries", "0", *arguments,
     ]  # fmt: skip
-    return subprocess.run(command, cwd=tree, capture_output=True, text=True, env=os.environ | {"PATH": path})
+    return subprocess.run(
+        command, cwd=tree, capture_output=True, text=True, env=os.environ | {"PATH": path} | variables
+    )
 
 
 def text(result: subprocess.CompletedProcess[str]) -> str:
@@ -86,6 +92,23 @@ def test_what_parts_cost_is_a_table_and_a_heat_map(tree: Path) -> None:
     result = snakemake(tree, "-n", "-p", "part_cost", "--configfile", *files)
     assert result.returncode == 0, text(result)
     assert jobs(result)["write_part_cost"] == jobs(result)["draw_part_cost"] == 1
+
+
+def test_a_job_elsewhere_has_the_settings_handed_over_and_not_those_of_an_edited_file(tree: Path) -> None:
+    """`--mode remote` is what an executor starts on another machine."""
+    files = ("config.yaml", "config/demo.yaml", "tiny.json")
+    settings = read_settings([tree / name for name in files])
+    changed = {**TINY, "training": {**TINY["training"], "learning_rate": 0.5}}
+    (tree / "edited.json").write_text(json.dumps(changed))
+    model = "results/tiny/training/none/swin/seed0/run.json"
+    words = ("-n", "-p", "--mode", "remote", "--configfile", *files[:2], "edited.json", "--", model)
+    handed = base64.b64encode(zlib.compress(settings.model_dump_json().encode())).decode()
+    job = snakemake(tree, *words, DFEAT_SETTINGS_0=handed)
+    assert job.returncode == 0, text(job)
+    assert '"learning_rate":0.01' in text(job) and '"learning_rate":0.5' not in text(job)
+    alone = snakemake(tree, *words)
+    assert alone.returncode != 0
+    assert "a job lacks the environment variable DFEAT_SETTINGS_0" in text(alone)
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,14 @@ def stop_where_inputs_are_missing(settings):
         stop(*faults, more)
 
 
+def stop_where_half_adopted(place):
+    """Stop where `dfeat adopt` was interrupted, when what is not whole may count as made."""
+    if place.adopting.exists() and ADOPTING not in os.environ:
+        stop(
+            f"`dfeat adopt {place.run}` is at work or was interrupted; run it to its end"
+        )
+
+
 SETTINGS = exit_on_user_error(
     parse_section, Settings, *(planned_settings() or (config, configuration_files()))
 )
@@ -37,6 +45,7 @@ if set('$`"\\') & set(str(Path.cwd())) and has_long_commands(SETTINGS):
 RUN = Run(SETTINGS)
 HERE = RUN.place
 if started_by_a_person():
+    stop_where_half_adopted(HERE)
     remove_broken_links(HERE.run)
 POINT = Place(HERE.run, "{at}")
 RAW = [HERE.run / "raw" / "drawn.json"] if SETTINGS.data.drawn else []
@@ -64,8 +73,9 @@ def stage(name, *read):
 
 
 def recipe(module):
-    """The recipe number of a stage: a param, so that a changed stage runs again."""
-    return declared_recipe(module)
+    """The recipe number of a stage: a param, so that a changed stage runs again. `dfeat adopt` has another one recorded
+    for what is to be made again."""
+    return "none" if os.environ.get(ADOPTING) == "again" else declared_recipe(module)
 
 
 def per_attempt(amount):

@@ -11,11 +11,13 @@ try:
     from dfeat.config import Settings
     from dfeat.config.reading import read_mapping
     from dfeat.config.bounds import has_long_commands
+    from dfeat.config.expected import write_expected
     from dfeat.config.points import RUN_ONLY, Run
     from dfeat.costs.limits import shard_minutes, training_minutes
     from dfeat.doctor import missing_inputs
     from dfeat.errors import UserError
     from dfeat.places import (
+        ADOPTING,
         HOLDOUT,
         OCCLUDED,
         RESULTS,
@@ -27,7 +29,7 @@ try:
     )
     from dfeat.report.catalogue import catalogue, wanted, whole_settings
     from dfeat.section import parse as parse_section
-    from dfeat.storage.atomic import write_bytes
+    from dfeat.storage.atomic import mark_under_way, write_bytes
     from dfeat.storage.provenance import (
         as_argument,
         bytes_digest,

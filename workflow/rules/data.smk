@@ -12,6 +12,8 @@ rule demo_data:
     params:
         root=subpath(output[0], parent=True),
         drawn=SETTINGS.data.drawn,
+        # Snakemake compares no objects, so an edit of `data.drawn` is seen in its text.
+        asked=lambda wildcards: settings_text(SETTINGS.data.drawn),
         recipe=recipe("dfeat.demo.worlds"),
     shell:
         "dfeat demo-data --out {params.root:q} --seed {params.drawn.seed} --train {params.drawn.train}"

@@ -30,9 +30,7 @@ RECIPE: Final = 4
 
 def write_ablation(name: str, results: Path, settings: Settings, out: Path) -> None:
     """Write `ablation_<name>.csv` and `.md` into `out`. Raises UserError for a grid that the settings do not have."""
-    if name not in settings.ablation:
-        known = list(settings.ablation)
-        raise UserError(f"no ablation {name!r}{nearest(name, known)} The settings have {', '.join(known) or 'none'}")
+    check_grid(name, settings)
     points, point_settings = zip(*ablation_points(settings, name), strict=True)
     rows: list[TextRow] = []
     for set_name, method in product(settings.measured_on(name), settings.ablation[name].methods):
@@ -41,6 +39,13 @@ def write_ablation(name: str, results: Path, settings: Settings, out: Path) -> N
     shown = measured_on_text(settings, name)
     title = f"Ablation: {escaped(name)}, on {shown}"
     text.write_rows(out, f"ablation_{name}", rows, title, settings.report.note, _blocks(rows, points, shown))
+
+
+def check_grid(name: str, settings: Settings) -> None:
+    """Raise UserError for a grid that the settings do not have."""
+    if name not in settings.ablation:
+        known = list(settings.ablation)
+        raise UserError(f"no ablation {name!r}{nearest(name, known)} The settings have {', '.join(known) or 'none'}")
 
 
 def measured_on_text(settings: Settings, name: str) -> str:
