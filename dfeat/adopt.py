@@ -140,7 +140,7 @@ def _inside_its_point(path: Path) -> tuple[str, ...]:
 
 
 _RECIPES: Final = {
-    ("data", "source.json"): "dfeat.data.index",
+    ("data", "source.json"): "dfeat.data.indexing",
     ("data", "pixels.h5"): "dfeat.data.pixels",
     ("occlusion", "parts.json"): "dfeat.occlusion.parts",
     ("diffusion", "pixels.h5"): "dfeat.data.pixels",

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 
 from dfeat.cli import main
 from dfeat.config import stage_settings
-from dfeat.data.index import build_train_index
+from dfeat.data.indexing import build_train_index
 from dfeat.data.pixels import PixelCache, cache_index, cache_inpainted
 from dfeat.errors import UserError
 from dfeat.occlusion.parts import choose_all, read_parts

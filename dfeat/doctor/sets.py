@@ -131,7 +131,7 @@ def _classes_of_files(name: str, chosen: TrainSet | EvaluationSet) -> list[str]:
     """The wnid of every image file that has one."""
     from dfeat.data.folder import read_folder
     from dfeat.data.imagenet import read_imagenet
-    from dfeat.data.index import open_source
+    from dfeat.data.indexing import open_source
     from dfeat.data.locate import Locator
     from dfeat.data.partimagenet import annotation_names, classes_by_name
     from dfeat.data.records import Problems

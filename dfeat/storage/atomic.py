@@ -116,7 +116,8 @@ def mark_under_way(run: Path) -> None:
 def under_way(run: Path) -> bool:
     """Whether a process that marked the run is alive; False on a file system without locks."""
     try:
-        with (run / UNDER_WAY).open("r+b") as file:
+        mark = run / UNDER_WAY
+        with mark.open("r+b" if os.access(mark, os.W_OK) else "rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from pycocotools.coco import COCO
 
-from dfeat.data.index import Index, build_train_index, read_index
+from dfeat.data.index import Index, read_index
+from dfeat.data.indexing import build_train_index
 from dfeat.errors import UserError
 from dfeat.occlusion.parts import choose_all
 from dfeat.occlusion.settings import PartsStage
@@ -421,7 +422,7 @@ def test_every_record_is_kept_or_has_a_row_that_says_it_was_dropped(tmp_path: Pa
 
 
 def test_importing_the_index_is_cheap() -> None:
-    code = "import sys, dfeat.data.index; print(sorted({'torch', 'timm', 'matplotlib', 'scipy'} & set(sys.modules)))"
+    code = "import sys, dfeat.data.indexing; print(sorted({'torch', 'timm', 'matplotlib', 'scipy'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={
         **os.environ, "PYTHONPATH": str(Path(__file__).parents[2])})  # fmt: skip
     assert done.stdout.strip() == "[]"

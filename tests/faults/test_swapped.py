@@ -16,7 +16,8 @@ import pytest
 from dfeat.config import Settings, stage_settings
 from dfeat.config.expected import write_expected
 from dfeat.config.points import Run
-from dfeat.data.index import build_evaluation_index, build_train_index, read_index
+from dfeat.data.index import read_index
+from dfeat.data.indexing import build_evaluation_index, build_train_index
 from dfeat.data.pixels import PixelCache, cache_index, cache_inpainted
 from dfeat.data.settings import EvaluationSet, TrainSet
 from dfeat.diffusion.features import extract_features
@@ -220,11 +221,8 @@ def refused(read: Callable[[], object]) -> bool:
 
 def look(run: Run, path: Path) -> list[Finding]:
     """What verify finds of the files in the folder of `path`."""
-    from dfeat import verify
-
-    seen = verify._Run(run.place.run)
     files = (one for one in path.parent.iterdir() if one.is_file() and not one.name.startswith("kept-"))
-    return [finding for one in sorted(files) for finding in verify._look_at(seen, one)]
+    return list(verify_run(run.place.run, sorted(files)))
 
 
 @pytest.mark.slow

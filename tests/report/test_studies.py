@@ -10,7 +10,8 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from dfeat.config import Settings, stage_settings
-from dfeat.data.index import build_evaluation_index, read_index
+from dfeat.data.index import read_index
+from dfeat.data.indexing import build_evaluation_index
 from dfeat.data.pixels import cache_index
 from dfeat.data.records import part_of_key
 from dfeat.data.settings import EvaluationSet

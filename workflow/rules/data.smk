@@ -50,7 +50,7 @@ rule index_train:
         folder=subpath(output[0], parent=True),
         holdout=repeated("--holdout", HELD_OUT),
         settings=lambda wildcards: RUN.index_settings(TRAIN),
-        recipe=recipe("dfeat.data.index"),
+        recipe=recipe("dfeat.data.indexing"),
     shell:
         "dfeat index train --settings {params.settings:q} --out {params.folder:q} {params.holdout:q}"
         f"{BASE} > {{log:q}} 2>&1"
@@ -75,7 +75,7 @@ rule index_evaluation:
     params:
         folder=subpath(output[0], parent=True),
         settings=lambda wildcards: RUN.index_settings(wildcards.set),
-        recipe=recipe("dfeat.data.index"),
+        recipe=recipe("dfeat.data.indexing"),
     shell:
         "dfeat index {wildcards.set:q} --settings {params.settings:q} --classes {input.classes:q}"
         " --out {params.folder:q}"

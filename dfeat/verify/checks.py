@@ -1,34 +1,20 @@
-"""Whether everything a run has made is still what was written, lies where it belongs, and was made from the rest.
-
-What enters: `results/<run>`. What leaves: a `Finding` for each artifact. Every file is compared with its digest record,
-which names its place; shards and pixel caches are opened as their readers open them. What is made from a set must be of
-the index that stands there now, and likewise of the parts and models; what records settings, of those that the run is
-configured with; predictions and verdicts must be of the models that stand there. A point of an ablation,
-`ablation/<name>/<point>`, has a run's folders as far as it differs from the run: what it lacks, and every index, is the
-run's own. Input images, logs and benchmarks are nobody's artifacts. While Snakemake works on the run, what does not fit
-together is being made.
-"""
+"""What each kind of artifact is held to: its digest record, its place, its settings, and what stands beside it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from dfeat.errors import UserError
 from dfeat.methods import REFERENCE
 from dfeat.places import OCCLUDED, TRAIN, Place, view_set
-from dfeat.storage.atomic import left_by, under_way
-from dfeat.storage.expected import FILE as EXPECTED
 from dfeat.storage.expected import shards_in
 from dfeat.storage.origin import Origin
 from dfeat.storage.provenance import file_digest
-from dfeat.storage.records import FOLDER, check_file, recorded_digests, refusal
+from dfeat.storage.records import check_file, recorded_digests, refusal
 
-State = Literal["whole", "bad", "left over", "being made"]
-STEPS: Final = ("data", "occlusion", "diffusion", "training", "evaluation", "ablation", "report")
 _VERBS: Final = {
     "data": "index",
     "occlusion": "parts",
@@ -39,16 +25,7 @@ _VERBS: Final = {
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What was found of one file: its path inside the run, its state, and what is wrong where something is."""
-
-    path: str
-    state: State
-    why: str = ""
-
-
-@dataclass(frozen=True)
-class _Run:
+class Standing:
     """A run's folder, and what was read of it so far: a file that others refer to is hashed once."""
 
     folder: Path
@@ -86,55 +63,11 @@ class _Run:
             self.digests[path] = digest
 
 
-class _LeftOver(Exception):
+class LeftOver(Exception):
     """A whole file that nothing reads any more."""
 
 
-def verify_run(run: Path) -> Iterator[Finding]:
-    """Look at every artifact of a run, in the order of the steps. UserError where there is no run."""
-    if not any((run / step).is_dir() for step in STEPS):
-        raise UserError(f"{run} holds no run: none of the folders {', '.join(STEPS)} is there; give results/<run>")
-    seen = _Run(run)
-    if (run / EXPECTED).is_file():
-        yield from _look_at(seen, run / EXPECTED)
-    for step in STEPS:
-        for path in sorted(path for path in (run / step).rglob("*") if path.is_file() and path.parent.name != FOLDER):
-            yield from _look_at(seen, path)
-
-
-def _look_at(run: _Run, path: Path) -> Iterator[Finding]:
-    """What is found of a file; nothing if it is gone by now."""
-    name = path.relative_to(run.folder).as_posix()
-    writer = left_by(path)
-    if writer is not None:
-        host, alive = writer
-        swept = "by a process that died; the next write of that file sweeps it"
-        yield Finding(name, *(("being made", f"by a process of {host}") if alive else ("left over", swept)))
-        return
-    try:
-        _check(run, path)
-    except _LeftOver as found:
-        yield Finding(name, "left over", str(found))
-    except UserError as error:
-        if path.is_file():
-            yield Finding(name, *_fault(run, path, error))
-    else:
-        yield Finding(name, "whole")
-
-
-def _fault(run: _Run, path: Path, error: UserError) -> tuple[State, str]:
-    """The state of a file that is not whole, and why: while the run is being made, what is as it was written may be due to
-    be made again, or have been since it was looked at."""
-    if not under_way(run.folder):
-        return "bad", str(error)
-    try:
-        run.check_file(path, "again")
-    except UserError as damage:
-        return ("bad", str(damage)) if path.is_file() else ("being made", "it is gone by now")
-    return ("being made", f"the run is under way; so far {error}") if recorded_digests(path) else ("bad", str(error))
-
-
-def _check(run: _Run, path: Path) -> None:
+def check(run: Standing, path: Path) -> None:
     """Raise UserError unless the artifact is whole and belongs to the artifacts beside it."""
     if path.parent == run.folder:
         run.check_file(path, "adopt")
@@ -159,13 +92,13 @@ def _check(run: _Run, path: Path) -> None:
         _check_published(run, path)
 
 
-def _home(run: _Run, path: Path) -> Path:
+def _home(run: Standing, path: Path) -> Path:
     """The folder whose steps an artifact is of: the run, or a point of one of its ablations."""
     relative = path.relative_to(run.folder).parts
     return run.folder.joinpath(*relative[:3]) if relative[0] == "ablation" and len(relative) > 4 else run.folder
 
 
-def _check_index(run: _Run, path: Path) -> None:
+def _check_index(run: Standing, path: Path) -> None:
     """The files of an index: source.json as its readers read it, the others as it lists them."""
     from dfeat.data.index import read_index
 
@@ -176,7 +109,7 @@ def _check_index(run: _Run, path: Path) -> None:
     run.check_file(path, _VERBS["data"])
     listed = _unchecked(source).get("files", {})
     if listed and path.name not in listed:
-        raise _LeftOver("by an earlier index; source.json beside it does not list it")
+        raise LeftOver("by an earlier index; source.json beside it does not list it")
     if run.digest(path) != listed.get(path.name, run.digest(path)):
         raise refusal(path, "it is another file than source.json beside it lists", "index")
 
@@ -190,7 +123,7 @@ def _unchecked(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _check_published(run: _Run, path: Path) -> None:
+def _check_published(run: Standing, path: Path) -> None:
     """Tables, figures and the page: what their records list, made from the files that stand there."""
     if path.parent.name == ".made":
         said = _unchecked(path)
@@ -213,7 +146,7 @@ def _check_published(run: _Run, path: Path) -> None:
                 raise refusal(path, f"it was made from another {name} than stands there", _VERBS["report"])
 
 
-def _check_hdf5(run: _Run, path: Path) -> None:
+def _check_hdf5(run: Standing, path: Path) -> None:
     from dfeat.data.pixels import PixelCache
     from dfeat.storage.shards import open_shard
 
@@ -234,10 +167,10 @@ def _check_hdf5(run: _Run, path: Path) -> None:
         raise refusal(path, f"it was made with another diffusion model ({model[:12]}) than {first}", kind)
     standing = shards_in(path.parent)
     if standing and path not in standing:
-        raise _LeftOver(f"from another number of shards than the {len(standing)} that are read")
+        raise LeftOver(f"from another number of shards than the {len(standing)} that are read")
 
 
-def _check_model(run: _Run, path: Path) -> None:
+def _check_model(run: Standing, path: Path) -> None:
     from dfeat.training.trained import read_run
 
     described = read_run(path.parent) if path.name == "run.json" else _unchecked(path.with_name("run.json"))
@@ -264,7 +197,7 @@ def _check_model(run: _Run, path: Path) -> None:
             )
 
 
-def _check_evaluation(run: _Run, path: Path) -> None:
+def _check_evaluation(run: Standing, path: Path) -> None:
     """Predictions and verdicts: what they record must hold of the models, indexes and images that stand there."""
     from dfeat.evaluation.origins import read_predictions_origin, read_verdicts_origin
 
@@ -277,7 +210,7 @@ def _check_evaluation(run: _Run, path: Path) -> None:
     origin = run.origins[path.parent]
     if path != origin.path:
         if path.name not in origin.said["files"]:
-            raise _LeftOver(
+            raise LeftOver(
                 f"by an evaluation before that of {origin.path.name} beside it, as of a level that was dropped"
             )
         origin.read_text(path)
@@ -294,7 +227,9 @@ def _check_evaluation(run: _Run, path: Path) -> None:
     _check_inputs(run, origin, said["indexes"], {(method, folders[0], str(said["seed"])): said["model"]})
 
 
-def _check_inputs(run: _Run, origin: Origin, indexes: dict[str, str], models: dict[tuple[str, str, str], str]) -> None:
+def _check_inputs(
+    run: Standing, origin: Origin, indexes: dict[str, str], models: dict[tuple[str, str, str], str]
+) -> None:
     """Raise UserError if the indexes (digests by set) or the models (by method, backbone, seed) are not the run's."""
     for model, digest in models.items():
         weights = run.own(origin.path, Place(run.folder).weights(*model))
@@ -305,7 +240,7 @@ def _check_inputs(run: _Run, origin: Origin, indexes: dict[str, str], models: di
             raise origin.refusal(f"it is of another index.csv than that of {Place(run.folder).data(set_name)}")
 
 
-def _check_judged(run: _Run, origin: Origin) -> None:
+def _check_judged(run: Standing, origin: Origin) -> None:
     """Raise UserError if verdicts are on other parts or inpainted images than stand there."""
     said: dict[str, Any] = origin.said
     if run.parts_digest(origin.path) not in (None, said.get("parts")):
