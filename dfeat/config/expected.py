@@ -46,8 +46,8 @@ def expected(run: Run) -> dict[str, dict[str, Any]]:
 
 
 def _points(run: Run) -> list[str]:
-    """The run itself and every point of every grid, as `at`."""
-    return ["", *(point_folder(name, n) for name in run.settings.grids for n in range(len(run.points(name))))]
+    """The run itself and every point of the grids that are asked for, as `at`: a bad point of another stops no run."""
+    return ["", *(point_folder(name, n) for name in run.asked() for n in range(len(run.points(name))))]
 
 
 def _inside(run: Run, path: PurePath) -> str:
@@ -70,7 +70,7 @@ def _of_point(run: Run, place: Place) -> Iterator[tuple[PurePath, Any]]:
             of_features = {"latents": latents} if kind == "features" else {}
             own = json.loads(run.stage(at, "features")) if kind == "features" else latents
             yield place.view(kind, view), own | of_features
-    for method in run.methods:
+    for method in run.trained(at):
         for backbone in run.settings.training.backbones:
             if not at or run.reached(at, "train", method_name=method, backbone=backbone):
                 yield place.model(method, backbone, 0).parent, json.loads(run.stage(at, "train", backbone, method))

@@ -86,6 +86,15 @@ class Run:
             self._points[ablation] = [point for _, point in ablation_points(self.settings, ablation)]
         return self._points[ablation]
 
+    def trained(self, at: str) -> list[str]:
+        """The methods that are evaluated in the run, or at a point."""
+        return list(self.settings.grids[_grid_point(at)[0]].methods) if at else self.methods
+
+    def asked(self) -> list[str]:
+        """The grids that were asked for: points of them were taken here, or stand in the run's folder."""
+        folder = self.place.run / "ablation"
+        return [name for name in self.settings.grids if name in self._points or (folder / name).is_dir()]
+
     def at(self, at: str) -> Settings:
         """The settings of the run, or of a point."""
         if not at:
