@@ -8,7 +8,7 @@ torch does so in a thread whose error, as of a full /dev/shm, nobody hears, and 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +16,7 @@ from multiprocessing.process import current_process
 from multiprocessing.util import Finalize
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from traceback import clear_frames
 from typing import Any
 
 from torch.utils.data import DataLoader, get_worker_info
@@ -54,7 +55,7 @@ class _InWorker:
             return _Raised(failure)
 
 
-def prepared_batches(batches: TrainingBatches, start: int, workers: int, pin_memory: bool) -> Iterator[Batch]:
+def prepared_batches(batches: TrainingBatches, start: int, workers: int, pin_memory: bool) -> Generator[Batch]:
     """Yield the batches from step `start` on; 0 workers: prepared here. Raises ShortageError where a worker was killed."""
     with _sockets() as folder:
         loader: DataLoader[Batch | _Raised] = DataLoader(
@@ -71,7 +72,11 @@ def prepared_batches(batches: TrainingBatches, start: int, workers: int, pin_mem
                     raise batch.error
                 yield batch
         except (ConnectionError, EOFError, FileNotFoundError) as error:
+            clear_frames(error.__traceback__)
             raise lost_worker() from error  # it ended while it handed on a batch
+        except RuntimeError as error:
+            clear_frames(error.__traceback__)  # they hold the other workers, which an exit would wait for
+            raise
 
 
 @contextmanager
