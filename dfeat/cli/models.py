@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from traceback import clear_frames
 from typing import Annotated
 
 import typer
@@ -72,6 +73,7 @@ def train(
         raise
     except RuntimeError as error:
         if is_member() and lost_peer(error):
+            clear_frames(error.__traceback__)  # ends the workers
             end(1)  # an ordinary exit would wait for the one that is gone
         raise
     say(f"model written to {out}: {done}")

@@ -11,7 +11,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Final
 
@@ -89,30 +89,30 @@ def _fit(
 ) -> bool:  # fmt: skip
     """Take the remaining steps; returns False if `stop` became True before the last of them."""
     settings = batches.settings
-    coming = prepared_batches(batches, state.step, workers, pin_memory=device.type == "cuda")
     model.train()
     if settings.compile:
         model.backbone.compile(dynamic=False)
     network = team.wrapped(model)
     bar = progress(len(batches), batches.method.name)
     metrics = _EpochMetrics(batches, state)
-    for batch in waiting.of(coming):
-        kept = model.draw_kept(batches.seed, state.step, settings.batch_size)
-        batch.kept = None if kept is None else kept[:, batches.part]
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(settings, state.step, len(batches))
-        moved = batch.to(device)
-        loss, logits = _step(network, optimizer, moved, settings, team)
-        metrics.add(state.step, loss, team.summed((logits.argmax(1) == moved.targets.argmax(1)).sum()))
-        state.step += 1
-        bar.update(1)
-        if state.step % batches.steps_per_epoch == 0:
-            state.metrics.append({"epoch": state.step // batches.steps_per_epoch} | metrics.end_epoch())
-            checkpoint()
-        if state.step < len(batches) and team.any_of(stop()):
-            metrics.fetch()
-            checkpoint()
-            break
+    with closing(prepared_batches(batches, state.step, workers, device.type == "cuda")) as coming:
+        for batch in waiting.of(coming):
+            kept = model.draw_kept(batches.seed, state.step, settings.batch_size)
+            batch.kept = None if kept is None else kept[:, batches.part]
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(settings, state.step, len(batches))
+            moved = batch.to(device)
+            loss, logits = _step(network, optimizer, moved, settings, team)
+            metrics.add(state.step, loss, team.summed((logits.argmax(1) == moved.targets.argmax(1)).sum()))
+            state.step += 1
+            bar.update(1)
+            if state.step % batches.steps_per_epoch == 0:
+                state.metrics.append({"epoch": state.step // batches.steps_per_epoch} | metrics.end_epoch())
+                checkpoint()
+            if state.step < len(batches) and team.any_of(stop()):
+                metrics.fetch()
+                checkpoint()
+                break
     bar.close()
     return state.step == len(batches)
 

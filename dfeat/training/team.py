@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 from typing import Any, Final, NoReturn
 
 import torch
@@ -102,24 +103,28 @@ def die_with_parent() -> None:
 
 def launch(count: int, arguments: Sequence[str]) -> int:
     """Run `dfeat` in `count` processes, which end and receive SIGTERM together; returns the exit status to end with."""
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # the members log their own errors
-    config = LaunchConfig(
-        min_nodes=1, max_nodes=1, nproc_per_node=count, run_id=str(os.getpid()), rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0", local_addr="localhost", max_restarts=0,
-    )  # fmt: skip
-    command: Any = elastic_launch(config, sys.executable)
-    try:
-        command("-m", "dfeat.cli", *arguments)
-    except ChildFailedError as error:
-        ended = {rank: failure.exitcode for rank, failure in error.failures.items()}
-        for rank, status in ended.items():
-            if status < 0 and status != -signal.SIGTERM:  # which the others were sent when one had ended
-                raise lost_worker(f"number {rank} of {count}, by {signal.Signals(-status).name}") from None
-        return next((status for status in ended.values() if status > 0), 1)
-    except SignalException as error:
-        return 128 + int(error.sigval)
+    with TemporaryDirectory(
+        prefix="dfeat-", ignore_cleanup_errors=True
+    ) as folder:  # elastic would leave one of its own
+        config = LaunchConfig(
+            min_nodes=1, max_nodes=1, nproc_per_node=count, run_id=str(os.getpid()), rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0", local_addr="localhost", max_restarts=0, logs_specs=DefaultLogsSpecs(folder),
+        )  # fmt: skip
+        command: Any = elastic_launch(config, sys.executable)
+        try:
+            command("-m", "dfeat.cli", *arguments)
+        except ChildFailedError as error:
+            ended = {rank: failure.exitcode for rank, failure in error.failures.items()}
+            for rank, status in ended.items():
+                if status < 0 and status != -signal.SIGTERM:  # which the others were sent when one had ended
+                    raise lost_worker(f"number {rank} of {count}, by {signal.Signals(-status).name}") from None
+            return next((status for status in ended.values() if status > 0), 1)
+        except SignalException as error:
+            return 128 + int(error.sigval)
     return 0

@@ -7,8 +7,17 @@ torch does so in a thread whose error, as of a full /dev/shm, nobody hears, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing.process import current_process
+from multiprocessing.util import Finalize
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from traceback import clear_frames
+from typing import Any
 
 from torch.utils.data import DataLoader, get_worker_info
 
@@ -16,7 +25,6 @@ from dfeat.errors import UserError
 from dfeat.shortage import ShortageError, lost_worker, shortage
 from dfeat.training.checkpoint import ignore_sigterm
 from dfeat.training.dataset import Batch, TrainingBatches
-from dfeat.training.team import die_with_parent
 
 
 @dataclass(frozen=True)
@@ -47,25 +55,54 @@ class _InWorker:
             return _Raised(failure)
 
 
-def _begin(worker: int) -> None:
-    ignore_sigterm(worker)
-    die_with_parent()
-
-
-def prepared_batches(batches: TrainingBatches, start: int, workers: int, pin_memory: bool) -> Iterator[Batch]:
+def prepared_batches(batches: TrainingBatches, start: int, workers: int, pin_memory: bool) -> Generator[Batch]:
     """Yield the batches from step `start` on; 0 workers: prepared here. Raises ShortageError where a worker was killed."""
-    loader: DataLoader[Batch | _Raised] = DataLoader(
-        _InWorker(batches),  # type: ignore[arg-type]
-        batch_size=None,
-        sampler=range(start, len(batches)),
-        num_workers=workers,
-        pin_memory=pin_memory,
-        worker_init_fn=_begin,
-    )
-    try:
-        for batch in loader:
-            if isinstance(batch, _Raised):
-                raise batch.error
-            yield batch
-    except (ConnectionError, EOFError, FileNotFoundError) as error:
-        raise lost_worker() from error  # it ended while it handed on a batch
+    with _sockets() as folder:
+        loader: DataLoader[Batch | _Raised] = DataLoader(
+            _InWorker(batches),  # type: ignore[arg-type]
+            batch_size=None,
+            sampler=range(start, len(batches)),
+            num_workers=workers,
+            pin_memory=pin_memory,
+            worker_init_fn=partial(_begin, folder, os.getpid()),
+        )
+        try:
+            for batch in loader:
+                if isinstance(batch, _Raised):
+                    raise batch.error
+                yield batch
+        except (ConnectionError, EOFError, FileNotFoundError) as error:
+            clear_frames(error.__traceback__)
+            raise lost_worker() from error  # it ended while it handed on a batch
+        except RuntimeError as error:
+            clear_frames(error.__traceback__)  # they hold the other workers, which an exit would wait for
+            raise
+
+
+@contextmanager
+def _sockets() -> Iterator[str]:
+    """A folder for the sockets through which workers hand on memory, removed after the block.
+
+    Each worker would make one of its own, and leave it where it is killed.
+    """
+    config: dict[str, Any] = current_process()._config  # type: ignore[attr-defined]  # what workers inherit
+    before = config.get("tempdir")
+    with TemporaryDirectory(prefix="dfeat-", ignore_cleanup_errors=True) as folder:
+        config["tempdir"] = folder
+        try:
+            yield folder
+        finally:
+            config["tempdir"] = before
+
+
+def _begin(folder: str, training: int, worker: int) -> None:
+    """Begin a worker of the process `training`."""
+    ignore_sigterm(worker)
+    Finalize(None, _sweep, (folder, training), exitpriority=-1)
+
+
+def _sweep(folder: str, training: int) -> None:
+    """Remove the folder of a training that was killed: the last of its workers to end finds it empty."""
+    if not Path(f"/proc/{training}").exists():
+        with suppress(OSError):
+            Path(folder).rmdir()

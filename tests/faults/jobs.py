@@ -55,6 +55,7 @@ def _run(words: list[str], log: str, limit: int | None) -> None:
     if limit is not None:
         taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (taken + limit, resource.RLIM_INFINITY))
+    multiprocessing.set_start_method("fork", force=True)  # a training's workers are its own, as of the command line
     sys.argv = ["dfeat", *words]
     if words[0] == "demo-model":  # the tool beside the package
         from tools.demo_models.__main__ import main

@@ -23,8 +23,7 @@ from tests.conftest import CPU, TINY_BACKBONE, World
 STEPS = 20
 
 
-@pytest.fixture(scope="module")
-def stage(world: World, tmp_path_factory: pytest.TempPathFactory) -> TrainStage:
+def trained_stage(world: World, tmp_path_factory: pytest.TempPathFactory) -> TrainStage:
     """Twenty steps, an epoch each: 80 items, of which a batch takes all but a few, in two parts of unequal size."""
     from timm import create_model
 
@@ -35,6 +34,9 @@ def stage(world: World, tmp_path_factory: pytest.TempPathFactory) -> TrainStage:
     backbone = chosen.backbone.model_copy(update={"weights": str(weights)})
     training = chosen.training.model_copy(update={"epochs": STEPS, "batch_size": 81, "accumulate": 2})
     return chosen.model_copy(update={"backbone": backbone, "training": training})
+
+
+stage = pytest.fixture(scope="module")(trained_stage)
 
 
 def in_two(stage: TrainStage) -> TrainStage:
