@@ -29,7 +29,7 @@ STARTED = re.compile(r"^(?:local)?rule (\w+):$.*?^ +log: (\S+)", re.MULTILINE | 
 
 
 class Killer:
-    """Starts Snakemake until every rule has had its kills, of the job alone and of all processes by turns."""
+    """Starts Snakemake until every rule has had its kills, two of the job alone and one of all processes by turns."""
 
     def __init__(self, run: SmallRun, left: Counter[str], seconds: dict[str, float]) -> None:
         self.run, self.left, self.seconds = run, left, seconds
@@ -69,7 +69,7 @@ class Killer:
         jobs = [one for one in processes if any(word.endswith("/dfeat") for word in one.cmdline()[:2])]
         if not jobs:  # it was quicker, or has not begun
             return
-        if sum(self.killed.values()) % 2:
+        if sum(self.killed.values()) % 3:
             jobs[-1].kill()
         else:
             os.killpg(snakemake.pid, signal.SIGKILL)
