@@ -66,17 +66,25 @@ class Killer:
 
     def kill(self, rule: str, snakemake: psutil.Process) -> None:
         processes = snakemake.children(recursive=True)
-        jobs = [one for one in processes if any(word.endswith("/dfeat") for word in one.cmdline()[:2])]
+        jobs = [one for one in processes if is_dfeat(one)]
         if not jobs:  # it was quicker, or has not begun
             return
         if sum(self.killed.values()) % 3:
-            jobs[-1].kill()
+            os.kill(jobs[-1].pid, signal.SIGKILL)
         else:
             os.killpg(snakemake.pid, signal.SIGKILL)
             psutil.wait_procs([snakemake, *processes], timeout=30)
             self.torn += sum(not readable(self.run.run / name) for name in artifacts(self.run.run))
         self.killed[rule] += 1
         self.left[rule] -= 1
+
+
+def is_dfeat(process: psutil.Process) -> bool:
+    """Whether a process runs a verb."""
+    try:
+        return any(word.endswith("/dfeat") for word in process.cmdline()[:2])
+    except psutil.Error:  # it has ended
+        return False
 
 
 def seconds_of(finished: SmallRun) -> dict[str, float]:
