@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import re
@@ -70,7 +71,8 @@ class Killer:
         if not jobs:  # it was quicker, or has not begun
             return
         if sum(self.killed.values()) % 3:
-            os.kill(jobs[-1].pid, signal.SIGKILL)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                jobs[-1].kill()
         else:
             os.killpg(snakemake.pid, signal.SIGKILL)
             psutil.wait_procs([snakemake, *processes], timeout=30)
