@@ -26,9 +26,9 @@ METHODS = {"methods": ["none", "blackout"]}
 LEVELS = {"evaluation": {"imagenet_val": {"levels": [0, 20, 40]}}}
 
 
-def wait_for_rule(run: subprocess.Popen[bytes], log: Path, rule: str) -> None:
-    """Until Snakemake has started a job of the rule."""
-    while f"rule {rule}:" not in log.read_text():
+def wait_for(run: subprocess.Popen[bytes], log: Path, said: str) -> None:
+    """Until Snakemake has printed this."""
+    while said not in log.read_text():
         assert run.poll() is None, log.read_text()
         time.sleep(0.05)
 
@@ -53,7 +53,7 @@ def test_an_edit_in_mid_run_reaches_no_job_before_the_next_snakemake(tmp_path: P
         ("evaluate", {"training": {**METHODS, "learning_rate": 0.5}, "data": LEVELS}),
     ]
     for rule, edit in edits:
-        wait_for_rule(at_work, run.folder / "log", rule)
+        wait_for(at_work, run.folder / "log", f"rule {rule}:")
         run.configure(**edit)
     assert at_work.wait(300) == 0, (run.folder / "log").read_text()
     rates, levels = made_with(run)
@@ -83,8 +83,9 @@ def test_two_runs_of_different_names_on_the_same_data_at_once(tmp_path: Path, tr
     for run in (one, other):
         run.configure(run=run.run.name, data={"drawn": None}, training=METHODS)
         target = f"results/{run.run.name}/{TABLE}"
-        started.append(run.start("--nolock", "--", target, log=f"log-{run.run.name}"))
-        time.sleep(5)  # it has read its configuration
+        log = f"log-{run.run.name}"
+        started.append(run.start("--nolock", "--", target, log=log))
+        wait_for(started[-1], run.folder / log, "Job stats")  # it has read its configuration
     for run, process in zip((one, other), started, strict=True):
         assert process.wait(600) == 0, (run.folder / f"log-{run.run.name}").read_text()
         assert {finding.state for finding in verify_run(run.run)} == {"whole"}

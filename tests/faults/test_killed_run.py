@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import re
@@ -29,7 +30,7 @@ STARTED = re.compile(r"^(?:local)?rule (\w+):$.*?^ +log: (\S+)", re.MULTILINE | 
 
 
 class Killer:
-    """Starts Snakemake until every rule has had its kills, of the job alone and of all processes by turns."""
+    """Starts Snakemake until every rule has had its kills, two of the job alone and one of all processes by turns."""
 
     def __init__(self, run: SmallRun, left: Counter[str], seconds: dict[str, float]) -> None:
         self.run, self.left, self.seconds = run, left, seconds
@@ -66,17 +67,26 @@ class Killer:
 
     def kill(self, rule: str, snakemake: psutil.Process) -> None:
         processes = snakemake.children(recursive=True)
-        jobs = [one for one in processes if any(word.endswith("/dfeat") for word in one.cmdline()[:2])]
+        jobs = [one for one in processes if is_dfeat(one)]
         if not jobs:  # it was quicker, or has not begun
             return
-        if sum(self.killed.values()) % 2:
-            jobs[-1].kill()
+        if sum(self.killed.values()) % 3:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                jobs[-1].kill()
         else:
             os.killpg(snakemake.pid, signal.SIGKILL)
             psutil.wait_procs([snakemake, *processes], timeout=30)
             self.torn += sum(not readable(self.run.run / name) for name in artifacts(self.run.run))
         self.killed[rule] += 1
         self.left[rule] -= 1
+
+
+def is_dfeat(process: psutil.Process) -> bool:
+    """Whether a process runs a verb."""
+    try:
+        return any(word.endswith("/dfeat") for word in process.cmdline()[:2])
+    except psutil.Error:  # it has ended
+        return False
 
 
 def seconds_of(finished: SmallRun) -> dict[str, float]:
