@@ -7,12 +7,18 @@ from snakemake.utils import min_version
 min_version("9.10")
 
 
+include: "workflow/rules/configuration.smk"
+
+
 # The working folder's own configuration, or else the project's.
 OWN = "config.yaml"
 CONFIGURATION = OWN if Path(OWN).exists() else str(workflow.source_path(OWN))
 
 
-configfile: CONFIGURATION
+if planned_settings() is None:
+    check_configuration(CONFIGURATION)
+
+    configfile: CONFIGURATION
 
 
 include: "workflow/rules/common.smk"
@@ -22,6 +28,14 @@ include: "workflow/rules/diffusion.smk"
 include: "workflow/rules/training.smk"
 include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/report.smk"
+
+
+# Once a run is planned, before its first job: a dry run has no hooks, and jobs have none.
+onstart:
+    mark_under_way(HERE.run)
+    exit_on_user_error(write_expected, RUN)
+    if workflow.non_local_exec:
+        hand_over(SETTINGS)
 
 
 rule all:

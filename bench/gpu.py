@@ -29,7 +29,7 @@ from dfeat.costs.operations import (
     until_flops,
 )
 from dfeat.data.classes import imagenet_wnids
-from dfeat.data.index import build_train_index
+from dfeat.data.indexing import build_train_index
 from dfeat.data.pixels import cache_index
 from dfeat.data.settings import TrainSet
 from dfeat.diffusion.features import extract_features

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dfeat.data.classes import imagenet_wnids
-from dfeat.data.index import Index, build_evaluation_index
+from dfeat.data.index import Index
+from dfeat.data.indexing import build_evaluation_index
 from dfeat.data.pixels import cache_index
 from dfeat.data.settings import EvaluationSet, PixelsStage
 from dfeat.randomness import rng_for

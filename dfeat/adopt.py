@@ -14,28 +14,27 @@ configured, has the workflow state no recipe (`ADOPTING`). Between the two what 
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final, Literal
 
+from dfeat.config.expected import write_expected
 from dfeat.config.points import Run
 from dfeat.config.run import Settings
 from dfeat.errors import UserError
-from dfeat.methods import PRETRAINED
-from dfeat.places import ADOPTING, HOLDOUT, TRAIN, point_folder
+from dfeat.places import ADOPTING
 from dfeat.report.catalogue import catalogue, wanted
 from dfeat.report.made import FOLDER as RECORDS
 from dfeat.report.made import stale
 from dfeat.storage.atomic import write_bytes
 from dfeat.storage.provenance import declared_recipe
-from dfeat.storage.records import FOLDER, read_json
-from dfeat.storage.reuse import made_by, recorded_making
+from dfeat.storage.records import read_json
+from dfeat.storage.reuse import recorded_making
 from dfeat.verify import verify_run
 
 _OUTPUT: Final = re.compile(r"^ +output: (.+)$", re.MULTILINE)
@@ -59,6 +58,7 @@ def adopt(run: Path, settings: Settings, configs: Sequence[Path], snakefile: Pat
     configured = Run(settings)
     if run.resolve() != configured.place.run.resolve():
         raise UserError(f"{run} is not the configured run, {configured.place.run}; set `run: {run.name}` in an overlay")
+    write_expected(configured)  # what verify holds artifacts to
     whole, doubtful = _judged(run, configured, snakefile.parent / "workflow" / "report")
     command = _command(configs, snakefile)
     write_bytes(configured.place.adopting, b"", recorded=False)
@@ -96,27 +96,18 @@ def _judged(run: Path, configured: Run, captions: Path) -> tuple[list[str], dict
     for finding in verify_run(run):
         if Path(finding.path).parent.name == RECORDS:
             continue
-        if finding.state == "being made":  # type: ignore[comparison-overlap]
+        if finding.state == "being made":
             raise UserError(f"a job is writing {run / finding.path}; wait until it has ended")
         if finding.state == "bad":
             doubtful[finding.path] = finding.why
         elif finding.state == "whole":
             whole.append(finding.path)
-            if why := _not_as_configured(configured, run, Path(finding.path)):
+            if why := _of_another_recipe(run, Path(finding.path)):
                 doubtful[finding.path] = why
     for names, why in stale(configured, run, captions):
         doubtful |= {f"report/{name}": why for name in names if f"report/{name}" not in doubtful}
     doubtful |= _drawn(configured)
     return [name for name in whole if name not in doubtful], doubtful
-
-
-def configured_otherwise(run: Path, settings: Settings) -> Iterator[tuple[str, str]]:
-    """The artifacts of `results/<run>` that record other settings or another recipe than they would be made with now."""
-    configured = Run(settings)
-    files = (path for path in run.rglob("*") if path.is_file() and path.parent.name != FOLDER)
-    for path in sorted(path.relative_to(run) for path in files):
-        if why := _not_as_configured(configured, run, path):
-            yield path.as_posix(), why
 
 
 def _drawn(configured: Run) -> dict[str, str]:
@@ -133,60 +124,32 @@ def _drawn(configured: Run) -> dict[str, str]:
     return {} if same else {"raw/drawn.json": "other images were drawn than data.drawn asks for"}
 
 
-def _not_as_configured(configured: Run, run: Path, path: Path) -> str:
-    """Why an artifact that records how it was made would be made otherwise now; empty where it would not, or where it
-    records nothing."""
-    at, (step, *folders) = _point(path)
-    find = _STAGES.get((step, path.name)) or (_STAGES.get((step, "*.h5")) if path.suffix == ".h5" else None)
-    if find is None:
+def _of_another_recipe(run: Path, path: Path) -> str:
+    """Why an artifact that records its recipe would be made otherwise now; empty where it would not, or records none."""
+    step, *folders = _inside_its_point(path)
+    module = _RECIPES.get((step, folders[0] if path.suffix == ".h5" and path.name != "pixels.h5" else path.name))
+    if module is None:
         return ""
-    try:
-        module, wanted = find(configured, at, folders)
-    except (KeyError, IndexError, UserError):  # of a set, a method or a point that the settings do not have
-        return ""
-    recorded = recorded_making(run / path, step)
-    if recorded["recipe"] != declared_recipe(module):
-        return f"it was made by recipe {recorded['recipe']} of {module}, which is at {declared_recipe(module)} now"
-    return "" if made_by(recorded, declared_recipe(module), json.loads(wanted)) else "it was made with other settings"
+    recorded, declared = recorded_making(run / path, step)["recipe"], declared_recipe(module)
+    return f"it was made by recipe {recorded} of {module}, which is at {declared} now" if recorded != declared else ""
 
 
-def _point(path: Path) -> tuple[str, list[str]]:
-    """The point of an ablation that a path inside a run is of, empty for the run, and the path's parts from its step on."""
-    parts = list(path.parts)
-    return (point_folder(*parts[1:3]), parts[3:]) if parts[0] == "ablation" and len(parts) > 4 else ("", parts)
+def _inside_its_point(path: Path) -> tuple[str, ...]:
+    """The parts of a path inside a run from its step on."""
+    return path.parts[3:] if path.parts[0] == "ablation" and len(path.parts) > 4 else path.parts
 
 
-def _index(run: Run, at: str, folders: list[str]) -> tuple[str, str]:
-    return "dfeat.data.index", run.index_settings(TRAIN if folders[0] == HOLDOUT else folders[0])
-
-
-def _shard(run: Run, at: str, folders: list[str]) -> tuple[str, str]:
-    kind, view = folders[:2]
-    wanted = run.latents_stage(at, view) if kind == "latents" else run.stage(at, kind)
-    return f"dfeat.diffusion.{kind}", wanted
-
-
-def _model(run: Run, at: str, folders: list[str]) -> tuple[str, str]:
-    return "dfeat.training.loop", run.stage(at, "train", folders[1], folders[0])
-
-
-def _predictions(run: Run, at: str, folders: list[str]) -> tuple[str, str]:
-    before = folders[0] == PRETRAINED.name
-    wanted = run.stage("", "pretrained", folders[1]) if before else run.stage(at, "evaluate")
-    return "dfeat.evaluation.predict", wanted
-
-
-_STAGES: Final[dict[tuple[str, str], Callable[[Run, str, list[str]], tuple[str, str]]]] = {
-    ("data", "source.json"): _index,
-    ("data", "pixels.h5"): lambda run, at, folders: ("dfeat.data.pixels", run.stage("", "pixels")),
-    ("occlusion", "parts.json"): lambda run, at, folders: ("dfeat.occlusion.parts", run.stage(at, "parts")),
-    ("diffusion", "pixels.h5"): lambda run, at, folders: ("dfeat.data.pixels", run.stage(at, "pixels")),
-    ("diffusion", "*.h5"): _shard,
-    ("training", "run.json"): _model,
-    ("evaluation", "predictions.json"): _predictions,
-    ("evaluation", "verdicts.json"): lambda run, at, folders: ("dfeat.evaluation.predict", run.stage(at, "judge")),
+_RECIPES: Final = {
+    ("data", "source.json"): "dfeat.data.indexing",
+    ("data", "pixels.h5"): "dfeat.data.pixels",
+    ("occlusion", "parts.json"): "dfeat.occlusion.parts",
+    ("diffusion", "pixels.h5"): "dfeat.data.pixels",
+    **{("diffusion", kind): f"dfeat.diffusion.{kind}" for kind in ("inpaint", "latents", "features")},
+    ("training", "run.json"): "dfeat.training.loop",
+    ("evaluation", "predictions.json"): "dfeat.evaluation.predict",
+    ("evaluation", "verdicts.json"): "dfeat.evaluation.predict",
 }
-"""What records how it was made, by step and name: the module of its recipe, and the settings that it would be made with."""
+"""The module of the recipe that an artifact records, by its step and its name, or the kind of the shard."""
 
 
 def _targets(configured: Run) -> Iterator[str]:

@@ -1,7 +1,8 @@
 """Where everything that a run makes lies, and what its views are called.
 
 What enters: the run's folder, a point of an ablation, and the names of sets, views, methods. What leaves: paths. The
-rules ask with wildcards in place of names (`"{view}"`), the code with names; nobody else joins these paths.
+rules ask with wildcards in place of names (`"{view}"`), the code with names; nobody else joins these paths. `place_of` goes the
+other way: from a path to what the artifact there is.
 
     results/<run>                       a run
     results/<run>/ablation/<name>/<n>   point n of a grid: the same folders, as far as the point differs from the run
@@ -9,6 +10,7 @@ rules ask with wildcards in place of names (`"{view}"`), the code with names; no
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,27 @@ HOLDOUT: Final = "holdout"
 """The set of images that the training set holds out: choices are made on it, and nothing is trained on it."""
 OCCLUDED: Final = "train-occluded"
 """The view of the training images with the chosen parts black."""
+
+_ARTIFACT: Final = re.compile(
+    r"""(?:^|/)((?:ablation/[^/]+/\d+/)?(?:
+    data/[^/]+/(?:index\.csv|problems\.csv|classes\.json|annotations\.json|source\.json|pixels\.h5)
+    |occlusion/parts\.json
+    |diffusion/(?:inpaint|latents|features)/[^/]+/[^/]+\.h5
+    |training/[^/]+/[^/]+/seed-?\d+/[^/]+
+    |evaluation/(?:labels/[^/]+|[^/]+/[^/]+/seed-?\d+)/[^/]+
+    |report/(?:\.made/)?[^/]+))$""",
+    re.VERBOSE,
+)
+
+
+def place_of(path: Path) -> tuple[Path, str] | None:
+    """The run's folder and the artifact's path inside it, with '/' between its parts; None for a path of another form.
+
+    The path is read, not the file: links are not followed, and nothing need be there.
+    """
+    text = path.absolute().as_posix()
+    found = _ARTIFACT.search(text)
+    return (Path(text[: found.start(1)]), found[1]) if found else None
 
 
 def level_view(set_name: str, level: int | str) -> str:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from traceback import clear_frames
 from typing import Any
 
 from dfeat.errors import UserError
+from dfeat.shortage import ShortageError, shortage
 
 
 def progress(total: int, label: str) -> Any:
@@ -42,9 +44,9 @@ def bars_of_libraries() -> Iterator[None]:
             log.enable_progress_bar()
 
 
-def say(line: str) -> None:
-    """Write one line to the job's log (standard error)."""
-    if leads():
+def say(line: str, always: bool = False) -> None:
+    """Write one line to the job's log (standard error); `always`: where another process of a team meets it alone, too."""
+    if always or leads():
         print(f"dfeat: {line}", file=sys.stderr, flush=True)
 
 
@@ -53,13 +55,23 @@ def leads() -> bool:
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
-def exit_on_user_error(command: Callable[[], object]) -> None:
-    """Run a command; a UserError ends the process with one line and its status, an interrupt or lost pipe with 130."""
+def exit_on_user_error(command: Callable[[], object], lower: Mapping[str, str] = {}) -> None:
+    """Run a command; a UserError or a shortage ends the process with one line and its status, an interrupt with 130.
+
+    `lower` has for a verb what makes it take less memory.
+    """
     try:
         command()
-    except UserError as error:
-        with suppress(OSError):  # the log may lie on the same full disk
-            say(str(error))
-        sys.exit(error.status)
     except (BrokenPipeError, KeyboardInterrupt):
         sys.exit(130)
+    except Exception as error:
+        if isinstance(error, MemoryError):
+            clear_frames(error.__traceback__)  # what they hold may be the last of the memory
+        verb = next((word for word in sys.argv[1:] if not word.startswith("-")), "dfeat")
+        failure = shortage(error, verb) or error
+        if not isinstance(failure, UserError | ShortageError):
+            raise
+        less = lower.get(verb, "") if isinstance(failure, ShortageError) and failure.of_memory else ""
+        with suppress(OSError):  # the log may lie on the same full disk
+            say(f"{failure}{', or ' if less else ''}{less}", always=isinstance(failure, ShortageError))
+        sys.exit(failure.status)

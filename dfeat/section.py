@@ -7,21 +7,47 @@ themselves stand beside the components they set (`<step>/settings.py`); `dfeat.c
 from __future__ import annotations
 
 import json
+import math
+import re
+from collections.abc import Iterator
+from functools import cache
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from dfeat.errors import UserError, nearest
 
 Precision = Literal["float32", "bfloat16", "float16"]
 Share = Annotated[float, Field(ge=0, le=1)]
-BatchSize = Annotated[int, Field(ge=1)]
-ImageSize = Annotated[int, Field(ge=16)]
+BatchSize = Annotated[int, Field(ge=1, le=1_000_000)]
+ImageSize = Annotated[int, Field(ge=16, le=4096)]
 """Side of a network's input in pixels."""
 _NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
-Name = Annotated[str, Field(pattern=_NAME, max_length=64)]
+_DEVICES: Final = re.compile(r"(?i)(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?")
+
+
+def _name_of_a_file(name: str) -> str:
+    if name.endswith(".") or ".tmp." in name or _DEVICES.fullmatch(name) or name.lower() == "null":
+        raise ValueError(
+            "names no file everywhere: it ends with a dot, has '.tmp.' in it, as files that are being written do, is null, "
+            "or is a device of Windows; give another name"
+        )
+    return name
+
+
+Name = Annotated[str, Field(pattern=_NAME, max_length=64), AfterValidator(_name_of_a_file)]
 """A name that becomes part of a path: letters, digits, '_', '-', '.', not starting with a dot."""
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
 def _forty_digits(revision: str) -> str:
@@ -45,10 +71,113 @@ IN_WORDS: Final = {
 """What each pattern allows, in words for error messages."""
 
 
+DEEPEST: Final = 50
+MOST_VALUES: Final = 100_000
+"""Bounds of a configuration: levels of mappings and lists in each other, and values in all."""
+_NUMBER: Final = re.compile(r"[-+]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
+"""A number as text, which `snakemake --config` gives, and YAML 1.1 for 1e-4."""
+
+
 class Section(BaseModel):
     """A section of config.yaml: immutable, finite numbers only, unknown keys rejected."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _numbers_are_numbers(cls, value: Any, field: ValidationInfo) -> Any:
+        """Refuse true, and text that is no decimal number, where only numbers stand."""
+        if field.field_name in _numeric_fields(cls):
+            for one in _leaves(value):
+                if isinstance(one, bool) or (isinstance(one, str) and not _NUMBER.fullmatch(one)):
+                    has = "is" if one is value else f"has {_shown(one)}, which is"
+                    raise ValueError(f"{has} no number; write one in decimal digits, such as 0.01 or 25")
+        return value
+
+
+@cache
+def _numeric_fields(section: type[BaseModel]) -> frozenset[str]:
+    """The fields of a section that hold numbers and nothing else, alone or in lists and mappings."""
+    return frozenset(
+        name
+        for name, field in section.model_fields.items()
+        if (types := set(_types(field.annotation)) - {type(None)}) and types <= {int, float}
+    )
+
+
+def _types(annotation: Any) -> Iterator[Any]:
+    """The types of the values that an annotation stands for, without those of keys."""
+    arguments = get_args(annotation)
+    if get_origin(annotation) is Annotated:
+        arguments = arguments[:1]
+    elif get_origin(annotation) is dict:
+        arguments = arguments[1:]
+    if not arguments or get_origin(annotation) is Literal:
+        yield annotation
+    for one in arguments:
+        if one is not Ellipsis:
+            yield from _types(one)
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    below = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else None
+    if below is None:
+        yield value
+    else:
+        for one in below:
+            yield from _leaves(one)
+
+
+def check_values(value: Any, where: str) -> None:
+    """Refuse what is no setting whatever its key: too deep, too much, or no finite number or text. Raises UserError."""
+    waiting, count = [("", value, 1)], 0
+    while waiting:
+        key, one, level = waiting.pop()
+        count += 1
+        if count > MOST_VALUES:
+            raise UserError(f"{where} holds more than {MOST_VALUES:,} values, as no configuration does; shorten it")
+        if level > DEEPEST:
+            raise UserError(f"{where}: {key[:80]!r} is nested more than {DEEPEST} deep; take the brackets out")
+        fault = _unfit(one)
+        if fault:
+            raise UserError(f"{where}: {key!r} {fault}")
+        below: Any = ()
+        if isinstance(one, dict):
+            below = one.items()
+            broken = next((name for name in one if isinstance(name, str) and _unfit(name)), None)
+            if broken is not None:
+                raise UserError(f"{where}: the key {_shown(broken)} {_unfit(broken)}")
+        elif isinstance(one, list | tuple):
+            below = enumerate(one)
+        waiting += [(f"{key}.{name}".lstrip("."), under, level + 1) for name, under in below]
+
+
+def once_each(pairs: list[tuple[str, Any]], where: str) -> dict[str, Any]:
+    """The pairs of a JSON object as a mapping. Raises UserError for a key that stands twice."""
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
+        twice = next(key for key in mapping if sum(key == other for other, _ in pairs) > 1)
+        raise UserError(f"{where}: the key {twice!r} stands twice in one mapping; keep one of the two")
+    return mapping
+
+
+def _unfit(one: Any) -> str:
+    """What is wrong with a value that no setting can have, or nothing."""
+    if isinstance(one, float) and not math.isfinite(one):
+        return f"is {one!r}: input should be a finite number"
+    if isinstance(one, int) and not -(2**63) <= one < 2**63:
+        return "is a whole number of more than 64 bits; give a smaller one"
+    if isinstance(one, str) and not one.isascii() and any("\ud800" <= letter <= "\udfff" for letter in one):
+        return "has half a character (a lone surrogate) in it; write the text anew"
+    if isinstance(one, str) and "\0" in one:
+        return "has a NUL character in it; take it out"
+    return ""
+
+
+def _shown(value: Any) -> str:
+    """A value as an error shows it: its start, where it is long."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}... ({len(text):,} characters)"
 
 
 def _without_nulls(named: Any) -> Any:
@@ -69,11 +198,12 @@ def parse(model: type[S], value: Any, where: str = "config.yaml") -> S:
     """
     if isinstance(value, str):
         try:
-            value = json.loads(value)
+            value = json.loads(value, object_pairs_hook=lambda pairs: once_each(pairs, where))
         except json.JSONDecodeError as error:
             raise UserError(f"{where} is not JSON ({error.msg} at character {error.pos}): {value[:80]!r}") from None
         except (RecursionError, ValueError) as error:  # nested too deeply, or a number of thousands of digits
             raise UserError(f"{where} cannot be read as JSON ({error}): {value[:80]!r}") from None
+    check_values(value, where)
     try:
         return model.model_validate(value)
     except ValidationError as error:
@@ -96,7 +226,7 @@ def _sentence(model: type[BaseModel], fault: Any) -> str:
     message = IN_WORDS.get(fault.get("ctx", {}).get("pattern"), fault["msg"]).removeprefix("Value error, ")
     if not key:
         return message
-    return f"{key!r} is {fault['input']!r}: {message[0].lower()}{message[1:]}"
+    return f"{key!r} is {_shown(fault['input'])}: {message[0].lower()}{message[1:]}"
 
 
 def _keys_beside(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:

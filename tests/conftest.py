@@ -164,7 +164,7 @@ def make_settings(root: Path, model: Path, **changes: object) -> Settings:
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory, tiny_models: dict[str, Path]) -> World:
     """Two drawn training images a class, indexed, their parts chosen, their pixels cached."""
-    from dfeat.data.index import build_evaluation_index, build_train_index
+    from dfeat.data.indexing import build_evaluation_index, build_train_index
     from dfeat.data.pixels import cache_index
     from dfeat.demo.worlds import write_demo_data
     from dfeat.occlusion.parts import choose_all

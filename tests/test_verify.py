@@ -6,15 +6,21 @@ import json
 import os
 import shutil
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image, ImageOps
 
 from dfeat.cli import main
 from dfeat.config import stage_settings
-from dfeat.data.pixels import cache_index, cache_inpainted
+from dfeat.data.indexing import build_train_index
+from dfeat.data.pixels import PixelCache, cache_index, cache_inpainted
+from dfeat.errors import UserError
+from dfeat.occlusion.parts import choose_all, read_parts
 from dfeat.storage.atomic import write_json
+from dfeat.storage.provenance import file_digest
 from dfeat.storage.records import record_path
 from dfeat.verify import verify_run
 from tests.conftest import CPU, World, make_settings
@@ -126,21 +132,24 @@ def test_a_point_is_held_to_its_own_parts_and_else_to_the_runs(run: Path, points
     shutil.copytree(points, run / "ablation")
     for folder in ("share/0", "weights/10"):
         shutil.rmtree(run / "ablation" / folder / "training")
-    shutil.copytree(points / "share/0/training", run / "ablation/weights/10/training")
-    shutil.copytree(points / "weights/10/training", run / "ablation/share/0/training")
+    copied(points / "share/0/training", run / "ablation/weights/10/training")
+    copied(points / "weights/10/training", run / "ablation/share/0/training")
     found = bad(run)
     model, predictions = (f"{step}/blackout/convnext/seed0" for step in ("training", "evaluation"))
     model = f"{model}/run.json"
     told = found.pop(f"ablation/weights/10/{predictions}/predictions.json")
-    assert f"another model than {run}/ablation/weights/10/training" in told
-    assert found.keys() == {f"ablation/share/0/{model}", f"ablation/weights/10/{model}"}
+    assert f"of another model than {run}/ablation/weights/10/training" in told
+    assert found.keys() == {f"ablation/{point}/{model}" for point in ("share/0", "weights/10")}
     assert f"another parts.json than {run}/ablation/share/0/occlusion" in found[f"ablation/share/0/{model}"]
     assert f"another parts.json than {run}/occlusion" in found[f"ablation/weights/10/{model}"]
 
 
 def copied(source: Path, target: Path) -> None:
-    """Copy every artifact of a folder with its digest record, as `cp -r` does."""
-    shutil.copytree(source, target, dirs_exist_ok=True)
+    """Copy every artifact of a folder, with a record as `sha256sum` in the folder would make it: it fits any place."""
+    shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".sha256"))
+    for path in (path for path in target.rglob("*") if path.is_file() and path.parent.name != ".sha256"):
+        record_path(path).parent.mkdir(exist_ok=True)
+        record_path(path).write_text(f"{file_digest(path)}  {path.name}\n")
 
 
 @pytest.fixture(scope="module")
@@ -184,9 +193,9 @@ def test_predictions_copied_from_another_model_are_named(whole: Path, other: str
     kept = whole / SEED1 / "predictions.json", whole / SEED1 / ".sha256/predictions.json"
     said = [path.read_bytes() for path in kept]
     copied(whole / "evaluation" / other, whole / SEED1)
-    (only,) = bad(whole).items()
-    assert only[0] == f"{SEED1}/predictions.json"
-    assert f"tells of {other.partition('/')[0]} with seed 0, not of none in seed1" in only[1]
+    found = bad(whole)
+    assert found.keys() == {f"{SEED1}/{name}" for name in (*FILES, "predictions.json")}
+    assert all(f"is of {other.partition('/')[0]} with seed 0, not of none in seed1" in why for why in found.values())
     for path, content in zip(kept, said, strict=True):
         path.write_bytes(content)
     found = bad(whole)
@@ -195,10 +204,9 @@ def test_predictions_copied_from_another_model_are_named(whole: Path, other: str
 
 
 def test_predictions_of_another_set_and_those_without_a_model_are_named(whole: Path) -> None:
-    for folder in ("", ".sha256/"):
-        (whole / SEED1 / f"{folder}imagenet_val@40.csv").write_bytes(
-            (whole / SEED1 / f"{folder}imagenet_val@0.csv").read_bytes()
-        )
+    swapped = whole / SEED1 / "imagenet_val@40.csv"
+    shutil.copyfile(whole / SEED1 / "imagenet_val@0.csv", swapped)
+    record_path(swapped).write_text(f"{file_digest(swapped)}  {swapped.name}\n")
     assert bad(whole).keys() == {f"{SEED1}/imagenet_val@40.csv"}
     (whole / SEED1 / "predictions.json").unlink()
     found = bad(whole)
@@ -228,9 +236,8 @@ def test_a_model_copied_to_another_seed_and_predictions_of_another_index_are_nam
     copied(whole / "training/none/convnext/seed0", whole / "training/none/convnext/seed1")
     found = bad(whole)
     assert found.keys() == {"training/none/convnext/seed1/run.json", f"{SEED1}/predictions.json"}
-    assert "tells of none with seed 0, not of none in seed1" in found["training/none/convnext/seed1/run.json"]
-    for folder in ("", ".sha256"):
-        shutil.copyfile(whole / "data/train" / folder / "index.csv", whole / "data/dfeat" / folder / "index.csv")
+    assert "is of none with seed 0, not of none in seed1" in found["training/none/convnext/seed1/run.json"]
+    copied(whole / "data/train", whole / "data/dfeat")
     for model in ("none/convnext/seed0", "blackout/convnext/seed0"):
         assert "another index.csv than that of" in bad(whole)[f"evaluation/{model}/predictions.json"]
     (whole / "evaluation/none/note.csv").write_text("nobody's")
@@ -250,8 +257,7 @@ def test_predictions_of_a_level_that_was_dropped_are_left_over_and_not_bad(whole
 
 def test_a_point_is_held_to_the_runs_index(run: Path, points: Path) -> None:
     shutil.copytree(points, run / "ablation")
-    for folder in ("", ".sha256"):  # rightly written, of a set that has other images
-        shutil.copyfile(run / "data/dfeat" / folder / "index.csv", run / "data/train" / folder / "index.csv")
+    copied(run / "data/dfeat", run / "data/train")  # rightly written, of a set that has other images
     found = {path for path in bad(run) if path.startswith("ablation/")}
     assert found == {
         "ablation/share/0/occlusion/parts.json",
@@ -262,6 +268,83 @@ def test_a_point_is_held_to_the_runs_index(run: Path, points: Path) -> None:
         "ablation/share/0/training/blackout/convnext/seed0/run.json",
         "ablation/weights/10/training/blackout/convnext/seed0/run.json",
     }
+
+
+def test_what_was_made_with_other_settings_than_the_run_has_is_named_and_not_read(run: Path, world: World) -> None:
+    settings = world.stage("parts").model_dump(mode="json")
+    pixels = world.stage("pixels").model_dump(mode="json")
+    expected = {"occlusion/parts.json": settings, "data/dfeat/pixels.h5": pixels}
+    write_json(run / "expected.json", {"settings": expected, "shards": {}})
+    assert not bad(run)
+    expected |= {
+        "occlusion/parts.json": settings | {"share": 0.25},
+        "data/dfeat/pixels.h5": pixels | {"short_side": 72},
+    }
+    write_json(run / "expected.json", {"settings": expected, "shards": {}})
+    found = bad(run)
+    assert "made with share 0.5, and the run is configured with 0.25" in found.pop("occlusion/parts.json")
+    assert "made with short_side 64, and the run is configured with 72" in found.pop("data/dfeat/pixels.h5")
+    assert not found
+    with pytest.raises(UserError, match=r"parts\.json cannot be used: it was made with share 0\.5"):
+        read_parts(run / "occlusion/parts.json")
+    with pytest.raises(UserError, match=r"pixels\.h5 cannot be used: it was made with short_side 64"):
+        PixelCache(run / "data/dfeat/pixels.h5")
+
+
+def test_what_was_made_of_a_photograph_or_a_polygon_that_changed_is_named(world: World, tmp_path: Path) -> None:
+    """The files are whole, and the set is indexed again: what stands is of the old photograph."""
+    shutil.copytree(world.root / "raw/PartImageNet", tmp_path / "raw")
+    train_set = world.settings.data.train.model_copy(update={"root": str(tmp_path / "raw")})
+    index = build_train_index(train_set, tmp_path / "run/data/train")
+    choose_all(index.folder, world.stage("parts"), tmp_path / "run/occlusion/parts.json")
+    cache_index(index.folder, world.stage("pixels"), index.folder / "pixels.h5")
+    assert not bad(tmp_path / "run")
+    photograph = tmp_path / "raw" / index.records[0].file
+    with Image.open(photograph) as image:
+        ImageOps.invert(image.convert("RGB")).save(photograph)
+    with pytest.raises(UserError, match="is not the file that was indexed"):
+        cache_index(index.folder, world.stage("pixels"), index.folder / "pixels.h5")
+    assert not bad(tmp_path / "run"), "the cache of the old photograph stands beside the old index"
+    again = build_train_index(train_set, index.folder)
+    assert [one == other for one, other in zip(again.records, index.records, strict=True)].count(False) == 1
+    made = {"data/train/pixels.h5", "occlusion/parts.json"}
+    assert bad(tmp_path / "run").keys() == made
+    cache_index(index.folder, world.stage("pixels"), index.folder / "pixels.h5")
+    choose_all(index.folder, world.stage("parts"), tmp_path / "run/occlusion/parts.json")
+    file = tmp_path / "raw/train.json"
+    content = json.loads(file.read_text())
+    content["annotations"][0]["segmentation"][0][0] += 2
+    file.write_text(json.dumps(content))
+    build_train_index(train_set, index.folder)
+    assert bad(tmp_path / "run").keys() == made
+
+
+def test_while_a_run_is_made_what_does_not_fit_is_being_made_and_what_is_damaged_is_bad(
+    run: Path, world: World
+) -> None:
+    def states() -> dict[str, str]:
+        return {found.path: found.state for found in verify_run(run) if found.state != "whole"}
+
+    cache_index(run / "data/dfeat", world.stage("pixels"), run / "data/imagenet_val/pixels.h5")
+    (run / "data/train" / f"index.csv.tmp.{socket.gethostname()}.{os.getpid()}.00").touch()
+    (run / "data/dfeat/problems.csv").write_text("damaged")
+    strange = "data/imagenet_val/pixels.h5"
+    writing = f"data/train/index.csv.tmp.{socket.gethostname()}.{os.getpid()}.00"
+    quiet = {writing: "being made", "data/dfeat/problems.csv": "bad", strange: "bad"}
+    assert states() == quiet
+    code = "import sys; from pathlib import Path; from dfeat.storage.atomic import mark_under_way as mark; mark(Path(sys.argv[1]))"
+    maker = subprocess.Popen(
+        [sys.executable, "-c", f"{code}; print(flush=True); input()", str(run)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert maker.stdout is not None and maker.stdout.readline()
+        assert states() == quiet | {strange: "being made"}
+    finally:
+        maker.kill()
+        maker.wait()
+    assert states() == quiet
 
 
 def test_what_lies_where_no_step_writes_is_named(run: Path) -> None:
@@ -284,7 +367,9 @@ def test_the_command_lists_all_and_its_status_says_what_was_found(
             main()
         return int(ended.value.code or 0)
 
-    (run / "data" / f"index.csv.tmp.{socket.gethostname()}.{os.getpid()}.00").touch()
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    (run / "data" / f"index.csv.tmp.{socket.gethostname()}.{ended.pid}.00").touch()
     assert status(str(run)) == 0
     printed = capsys.readouterr().out
     assert "left over" in printed

@@ -27,7 +27,7 @@ def index(
     """List the images of a set, check every record, and write index.csv and problems.csv."""
     import json
 
-    from dfeat.data.index import build_evaluation_index, build_train_index
+    from dfeat.data.indexing import build_evaluation_index, build_train_index
     from dfeat.data.settings import EvaluationSet, TrainSet
     from dfeat.section import parse
 
@@ -45,7 +45,7 @@ def index(
     folders = [folder for folder in (holdout, out) if folder is not None]
     names = (*files, "index.csv", "problems.csv", "classes.json", "source.json")
     outputs = [folder / file for folder in folders for file in names]
-    if linked_from(base, "index", "dfeat.data.index", outputs, [classes], chosen):
+    if linked_from(base, "index", "dfeat.data.indexing", outputs, [classes], chosen):
         return
     if isinstance(chosen, TrainSet):
         built = build_train_index(chosen, out, holdout)

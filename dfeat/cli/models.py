@@ -57,7 +57,7 @@ def train(
     from dfeat.progress import say
     from dfeat.training.loop import train as run_training
     from dfeat.training.sources import Inputs
-    from dfeat.training.team import end, is_member, launch
+    from dfeat.training.team import end, is_member, launch, lost_peer
 
     inputs = Inputs(index, pixels, parts, inpainted, own, twins, verdicts)
     team = stage.training.gpus
@@ -69,6 +69,10 @@ def train(
     except SystemExit as told:
         if is_member() and isinstance(told.code, int):
             end(told.code)
+        raise
+    except RuntimeError as error:
+        if is_member() and lost_peer(error):
+            end(1)  # an ordinary exit would wait for the one that is gone
         raise
     say(f"model written to {out}: {done}")
     if is_member():

@@ -1,11 +1,13 @@
-"""Configuration files as Snakemake reads them: YAML, one laid over the other, mappings merged key by key."""
+"""Configuration files as Snakemake reads them: one laid over the other, mappings merged key by key."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from dfeat.config.reading import check_bounds, read_mapping
 from dfeat.config.run import Settings
 from dfeat.errors import UserError
 from dfeat.section import parse
@@ -13,31 +15,55 @@ from dfeat.section import parse
 
 def read_settings(paths: Sequence[Path]) -> Settings:
     """The settings of the files laid over each other; later ones win. Raises UserError for a file that is no configuration."""
-    import yaml
-
     merged: dict[str, Any] = {}
     for path in paths:
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise UserError(f"cannot read the configuration {path} ({_why(error)}); give a YAML file") from None
-        if not isinstance(content, dict):
-            raise UserError(f"{path} is no configuration: it must hold keys with values, as config.yaml does")
-        lay_over(merged, content)
+        lay_over(merged, read_mapping(path))
     return parse(Settings, merged, " + ".join(map(str, paths)))
 
 
-def _why(error: Exception) -> str:
-    """The error in one line; PyYAML's own text takes several."""
-    mark = getattr(error, "problem_mark", None)
-    where = f"line {mark.line + 1}: " if mark else ""
-    return where + (getattr(error, "problem", None) or " ".join(str(error).split()))
-
-
 def lay_over(below: dict[str, Any], above: dict[str, Any]) -> None:
-    """Merge `above` into `below` in place, key by key; where both have a mapping, the two are merged likewise."""
+    """Merge `above` into `below` in place, key by key; where both have a mapping, the two are merged likewise.
+
+    Mappings are copied, so two keys that share one by an alias do not share what a later file lays over it.
+    """
     for key, value in above.items():
-        if isinstance(value, dict) and isinstance(below.get(key), dict):
+        if isinstance(value, dict):
+            under = below.get(key)
+            below[key] = under if isinstance(under, dict) else {}
             lay_over(below[key], value)
         else:
             below[key] = value
+
+
+def check_command_line(words: Sequence[str] | None = None) -> None:
+    """Print a sentence and exit 2 where a command of Snakemake names a configuration that does not end or is ambiguous.
+
+    Snakemake reads these files, and `--config`, before the first line of the Snakefile; a profile comes before both.
+
+    Args:
+        words: The command; by default the one that this process was started with.
+    """
+    words = sys.argv if words is None else words
+    try:
+        for option, value in _options(words):
+            if option == "--config":
+                check_bounds(value.partition("=")[2], "--config")
+            elif Path(value).exists():  # Snakemake tells of a file that is missing
+                read_mapping(Path(value))
+    except UserError as error:
+        print(f"dfeat: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _options(words: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """The values of `--configfile` and of `--config` in a command of Snakemake, each with its option."""
+    names = {"--configfile": "--configfile", "--configfiles": "--configfile", "--config": "--config", "-C": "--config"}
+    option = ""
+    for word in words:
+        name, equals, value = word.partition("=")
+        if word.startswith("-"):
+            option = "" if equals else names.get(word, "")
+            if equals and name in names:
+                yield names[name], value
+        elif option:
+            yield option, word

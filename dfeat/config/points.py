@@ -8,6 +8,7 @@ Nothing heavy is imported: a plan needs neither numpy nor torch.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,7 @@ from dfeat.config.stages import stage_settings
 from dfeat.methods import PRETRAINED, REFERENCE, method
 from dfeat.places import HOLDOUT, OCCLUDED, RESULTS, TRAIN, Place, level_view, point_folder, prediction_files, view_set
 from dfeat.section import Section
-from dfeat.storage.provenance import settings_text
+from dfeat.storage.provenance import as_argument
 from dfeat.training.weights import has_imagenet_head
 
 Artifact = Literal["parts", "inpaint", "latents", "features", "train", "verdicts"]
@@ -65,7 +66,10 @@ class Run:
             for name, chosen in self.settings.grids.items()
             if wanted is None or list(self.measured[name]) == wanted
         }
-        numbers = [f"{point_folder(name, '')}(?:{'|'.join(map(str, range(count)))})" for name, count in grids.items()]
+        numbers = [
+            f"{re.escape(point_folder(name, ''))}(?:{'|'.join(map(str, range(count)))})"
+            for name, count in grids.items()
+        ]
         return "|".join(numbers) or r"(?!)"
 
     @property
@@ -89,7 +93,7 @@ class Run:
 
     def stage(self, at: str, name: str, *read: Any) -> str:
         """A stage's part of the settings, as the one JSON argument that its verb takes."""
-        return settings_text(self._stage(at, name, *read))
+        return as_argument(self._stage(at, name, *read))
 
     def _stage(self, at: str, name: str, *read: Any) -> Section:
         return stage_settings(self.at(at), name, *read)
@@ -216,8 +220,8 @@ class Run:
         """The settings of one set, as JSON, but for what its index does not depend on: expected counts and levels."""
         data, unread = self.settings.data, {"expected_images": None}
         if name == TRAIN:
-            return settings_text(data.train.model_copy(update=unread | {"expected_classes": None}))
-        return settings_text(data.evaluation[name].model_copy(update=unread | {"levels": (0,)}))
+            return as_argument(data.train.model_copy(update=unread | {"expected_classes": None}))
+        return as_argument(data.evaluation[name].model_copy(update=unread | {"levels": (0,)}))
 
     def point_predictions(self, ablation: str) -> list[Path]:
         """The prediction files of every point of a grid."""

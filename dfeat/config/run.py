@@ -10,13 +10,16 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from dfeat import methods
+from dfeat.config.bounds import fault_of_grid, fault_of_size
+from dfeat.config.names import fault_of_names
 from dfeat.data.settings import DataSettings, EvaluationSet
 from dfeat.diffusion.settings import DiffusionSettings
+from dfeat.errors import UserError
 from dfeat.evaluation.settings import EvaluationSettings
 from dfeat.methods import REFERENCE
 from dfeat.occlusion.settings import OcclusionSettings
 from dfeat.places import HOLDOUT, OCCLUDED, TRAIN
-from dfeat.section import Name, Section, parse
+from dfeat.section import Name, Section, Seed, parse
 from dfeat.training.settings import MethodName, TrainingSettings
 
 
@@ -28,7 +31,7 @@ class ReportSettings(Section):
     )
     note: str = Field("", description="printed above every table and figure")
     confidence: float = Field(0.95, gt=0, lt=1)
-    seed: int = 0
+    seed: Seed = 0
     gallery: int = Field(60, ge=1, le=2000, description="training images in the report's gallery")
 
 
@@ -44,7 +47,7 @@ class Ablation(Section):
         description="what points are measured on: the images that data.train.holdout holds out, or the sets of Tables 1 and "
         "2; null: the holdout where there is one",
     )
-    grid: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(
+    grid: dict[str, Annotated[tuple[Any, ...], Field(min_length=1, max_length=1000)]] = Field(
         min_length=1, description="a setting by its dotted key, e.g. training.fusion, and its values"
     )
 
@@ -91,14 +94,14 @@ def _ablations() -> dict[str, Ablation]:
 class ResourceSettings(Section):
     """What a job asks for. Never what it computes: `threads` is fixed so that results do not depend on the machine."""
 
-    threads: int = Field(4, ge=1, description="torch threads of a job, whatever the machine has")
-    workers: int = Field(2, ge=0, description="processes that prepare a training's batches; changes no result")
+    threads: int = Field(4, ge=1, le=1024, description="torch threads of a job, whatever the machine has")
+    workers: int = Field(2, ge=0, le=1024, description="processes that prepare a training's batches; changes no result")
     gpu: int = Field(1, ge=0, le=1, description="1: a GPU job takes a device, a training training.gpus; 0: the CPU")
     device: Literal["T4", "A100", "H100", "H200"] = Field(
         "A100", description="what the GPUs are: sets the time that jobs are given, and names no file"
     )
-    mem_mb: int = Field(16_000, ge=100)
-    runtime: int = Field(60, ge=1, description="minutes")
+    mem_mb: int = Field(16_000, ge=100, le=100_000_000)
+    runtime: int = Field(60, ge=1, le=1_000_000, description="minutes")
 
 
 class Settings(Section):
@@ -139,6 +142,13 @@ class Settings(Section):
             raise ValueError(
                 "training.backbones has none left; name a timm model there, e.g. convnext: {name: convnext_tiny}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _names_are_apart(self) -> Self:
+        fault = fault_of_names(self)
+        if fault:
+            raise ValueError(fault)
         return self
 
     @model_validator(mode="after")
@@ -205,6 +215,13 @@ class Settings(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _is_no_larger_than_a_plan_can_be(self) -> Self:
+        fault = fault_of_size(self)
+        if fault:
+            raise ValueError(fault)
+        return self
+
 
 def table_settings(settings: Settings, sets: Iterable[str]) -> Settings:
     """What a table of these sets reads, all else at its default: a change elsewhere does not make the table again."""
@@ -222,8 +239,11 @@ def ablation_points(settings: Settings, name: str) -> list[tuple[dict[str, Any],
     """The points of a grid, in its order: the changed settings by key, and the run's settings with them.
 
     A point's evaluation sets are those that the grid is measured on. A grid of learning rates is of all methods and
-    backbones alike: its points have no `training.learning_rates`.
+    backbones alike: its points have no `training.learning_rates`. UserError for a grid of too many jobs, or a bad point.
     """
+    fault = fault_of_grid(settings, name)
+    if fault:
+        raise UserError(fault)
     grid, points = settings.grids[name].grid, []
     measured = settings.data.model_copy(update={"evaluation": settings.measured_on(name)})
     for values in itertools.product(*grid.values()):

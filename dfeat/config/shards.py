@@ -9,10 +9,12 @@ one image more would make every shard anew.
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from dfeat.config.run import Settings
 from dfeat.places import HOLDOUT, TRAIN, view_set
+
+if TYPE_CHECKING:
+    from dfeat.config.run import Settings
 
 ROWS: Final = {"inpaint": 512, "latents": 8192, "features": 8192}
 """Rows of a shard: by `dfeat plan`'s estimate 512 inpaintings take 90 minutes of an A100 in float32, and less where the

@@ -69,7 +69,7 @@ def read_annotations(source: Source, name: str, problems: Problems) -> Annotatio
     except RecursionError:
         problems.add(name, "file", "is nested too deeply", "ignored")
         return None
-    except (ValueError, MemoryError) as error:  # also bytes that are no UTF-8, and numbers of thousands of digits
+    except ValueError as error:  # also bytes that are no UTF-8, and numbers of thousands of digits
         problems.add(name, "file", f"is not readable JSON ({error})", "ignored")
         return None
     lists = content if isinstance(content, dict) else {}

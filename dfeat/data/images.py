@@ -9,6 +9,7 @@ the upright picture has it. What cannot be decoded faithfully is rejected.
 from __future__ import annotations
 
 import io
+import mmap
 import warnings
 import zlib
 from dataclasses import dataclass
@@ -19,8 +20,12 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from dfeat.errors import UserError
+from dfeat.shortage import pass_on, shortage
+from dfeat.storage.provenance import bytes_digest
 
 MAX_PIXELS: Final = 100_000_000
+_WHOLE_PICTURE: Final = 16 * MAX_PIXELS
+"""Bytes that decoding the largest picture takes: as read, as RGB, turned and as an array, at most 4 bytes a pixel each."""
 MAX_UNPACKED: Final = 256 << 20
 FORMATS: Final = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM")
 """Pillow formats that are opened (MPO comes with JPEG). Some others run programs or read further files."""
@@ -49,6 +54,8 @@ class Seen:
     width: int
     height: int
     notes: tuple[str, ...]
+    digest: str
+    """SHA-256 of the file's bytes."""
 
 
 def is_image_name(name: str) -> bool:
@@ -61,12 +68,13 @@ def inspect(raw: bytes, where: str, size: Size | None = None) -> Seen:
 
     `size` (width, height) is that of the annotations, where there are some. Raises UserError like `decode`.
     """
+    digest = bytes_digest(raw)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         image, raw, notes = _open(raw, where)
         if not _looks_whole(image, raw):
             _converted(image, where)
-        orientation = _orientation(image, raw)
+        orientation = _orientation(image, raw, where)
         width, height = image.size
         if _applies(orientation, image.size, size):
             unsure = size is not None and (orientation < 5 or width == height)
@@ -76,7 +84,7 @@ def inspect(raw: bytes, where: str, size: Size | None = None) -> Seen:
                 width, height = height, width
         elif orientation != 1 and image.size == size:
             notes.append(f"EXIF orientation {orientation}, not applied: the annotations have the size without it")
-    return Seen(width, height, tuple(notes))
+    return Seen(width, height, tuple(notes), digest)
 
 
 def decode(raw: bytes, where: str, size: Size | None = None) -> tuple[Image.Image, list[str]]:
@@ -84,7 +92,7 @@ def decode(raw: bytes, where: str, size: Size | None = None) -> tuple[Image.Imag
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         image, raw, notes = _open(raw, where)
-        orientation = _orientation(image, raw)
+        orientation = _orientation(image, raw, where)
         rgb = _converted(image, where)
         if _applies(orientation, image.size, size):
             rgb = rgb.transpose(_TURNS[orientation])
@@ -99,7 +107,8 @@ def _open(raw: bytes, where: str) -> tuple[Image.Image, bytes, list[str]]:
         image = Image.open(io.BytesIO(raw), formats=FORMATS)
     except Image.DecompressionBombError:
         raise _refusal(where, f"it is larger than {MAX_PIXELS:,} pixels") from None
-    except Exception:  # on a broken header Pillow's readers raise exceptions of any type
+    except Exception as error:  # on a broken header Pillow's readers raise exceptions of any type
+        _pass_shortage_on(error, where)
         raise _refusal(where, "it is no image that can be read" if raw else "it is empty") from None
     width, height = image.size
     if width * height > MAX_PIXELS:
@@ -114,10 +123,12 @@ def _converted(image: Image.Image, where: str) -> Image.Image:
     try:
         image.load()
     except Exception as error:  # as above
+        _pass_shortage_on(error, where)
         raise _refusal(where, f"it is truncated or damaged ({error})") from None
     try:
         return _to_rgb(image)
     except Exception as error:
+        _pass_shortage_on(error, where)
         raise _refusal(where, f"its mode {image.mode} cannot be converted to RGB ({error})") from None
 
 
@@ -129,6 +140,7 @@ def _unwrap(raw: bytes, where: str) -> tuple[bytes, list[str]]:
     try:
         unpacked = reader.decompress(raw, MAX_UNPACKED)
     except zlib.error as error:
+        _pass_shortage_on(error, where)
         raise _refusal(where, f"it is gzip-wrapped and damaged ({error})") from None
     if reader.unconsumed_tail:
         raise _refusal(where, f"it is gzip-wrapped and larger than {MAX_UNPACKED:,} bytes")
@@ -144,6 +156,19 @@ def _looks_whole(image: Image.Image, raw: bytes) -> bool:
     if image.format == "PNG":
         return b"IEND" in raw[-_TAIL:] and image.mode in _ORDINARY_MODES
     return False
+
+
+def _pass_shortage_on(error: Exception, where: str) -> None:
+    """Raise the shortage of memory that kept a picture from being decoded.
+
+    A damaged picture can ask for more memory than any picture needs: where a whole one's is to be had, it is at fault.
+    """
+    if shortage(error) is None:
+        return
+    try:
+        mmap.mmap(-1, _WHOLE_PICTURE).close()  # address space alone: no page of it is touched
+    except OSError:
+        pass_on(error, where)
 
 
 def _notes(image: Image.Image, where: str) -> list[str]:
@@ -166,16 +191,18 @@ def _frames(image: Image.Image, where: str) -> int:
     try:
         return int(getattr(image, "n_frames", 1))
     except Exception as error:  # counting frames reads on in the file
+        _pass_shortage_on(error, where)
         raise _refusal(where, f"it is truncated or damaged ({error})") from None
 
 
-def _orientation(image: Image.Image, raw: bytes) -> int:
+def _orientation(image: Image.Image, raw: bytes, where: str) -> int:
     """The EXIF orientation, 1 to 8; 1 where there is none or nonsense. Pillow applies that of TIFF itself."""
     if image.format == "TIFF" or (image.format == "PNG" and b"eXIf" not in raw):
         return 1
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # broken EXIF raises exceptions of any type and does not affect the pixels
+    except Exception as error:  # broken EXIF raises exceptions of any type and does not affect the pixels
+        _pass_shortage_on(error, where)
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 

@@ -1,10 +1,7 @@
-"""The index of a set: which images are usable, of which class, how large; written once, read by every later step.
+"""The index of a set as every later step reads it: which images are usable, of which class, how large.
 
-What enters: the settings of a set and the files a user has. What leaves, in one folder: index.csv
-(`key,file,label,wnid,width,height`), problems.csv (`set,record,field,what,done`), classes.json, source.json,
-and for the training set annotations.json, a COCO file that pycocotools reads without trouble. The images that the
-training set holds out leave with it, as an index of their own in a second folder, so that both are of one reading of the
-files. The files are the same, byte for byte, whenever the input is. Sets and classes: [Sec. 4.1].
+What enters: the folder that `dfeat index` wrote (`data.indexing`). What leaves: an `Index`, which loads its pictures and
+holds them to the bytes that were indexed. Sets and classes: [Sec. 4.1].
 """
 
 from __future__ import annotations
@@ -12,38 +9,25 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dfeat.data.classes import class_infos
-from dfeat.data.folder import read_folder
-from dfeat.data.imagenet import read_imagenet
-from dfeat.data.images import decode, inspect, is_image_name
-from dfeat.data.partimagenet import TrainData, TrainImage, read_partimagenet
-from dfeat.data.records import INDEX_COLUMNS, Candidate, ClassInfo, Problems, Record, part_key, table_text
-from dfeat.data.settings import EvaluationSet, TrainSet
+from dfeat.data.images import decode
+from dfeat.data.records import INDEX_COLUMNS, ClassInfo, Record
 from dfeat.data.sources import Source
 from dfeat.errors import UserError
-from dfeat.places import HOLDOUT, TRAIN
-from dfeat.progress import progress
-from dfeat.randomness import seed_for
-from dfeat.storage.atomic import json_bytes, write_files
-from dfeat.storage.provenance import bytes_digest, settings_text
-from dfeat.storage.records import read_bytes, read_digested, read_text
+from dfeat.places import place_of
+from dfeat.storage.expected import check_settings
+from dfeat.storage.provenance import bytes_digest
+from dfeat.storage.records import parsed, read_digested, read_text, refusal
 
-RECIPE: Final = 1
-
-_WHERE: Final = {
-    "partimagenet": "PartImageNet is at github.com/TACJu/PartImageNet; its images and json files belong there",
-    "imagenet": "ImageNet-1k val can be had from image-net.org after registration",
-    "folder": "it is a folder of your own images, one folder a class, named by wnid or class name",
-}
-_DEMO: Final = "`make demo` needs no data"
+_WITHOUT_DIGESTS: Final = INDEX_COLUMNS[:6]
+"""The columns of an index of before photographs were held to their bytes; it is still read."""
 
 
 @dataclass
@@ -57,6 +41,8 @@ class Index:
     root: Path
     digest: str = ""
     """SHA-256 of index.csv. Artifacts store it, so that rows of another index are recognised and rejected."""
+    files: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    """SHA-256 of each other file of the index, by its name, as source.json lists them."""
     _source: Source | None = field(default=None, repr=False, compare=False)
 
     def load(self, record: Record) -> NDArray[np.uint8]:
@@ -64,140 +50,31 @@ class Index:
         if self._source is None:
             self._source = Source(self.root)
         where = f"{self.root}/{record.file}"
-        size = (record.width, record.height)
-        image, _ = decode(self._source.read(record.file), where, size)
-        if image.size != size:
+        raw = self._source.read(record.file)
+        if record.sha256 and bytes_digest(raw) != record.sha256:
             raise UserError(
-                f"{where} has {image.width}x{image.height} pixels and had {record.width}x{record.height} when "
-                "indexed; the file changed, index the set again"
+                f"{where} is not the file that was indexed (its bytes changed since); index the set {self.set_name!r} again, or "
+                "put the file back"
             )
-        return np.array(image, dtype=np.uint8)
+        return np.array(decode(raw, where, (record.width, record.height))[0], dtype=np.uint8)
 
     def annotations_path(self) -> Path | None:
         """The path of the cleaned COCO file of part annotations; None if the set has none."""
         path = self.folder / "annotations.json"
         return path if path.is_file() else None
 
+    def annotations(self) -> dict[str, Any] | None:
+        """The cleaned COCO file of part annotations, parsed; None if the set has none.
 
-def build_train_index(settings: TrainSet, out: Path, holdout: Path | None = None) -> Index:
-    """Index the training set into `out`, and the images that it holds out into `holdout`.
-
-    Raises UserError when nothing in the set is usable, or when `holdout` is given and no image can be held out.
-    """
-    source = open_source(TRAIN, settings.root, settings.kind)
-    problems = Problems(TRAIN)
-    data = read_partimagenet(source, settings, problems)
-    if not data.images:
-        raise _nothing(TRAIN, source, settings.kind, "COCO annotation files and the images they name", problems)
-    images = [data.images[key] for key in sorted(data.images)]
-    classes = class_infos(image.candidate.wnid for image in images)
-    records = _records_of(images, {info.wnid: label for label, info in enumerate(classes)})
-    annotated = {key for key, image in data.images.items() if image.parts}
-    held_out = _held_out(records, annotated, settings.holdout, problems)
-    assert bool(settings.holdout) == (holdout is not None)
-    if holdout is not None and not held_out:
-        raise UserError(
-            f"set {TRAIN!r}: no class of {source.root} has two images, one of them with parts, so none can be held out; "
-            "set data.train.holdout to 0"
-        )
-    trained = Index(TRAIN, tuple(r for r in records if r.key not in held_out), classes, out, source.root)
-    counts = {"held_out": len(held_out)} if holdout else {}
-    contents = _train_contents(trained, source, settings, data, counts, problems)
-    if holdout is not None:
-        kept = Index(HOLDOUT, tuple(r for r in records if r.key in held_out), classes, holdout, source.root)
-        contents = _train_contents(kept, source, settings, data, {}, Problems(HOLDOUT)) | contents
-    return _write(trained, contents)
-
-
-def _held_out(records: Iterable[Record], annotated: Collection[str], most: int, problems: Problems) -> frozenset[str]:
-    """The keys of `most` images of each class, at most half of it, drawn by their keys alone.
-
-    They are of the annotated images, so that every protocol of occlusion can hide something of them.
-    """
-    if not most:
-        return frozenset()
-    found: set[str] = set()
-    drawn = _by_class(sorted(records, key=lambda record: seed_for(0, record.key, "holdout")))
-    for of_class in drawn.values():
-        candidates = [record.key for record in of_class if record.key in annotated]
-        chosen = candidates[: min(most, len(of_class) // 2)]
-        if len(chosen) < most:
-            what = f"has {len(of_class)} images, {len(candidates)} of them with parts; {len(chosen)} are held out, not {most}"
-            problems.add(of_class[0].wnid, "holdout", what, "at least half of each class is trained on")
-        found.update(chosen)
-    return frozenset(found)
-
-
-def build_evaluation_index(name: str, settings: EvaluationSet, classes: Path, out: Path) -> Index:
-    """Index an evaluation set into `out`, cut to the classes in `classes` (the training set's classes.json)."""
-    run_classes = _read_classes(classes)
-    source = open_source(name, settings.root, settings.kind)
-    problems = Problems(name)
-    if settings.kind == "partimagenet":
-        return _build_part_index(name, settings, run_classes, source, problems, out)
-    read = read_imagenet if settings.kind == "imagenet" else read_folder
-    layout, candidates = read(source, settings, run_classes, problems)
-    labels = {info.wnid: label for label, info in enumerate(run_classes)}
-    wanted = [candidate for candidate in candidates if candidate.wnid in labels]
-    records = _drawn(tuple(_look_into(wanted, labels, source, name, problems)), settings.per_class)
-    if not records:
-        others = f"images of other classes: {len(candidates)}"
-        looked = f"images of the {len(run_classes)} classes of the training set ({others})"
-        raise _nothing(name, source, settings.kind, looked, problems)
-    counts = {
-        "images_of_other_classes": len(candidates) - len(wanted),
-        "classes_with_images": len({record.label for record in records}),
-    }
-    index = Index(name, records, run_classes, out, source.root)
-    return _write(index, _contents(index, source, settings, layout, counts, problems))
-
-
-def _build_part_index(
-    name: str, settings: EvaluationSet, classes: tuple[ClassInfo, ...], source: Source, problems: Problems, out: Path
-) -> Index:
-    """Index an evaluation set with part annotations: a record for each image that has parts, or for each such part."""
-    data = read_partimagenet(source, TrainSet(root=settings.root), problems)
-    labels = {info.wnid: label for label, info in enumerate(classes)}
-    usable = [data.images[key] for key in sorted(data.images) if data.images[key].candidate.wnid in labels]
-    whole = _records_of([image for image in usable if image.parts], labels)
-    for image in usable:
-        if not image.parts:
-            problems.add(image.candidate.key, "annotations", "has no usable part", "left out of this evaluation set")
-    records = _drawn(whole, settings.per_class)
-    if not records:
-        raise _nothing(name, source, settings.kind, "annotated images of the training set's classes", problems)
-    kept = {record.key for record in records}
-    data.images = {key: image for key, image in data.images.items() if key in kept}
-    if settings.study == "parts":
-        categories = {key: sorted({part.category_id for part in data.images[key].parts}) for key in kept}
-        records = tuple(replace(r, key=part_key(r.key, category)) for r in records for category in categories[r.key])
-    counts = {**data.counts, "classes_with_images": len({record.label for record in records})}
-    index = Index(name, records, classes, out, source.root)
-    return _write(index, _contents(index, source, settings, data.layout, counts, problems, data))
-
-
-def _records_of(images: Iterable[TrainImage], labels: dict[str, int]) -> tuple[Record, ...]:
-    return tuple(
-        Record(i.candidate.key, i.candidate.file, labels[i.candidate.wnid], i.candidate.wnid, i.width, i.height)
-        for i in images
-    )
-
-
-def _drawn(records: tuple[Record, ...], per_class: int | None) -> tuple[Record, ...]:
-    """At most `per_class` records of each class, drawn by their keys alone."""
-    if per_class is None:
-        return records
-    drawn = _by_class(sorted(records, key=lambda record: seed_for(0, record.key, "per class")))
-    kept = {record.key for chosen in drawn.values() for record in chosen[:per_class]}
-    return tuple(record for record in records if record.key in kept)
-
-
-def _by_class(records: Iterable[Record]) -> dict[int, list[Record]]:
-    """The records of each label, in their order."""
-    found: dict[int, list[Record]] = {}
-    for record in records:
-        found.setdefault(record.label, []).append(record)
-    return found
+        Raises UserError if it is damaged, or not the one that was written with index.csv.
+        """
+        path = self.annotations_path()
+        if path is None:
+            return None
+        content, digest = read_digested(path, "index")
+        _check_listed(self.files, path, digest)
+        found: dict[str, Any] = parsed(path, content, "index")
+        return found
 
 
 def read_index(folder: Path) -> Index:
@@ -205,146 +82,55 @@ def read_index(folder: Path) -> Index:
     folder = Path(folder)
     source_text = read_text(folder / "source.json", "index")
     content, digest = read_digested(folder / "index.csv", "index")
-    classes = _read_classes(folder)
     try:
         source = json.loads(source_text)
         rows = list(csv.reader(io.StringIO(content.decode(), newline="")))
-        if tuple(rows[0]) != INDEX_COLUMNS:
+        if tuple(rows[0]) not in (INDEX_COLUMNS, _WITHOUT_DIGESTS):
             raise ValueError(f"index.csv has the columns {','.join(rows[0])}, not {','.join(INDEX_COLUMNS)}")
         records = tuple(
-            Record(key, file, int(label), wnid, int(width), int(height))
-            for key, file, label, wnid, width, height in rows[1:]
+            Record(key, file, int(label), wnid, int(width), int(height), *digests)
+            for key, file, label, wnid, width, height, *digests in rows[1:]
         )
         if len(records) != source["images"]:
             raise ValueError(f"index.csv has {len(records)} rows, not the {source['images']} of source.json")
-        return Index(source["set"], records, classes, folder, Path(source["root"]), digest)
+        files = source.get("files", {})
+        _check_place(folder, source["set"])
+        check_settings(folder / "source.json", source.get("settings", {}), "index")
+        _check_listed(files, folder / "index.csv", digest)
+        classes = read_classes(folder, files)
+        return Index(source["set"], records, classes, folder, Path(source["root"]), digest, files)
     except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
         raise UserError(
             f"the index in {folder} cannot be read ({error}); delete it and run `dfeat index` again"
         ) from None
 
 
-def _look_into(
-    wanted: list[Candidate], labels: dict[str, int], source: Source, name: str, problems: Problems
-) -> Iterable[Record]:
-    bar = progress(len(wanted), f"index {name}")
-    for candidate in sorted(wanted, key=lambda c: c.key):
-        bar.update()
-        try:
-            seen = inspect(source.read(candidate.file), candidate.file)
-        except UserError as error:
-            problems.add(candidate.key, "file", str(error), "image dropped")
-            continue
-        for note in seen.notes:
-            problems.add(candidate.key, "file", note, "kept")
-        label = labels[candidate.wnid]
-        yield Record(candidate.key, candidate.file, label, candidate.wnid, seen.width, seen.height)
-    bar.close()
+def _check_place(folder: Path, set_name: str) -> None:
+    """Raise UserError if a run's folder of one set holds the index of another."""
+    if place_of(folder / "index.csv") is not None and folder.absolute().name != set_name:
+        raise refusal(folder / "source.json", f"it is of the set {set_name!r}, not {folder.absolute().name!r}", "index")
 
 
-def _train_contents(
-    index: Index, source: Source, settings: TrainSet, data: TrainData, counts: dict[str, int], problems: Problems
-) -> dict[Path, bytes]:
-    """The files of an index of some images of the training set, with their annotations."""
-    of_index = replace(data, images={record.key: data.images[record.key] for record in index.records})
-    images = of_index.images.values()
-    counted = {
-        **data.counts,
-        "annotations": sum(len(image.parts) for image in images),
-        "categories": len(data.categories),
-        "images_without_parts": sum(not image.parts for image in images),
-        **counts,
-    }
-    return _contents(index, source, settings, data.layout, counted, problems, of_index)
+def _check_listed(files: Mapping[str, str], path: Path, digest: str) -> None:
+    """Raise UserError if source.json lists another digest of a file beside it; what is older than that lists none."""
+    if files.get(path.name, digest) != digest:
+        raise refusal(path, "it is another file than source.json beside it lists", "index")
 
 
-def _write(index: Index, contents: dict[Path, bytes]) -> Index:
-    """Write all files of an index, and return it with its digest."""
-    write_files(contents)
-    return replace(index, digest=bytes_digest(contents[index.folder / "index.csv"]))
+def read_classes(path: Path, files: Mapping[str, str] = {}) -> tuple[ClassInfo, ...]:
+    """The classes in classes.json, or in that of an index's folder; `files` are the digests that source.json lists.
 
-
-def _contents(
-    index: Index,
-    source: Source,
-    settings: TrainSet | EvaluationSet,
-    layout: str,
-    counts: dict[str, int],
-    problems: Problems,
-    parts: TrainData | None = None,
-) -> dict[Path, bytes]:
-    """The files of an index."""
-    rows = [(r.key, r.file, r.label, r.wnid, r.width, r.height) for r in index.records]
-    described = {
-        "set": index.set_name,
-        "root": str(source.root),
-        "kind": settings.kind,
-        "container": source.kind,
-        "layout": layout,
-        **({"annotation_files": parts.files} if parts else {}),
-        "recipe": RECIPE,
-        "settings": json.loads(settings_text(settings)),
-        "images": len(index.records),
-        "classes": len(index.classes),
-        **counts,
-        "problems": len(problems.rows),
-    }
-    contents = {
-        **({"annotations.json": _coco_text(parts).encode()} if parts else {}),
-        "problems.csv": problems.csv().encode(),
-        "classes.json": json_bytes([{"wnid": info.wnid, "name": info.name} for info in index.classes]),
-        "index.csv": table_text(INDEX_COLUMNS, rows).encode(),
-        "source.json": json_bytes(described),
-    }
-    return {index.folder / name: content for name, content in contents.items()}
-
-
-def _coco_text(data: TrainData) -> str:
-    """The COCO file with one record per line; ids count from 1 in the order of keys."""
-    images: list[str] = []
-    annotations: list[str] = []
-    for image_id, key in enumerate(sorted(data.images), 1):
-        image = data.images[key]
-        size = {"height": image.height, "width": image.width}
-        record = {"id": image_id, "file_name": image.candidate.file, **size, "key": key}
-        images.append(json.dumps(record, ensure_ascii=False))
-        for part in image.parts:
-            head = {"id": len(annotations) + 1, "image_id": image_id, "category_id": part.category_id}
-            tail = {"area": part.area, "bbox": part.bbox, "iscrowd": part.iscrowd}
-            annotations.append(f'{json.dumps(head)[:-1]}, "segmentation": {part.segmentation}, {json.dumps(tail)[1:]}')
-    categories = [json.dumps(data.categories[number], ensure_ascii=False) for number in sorted(data.categories)]
-    sections = [("images", images), ("annotations", annotations), ("categories", categories)]
-    return "{" + ",\n".join(f'"{name}": [\n' + ",\n".join(lines) + "\n]" for name, lines in sections) + "}\n"
-
-
-def _read_classes(path: Path) -> tuple[ClassInfo, ...]:
+    Raises UserError if it is missing or damaged, or another one than is listed.
+    """
     path = Path(path)
     path = path / "classes.json" if path.is_dir() else path
     if not path.is_file():
         raise UserError(f"{path} is missing; index the training set first, with `dfeat index`")
-    content = read_bytes(path, "index")
+    content, digest = read_digested(path, "index")
+    _check_listed(files, path, digest)
     try:
         return tuple(ClassInfo(str(entry["wnid"]), str(entry["name"])) for entry in json.loads(content))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"{path} is not a list of classes ({error}); delete it and index the training set again"
         ) from None
-
-
-def open_source(set_name: str, root: str, kind: str) -> Source:
-    """Open the files of a set. Raises UserError, with where to obtain them, if there are none."""
-    try:
-        if not root.strip():
-            raise UserError("its root is empty; give the folder or archive that holds it")
-        return Source(Path(root))
-    except UserError as error:
-        raise UserError(f"set {set_name!r}: {error}; {_WHERE[kind]}; {_DEMO}") from None
-
-
-def _nothing(set_name: str, source: Source, kind: str, looked_for: str, problems: Problems) -> UserError:
-    images = sum(map(is_image_name, source.names()))
-    met = f"; problems met: {problems.summary()}" if problems.rows else ""
-    return UserError(
-        f"set {set_name!r}: {source.root} has no usable image (looked for {looked_for}; {len(source.names())} files "
-        f"there, {images} of them images){met}; {_WHERE[kind]}; {_DEMO}"
-    )

@@ -44,6 +44,8 @@ class TrainImage:
     width: int
     height: int
     parts: list[Part]
+    digest: str = ""
+    """SHA-256 of the image's file."""
 
 
 @dataclass
@@ -183,7 +185,7 @@ class _Reader:
             what = f"is {size[0]}x{size[1]} in the annotations and {there} in the file"
             problems.add(key, "size", what, "image dropped: its masks would not fit")
             return None
-        return TrainImage(Candidate(key, found, wnid), seen.width, seen.height, [])
+        return TrainImage(Candidate(key, found, wnid), seen.width, seen.height, [], seen.digest)
 
 
 def _stated_size(record: dict[str, Any]) -> tuple[int, int] | None:

@@ -25,9 +25,10 @@ from dfeat.errors import UserError
 from dfeat.progress import progress
 from dfeat.storage.atomic import reserve, staged
 from dfeat.storage.provenance import settings_text
+from dfeat.storage.records import refusal
 from dfeat.storage.shards import SCHEMA, Shard, open_shard, read_shard
 
-RECIPE: Final = 2
+RECIPE: Final = 3
 Pixels = NDArray[np.uint8]
 _METADATA, _METADATA_ROW = 1 << 16, 256
 """Upper bounds, in bytes, of HDF5's own metadata and of a row's key, shape and offset."""
@@ -73,7 +74,7 @@ def cache_index(index_folder: Path, settings: PixelsStage, out: Path) -> int:
     shapes = [resized_shape(r.height, r.width, settings.short_side) for r in index.records]
     images = (index.load(record) for record in index.records)
     keys = [record.key for record in index.records]
-    _write(out, keys, shapes, images, settings.model_dump(mode="json"), "", index.digest)
+    _write(out, keys, shapes, images, settings.model_dump(mode="json"), {"model": "", "index": index.digest})
     return len(index.records)
 
 
@@ -91,13 +92,30 @@ def cache_inpainted(shards: list[Path], settings: PixelsStage, out: Path) -> int
             f"{odd} has another number of copies of each image (diffusion.inpaint.copies) than {shards[0]}, which has "
             f"{copies[0]}; make the shards again with one value, by `dfeat inpaint`"
         )
+    origin = {"model": content[0].model, "index": content[0].index, "parts": content[0].parts}
+    _require_one_making(shards, content)
     rows = sorted((key, encoded) for shard in content for key, encoded in zip(shard.keys, shard.payload, strict=True))
     sizes = [Image.open(io.BytesIO(encoded)).size for _, encoded in rows]
     shapes = [resized_shape(height, width, settings.short_side) for width, height in sizes]
     images = (np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB")) for _, encoded in rows)
     described = settings.model_dump(mode="json") | ({"copies": copies[0]} if copies[0] > 1 else {})
-    _write(out, [key for key, _ in rows], shapes, images, described, content[0].model, content[0].index)
+    _write(out, [key for key, _ in rows], shapes, images, described, origin)
     return len(rows)
+
+
+def _require_one_making(paths: list[Path], shards: list[Shard]) -> None:
+    """Raise UserError unless the shards were made from one index and one parts.json by one model with one set of settings,
+    and each image has its rows in one of them."""
+    seen: dict[str, Path] = {}
+    for path, shard in zip(paths, shards, strict=True):
+        made, first = ([one.settings, one.model, one.index, one.parts] for one in (shard, shards[0]))
+        if made != first:
+            reason = f"it was made with another model, other settings or from other inputs than {paths[0]}"
+            raise refusal(path, reason, "inpaint")
+        twice = next((key for key in shard.keys if key in seen), None)
+        if twice is not None:
+            raise refusal(path, f"it has rows that {seen[twice]} has too ({twice}, ...)", "inpaint")
+        seen |= dict.fromkeys(shard.keys, path)
 
 
 def copies_in(shard: Shard) -> int:
@@ -111,8 +129,7 @@ def _write(
     shapes: list[tuple[int, int]],
     images: Iterable[Pixels],
     described: dict[str, Any],
-    model: str,
-    index: str,
+    origin: dict[str, str],
 ) -> None:
     shape = np.array(shapes, np.int32).reshape(-1, 2)
     sizes = shape.astype(np.int64).prod(axis=1) * 3
@@ -135,17 +152,17 @@ def _write(
             position += row.size
             bar.update(1)
         bar.close()
-        file.attrs.update(schema=SCHEMA, kind="pixels", recipe=RECIPE, settings=settings_text(described), model=model)
-        file.attrs.update(rows=len(keys), sha256=digest.hexdigest(), index=index)
+        file.attrs.update(schema=SCHEMA, kind="pixels", recipe=RECIPE, settings=settings_text(described))
+        file.attrs.update(rows=len(keys), sha256=digest.hexdigest(), **{"parts": "", **origin})
 
 
 class PixelCache:
     """Images of a cache by key, memory-mapped. May be pickled for worker processes: each maps the file itself."""
 
-    def __init__(self, path: Path, *, index: str | None = None) -> None:
-        """Open a cache, with the arguments, checks and errors of `open_shard`."""
+    def __init__(self, path: Path, *, index: str | None = None, parts: str | None = None) -> None:
+        """Open a cache, with the arguments, checks and errors of `open_shard`; inpainted images have hidden parts."""
         self.path = path
-        with open_shard(path, "pixels", index=index) as file:
+        with open_shard(path, "pixels", index=index, parts=parts) as file:
             self.keys = [key.decode() for key in file["key"][:]]
             self._shape = file["shape"][:]
             self._start = file["offset"][:]

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 PROBLEM_COLUMNS: Final = ("set", "record", "field", "what", "done")
 _PART: Final = "~part"
-INDEX_COLUMNS: Final = ("key", "file", "label", "wnid", "width", "height")
+INDEX_COLUMNS: Final = ("key", "file", "label", "wnid", "width", "height", "sha256", "parts_sha256")
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,11 @@ class ClassInfo:
 
 @dataclass(frozen=True)
 class Record:
-    """An image of a set. `file` is its path inside the set's root; `width` and `height` are pixels as loaded."""
+    """An image of a set. `file` is its path inside the set's root; `width` and `height` are pixels as loaded.
+
+    `sha256` is the digest of the file's bytes, `parts_sha256` that of its annotations in annotations.json, empty where it
+    has none. So index.csv is another one whenever a photograph or a polygon is.
+    """
 
     key: str
     file: str
@@ -35,6 +39,8 @@ class Record:
     wnid: str
     width: int
     height: int
+    sha256: str = ""
+    parts_sha256: str = ""
 
 
 @dataclass(frozen=True)

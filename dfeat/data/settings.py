@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from dfeat.section import WNID, Name, Section, WithoutNulls
+from dfeat.section import WNID, Name, Section, Seed, WithoutNulls
 
 
 def _once(levels: tuple[int, ...]) -> tuple[int, ...]:
@@ -38,6 +38,9 @@ IMAGE_SIZE: Final = 224
 CROP_PCT: Final = 0.875
 """Share of the short side that the evaluation crop keeps."""
 CROP_SCALE: Final = (0.35, 1.0)
+MOST_IMAGES: Final = 100_000_000
+MOST_DRAWN: Final = 10_000
+"""Images of a class that one job draws."""
 FLIP: Final = 0.5
 """The chance that a random crop is mirrored."""
 
@@ -51,11 +54,16 @@ class TrainSet(Section):
     wnid: str | None = Field(
         None, pattern=WNID, description="class of images whose names and folders carry none (one-class sets)"
     )
-    expected_images: int | None = Field(24_095, ge=1, description="the count the paper states; doctor compares")
-    expected_classes: int | None = Field(158, ge=1, description="the count the paper states; doctor compares")
+    expected_images: int | None = Field(
+        24_095, ge=1, le=MOST_IMAGES, description="the count the paper states; doctor compares"
+    )
+    expected_classes: int | None = Field(
+        158, ge=1, le=MOST_IMAGES, description="the count the paper states; doctor compares"
+    )
     holdout: int = Field(
         0,
         ge=0,
+        le=MOST_IMAGES,
         description="images of each class that nothing is trained on, at most half of them: the set `holdout`, on which "
         "ablations and choose_learning_rate are measured",
     )
@@ -83,13 +91,17 @@ class EvaluationSet(Section):
     root: str = Field(description="folder (or .tar for imagenet) that holds the images")
     labels: str | None = Field(None, description="imagenet, flat layout: label file, wnid or index form")
     levels: Levels = Field((0,), description="percent of patches blacked out, one evaluation each")
-    expected_images: int | None = Field(None, ge=1, description="the count the paper states; doctor compares")
+    expected_images: int | None = Field(
+        None, ge=1, le=MOST_IMAGES, description="the count the paper states; doctor compares"
+    )
     study: Study | None = Field(
         None,
         description="a table of its own instead of Tables 1 and 2: sweep (many levels), object (levels are shares of the "
         "object), parts (each part hidden on its own; levels 0 and 100)",
     )
-    per_class: int | None = Field(None, ge=1, description="at most so many images of a class, drawn by seed")
+    per_class: int | None = Field(
+        None, ge=1, le=MOST_IMAGES, description="at most so many images of a class, drawn by seed"
+    )
 
     @model_validator(mode="after")
     def _study_fits(self) -> Self:
@@ -103,11 +115,13 @@ class EvaluationSet(Section):
 class DrawnData(Section):
     """The built-in data sets: how many drawn objects a class, and their seed."""
 
-    train: int = Field(60, ge=1)
-    val: int = Field(40, ge=1)
-    real: int = Field(15, ge=1)
-    parts: int = Field(0, ge=0, description="further images with part annotations, on which nothing is trained")
-    seed: int = 0
+    train: int = Field(60, ge=1, le=MOST_DRAWN)
+    val: int = Field(40, ge=1, le=MOST_DRAWN)
+    real: int = Field(15, ge=1, le=MOST_DRAWN)
+    parts: int = Field(
+        0, ge=0, le=MOST_DRAWN, description="further images with part annotations, on which nothing is trained"
+    )
+    seed: Seed = 0
 
 
 class DataSettings(Section):

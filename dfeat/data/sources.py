@@ -16,6 +16,7 @@ from typing import Any, Final, Literal
 
 from dfeat.errors import UserError
 from dfeat.section import safe_inside
+from dfeat.shortage import pass_on
 from dfeat.storage.records import FOLDER
 
 MAX_FILE: Final = 1 << 30
@@ -57,6 +58,7 @@ class Source:
         try:
             return {"folder": self._read_file, "zip": self._read_zip, "tar": self._read_tar}[self.kind](name)
         except OSError as error:
+            pass_on(error, name)
             raise UserError(f"cannot read {name} in {self.root}: {error.strerror or error}") from None
 
     def _walk(self) -> list[str]:
@@ -67,6 +69,7 @@ class Source:
             try:
                 entries = list(os.scandir(self.root / folder))
             except OSError as error:
+                pass_on(error, folder)
                 self.refused.append((folder or ".", f"cannot be listed ({error.strerror})"))
                 continue
             for entry in entries:
@@ -111,6 +114,7 @@ class Source:
             try:
                 self._zip = zipfile.ZipFile(self.root)
             except Exception as error:  # a damaged directory makes zipfile raise whatever it likes
+                pass_on(error, str(self.root))
                 raise UserError(f"cannot open {self.root} as a zip archive ({error}); download it again") from None
             self._process = os.getpid()
         return self._zip
@@ -126,6 +130,7 @@ class Source:
         except (UserError, OSError):
             raise
         except Exception as error:  # damaged archives make zipfile and its decompressors raise whatever they like
+            pass_on(error, name)
             raise UserError(f"cannot read {name} in {self.root} ({error}); download the archive again") from None
 
     def _list_tar(self) -> list[str]:
@@ -135,6 +140,7 @@ class Source:
                     self._add_member(member)
                     archive.members = []  # type: ignore[attr-defined]  # tarfile keeps every header otherwise
         except Exception as error:  # damaged headers make tarfile raise whatever they like
+            pass_on(error, str(self.root))
             raise UserError(
                 f"cannot read {self.root} as a tar archive ({error}); download it again, or gunzip it if it is packed"
             ) from None
@@ -192,7 +198,8 @@ def _refuse_large(root: Path, name: str, size: int) -> None:
 def _leads_inside(path: Path, root: Path) -> bool:
     try:
         return path.resolve(strict=True).is_relative_to(root)
-    except (OSError, RuntimeError, ValueError):
+    except (OSError, RuntimeError, ValueError) as error:
+        pass_on(error, str(path))
         return False
 
 

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from dfeat.shortage import pass_on
+
 PRETENDED: Final = "pretended"
 """`Device.name` of the devices that DFEAT_DEVICES lists."""
 
@@ -28,7 +30,8 @@ def machine_devices() -> list[Device]:
         return [Device(name, PRETENDED) for name in re.split(r"[,\s]+", pretended) if name]
     try:
         seen = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=True)
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, subprocess.SubprocessError) as error:
+        pass_on(error, "nvidia-smi")  # a machine whose devices are not seen would compute on its CPU
         return []
     return parse_driver_list(seen.stdout)
 

@@ -32,7 +32,7 @@ from dfeat.randomness import seed_for
 from dfeat.section import parse
 from dfeat.storage.shards import Shard, read_shard, write_shard
 
-RECIPE: Final = 3
+RECIPE: Final = 4
 BATCH: Final = 8
 """Default number of images, and of U-Net rows, in a batch."""
 
@@ -241,8 +241,7 @@ def extract_features(latents_file: Path, settings: FeaturesStage, out: Path, dev
     pairs = zip(latents.keys, np.asarray(latents.payload), strict=True)
     payload, done = gathered(pairs, len(latents.keys), compute, settings.batch_size, "features")
     described = settings.model_dump(mode="json") | {"latents": json.loads(latents.settings)}
-    shard = Shard(
-        "features", RECIPE, described, model.digest, latents.keys, payload, latents.extras, model.digests, latents.index
-    )
-    write_shard(out, shard)
+    claims = latents.index, latents.parts, latents.number
+    keys, crops = latents.keys, latents.extras
+    write_shard(out, Shard("features", RECIPE, described, model.digest, keys, payload, crops, model.digests, *claims))
     return done

@@ -46,7 +46,7 @@ from dfeat.progress import progress
 from dfeat.section import parse
 from dfeat.storage.shards import Shard, write_shard
 
-RECIPE: Final = 4
+RECIPE: Final = 5
 
 _Given = tuple[NDArray[np.uint8], NDArray[np.bool_], str, int]
 """One image of a library call: pixels (H, W, 3), mask (H, W), prompt, seed."""
@@ -268,8 +268,8 @@ def inpaint_shard(
     keys = [copy.key for copy in copies]
     extras = {"seed": np.array([copy.seed for copy in copies], np.int64)}
     model, payload = inpainter.model, [encoded[key] for key in keys]
-    rows = Shard("inpaint", RECIPE, settings, model.digest, keys, payload, extras, model.digests, index.digest)
-    write_shard(out, rows)
+    claims = index.digest, parts.digest, "/".join(map(str, shard))
+    write_shard(out, Shard("inpaint", RECIPE, settings, model.digest, keys, payload, extras, model.digests, *claims))
     return done
 
 

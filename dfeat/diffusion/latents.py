@@ -32,7 +32,7 @@ from dfeat.occlusion.views import TestOcclusion
 from dfeat.randomness import rng_for
 from dfeat.storage.shards import Shard, write_shard
 
-RECIPE: Final = 2
+RECIPE: Final = 3
 
 
 def encode_view(
@@ -70,8 +70,8 @@ def encode_view(
     payload, done = gathered(images, len(rows), Fitting(compute, size, f"latents {out}"), size, f"latents {view}")
     described = settings.model_dump(mode="json") | {"view": view}
     keys, crops = [row.key for row in rows], _crops_of(rows)
-    content = Shard("latents", RECIPE, described, model.digest, keys, payload, crops, model.digests, index.digest)
-    write_shard(out, content)
+    claims = index.digest, parts.digest if parts else "", "/".join(map(str, shard))
+    write_shard(out, Shard("latents", RECIPE, described, model.digest, keys, payload, crops, model.digests, *claims))
     return done
 
 

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 from dfeat.diffusion.forward import noise_schedule
 from dfeat.diffusion.settings import ModelSource
 from dfeat.errors import UserError
+from dfeat.shortage import pass_on
 from dfeat.storage.provenance import file_digest
 
 Use = Literal["latents", "features", "inpaint"]
@@ -48,7 +49,8 @@ class ModelFiles:
         """The class of a component in model_index.json; None where it names none."""
         try:
             return str(json.loads((self.folder / "model_index.json").read_text(encoding="utf-8"))[component][1])
-        except (OSError, ValueError, LookupError, TypeError):
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            pass_on(error, str(self.folder))
             return None
 
     def digests(self) -> dict[str, str]:

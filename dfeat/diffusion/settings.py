@@ -8,12 +8,14 @@ from pydantic import Field, SerializerFunctionWrapHandler, field_serializer, fie
 
 from dfeat.data.settings import CROP_PCT, CROP_SCALE, FLIP, IMAGE_SIZE, CropScale, CropShare, Study
 from dfeat.occlusion.settings import OcclusionSettings
-from dfeat.section import BatchSize, Commit, ImageSize, Precision, Section, Share
+from dfeat.section import BatchSize, Commit, ImageSize, Precision, Section, Seed, Share
 
 Timestep = Annotated[int, Field(ge=0, le=999)]
+MOST_SHARDS: Final = 4096
+"""Files that one command names, each with its option, in far less than the 2 MiB that Linux gives all arguments."""
 Resolution = Annotated[int, Field(ge=16, le=2048, multiple_of=8)]
 """Side of the square that the diffusion model works on, in pixels; its VAE maps 8 x 8 of them to a latent cell."""
-Views = Annotated[int, Field(ge=1)]
+Views = Annotated[int, Field(ge=1, le=256)]
 
 
 class InpaintSettings(Section):
@@ -29,7 +31,7 @@ class InpaintSettings(Section):
     )
     steps: int = Field(50, ge=1, le=1000)
     guidance_scale: float = Field(7.5, ge=1, description="1 turns classifier-free guidance off")
-    seed: int = 0
+    seed: Seed = 0
     mask_cells: Literal["any", "nearest"] = Field(
         "any",
         description="latent cells to fill; any: with any hidden pixel; nearest: whose top left pixel is hidden (as diffusers does)",
@@ -43,7 +45,7 @@ class InpaintSettings(Section):
         description="[first, last] share of the steps that guidance applies to; other steps compute one U-Net row, not two",
     )
     cache_interval: int = Field(
-        1, ge=1, description="every N-th U-Net pass is whole, the others reuse its deep features (DeepCache)"
+        1, ge=1, le=1000, description="every N-th U-Net pass is whole, the others reuse its deep features (DeepCache)"
     )
     crop: bool = Field(False, description="inpaint only the square around the mask, at the same scale")
     copies: int = Field(
@@ -51,7 +53,10 @@ class InpaintSettings(Section):
     )
     encoding: Literal["png", "webp"] = Field("png", description="format of the stored images; both are lossless")
     shards: int | None = Field(
-        None, ge=1, description="jobs (and files) of the training set; null: one for every 512 inpainted images"
+        None,
+        ge=1,
+        le=MOST_SHARDS,
+        description="jobs (and files) of the training set; null: one for every 512 inpainted images",
     )
 
     @field_validator("guidance_interval")
@@ -83,15 +88,18 @@ class TrainingInpaint(InpaintSettings):
 class FeatureSettings(Section):
     """Feature augmentation [Sec. 3]: intermediate U-Net features with the null prompt."""
 
-    timestep: Timestep | Annotated[tuple[Timestep, ...], Field(min_length=1)] = Field(
+    timestep: Timestep | Annotated[tuple[Timestep, ...], Field(min_length=1, max_length=1000)] = Field(
         25, description="noise added before the forward pass; several: one pass each, their features concatenated"
     )
     blocks: tuple[str, ...] = Field(("mid",), min_length=1, description="U-Net blocks: mid, down.<i>, up.<i>")
-    pool: int = Field(1, ge=0, description="average-pool each block to pool x pool; 0 keeps the whole map")
-    ensemble: int = Field(1, ge=1, description="noise draws averaged per image")
-    seed: int = 0
+    pool: int = Field(1, ge=0, le=256, description="average-pool each block to pool x pool; 0 keeps the whole map")
+    ensemble: int = Field(1, ge=1, le=1000, description="noise draws averaged per image")
+    seed: Seed = 0
     shards: int | None = Field(
-        None, ge=1, description="jobs (and files) of each view of a set; null: one for every 8,192 of its rows"
+        None,
+        ge=1,
+        le=MOST_SHARDS,
+        description="jobs (and files) of each view of a set; null: one for every 8,192 of its rows",
     )
 
     @property
@@ -184,7 +192,7 @@ class LatentsStage(Section):
     crop_pct: CropShare = CROP_PCT
     compile: bool = _DEFAULT.compile
     views: Views = _DEFAULT.views
-    view_seed: int = 0
+    view_seed: Seed = 0
     crop_scale: CropScale = CROP_SCALE
     flip: Share = FLIP
 

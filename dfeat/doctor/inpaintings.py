@@ -78,12 +78,13 @@ def _became_dark(row: dict[str, str]) -> float:
 
 def _of_these_settings(settings: Settings, place: Place) -> bool:
     """Whether the run's inpaintings are of its present settings, as far as there are shards to compare."""
+    from dfeat.storage.expected import shards_in
     from dfeat.storage.provenance import settings_text
     from dfeat.storage.shards import read_attributes
 
     wanted = settings_text(stage_settings(settings, "inpaint"))
     try:
-        shards = sorted(place.view("inpaint", TRAIN).glob("*-of-*.h5"))
+        shards = shards_in(place.view("inpaint", TRAIN))
         return all(read_attributes(shard).get("settings") == wanted for shard in shards)
     except OSError:
         return True

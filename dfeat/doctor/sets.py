@@ -16,6 +16,7 @@ from typing import Any, Final
 from dfeat.config import Settings, stage_settings
 from dfeat.data.settings import EvaluationSet, TrainSet
 from dfeat.errors import UserError
+from dfeat.shortage import pass_on
 
 MEND: Final = {
     "file": "fetch the file again",
@@ -130,7 +131,7 @@ def _classes_of_files(name: str, chosen: TrainSet | EvaluationSet) -> list[str]:
     """The wnid of every image file that has one."""
     from dfeat.data.folder import read_folder
     from dfeat.data.imagenet import read_imagenet
-    from dfeat.data.index import open_source
+    from dfeat.data.indexing import open_source
     from dfeat.data.locate import Locator
     from dfeat.data.partimagenet import annotation_names, classes_by_name
     from dfeat.data.records import Problems
@@ -161,6 +162,7 @@ def look_at_index(name: str, chosen: TrainSet | EvaluationSet, folder: Path) -> 
         if _read_by_index(source["settings"]) != _read_by_index(chosen.model_dump(mode="json")):
             return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        pass_on(error, str(folder))
         fault = f"set {name!r}: the index in {folder} cannot be read ({error!r} met); delete the folder"
         return SetReport(name, chosen.root, "indexed", faults=[fault])
     expected = {"images": chosen.expected_images, "classes": getattr(chosen, "expected_classes", None)}

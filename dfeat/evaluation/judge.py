@@ -50,7 +50,8 @@ def judge(
         raise UserError(f"--out is {out}, but verdicts are a table; give a name that ends in .csv")
     index = read_index(index_folder)
     parts = read_parts(parts_file, index=index.digest)
-    originals, filled = PixelCache(pixels, index=index.digest), PixelCache(inpainted, index=index.digest)
+    originals = PixelCache(pixels, index=index.digest, parts="")
+    filled = PixelCache(inpainted, index=index.digest, parts=parts.digest)
     loaded = [TrainedModel(folder, device) for folder in models]
     if any(model.run["features"] is not None for model in loaded):
         raise UserError(

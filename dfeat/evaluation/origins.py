@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from dfeat.places import place_of
+from dfeat.storage.expected import check_settings
 from dfeat.storage.origin import Origin, read_origin
 from dfeat.training.settings import Backbone
 
@@ -27,8 +29,19 @@ def model_identity(run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_predictions_origin(folder: Path) -> Origin:
-    """Read the record of a folder's predictions. Raises UserError if it is missing, damaged or incomplete."""
-    return read_origin(folder / PREDICTIONS, "evaluate", _OF_PREDICTIONS)
+    """Read the record of a folder's predictions.
+
+    Raises UserError if it is missing, damaged or incomplete; and in a run's folder if it is of another method or seed than
+    the folder, or of other settings than the run is configured with.
+    """
+    origin = read_origin(folder / PREDICTIONS, "evaluate", _OF_PREDICTIONS)
+    said = origin.said
+    if place_of(origin.path) is not None:
+        method, _, seed = origin.path.absolute().parts[-4:-1]
+        if (said["method"], f"seed{said['seed']}") != (method, seed):
+            raise origin.refusal(f"it is of {said['method']} with seed {said['seed']}, not of {method} in {seed}")
+    check_settings(origin.path, said["settings"], "evaluate")
+    return origin
 
 
 def read_verdicts_origin(verdicts: Path) -> Origin:
@@ -36,6 +49,7 @@ def read_verdicts_origin(verdicts: Path) -> Origin:
     origin = read_origin(verdicts.with_suffix(".json"), "judge", _OF_VERDICTS)
     if not all(isinstance(model, dict) and _OF_MODEL.keys() <= model.keys() for model in origin.said["models"]):
         raise origin.refusal("it does not record which models judged")
+    check_settings(origin.path, origin.said["settings"], "judge")
     return origin
 
 

@@ -30,11 +30,12 @@ from dfeat.progress import progress
 from dfeat.section import parse
 from dfeat.storage.atomic import write_files
 from dfeat.storage.origin import origin_bytes
-from dfeat.storage.records import read_digested, read_json, refusal
+from dfeat.storage.records import read_digested, refusal
 from dfeat.storage.shards import Rows, read_rows
 from dfeat.training.network import Classifier, normalised, untrained_backbone
 from dfeat.training.settings import TrainStage
 from dfeat.training.sources import exchanged_features, features_identity
+from dfeat.training.trained import read_run
 
 RECIPE: Final = 2
 HEADER: Final = ("key", "label", "top1", "top2", "top3", "top4", "top5", "p1")
@@ -47,9 +48,9 @@ class TrainedModel:
         from safetensors import SafetensorError
         from safetensors.torch import load
 
-        self.run = read_json(folder / "run.json", "train")
+        self.run = read_run(folder)
         weights, digest = read_digested(folder / "model.safetensors", "train")
-        if not isinstance(self.run, dict) or self.run.get("model") != digest:
+        if self.run["model"] != digest:
             raise refusal(folder / "model.safetensors", "it is not the model that run.json beside it records", "train")
         try:
             state = load(weights)
@@ -122,7 +123,7 @@ def evaluate_model(
     contents: dict[Path, bytes] = {}
     for set_name, levels in stage.levels.items():
         index = indexes[set_name]
-        cache = PixelCache(index.folder / "pixels.h5", index=index.digest)
+        cache = PixelCache(index.folder / "pixels.h5", index=index.digest, parts="")
         if len(index.classes) != model.run["classes"]:
             raise UserError(
                 f"{index.folder} has {len(index.classes)} classes, but the model {model.run['classes']}; index the set again"
@@ -224,7 +225,7 @@ def _features_for(model: Model, features: Features, set_name: str, level: int, i
         return None
     if view not in features:
         raise UserError(f"the model fuses diffusion features; give those of {view} with --features {view}=FILE")
-    rows = read_rows(features[view], "features", index=index.digest)
+    rows = read_rows(features[view], "features", index=index.digest, parts="")
     settings = json.loads(rows.settings)
     if settings["latents"]["view"] not in {f"drop:{level}"} | ({"clean"} if level == 0 else set()):
         raise UserError(

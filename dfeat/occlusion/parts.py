@@ -27,7 +27,8 @@ from dfeat.data.segmentation import decode_counts
 from dfeat.errors import UserError
 from dfeat.occlusion.settings import PartsStage
 from dfeat.storage.atomic import write_json
-from dfeat.storage.records import parsed, read_digested, read_json, refusal
+from dfeat.storage.expected import check_settings
+from dfeat.storage.records import parsed, read_digested, refusal
 
 RECIPE: Final = 2
 Rle = dict[str, Any]
@@ -191,10 +192,9 @@ def choose_all(index_folder: Path, settings: PartsStage, out: Path) -> int:
     index has no annotations, no image with a usable part, or none that shows enough.
     """
     index = read_index(index_folder)
-    path = index.annotations_path()
-    if path is None:
+    coco = index.annotations()
+    if coco is None:
         raise UserError(f"{index_folder} has no part annotations; parts are chosen for the training set only")
-    coco = read_json(path, "index")
     names = {category["id"]: category["name"] for category in coco["categories"]}
     rows: dict[str, Any] = {}
     for image, parts in sorted(annotated_images(coco), key=lambda pair: pair[0]["key"]):
@@ -295,4 +295,5 @@ def read_parts(path: Path, *, index: str | None = None) -> Parts:
         raise refusal(path, f"it is not a parts.json ({error})", "parts") from None
     if index is not None and parts.index != index:
         raise refusal(path, "it was made from another index", "parts")
+    check_settings(path, settings, "parts")
     return parts

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
-from dfeat.section import Section, Share
+from dfeat.section import Section, Seed, Share
 
 Protocol = Literal["grid", "image", "random", "object"]
 Unit = Literal["category", "annotation"]
@@ -34,5 +34,5 @@ class OcclusionSettings(PartsStage):
     """Which parts are hidden [Sec. 3] and how test images are occluded [Sec. 4.1]."""
 
     protocol: Protocol = Field("grid", description="where patches are dropped")
-    patch: int = Field(16, ge=1, description="side of a dropped patch in pixels of the network's input")
-    seed: int = Field(0, description="draws the dropped patches and the partners of replaced parts")
+    patch: int = Field(16, ge=1, le=4096, description="side of a dropped patch in pixels of the network's input")
+    seed: Seed = Field(0, description="draws the dropped patches and the partners of replaced parts")

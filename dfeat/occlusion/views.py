@@ -21,7 +21,6 @@ from dfeat.errors import UserError
 from dfeat.occlusion.parts import Rle, annotated_images, part_rles, rle_mask
 from dfeat.occlusion.patches import drop_for
 from dfeat.occlusion.settings import OcclusionSettings
-from dfeat.storage.records import read_json
 
 
 @dataclass(frozen=True)
@@ -63,15 +62,15 @@ class TestOcclusion:
 
 def read_masks(index: Index) -> dict[str, Rle]:
     """Each record's mask as COCO RLE: of the part its key names, or of the object. Raises UserError without any."""
-    path = index.annotations_path()
-    if path is None:
+    annotations = index.annotations()
+    if annotations is None:
         raise UserError(
             f"the set {index.set_name!r} has no masks, which its occlusion needs; take kind 'partimagenet' for it, or "
             "occlusion.protocol grid, image or random"
         )
     parts = {
-        image["key"]: part_rles(annotations, image["height"], image["width"], "category")
-        for image, annotations in annotated_images(read_json(path, "index"))
+        image["key"]: part_rles(of_image, image["height"], image["width"], "category")
+        for image, of_image in annotated_images(annotations)
     }
     masks: dict[str, Rle] = {}
     for record in index.records:

@@ -20,7 +20,7 @@ from dfeat.methods import REFERENCE, controlled, needed
 from dfeat.places import TRAIN
 from dfeat.report.numbers.paper import TableName
 from dfeat.report.numbers.sets import STUDY_TABLES, rate_grid, sets_of, study_sets
-from dfeat.storage.provenance import settings_text
+from dfeat.storage.provenance import as_argument
 
 Make = Callable[[Path, Settings, Path], None]
 """Writes the files: results/<run>, the settings, the folder that they go to."""
@@ -71,7 +71,7 @@ class Published:
 
     def given(self, settings: Settings) -> str:
         """The settings that it is given, as JSON."""
-        return settings_text(self.reads(settings))
+        return as_argument(self.reads(settings))
 
     def files(self, run: Run) -> list[Path]:
         """Its files."""

@@ -1,7 +1,7 @@
 """What each table, each figure and the page was made from: recorded beside them, so that a copied run can be judged.
 
 What enters: an entry of the catalogue, or the page, of a run. What leaves: `report/.made/<job>.json`, with the recipe,
-the digests of settings and inputs, and the SHA-256 of the files; and, of a run that stands, the files whose record is
+the digest of the settings and of each input by its path in the run, and the SHA-256 of the files; and, of a run that stands, the files whose record is
 not what would be recorded now. Files that are written to another folder than the run's have no such record.
 """
 
@@ -20,7 +20,6 @@ from dfeat.report.catalogue import Published, catalogue, wanted, whole_settings
 from dfeat.storage.atomic import write_json
 from dfeat.storage.provenance import (
     bytes_digest,
-    combined_digest,
     declared_recipe,
     file_digest,
     files_digest,
@@ -48,9 +47,10 @@ class _Job:
         """What is recorded of it, but for the files."""
         inputs = {name: _digest(results / name) for name in self.inputs}
         return {
+            "job": self.name,
             "recipe": declared_recipe(self.recipe),
             "settings": bytes_digest(self.settings.encode()),
-            "inputs": combined_digest({**inputs, **self.beside}),
+            "inputs": {**inputs, **self.beside},
         }
 
     def files_of(self, results: Path) -> dict[str, str]:
@@ -74,10 +74,28 @@ def make_page(results: Path, settings: Settings, out: Path, captions: Path) -> N
     """Make the page `out`, and record it where that is the run's own."""
     from dfeat.report.page import write_report
 
+    check_shown(Run(settings), results)
     job = _page_job(Run(settings), captions)
     before = job.made_from(results)
     write_report(results, settings, out, captions)
     _record(job, results, out.parent, before)
+
+
+def check_shown(run: Run, results: Path) -> None:
+    """Raise UserError for a table or figure of the page that is not what its record lists, or was made from other files
+    than stand there now. What has no record, as of an older version, is shown as it is."""
+    shown = {entry.job for entry in wanted(run.settings)}
+    for job in (one for one in _entry_jobs(run) if one.name in shown and one.record(results).is_file()):
+        recorded = read_json(job.record(results), job.name)
+        for name in ("files", "inputs"):
+            now = job.files_of(results) if name == "files" else job.made_from(results)["inputs"]
+            odd = [key for key, digest in now.items() if recorded.get(name, now).get(key) != digest]
+            if odd:
+                table = Place(results).report / job.files[0]
+                raise UserError(
+                    f"{table} cannot be shown: {job.record(results)} records another {odd[0]} than stands there; make it "
+                    "again with `snakemake`, `dfeat table` or `dfeat figure`"
+                )
 
 
 def stale(run: Run, results: Path, captions: Path) -> Iterator[tuple[list[str], str]]:

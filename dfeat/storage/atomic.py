@@ -15,6 +15,7 @@ import fcntl
 import glob
 import json
 import os
+import re
 import secrets
 import socket
 from collections.abc import Callable, Iterator, Mapping
@@ -22,10 +23,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from dfeat.errors import MachineError, UserError
+from dfeat.shortage import ShortageError, shortage
 from dfeat.storage.provenance import bytes_digest, unguarded_file_digest
-from dfeat.storage.records import FOLDER, record_path, recorded_digests
+from dfeat.storage.records import FOLDER, is_digest, record_path, recorded_digests, recorded_name
 
 Payload = bytes | memoryview
+UNDER_WAY: Final = ".under-way"
+"""A file in a run's folder that whoever makes the run holds a shared lock on."""
+_TEMPORARY: Final = re.compile(r"\.tmp\.(.+)\.(\d+)\.[0-9a-f]+$")
+_marks: list[int] = []
 _MACHINE: Final = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EFBIG}
 """Errors of the machine rather than of the user: they exit with status 1."""
 
@@ -98,6 +104,37 @@ def json_bytes(value: Any) -> bytes:
     return (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
+def mark_under_way(run: Path) -> None:
+    """Mark a run as being made, for the life of this process; several processes may do so at once."""
+    run.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(run / UNDER_WAY, os.O_RDWR | os.O_CREAT, 0o666)
+    with contextlib.suppress(OSError):  # the file system has no locks
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+    _marks.append(descriptor)
+
+
+def under_way(run: Path) -> bool:
+    """Whether a process that marked the run is alive; False on a file system without locks."""
+    try:
+        mark = run / UNDER_WAY
+        with mark.open("r+b" if os.access(mark, os.W_OK) else "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def left_by(path: Path) -> tuple[str, bool] | None:
+    """Of a temporary file, the host of the process that writes it and whether that may be alive; None for another file."""
+    found = _TEMPORARY.search(path.name)
+    if found is None:
+        return None
+    host, process = found.groups()
+    return host, host != socket.gethostname() or _alive(int(process))
+
+
 def reserve(descriptor: int, size: int) -> None:
     """Allocate `size` bytes of an open file, so that a full disk raises OSError before anything is written."""
     if size:
@@ -149,19 +186,21 @@ def _publish(written: dict[Path, tuple[Path, str]], recorded: bool = True) -> No
             _sync(folder)
         if recorded:
             doubled = {path: (digest,) for path, (_, digest) in written.items() if len(recorded_digests(path)) > 1}
-            with contextlib.suppress(OSError, UserError):  # a second valid digest does no harm
+            with contextlib.suppress(OSError, UserError, ShortageError):  # a second valid digest does no harm
                 _write_records(doubled)
 
 
 def _with_standing(digest: str, path: Path) -> tuple[str, ...]:
     """The new digest, then those of the file that has the name now, which stay valid until the rename."""
     standing = recorded_digests(path) if path.is_file() else ()
-    return (digest, *(old for old in standing if old != digest))
+    return (digest, *(old for old in standing if old != digest and is_digest(old)))
 
 
 def _write_records(digests: Mapping[Path, tuple[str, ...]]) -> None:
     contents = {
-        record_path(path): b"".join(digest.encode() + b"  " + os.fsencode(path.name) + b"\n" for digest in of_path)
+        record_path(path): b"".join(
+            digest.encode() + b"  " + os.fsencode(recorded_name(path)) + b"\n" for digest in of_path
+        )
         for path, of_path in digests.items()
     }
     if contents:
@@ -178,7 +217,10 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _cannot_write(path: Path, error: OSError) -> UserError:
+def _cannot_write(path: Path, error: OSError) -> UserError | ShortageError:
+    short = shortage(error, str(path))
+    if short is not None:
+        return short
     kind = MachineError if error.errno in _MACHINE else UserError
     cause = os.strerror(error.errno) if error.errno else str(error)  # h5py's own text is a page long
     return kind(f"cannot write {path}: {cause}; nothing was left there, mend the cause and run again")

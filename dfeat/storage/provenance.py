@@ -7,11 +7,13 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
+import re
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from dfeat.errors import UserError
+from dfeat.shortage import pass_on
 
 
 def file_digest(path: Path) -> str:
@@ -19,6 +21,7 @@ def file_digest(path: Path) -> str:
     try:
         return unguarded_file_digest(path)
     except OSError as error:
+        pass_on(error, str(path))
         raise UserError(f"cannot read {path}: {error.strerror}; check that it exists and is readable") from None
 
 
@@ -44,6 +47,21 @@ def settings_text(settings: Any) -> str:
     return json.dumps(plain, sort_keys=True, separators=(",", ":"))
 
 
+_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
+
+
+def as_argument(settings: Any) -> str:
+    """The text of settings as a rule hands it to a verb: no string in it has a brace, which Snakemake would expand.
+
+    JSON reads `\\u007b` as a brace too, so the verb is given the same settings, and those without braces the same text.
+    """
+
+    def without_braces(string: re.Match[str]) -> str:
+        return string[0].replace("{", "\\u007b").replace("}", "\\u007d")
+
+    return _STRING.sub(without_braces, settings_text(settings))
+
+
 def versions(*packages: str) -> dict[str, str]:
     """Installed versions of the packages that shape a result."""
     return {package: importlib.metadata.version(package) for package in packages}
@@ -57,7 +75,8 @@ def revision() -> str | None:
         if Path(commit[0]).resolve() != root:
             return None
         changed = _git(root, "status", "--porcelain", "--untracked-files=no")
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, subprocess.CalledProcessError) as error:
+        pass_on(error, "git")
         return None
     return f"{commit[1]} with changes" if changed else commit[1]
 

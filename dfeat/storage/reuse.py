@@ -49,7 +49,9 @@ def reused(
     if not all(counterpart(path).is_file() for path in outputs):
         return False
     recorded = recorded_making(counterpart(outputs[-1]), verb)
-    if not made_by(recorded, recipe, settings) or not same_model(recorded):
+    own = {key: value for key, value in recorded["settings"].items() if key not in _FOLLOWS}
+    equal = recorded["recipe"] == recipe and own == json.loads(settings_text(settings))
+    if not equal or not same_model(recorded):
         return False
     if not all(set(recorded_digests(path)) & set(recorded_digests(counterpart(path))) for path in inputs):
         return False
@@ -72,12 +74,6 @@ def remove_broken_links(run: Path) -> None:
             for path in (Path(folder, name) for name in names):
                 if path.is_symlink() and not path.exists():
                     remove(path)
-
-
-def made_by(recorded: Mapping[str, Any], recipe: int, settings: Any) -> bool:
-    """Whether an artifact with this record was made by the recipe and the settings of a stage, and by no other setting."""
-    own = {key: value for key, value in recorded["settings"].items() if key not in _FOLLOWS}
-    return bool(recorded["recipe"] == recipe and own == json.loads(settings_text(settings)))
 
 
 def _run_beside(base: Path, output: Path) -> Path:

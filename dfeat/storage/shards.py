@@ -2,7 +2,7 @@
 
 What enters: keys, one payload array (or a list of encoded images) and further arrays of as many rows. What leaves: an
 HDF5 file with the attributes `schema`, `kind`, `recipe`, `settings` (JSON), `model` (digest), `rows`, `sha256` (of the
-payload), and, where there are such, `index` and `weights`. Readers check the file against its digest record, and then
+payload), and, where there are such, `index`, `parts`, `shard` and `weights`. Readers check the file against its digest record, and then
 these, before a value is used. The layout is pinned (`libver` v110, contiguous, no chunks or filters), so equal rows give
 equal bytes, and a payload is one run of bytes that `storage.mapped` can map by its offset.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dfeat.errors import UserError
+from dfeat.places import place_of, view_pictures
+from dfeat.shortage import pass_on
 from dfeat.storage.atomic import write_bytes
+from dfeat.storage.expected import check_settings
 from dfeat.storage.mapped import MappedRows
 from dfeat.storage.provenance import settings_text
 from dfeat.storage.records import check_file, refusal
@@ -48,6 +52,10 @@ class Shard:
     """SHA-256 of every file of the model, by name; an attribute for human readers."""
     index: str = ""
     """SHA-256 of the index.csv that lists the images of the rows."""
+    parts: str = ""
+    """SHA-256 of the parts.json whose parts are hidden in the rows; empty where none are."""
+    number: str = ""
+    """Which shard of its view this is, i/n."""
 
 
 def write_shard(path: Path, shard: Shard) -> None:
@@ -75,18 +83,21 @@ def write_shard(path: Path, shard: Shard) -> None:
         file.attrs.update(model=shard.model, rows=len(shard.keys), sha256=digest)
         if shard.weights:
             file.attrs["weights"] = settings_text(shard.weights)
-        if shard.index:
-            file.attrs["index"] = shard.index
+        claims = {"index": shard.index, "parts": shard.parts, "shard": shard.number}
+        file.attrs.update({name: value for name, value in claims.items() if value})
     write_bytes(path, buffer.getbuffer())
 
 
-def read_shard(path: Path, kind: str, *, model: str | None = None, index: str | None = None) -> Shard:
+def read_shard(
+    path: Path, kind: str, *, model: str | None = None, index: str | None = None, parts: str | None = None
+) -> Shard:
     """Read a whole shard into memory, with the arguments, checks and errors of `open_shard`."""
-    with open_shard(path, kind, model=model, index=index) as file:
+    with open_shard(path, kind, model=model, index=index, parts=parts) as file:
         payload, attributes = file[PAYLOADS[kind]], file.attrs
         recipe, settings, model = int(attributes["recipe"]), attributes["settings"], str(attributes["model"])
-        rows, index = list(_encoded_images(payload)) if _is_ragged(payload) else payload[:], attributes.get("index", "")
-        return Shard(kind, recipe, settings, model, _keys(file), rows, _extras(file, kind), index=str(index))
+        rows = list(_encoded_images(payload)) if _is_ragged(payload) else payload[:]
+        claims = [str(attributes.get(name, "")) for name in ("index", "parts", "shard")]
+        return Shard(kind, recipe, settings, model, _keys(file), rows, _extras(file, kind), {}, *claims)
 
 
 def read_attributes(path: Path) -> dict[str, Any]:
@@ -96,25 +107,32 @@ def read_attributes(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def open_shard(path: Path, kind: str, *, model: str | None = None, index: str | None = None) -> Iterator[h5py.File]:
+def open_shard(
+    path: Path, kind: str, *, model: str | None = None, index: str | None = None, parts: str | None = None
+) -> Iterator[h5py.File]:
     """Open a shard for reading, after every check that does not need its rows.
 
     Each byte is hashed once: the file, which holds the payload, for its digest record; or, for a file copied from
     elsewhere without a record, the payload for the attribute `sha256`. `kind` is a key of PAYLOADS and the verb that
-    makes such a shard; `model` and `index`, where given, are the digests of the diffusion model and of the index.csv it
-    must have been made with. Raises UserError if the file is missing, damaged, incomplete, of another kind or origin, or
-    holds links or virtual datasets, or if h5py cannot read what the block reads.
+    makes such a shard; `model`, `index` and `parts`, where given, are the digests of the diffusion model, the
+    index.csv and the parts.json it must have been made with; `parts` is empty for rows in which no part is hidden. In a
+    run's folder the view and the number of the shard must be those of its path, and its settings those that the run
+    expects. Raises UserError if the file is missing, damaged, incomplete, of another kind or origin, or holds links or
+    virtual datasets, or if h5py cannot read what the block reads.
     """
     digest = check_file(path, kind)
     try:
         with h5py.File(path, "r") as file:
-            fault = _fault(file, kind, model, index)
+            fault = _fault(file, kind) or _of_other_origin(file, model=model, index=index, parts=parts)
+            fault = fault or _misplaced(path, file.attrs)
             if fault is None and digest is None and _stored_digest(file[PAYLOADS[kind]]) != file.attrs["sha256"]:
                 fault = "its payload does not match its digest (the file was damaged)"
             if fault is not None:
                 raise refusal(path, fault, kind)
+            check_settings(path, file.attrs["settings"], kind)
             yield file
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+        pass_on(error, str(path))
         raise refusal(path, f"it is not a readable HDF5 file ({error})", kind) from None
 
 
@@ -137,13 +155,15 @@ class Rows:
         return replace(self, row_of=dict(zip(payload_of, taken, strict=True)), extras=extras)
 
 
-def read_rows(paths: Sequence[Path], kind: str, *, index: str | None = None, fits: int | None = None) -> Rows:
+def read_rows(
+    paths: Sequence[Path], kind: str, *, index: str | None = None, parts: str | None = None, fits: int | None = None
+) -> Rows:
     """Read the array shards of one view as one table of rows, each file checked as `open_shard` does.
 
     All must share settings and model, and no key may appear twice. Up to `fits` bytes (by default a quarter of the
     machine's memory) rows are loaded whole, beyond that they are mapped. Raises UserError if a shard is rejected.
     """
-    heads = [_head(path, kind, index) for path in paths]
+    heads = [_head(path, kind, index, parts) for path in paths]
     first = heads[0]
     for path, head in zip(paths, heads, strict=True):
         if (head.settings, head.model) != (first.settings, first.model):
@@ -178,8 +198,8 @@ class _Head:
     extras: dict[str, NDArray[Any]]
 
 
-def _head(path: Path, kind: str, index: str | None) -> _Head:
-    with open_shard(path, kind, index=index) as file:
+def _head(path: Path, kind: str, index: str | None, parts: str | None) -> _Head:
+    with open_shard(path, kind, index=index, parts=parts) as file:
         payload = file[PAYLOADS[kind]]
         if payload.chunks is not None or (payload.size and payload.id.get_offset() is None):
             raise refusal(path, "its payload is not one contiguous run of bytes", kind)
@@ -195,7 +215,8 @@ def _extras(file: h5py.File, kind: str) -> dict[str, NDArray[Any]]:
     return {name: file[name][:] for name in file if name not in {"key", "done", PAYLOADS[kind]}}
 
 
-def _fault(file: h5py.File, kind: str, model: str | None, index: str | None) -> str | None:
+def _fault(file: h5py.File, kind: str) -> str | None:
+    """What is wrong with a file as a shard of a kind; None for a sound one."""
     attributes = file.attrs
     missing = {"schema", "kind", "recipe", "settings", "model", "rows", "sha256"} - set(attributes)
     if missing:
@@ -216,10 +237,30 @@ def _fault(file: h5py.File, kind: str, model: str | None, index: str | None) -> 
         return "it is not whole: rows are missing or not done"
     if kind != "pixels" and file[PAYLOADS[kind]].shape[:1] != (rows,):
         return "its payload has another number of rows than its keys"
-    if model is not None and attributes["model"] != model:
-        return f"it was made with another model ({str(attributes['model'])[:12]}, expected {model[:12]})"
-    if index is not None and attributes.get("index", "") != index:
-        return f"it was made from another index ({str(attributes.get('index', ''))[:12]}, expected {index[:12]})"
+    return None
+
+
+def _of_other_origin(file: h5py.File, **wanted: str | None) -> str | None:
+    """What a shard was made from instead of the model, index or parts of these digests; None where all agree."""
+    for name, digest in wanted.items():
+        found = str(file.attrs.get(name, ""))
+        if digest is not None and found != digest:
+            said = [f"{name} {text[:12]}" if text else f"no {name}" for text in (found, digest)]
+            return f"it was made from another {name} (with {said[0]}, expected {said[1]})"
+    return None
+
+
+def _misplaced(path: Path, attributes: Mapping[str, Any]) -> str | None:
+    """What the path says of a shard in a run's folder and its attributes do not; None where they agree."""
+    place = place_of(path)
+    if place is None or attributes["kind"] == "pixels":
+        return None
+    view, number, settings = path.parent.name, path.stem.replace("-of-", "/"), json.loads(attributes["settings"])
+    if attributes.get("shard", number) != number:
+        return f"it is shard {attributes['shard']} of its view, not {number}"
+    shown = settings.get("latents", settings).get("view", view_pictures(view))
+    if shown not in {view_pictures(view)} | ({"clean"} if view_pictures(view) == "drop:0" else set()):
+        return f"it shows the images in the view {shown!r}, not {view_pictures(view)!r}"
     return None
 
 

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from dfeat.errors import UserError
+from dfeat.shortage import pass_on
 from dfeat.storage.atomic import write_bytes
 from dfeat.storage.records import check_file
 
@@ -63,7 +64,8 @@ def resume(out: Path, identity: str, model: nn.Module, optimizer: torch.optim.Op
             if metadata.get("identity") != identity:
                 return State()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, UserError):
+    except (SafetensorError, UserError) as error:
+        pass_on(error, str(path))
         return State()
     model.load_state_dict({name[6:]: value for name, value in tensors.items() if name.startswith("model.")})
     for name, parameter in model.named_parameters():

@@ -46,6 +46,10 @@ class Batch:
         """The same in page-locked memory, from where a GPU fetches it while it computes. The DataLoader calls this."""
         return self._each(lambda tensor: tensor.pin_memory())
 
+    def shared(self) -> Batch:
+        """The same in shared memory, from where another process takes it."""
+        return self._each(lambda tensor: tensor.share_memory_())
+
     def to(self, device: torch.device) -> Batch:
         """The same on a device; from page-locked memory the copy goes on while the CPU goes on."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))

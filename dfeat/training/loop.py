@@ -25,7 +25,7 @@ from dfeat.progress import progress, say
 from dfeat.randomness import seed_for
 from dfeat.storage.atomic import json_bytes, remove, write_files
 from dfeat.storage.provenance import bytes_digest, file_digest, settings_text, versions
-from dfeat.training.checkpoint import TERMINATED, State, deferred_sigterm, ignore_sigterm, resume, save_checkpoint
+from dfeat.training.checkpoint import TERMINATED, State, deferred_sigterm, resume, save_checkpoint
 from dfeat.training.dataset import Batch, TrainingBatches
 from dfeat.training.losses import eq1
 from dfeat.training.network import Classifier, build_backbone, normalised, start_from_pretrained_head
@@ -33,8 +33,9 @@ from dfeat.training.settings import TrainingSettings, TrainStage
 from dfeat.training.sources import Inputs, features_identity, read_sources
 from dfeat.training.team import Team
 from dfeat.training.weights import weights_file
+from dfeat.training.workers import prepared_batches
 
-RECIPE: Final = 4
+RECIPE: Final = 5
 CHECKED_EVERY: Final = 20
 """Steps between two transfers of the losses from a GPU, each of which waits for the device."""
 
@@ -88,21 +89,14 @@ def _fit(
 ) -> bool:  # fmt: skip
     """Take the remaining steps; returns False if `stop` became True before the last of them."""
     settings = batches.settings
-    loader = torch.utils.data.DataLoader(
-        batches,
-        batch_size=None,
-        sampler=range(state.step, len(batches)),
-        num_workers=workers,
-        pin_memory=device.type == "cuda",
-        worker_init_fn=ignore_sigterm,
-    )
+    coming = prepared_batches(batches, state.step, workers, pin_memory=device.type == "cuda")
     model.train()
     if settings.compile:
         model.backbone.compile(dynamic=False)
     network = team.wrapped(model)
     bar = progress(len(batches), batches.method.name)
     metrics = _EpochMetrics(batches, state)
-    for batch in waiting.of(loader):
+    for batch in waiting.of(coming):
         kept = model.draw_kept(batches.seed, state.step, settings.batch_size)
         batch.kept = None if kept is None else kept[:, batches.part]
         for group in optimizer.param_groups:
@@ -226,6 +220,7 @@ def _write_run(
     from safetensors.torch import save
 
     sources = batches.sources
+    metrics = "".join(json.dumps(row) + "\n" for row in state.metrics).encode()
     tensors = save({name: value.contiguous().cpu() for name, value in model.state_dict().items()})
     run = {
         "recipe": RECIPE,
@@ -241,12 +236,14 @@ def _write_run(
         "inputs": {
             "index": sources.parts.index,
             "parts": sources.parts.digest,
+            "pixels": sources.pixels.digest,
+            **({"inpainted": sources.inpainted.digest} if sources.inpainted else {}),
             "backbone": file_digest(weights_file(stage.backbone)),
         },
         "model": bytes_digest(tensors),
+        "metrics": bytes_digest(metrics),
         "versions": versions("torch", "timm", "numpy", "pillow"),
     }
-    metrics = "".join(json.dumps(row) + "\n" for row in state.metrics)
-    contents = {"model.safetensors": tensors, "metrics.jsonl": metrics.encode(), "run.json": json_bytes(run)}
+    contents = {"model.safetensors": tensors, "metrics.jsonl": metrics, "run.json": json_bytes(run)}
     write_files({out / name: content for name, content in contents.items()})
     remove(out / "checkpoint.safetensors")

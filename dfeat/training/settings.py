@@ -18,7 +18,7 @@ from pydantic import (
 from dfeat.data.settings import CROP_SCALE, FLIP, IMAGE_SIZE, CropScale
 from dfeat.errors import UserError, nearest
 from dfeat.methods import NAMES, PAPER_NAMES, method
-from dfeat.section import BatchSize, Commit, ImageSize, Name, Section, Share, WithoutNulls
+from dfeat.section import BatchSize, Commit, ImageSize, Name, Section, Seed, Share, WithoutNulls
 
 
 def _listed(name: str) -> str:
@@ -65,12 +65,14 @@ class TrainingSettings(Section):
             "swin": Backbone(name="swin_base_patch4_window7_224.ms_in1k"),
         }
     )
-    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
+    seeds: tuple[Seed, ...] = Field((0, 1, 2), min_length=1, max_length=1000)
     image_size: ImageSize = Field(IMAGE_SIZE, description="side of the network's input")
-    epochs: int = Field(30, ge=1, description="passes over originals and augmented images [25-30]")
+    epochs: int = Field(30, ge=1, le=1_000_000, description="passes over originals and augmented images [25-30]")
     batch_size: BatchSize = 64
     gpus: int = Field(1, ge=1, le=64, description="devices of a node that share each batch; 1: models side by side")
-    accumulate: int = Field(1, ge=1, description="parts a batch is computed in, one after another, to save memory")
+    accumulate: int = Field(
+        1, ge=1, le=1_000_000, description="parts a batch is computed in, one after another, to save memory"
+    )
     learning_rate: Rate = Field(0.01, description="the paper prints 10e-3")
     learning_rates: dict[MethodName, dict[Name, Rate]] = Field(
         default_factory=dict,
@@ -146,7 +148,7 @@ class TrainStage(Section):
 
     backbone: Backbone
     training: TrainingSettings = TrainingSettings()
-    partner_seed: int = Field(0, description="occlusion.seed, which draws whose pixels replace hidden ones")
+    partner_seed: Seed = Field(0, description="occlusion.seed, which draws whose pixels replace hidden ones")
 
     @field_serializer("training", mode="wrap")
     def _without_later_defaults(

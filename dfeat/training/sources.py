@@ -19,6 +19,7 @@ from dfeat.data.pixels import PixelCache
 from dfeat.errors import UserError
 from dfeat.methods import method
 from dfeat.occlusion.parts import Parts, read_parts
+from dfeat.storage.expected import check_settings
 from dfeat.storage.origin import read_origin
 from dfeat.storage.records import refusal
 from dfeat.storage.shards import Rows, read_rows
@@ -77,7 +78,7 @@ def read_sources(name: str, inputs: Inputs, settings: TrainingSettings) -> Sourc
     index = read_index(inputs.index)
     digest = index.digest
     sources = Sources(
-        pixels=PixelCache(inputs.pixels, index=digest),
+        pixels=PixelCache(inputs.pixels, index=digest, parts=""),
         keys=[record.key for record in index.records],
         labels={record.key: record.label for record in index.records},
         wnids=[info.wnid for info in index.classes],
@@ -87,7 +88,7 @@ def read_sources(name: str, inputs: Inputs, settings: TrainingSettings) -> Sourc
     if "inpainted" in needs:
         if inputs.inpainted is None:
             raise UserError(f"the method {name} needs --inpainted, the cache of inpainted images")
-        sources.inpainted = PixelCache(inputs.inpainted, index=digest)
+        sources.inpainted = PixelCache(inputs.inpainted, index=digest, parts=sources.parts.digest)
         wanted = _row_keys(sources.parts.rows, sources.copies)
         _require_keys(wanted, sources.inpainted.row_of, inputs.inpainted)
         if settings.inpainted == "accepted":
@@ -109,6 +110,7 @@ def _read_rejected(verdicts: Path | None, judged: set[str], index: str) -> froze
     text = origin.read_text(verdicts)
     if origin.said["index"] != index:
         raise origin.refusal("it tells of verdicts on the images of another index")
+    check_settings(origin.path, origin.said.get("settings"), "judge")
     try:
         rows = csv.DictReader(io.StringIO(text, newline=""))
         accepted = {row["key"]: row["accepted"] == "1" for row in rows}
@@ -120,14 +122,14 @@ def _read_rejected(verdicts: Path | None, judged: set[str], index: str) -> froze
 
 
 def _read_features(sources: Sources, inputs: Inputs, index: str, clean: bool) -> None:
-    own = read_rows(inputs.features, "features", index=index)
+    own = read_rows(inputs.features, "features", index=index, parts="")
     _require_view(own, "clean", inputs.features[0])
     sources.views = int(json.loads(own.settings)["latents"].get("views", 1))
     _require_keys(_row_keys(sources.keys, sources.views), own.row_of, inputs.features[0])
     sources.features = own
     if clean:
         return
-    twins = read_rows(inputs.twin_features, "features", index=index)
+    twins = read_rows(inputs.twin_features, "features", index=index, parts=sources.parts.digest)
     _require_view(twins, "parts", inputs.twin_features[0])
     if features_identity(own) != features_identity(twins):
         reason = f"it was made with another model or other feature settings than {inputs.features[0]}"

@@ -9,15 +9,20 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from dfeat.shortage import lost_worker
+
+_LOST_PEER: Final = re.compile(r"NCCL.*(remote|peer|closed)|Connection (closed|reset) by")
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,11 @@ def end(status: int) -> NoReturn:
     os._exit(status)
 
 
+def lost_peer(error: BaseException) -> bool:
+    """Whether a collective operation failed because another process of the team ended, which says why by itself."""
+    return isinstance(error, RuntimeError) and _LOST_PEER.search(str(error)) is not None
+
+
 def is_member() -> bool:
     """Whether `launch`, or torchrun itself, started this process."""
     return "LOCAL_RANK" in os.environ and "WORLD_SIZE" in os.environ
@@ -105,8 +115,11 @@ def launch(count: int, arguments: Sequence[str]) -> int:
     try:
         command("-m", "dfeat.cli", *arguments)
     except ChildFailedError as error:
-        statuses = [failure.exitcode for failure in error.failures.values()]
-        return next((status for status in statuses if status > 0), 1)
+        ended = {rank: failure.exitcode for rank, failure in error.failures.items()}
+        for rank, status in ended.items():
+            if status < 0 and status != -signal.SIGTERM:  # which the others were sent when one had ended
+                raise lost_worker(f"number {rank} of {count}, by {signal.Signals(-status).name}") from None
+        return next((status for status in ended.values() if status > 0), 1)
     except SignalException as error:
         return 128 + int(error.sigval)
     return 0

@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 from dfeat.errors import UserError
+from dfeat.shortage import pass_on
 from dfeat.training.settings import Backbone
 
 HEADS = ("head.fc.weight", "head.weight", "classifier.weight", "fc.weight")
@@ -67,5 +68,6 @@ def _tensor_shapes(path: Path) -> dict[str, list[int]]:
             length = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(min(length, path.stat().st_size)))
         return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        pass_on(error, str(path))
         return {}

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from bench.index import CLASSES, PARTS, overlapping, run, write_set
-from dfeat.data.index import build_train_index
+from dfeat.data.indexing import build_train_index
 from dfeat.data.settings import TrainSet
 from dfeat.occlusion.parts import choice_row, part_rles
 from dfeat.occlusion.settings import PartsStage

@@ -71,6 +71,18 @@ def test_a_wrong_setting_is_a_sentence_that_names_the_key(change: dict, sentence
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [('{"run": "a", "run": "b"}', "the key 'run' stands twice"), ("[" * 100_000, "cannot be read as JSON"),
+     ('{"report": {"confidence": NaN}}', "'report.confidence' is nan: input should be a finite number"),
+     ('{"report": {"note": "\\u0000"}}', "has a NUL character in it")],
+)  # fmt: skip
+def test_a_verb_refuses_hostile_json_in_a_sentence(text: str, sentence: str) -> None:
+    with pytest.raises(UserError) as error:
+        parse(Settings, text, "--settings")
+    assert sentence in str(error.value) and len(str(error.value)) < 300
+
+
 def test_broken_json_is_a_sentence() -> None:
     with pytest.raises(UserError, match="is not JSON"):
         parse(Settings, "{run: demo", "--settings")

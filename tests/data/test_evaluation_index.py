@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from dfeat.data.classes import imagenet_wnids
-from dfeat.data.index import Index, build_evaluation_index, build_train_index, read_index
+from dfeat.data.index import Index, read_index
+from dfeat.data.indexing import build_evaluation_index, build_train_index
 from dfeat.data.settings import EvaluationSet
 from dfeat.errors import UserError
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pycocotools.coco import COCO
 
-from dfeat.data.index import build_train_index
+from dfeat.data.indexing import build_train_index
 from dfeat.errors import UserError
 
 from .conftest import MACAQUE, TENCH, coco, encoded, problems_of, train_set, write

@@ -16,10 +16,12 @@ from typing import Any
 import pytest
 from pycocotools.coco import COCO
 
-from dfeat.data.index import Index, build_train_index, read_index
+from dfeat.data.index import Index, read_index
+from dfeat.data.indexing import build_train_index
 from dfeat.errors import UserError
 from dfeat.occlusion.parts import choose_all
 from dfeat.occlusion.settings import PartsStage
+from dfeat.storage.provenance import file_digest
 
 from .conftest import MACAQUE, SQUARE, TENCH, coco, encoded, problems_of, train_set, write, zipped
 
@@ -93,7 +95,8 @@ def test_a_second_run_writes_the_same_bytes(tmp_path: Path) -> None:
     assert contents[0] == contents[1]
     assert set(contents[0]) == {"index.csv", "problems.csv", "annotations.json", "classes.json", "source.json"}
     rows = list(csv.reader(contents[0]["index.csv"].decode().splitlines()))
-    assert rows[0] == ["key", "file", "label", "wnid", "width", "height"]
+    assert rows[0] == ["key", "file", "label", "wnid", "width", "height", "sha256", "parts_sha256"]
+    assert [row[6] for row in rows[1:]] == [file_digest(root / row[1]) for row in rows[1:]]
 
 
 def test_a_partial_split_will_do(tmp_path: Path) -> None:
@@ -419,7 +422,7 @@ def test_every_record_is_kept_or_has_a_row_that_says_it_was_dropped(tmp_path: Pa
 
 
 def test_importing_the_index_is_cheap() -> None:
-    code = "import sys, dfeat.data.index; print(sorted({'torch', 'timm', 'matplotlib', 'scipy'} & set(sys.modules)))"
+    code = "import sys, dfeat.data.indexing; print(sorted({'torch', 'timm', 'matplotlib', 'scipy'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={
         **os.environ, "PYTHONPATH": str(Path(__file__).parents[2])})  # fmt: skip
     assert done.stdout.strip() == "[]"

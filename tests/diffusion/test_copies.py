@@ -180,12 +180,13 @@ def test_rejected_copies_are_not_drawn_and_an_image_without_others_is_its_own_tw
         read_sources("sd_inpaint", inputs, settings)
 
 
-def test_pictures_show_the_first_copy_and_verify_finds_all_whole(run: Path) -> None:
+def test_pictures_show_the_first_copy_and_verify_finds_all_whole(run: Path, world: World) -> None:
+    index, parts = read_index(world.train), read_parts(world.parts)
     one, keys = shard_of(run, "one"), {*shard_of(run, "one").keys[:4]}
-    shown = read_inpainted(run, keys)
+    shown = read_inpainted(run, keys, index, parts)
     assert shown.keys() == keys
     for key in keys:
         assert (shown[key] == np.asarray(Image.open(io.BytesIO(one.payload[one.keys.index(key)])))).all()
     with pytest.raises(UserError, match="lacks 1 images"):
-        read_inpainted(run, {"nobody"})
+        read_inpainted(run, {"nobody"}, index, parts)
     assert {finding.state for finding in verify_run(run)} == {"whole"}

@@ -18,7 +18,7 @@ from dfeat.config import Settings
 from dfeat.config.files import read_settings
 from dfeat.costs.estimate import PEAK, estimate
 from dfeat.data.classes import imagenet_wnids
-from dfeat.data.index import build_train_index
+from dfeat.data.indexing import build_train_index
 from dfeat.doctor import examine, images_of, missing_inputs
 from dfeat.doctor.text import as_plain, as_text
 from dfeat.errors import UserError

@@ -59,7 +59,8 @@ def filled(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
             pictures[record.key] = picture.getvalue()
         stage, seeds = stage_settings(settings, "inpaint"), {"seed": np.zeros(len(pictures), np.int64)}
         shard = place.shard("inpaint", TRAIN, 0, 1)
-        rows = Shard("inpaint", 1, stage, "", list(pictures), list(pictures.values()), seeds, index=index.digest)
+        claims = {"index": index.digest, "parts": parts.digest, "number": "0/1"}
+        rows = Shard("inpaint", 1, stage, "", list(pictures), list(pictures.values()), seeds, **claims)
         write_shard(shard, rows)
         cache_inpainted([shard], stage_settings(settings, "pixels"), place.inpainted())
         write_inpaint_quality(place.run, settings, place.report)

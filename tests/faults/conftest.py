@@ -28,31 +28,31 @@ Tried = Callable[..., None]
 
 @pytest.fixture
 def tried(record_property: Callable[[str, object], None]) -> Tried:
-    """Note what a test did: the fault, how often, what came of it, and how many artifacts were lost or torn."""
+    """Note what a test did: the fault, how often, what came of it, and how many artifacts were lost, torn or wrongly used."""
 
-    def note(fault: str, times: int, outcome: str, lost: int = 0, torn: int = 0) -> None:
-        record_property("fault", json.dumps([fault, times, outcome, lost, torn]))
+    def note(fault: str, times: int, outcome: str, lost: int = 0, torn: int = 0, used: int = 0) -> None:
+        record_property("fault", json.dumps([fault, times, outcome, lost, torn, used]))
 
     return note
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """The table of `make test-faults`, from what the tests counted themselves."""
-    rows: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0, 0])
+    rows: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0, 0, 0])
     for outcome in ("passed", "failed"):
         for report in terminalreporter.stats.get(outcome, []):
             for name, value in getattr(report, "user_properties", []):
                 if name == "fault":
-                    fault, times, became, lost, torn = json.loads(value)
+                    fault, times, became, *harm = json.loads(value)
                     key = fault, became if outcome == "passed" else "TEST FAILED"
-                    rows[key] = [a + b for a, b in zip(rows[key], (times, lost, torn), strict=True)]
+                    rows[key] = [a + b for a, b in zip(rows[key], (times, *harm), strict=True)]
     if not rows:
         return
-    lines = [("fault", "times", "outcome", "lost", "torn")]
-    lines += [(fault, str(n), became, str(lost), str(torn)) for (fault, became), (n, lost, torn) in rows.items()]
-    lines.append(("all", str(sum(row[0] for row in rows.values())), "",
-                  *(str(sum(row[i] for row in rows.values())) for i in (1, 2))))  # fmt: skip
-    widths = [max(len(line[column]) for line in lines) for column in range(5)]
+    lines = [("fault", "tried", "outcome", "lost", "torn", "wrongly used")]
+    lines += [(fault, str(n), became, *map(str, harm)) for (fault, became), (n, *harm) in rows.items()]
+    total, *harms = (str(sum(row[column] for row in rows.values())) for column in range(4))
+    lines.append(("all", total, "", *harms))
+    widths = [max(len(line[column]) for line in lines) for column in range(6)]
     terminalreporter.write_line("")
     for line in lines:
         terminalreporter.write_line("  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)))

@@ -11,6 +11,7 @@ import json
 import multiprocessing
 import os
 import re
+import resource
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,25 +30,31 @@ class Job:
     name: str
     arguments: tuple[str, ...]
 
-    def start(self, out: Path, log: Path) -> Any:
-        """A process that runs the verb into `out`; what it prints goes to `log`."""
+    def start(self, out: Path, log: Path, limit: int | None = None) -> Any:
+        """A process that runs the verb into `out`; what it prints goes to `log`.
+
+        `limit` is how many bytes of address space it may take beyond what the server has.
+        """
         words = [word.replace("{out}", str(out)) for word in self.arguments]
-        process = FORKS.Process(target=_run, args=(words, str(log)))
+        process = FORKS.Process(target=_run, args=(words, str(log), limit))
         process.start()
         return process
 
-    def run(self, out: Path, log: Path) -> int:
+    def run(self, out: Path, log: Path, limit: int | None = None) -> int:
         """Run the verb to its end; returns the exit status."""
-        process = self.start(out, log)
+        process = self.start(out, log, limit)
         process.join(120)
         assert process.exitcode is not None, f"{self.name} did not end"
         return int(process.exitcode)
 
 
-def _run(words: list[str], log: str) -> None:
+def _run(words: list[str], log: str, limit: int | None) -> None:
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
+    if limit is not None:
+        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (taken + limit, resource.RLIM_INFINITY))
     sys.argv = ["dfeat", *words]
     if words[0] == "demo-model":  # the tool beside the package
         from tools.demo_models.__main__ import main

@@ -20,7 +20,8 @@ from pydantic import BaseModel
 from dfeat.config import Settings
 from dfeat.config.files import lay_over
 from dfeat.data.coco import Part, clean_part
-from dfeat.data.index import build_evaluation_index, build_train_index, read_index
+from dfeat.data.index import read_index
+from dfeat.data.indexing import build_evaluation_index, build_train_index
 from dfeat.data.pixels import PixelCache, cache_index
 from dfeat.data.records import Problems
 from dfeat.data.settings import EvaluationSet, PixelsStage, TrainSet

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from dfeat.adopt import configured_otherwise
+from dfeat.config.expected import expected
 from dfeat.config.files import read_settings
+from dfeat.config.points import Run
 from dfeat.verify import verify_run
 
 from .conftest import Tried
@@ -66,9 +67,9 @@ def test_an_edit_in_mid_run_reaches_no_job_before_the_next_snakemake(tmp_path: P
 
 
 def check_all_as_configured(run: SmallRun) -> None:
-    settings = read_settings([run.folder / name for name in CONFIGS])
+    configured = expected(Run(read_settings([run.folder / name for name in CONFIGS])))
+    assert json.loads((run.run / "expected.json").read_text()) == json.loads(json.dumps(configured))
     assert {finding.state for finding in verify_run(run.run)} <= {"whole", "left over"}
-    assert dict(configured_otherwise(run.run, settings)) == {}
 
 
 @pytest.mark.slow

@@ -45,11 +45,12 @@ def other(path: Path, target: Path, change: Callable[[dict[str, Any]], None]) ->
     import json
 
     shard = read_shard(path, "features")
-    said = {"settings": json.loads(shard.settings), "model": shard.model, "index": shard.index}
+    said = {"settings": json.loads(shard.settings), "model": shard.model, "index": shard.index, "parts": shard.parts}
     change(said)
     made = Shard(
-        "features", shard.recipe, said["settings"], said["model"], shard.keys, shard.payload, index=said["index"]
-    )
+        "features", shard.recipe, said["settings"], said["model"], shard.keys, shard.payload, index=said["index"],
+        parts=said["parts"],
+    )  # fmt: skip
     write_shard(target, made)
     return target
 
@@ -60,6 +61,7 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "resolution": (lambda said: said["settings"]["latents"].update(resolution=72), "other feature settings"),
     "view": (lambda said: said["settings"]["latents"].update(view="drop:80"), "of the view 'drop:80'"),
     "index": (lambda said: said.update(index="f" * 64), "another index"),
+    "parts": (lambda said: said.update(parts="f" * 64), "another parts"),
 }
 
 

@@ -419,9 +419,9 @@ PICTURES = ("figure2", "figure3", "sheet")
 REPORT = "dfeat.report"
 PIECES = {
     "drawn": Piece(drawn, "dfeat.demo.worlds"),
-    "index": Piece(index, "dfeat.data.index"),
-    "index per class": Piece(index_per_class, "dfeat.data.index"),
-    "index holdout": Piece(index_holdout, "dfeat.data.index"),
+    "index": Piece(index, "dfeat.data.indexing"),
+    "index per class": Piece(index_per_class, "dfeat.data.indexing"),
+    "index holdout": Piece(index_holdout, "dfeat.data.indexing"),
     "parts": Piece(parts, "dfeat.occlusion.parts"),
     "choices": Piece(choices, "dfeat.occlusion.parts"),
     "patches": Piece(patches, "dfeat.diffusion.latents"),

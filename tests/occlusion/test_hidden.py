@@ -18,6 +18,7 @@ from dfeat.errors import UserError
 from dfeat.methods import NAMES
 from dfeat.occlusion.hidden import BINS, hidden_shares
 from dfeat.occlusion.parts import Parts, choose_all, read_parts, visible_share
+from dfeat.storage.provenance import file_digest
 from dfeat.storage.records import record_path
 from dfeat.storage.shards import Rows, read_rows
 from dfeat.training.dataset import TrainingBatches, cut, cut_mask
@@ -46,7 +47,11 @@ def one_part(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     coco["annotations"] = [annotation for annotation in kept.values() if annotation["image_id"] != bare]
     path.write_text(json.dumps(coco))
-    record_path(path).unlink()
+    source = json.loads((folder / "source.json").read_text())
+    source["files"][path.name] = file_digest(path)
+    (folder / "source.json").write_text(json.dumps(source))
+    for changed in (path, folder / "source.json"):
+        record_path(changed).unlink()
     return folder
 
 

@@ -82,7 +82,7 @@ def test_the_data_card_counts_what_twins_hide(run: Path, tmp_path: Path) -> None
 
 def test_the_model_card_names_every_model_and_its_accuracy(run: Path) -> None:
     card = (run / "report" / "model_card.md").read_text()
-    assert f"| None | ConvNeXt | 0 |  | 8 | 3 | `{'f' * 64}` |" in card
+    assert f"| None | ConvNeXt | 0 | 2 | 8 | 3 | `{'f' * 64}` |" in card
     assert card.count("| simulated | 80 % |") == card.count("| simulated | 0 % |") == 6
     assert "timm's convnext\\_base.fb\\_in1k" in card
 

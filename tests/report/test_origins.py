@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from dfeat.report.tables.published import write_table
 from dfeat.report.tables.studies import write_study
 from dfeat.section import parse
 from dfeat.storage.atomic import write_bytes, write_json
+from dfeat.storage.records import FOLDER
 
 from .predictions import small_settings, write_origin, write_predictions
 
@@ -48,8 +48,8 @@ def refused(evaluation: Path, told: str) -> None:
 @pytest.mark.parametrize(
     ("other", "told"),
     [
-        ("none/swin/seed0", "records none with seed 0, not none with seed 1"),
-        ("cutmix/swin/seed1", "records cutmix with seed 1, not none with seed 1"),
+        ("none/swin/seed0", "is of none with seed 0, not of none in seed1"),
+        ("cutmix/swin/seed1", "is of cutmix with seed 1, not of none in seed1"),
         ("none/convnext/seed1", "records a backbone with name 'convnext_base.fb_in1k', but the settings have 'swin"),
     ],
 )
@@ -100,7 +100,8 @@ def test_models_that_were_shown_other_images_are_not_compared(evaluation: Path, 
 def ablation(run: Path, settings: Settings) -> None:
     plain = settings.model_dump(mode="json")
     plain["ablation"] = {"x": {"methods": ["none"], "grid": {"training.alpha": [0.5]}}}
-    shutil.copytree(run / "evaluation", run / "ablation/x/0/evaluation")
+    for path in (path for path in (run / "evaluation").rglob("*") if path.is_file() and path.parent.name != FOLDER):
+        copied(path, run / "ablation/x/0" / path.relative_to(run))
     write_ablation("x", run, parse(Settings, plain), run / "report")
 
 

@@ -9,14 +9,20 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-import yaml
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from dfeat.config import Settings
+from dfeat.config.files import lay_over
+from dfeat.config.reading import parsed, read_mapping
 from dfeat.errors import UserError
 from dfeat.report.claims.claims import write_claims
 from dfeat.report.page import write_report
+from dfeat.report.page.run_origin import config_text
 from dfeat.report.tables.published import write_table
 from dfeat.section import parse
+from dfeat.training.settings import Backbone
 
 from .predictions import small_settings, write_predictions
 
@@ -57,6 +63,12 @@ class Page(HTMLParser):
             self.text += data
 
 
+RUN_JSON = {
+    "method": "none", "seed": 0, "classes": 2, "feature_width": 0, "settings": {}, "images": 8, "steps": 3, "seconds": 1.5,
+    "model": "f" * 64,
+}  # fmt: skip
+
+
 def write_run(run: Path, settings: Settings, class_name: str = EVIL) -> None:
     """A run's folder with everything the report shows, from synthetic predictions."""
     report = run / "report"
@@ -84,7 +96,7 @@ def write_run(run: Path, settings: Settings, class_name: str = EVIL) -> None:
     (report / "gallery.json").write_text(json.dumps({"recipe": 1, "images": 40, "pictures": pictures}))
     model = run / "training" / "none" / "convnext" / "seed0"
     model.mkdir(parents=True)
-    (model / "run.json").write_text(json.dumps({"images": 8, "steps": 3, "seconds": 1.5, "model": "f" * 64}))
+    (model / "run.json").write_text(json.dumps(RUN_JSON))
     jobs = run / "benchmarks" / "training"
     jobs.mkdir(parents=True)
     (jobs / "none_convnext_seed0.tsv").write_text("s\th:m:s\tmax_rss\tcpu_time\n12.5\t0:00:12\t512.25\t11.5\n")
@@ -211,9 +223,24 @@ def test_the_same_inputs_give_the_same_bytes(run: Path, tmp_path: Path) -> None:
 
 def test_the_configuration_beside_it_gives_the_same_settings_over_the_papers(run: Path, tmp_path: Path) -> None:
     settings = small_settings(note=EVIL)
-    plain = yaml.safe_load((run / "report" / "config.yaml").read_text())
-    assert plain["data"]["evaluation"]["dfeat"] is None  # the paper's sets, which this run leaves out
-    assert parse(Settings, plain) == settings
+    written = read_mapping(run / "report" / "config.yaml")
+    assert written["data"]["evaluation"]["dfeat"] is None  # the paper's sets, which this run leaves out
+    over = read_mapping(CAPTIONS.parents[1] / "config.yaml")
+    lay_over(over, written)
+    assert parse(Settings, over) == settings
+
+
+@given(
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")),
+    st.floats(allow_nan=False, allow_infinity=False),
+)
+@hypothesis_settings(deadline=None)
+def test_the_configuration_beside_it_has_text_and_numbers_as_they_were(text: str, number: float) -> None:
+    settings = small_settings(note=text)
+    backbone = Backbone(name=text, kwargs={"text": [text], "number": number})
+    training = settings.training.model_copy(update={"backbones": {"one": backbone}})
+    chosen = settings.model_copy(update={"training": training})
+    assert parse(Settings, parsed(config_text(chosen), "config.yaml")) == chosen
 
 
 def test_what_is_broken_or_missing_is_named(tmp_path: Path) -> None:

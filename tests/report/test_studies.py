@@ -10,7 +10,8 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from dfeat.config import Settings, stage_settings
-from dfeat.data.index import build_evaluation_index, read_index
+from dfeat.data.index import read_index
+from dfeat.data.indexing import build_evaluation_index
 from dfeat.data.pixels import cache_index
 from dfeat.data.records import part_of_key
 from dfeat.data.settings import EvaluationSet
@@ -202,7 +203,8 @@ def test_calibration_and_classes(world: World, tmp_path: Path) -> None:
     settings = small_settings()
     (tmp_path / "data").mkdir()
     for name in settings.data.evaluation:
-        (tmp_path / "data" / name).symlink_to(world.root / "data" / "dfeat")
+        chosen = world.settings.data.evaluation["dfeat"]
+        build_evaluation_index(name, chosen, world.train / "classes.json", tmp_path / "data" / name)
     write_predictions(tmp_path / "evaluation", settings)
     for name in ("calibration", "per_class"):
         write_study(name, tmp_path, settings, tmp_path / "report")

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import matplotlib as mpl
 import pytest
 
 from dfeat.config import Settings, stage_settings
@@ -20,7 +21,7 @@ from dfeat.methods import NAMES
 from dfeat.occlusion.parts import read_parts
 from dfeat.report.numbers.text import read_csv
 from dfeat.report.tables.published import write_table
-from dfeat.storage.atomic import write_json
+from dfeat.storage.atomic import write_bytes, write_json
 from dfeat.storage.origin import origin_bytes
 from dfeat.storage.provenance import declared_recipe, file_digest
 from dfeat.training.loop import train
@@ -138,6 +139,10 @@ def test_tables_and_pictures_are_made_from_what_the_run_left(run: Path, settings
     for name in ("figure2", "figure3", "accuracy", "gain", "gallery", "sheet"):
         find("figure", name, settings).make(run, settings, tmp_path)
         assert (tmp_path / f"{name}.png").stat().st_size > 1000
+        with mpl.rc_context({"font.size": 20, "savefig.dpi": 33, "svg.fonttype": "none"}):
+            find("figure", name, settings).make(run, settings, tmp_path / "again")
+        for path in (tmp_path / "again").glob(f"{name}.*"):
+            assert path.read_bytes() == (tmp_path / path.name).read_bytes(), path.name
     find("table", "inpaint_quality", settings).make(run, settings, tmp_path)
     keys = [row["key"] for row in read_csv(tmp_path / "inpaint_quality.csv")]
     assert keys[0] == "" and len(keys) == len(set(keys)) == 1 + len(read_parts(run / "occlusion/parts.json").rows)
@@ -183,9 +188,8 @@ def test_every_artifact_of_the_run_is_found_whole_and_a_foreign_one_named(run: P
     }  # fmt: skip
     other = tmp_path / "run"
     shutil.copytree(run, other)
-    for folder in ("", ".sha256/"):  # a model that another training made, with its own record
-        name = f"convnext/seed0/{folder}model.safetensors"
-        shutil.copyfile(run / "training/blackout" / name, other / "training/none" / name)
+    name = "convnext/seed0/model.safetensors"  # a model that another training made, written here
+    write_bytes(other / "training/none" / name, (run / "training/blackout" / name).read_bytes())
     bad = {finding.path: finding.why for finding in verify_run(other) if finding.state == "bad"}
     assert bad.keys() == {"training/none/convnext/seed0/run.json", "evaluation/none/convnext/seed0/predictions.json"}
     assert all("another model than" in why for why in bad.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,10 +17,12 @@ from typing import Any
 
 import pytest
 
-from dfeat.adopt import configured_otherwise
-from dfeat.config.files import lay_over, read_settings
+from dfeat.config.files import lay_over
+from dfeat.verify import verify_run
 from tests.workflow import slurm
 from tests.workflow.journal import dfeat_on_the_path, overlaps, read_journal
+from tests.workflow.test_golden_plan import tree_in
+from tests.workflow.test_settings_arrive import RECORDER, by_log
 from tests.workflow.test_snakemake import ROOT, TINY
 
 pytestmark = pytest.mark.cluster
@@ -75,6 +78,10 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def path_with(*first: str) -> str:
     return os.pathsep.join([*first, str(Path(sys.executable).parent), os.environ["PATH"]])
+
+
+TOY = ["--slurm-no-account", "--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "5"]
+PROFILE = ["--workflow-profile", "profiles/slurm", "--latency-wait", "10", "--seconds-between-status-checks", "3"]
 
 
 def command(*arguments: str) -> list[str]:
@@ -141,8 +148,7 @@ def test_an_edit_in_mid_run_reaches_no_job_of_this_snakemake(
     again = snakemake(tree, os.environ | {"PATH": path_with()}, "--cores", "2", "--", table)
     assert again.returncode == 0, again.stdout + again.stderr
     assert made_with(tree) == ({0.5}, {(0, 20, 40)})
-    settings = read_settings([tree / name for name in CONFIGS])
-    assert dict(configured_otherwise(tree / "results/tiny", settings)) == {}
+    assert {finding.state for finding in verify_run(tree / "results/tiny")} <= {"whole", "left over"}
 
 
 def made_with(tree: Path) -> tuple[set[float], set[tuple[int, ...]]]:
@@ -193,3 +199,35 @@ def test_the_tables_through_slurm_equal_a_local_runs(cluster: dict[str, str], pr
     assert local.returncode == 0, local.stdout + local.stderr
     for name in TABLES + INPAINTED:
         assert (here / name).read_bytes() == (there / name).read_bytes(), name
+
+
+def test_a_job_is_given_what_was_planned_whatever_becomes_of_the_files(cluster: dict[str, str], tmp_path: Path) -> None:
+    """The first job edits the configuration; `--config` has what a shell and two readers of YAML would change."""
+    tree, record = tree_in(tmp_path), tmp_path / "record"
+    record.mkdir()
+    (tree / "small.json").write_text(json.dumps(SMALL))
+    changed = {
+        **SMALL,
+        "diffusion": {"inpaint": {"steps": 7, "prompt": "changed", "shards": 2}},
+        "occlusion": {"share": 0.1},
+    }
+    (tree / "changed.json").write_text(json.dumps(changed))
+    given = r"""diffusion={inpaint: {prompt: "it's {shard} $(touch hacked) `id` $HOME \n \\n 010 \u00e9 'q'"}}"""
+    asked = ["--config", given, "base=", "--", INPAINTED[0]]
+    plan = snakemake(tree, os.environ | {"PATH": path_with()}, "-n", "-p", "--cores", "2", *asked)
+    jobs = by_log(plan.stdout + plan.stderr)
+    (record / "outputs.json").write_text(json.dumps({log: outputs for log, (outputs, _) in jobs.items()}))
+    (record / "recorder").write_text(RECORDER.format(python=sys.executable, folder=str(record)))
+    (record / "dfeat").write_text(f'#!/bin/sh\ncp changed.json small.json\nexec "{record}/recorder" "$@"\n')
+    for name in ("recorder", "dfeat"):
+        (record / name).chmod(0o755)
+    environment = cluster | {"PATH": os.pathsep.join([str(record), str(Path(sys.executable).parent), cluster["PATH"]])}
+    run = snakemake(tree, environment | {"PYTHONPATH": str(ROOT)}, *PROFILE, *TOY, *asked)
+    assert run.returncode == 0, run.stdout + run.stderr
+    arrived = dict(json.loads(path.read_text()) for path in record.glob("*.job"))
+    assert arrived == {log: shlex.split(command)[1:-3] for log, (_, command) in jobs.items()}
+    (inpaint,) = [words for words in arrived.values() if words[0] == "inpaint"]
+    prompt = json.loads(inpaint[inpaint.index("--settings") + 1])["inpaint"]["prompt"]
+    assert prompt == "it's {shard} $(touch hacked) `id` $HOME \n \\n 010 é 'q'"
+    assert not list(tmp_path.rglob("hacked"))
+    assert json.loads((tree / "small.json").read_text()) == changed

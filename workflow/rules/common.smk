@@ -1,80 +1,4 @@
 # What every rules file uses: the checked settings, and the run with the points of its ablations.
-import os
-import sys
-import zlib
-from base64 import b64decode, b64encode
-from functools import partial
-from pathlib import Path
-
-from snakemake.exceptions import WorkflowError
-
-try:
-    from dfeat.config import Settings
-    from dfeat.config.points import RUN_ONLY, Run
-    from dfeat.costs.limits import shard_minutes, training_minutes
-    from dfeat.doctor import missing_inputs
-    from dfeat.errors import UserError
-    from dfeat.places import (
-        ADOPTING,
-        HOLDOUT,
-        OCCLUDED,
-        RESULTS,
-        TRAIN,
-        Place,
-        level_view,
-        view_pictures,
-        view_set,
-    )
-    from dfeat.report.catalogue import catalogue, wanted, whole_settings
-    from dfeat.section import parse as parse_section
-    from dfeat.storage.provenance import declared_recipe, files_digest, settings_text
-    from dfeat.storage.reuse import remove_broken_links
-except ModuleNotFoundError as missing:
-    if not (missing.name or "").startswith("dfeat"):
-        raise
-    raise WorkflowError(
-        "the package dfeat is not installed in the environment that Snakemake runs in; install it there: "
-        f"pip install {Path(workflow.basedir)}"
-    ) from None
-
-
-LISTINGS = {"--list-rules", "--list", "-l", "--list-target-rules", "--lt"}
-
-
-def started_by_a_person():
-    """Whether this is the Snakemake that a person started to make something: neither one of its jobs, which read these
-    rules again, nor a list of rules, nor `snakemake --lint`, which is the one that does not check environment variables.
-    """
-    listing = LISTINGS & set(sys.argv)
-    return workflow.is_main_process and workflow.check_envvars and not listing
-
-
-def stop(*sentences):
-    """Print the sentences and exit 2, as `dfeat` does for a user's mistake."""
-    if not started_by_a_person():
-        raise WorkflowError("; ".join(sentences))
-    for sentence in sentences:
-        print(f"dfeat: {sentence}", file=sys.stderr)
-    sys.exit(2)
-
-
-def exit_on_user_error(function, *arguments):
-    """Call the function; on a UserError print its message and exit 2."""
-    try:
-        return function(*arguments)
-    except UserError as error:
-        stop(str(error))
-
-
-def configuration_files():
-    """The names of what the configuration was read from, as faults name it."""
-    overlays = [Path(file) for file in workflow.overwrite_configfiles or ()]
-    names = [
-        str(file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file)
-        for file in overlays
-    ]
-    values = ["--config"] if workflow.config_settings.config else []
-    return " + ".join(dict.fromkeys(["config.yaml", *names, *values]))
 
 
 def beside_the_rules(name):
@@ -82,7 +6,13 @@ def beside_the_rules(name):
     rules = Path(workflow.current_basedir.get_path_or_uri(secret_free=False))
     folder = Path(os.path.normpath(rules.absolute().parent / name))
     here = Path.cwd()
-    return folder.relative_to(here) if folder.is_relative_to(here) else folder
+    folder = folder.relative_to(here) if folder.is_relative_to(here) else folder
+    if set("{}<>") & set(str(folder)):
+        stop(
+            f"the workflow lies in {folder}, and Snakemake takes braces and angle brackets in a path for wildcards; "
+            "move it to a folder without them"
+        )
+    return folder
 
 
 def stop_where_inputs_are_missing(settings):
@@ -103,36 +33,15 @@ def stop_where_half_adopted(place):
         )
 
 
-def checked_settings(handed):
-    """The settings that the Snakemake was started with. Its jobs on other machines read these rules again, when the
-    configuration files may be others by now: they take what their Snakemake hands over in this environment variable.
-    """
-    if not workflow.is_main_process:
-        if handed not in os.environ:
-            stop(
-                f"a job lacks the environment variable {handed}, in which Snakemake hands over its settings; let the "
-                "executor pass the environment of its Snakemake on to the jobs"
-            )
-        text = zlib.decompress(b64decode(os.environ[handed])).decode()
-        return parse_section(Settings, text, handed)
-    settings = exit_on_user_error(
-        parse_section, Settings, config, configuration_files()
-    )
-    packed = zlib.compress(settings.model_dump_json().encode())
-    os.environ[handed] = b64encode(packed).decode()
-    return settings
-
-
-# A workflow may have this one several times as a module; its jobs read the modules in the same order.
-HANDED = f"DFEAT_SETTINGS_{sum(name.startswith('DFEAT_SETTINGS_') for name in workflow.envvars)}"
-SETTINGS = checked_settings(HANDED)
-
-
-envvars:
-    HANDED,
-
-
+SETTINGS = exit_on_user_error(
+    parse_section, Settings, *(planned_settings() or (config, configuration_files()))
+)
 stop_where_inputs_are_missing(SETTINGS)
+if set('$`"\\') & set(str(Path.cwd())) and has_long_commands(SETTINGS):
+    stop(
+        f'the working folder {Path.cwd()} has one of $ ` " \\ in its name, which a shell would read in the long commands '
+        "of this configuration; move it to a folder without them"
+    )
 RUN = Run(SETTINGS)
 HERE = RUN.place
 if started_by_a_person():
@@ -148,8 +57,8 @@ GPU = SETTINGS.resources.gpu
 wildcard_constraints:
     at=f"{RUN_ONLY}|{RUN.points_pattern()}",
     set="[A-Za-z0-9][A-Za-z0-9_.-]*",
-    method="|".join(RUN.methods),
-    backbone="|".join(SETTINGS.training.backbones),
+    method="|".join(map(re.escape, RUN.methods)),
+    backbone="|".join(map(re.escape, SETTINGS.training.backbones)),
     seed=r"-?\d+",
     shard=r"\d+",
     level=r"\d+",

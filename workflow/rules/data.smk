@@ -49,8 +49,8 @@ rule index_train:
     params:
         folder=subpath(output[0], parent=True),
         holdout=repeated("--holdout", HELD_OUT),
-        settings=RUN.index_settings(TRAIN),
-        recipe=recipe("dfeat.data.index"),
+        settings=lambda wildcards: RUN.index_settings(TRAIN),
+        recipe=recipe("dfeat.data.indexing"),
     shell:
         "dfeat index train --settings {params.settings:q} --out {params.folder:q} {params.holdout:q}"
         f"{BASE} > {{log:q}} 2>&1"
@@ -75,7 +75,7 @@ rule index_evaluation:
     params:
         folder=subpath(output[0], parent=True),
         settings=lambda wildcards: RUN.index_settings(wildcards.set),
-        recipe=recipe("dfeat.data.index"),
+        recipe=recipe("dfeat.data.indexing"),
     shell:
         "dfeat index {wildcards.set:q} --settings {params.settings:q} --classes {input.classes:q}"
         " --out {params.folder:q}"
@@ -97,7 +97,7 @@ rule pixels:
         runtime=per_attempt(60),
     params:
         folder=subpath(input[0], parent=True),
-        settings=RUN.stage("", "pixels"),
+        settings=lambda wildcards: RUN.stage("", "pixels"),
         recipe=recipe("dfeat.data.pixels"),
     shell:
         "dfeat pixels --index {params.folder:q} --settings {params.settings:q} --out {output:q}"

@@ -65,7 +65,7 @@ rule write_report:
     params:
         results=subpath(output[0], ancestor=2),
         captions=lambda wildcards, input: Path(input.captions[0]).parent,
-        settings=settings_text(whole_settings(SETTINGS)),
+        settings=lambda wildcards: as_argument(whole_settings(SETTINGS)),
         templates=files_digest("dfeat.report.page", "templates"),
         recipe=recipe("dfeat.report.page"),
     shell:

@@ -22,15 +22,16 @@ from dfeat.data.pixels import copies_in, evaluation_crop
 from dfeat.errors import UserError
 from dfeat.methods.method import Pixels
 from dfeat.methods.paint import black_out
-from dfeat.occlusion.parts import read_parts
+from dfeat.occlusion.parts import Parts, read_parts
 from dfeat.occlusion.patches import drop_for
 from dfeat.places import TRAIN, Place
 from dfeat.randomness import rng_for
-from dfeat.report.figures.style import picture_grid, styled
+from dfeat.report.figures.style import picture_grid
 from dfeat.report.numbers.sets import sets_of
+from dfeat.storage.expected import shards_in
 from dfeat.storage.shards import read_shard
 
-RECIPE: Final = 1
+RECIPE: Final = 2
 COLUMNS: Final = 6
 SHOWN_LEVEL: Final = 60
 """Figure 3 shows simulated occlusion at 60 %, as the paper's does."""
@@ -42,9 +43,10 @@ HIDDEN, KEPT = (230, 159, 0), (0, 114, 178)
 def draw_figure2(results: Path, settings: Settings, out: Path) -> None:
     """Draw Figure 2: training images, occluded and inpainted."""
     place = Place(results)
-    index, parts = read_index(place.data(TRAIN)), read_parts(place.parts())
+    index = read_index(place.data(TRAIN))
+    parts = read_parts(place.parts(), index=index.digest)
     chosen = _one_a_class(index, [record for record in index.records if record.key in parts.rows], settings)
-    inpainted = read_inpainted(results, {record.key for record in chosen})
+    inpainted = read_inpainted(results, {record.key for record in chosen}, index, parts)
     images = []
     for record in chosen:
         original = index.load(record)
@@ -65,14 +67,12 @@ def draw_figure3(results: Path, settings: Settings, out: Path) -> None:
     figure3(rows[0], rows[1], settings, out)
 
 
-@styled()
 def figure2(images: Sequence[tuple[str, Pixels, Pixels, Pixels]], settings: Settings, out: Path) -> None:
     """Figure 2: rows original, occluded, inpainted; one column for each (title, original, occluded, inpainted)."""
     titles, *rows = _rows("figure2", images)
     picture_grid("figure2", ["Original", "Occluded", "Inpainted"], rows, [titles, [], []], settings, out)
 
 
-@styled()
 def figure3(
     simulated: Sequence[tuple[str, Pixels]], real: Sequence[tuple[str, Pixels]], settings: Settings, out: Path
 ) -> None:
@@ -116,11 +116,12 @@ def _one_a_class(index: Index, records: list[Record], settings: Settings) -> lis
 def draw_sheet(results: Path, settings: Settings, out: Path) -> None:
     """Draw the contact sheet of SHEET_COLUMNS training images of a run into `out`."""
     place = Place(results)
-    index, parts = read_index(place.data(TRAIN)), read_parts(place.parts())
+    index = read_index(place.data(TRAIN))
+    parts = read_parts(place.parts(), index=index.digest)
     having = [record for record in index.records if record.key in parts.rows]
     order = rng_for(settings.report.seed, index.set_name, "sheet").permutation(len(having))
     chosen = [having[position] for position in sorted(order[:SHEET_COLUMNS])]
-    filled = read_inpainted(results, {record.key for record in chosen})
+    filled = read_inpainted(results, {record.key for record in chosen}, index, parts)
     rows: list[list[Pixels]] = [[], [], [], []]
     for record in chosen:
         original, hidden = index.load(record), parts.mask(record.key)
@@ -132,15 +133,15 @@ def draw_sheet(results: Path, settings: Settings, out: Path) -> None:
     picture_grid("sheet", ["Original", "Parts", "Occluded", "Inpainted"], rows, titles, settings, out)
 
 
-def read_inpainted(results: Path, keys: set[str]) -> dict[str, Pixels]:
+def read_inpainted(results: Path, keys: set[str], index: Index, parts: Parts) -> dict[str, Pixels]:
     """Read the inpainted training images of those keys, (H, W, 3) each at its own size; of several copies the first.
 
     Raises UserError where one is missing.
     """
     folder = Place(results).view("inpaint", TRAIN)
     found: dict[str, Pixels] = {}
-    for path in sorted(folder.glob("*-of-*.h5")):
-        shard = read_shard(path, "inpaint")
+    for path in shards_in(folder):
+        shard = read_shard(path, "inpaint", index=index.digest, parts=parts.digest)
         images, copies = dict(zip(shard.keys, shard.payload, strict=True)), copies_in(shard)
         for key in keys:
             if encoded := images.get(view_keys(key, copies)[0]):

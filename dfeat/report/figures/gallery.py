@@ -39,7 +39,7 @@ from dfeat.randomness import rng_for
 from dfeat.report.figures.style import picture_grid
 from dfeat.storage.atomic import write_json
 
-RECIPE: Final = 1
+RECIPE: Final = 2
 COLUMNS: Final = 6
 """Columns of the figure: the number of best images, and of worst."""
 THUMBNAIL: Final = 160
@@ -99,10 +99,11 @@ def draw_gallery(results: Path, settings: Settings, out: Path) -> None:
 def _pictures(results: Path, settings: Settings) -> Pictures:
     place = Place(results)
     index = read_index(place.data(TRAIN))
-    return Pictures(
-        index, read_parts(place.parts()), PixelCache(place.pixels(TRAIN)), PixelCache(place.inpainted()),
-        partner_order([record.key for record in index.records], settings.occlusion.seed),
-    )  # fmt: skip
+    parts = read_parts(place.parts(), index=index.digest)
+    originals = PixelCache(place.pixels(TRAIN), index=index.digest, parts="")
+    inpainted = PixelCache(place.inpainted(), index=index.digest, parts=parts.digest)
+    partners = partner_order([record.key for record in index.records], settings.occlusion.seed)
+    return Pictures(index, parts, originals, inpainted, partners)
 
 
 def _draw_extremes(

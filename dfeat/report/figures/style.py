@@ -39,10 +39,12 @@ def styled() -> Any:
 
 
 def new_figure(width: float, height: float, layout: Any = None) -> Figure:
-    """An empty figure, inches, that draws without a display."""
+    """An empty figure, inches, that draws without a display; `styled`, or its bytes would differ from run to run."""
+    from matplotlib import rcParams
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    assert rcParams["svg.hashsalt"] == _STYLE["svg.hashsalt"], "draw figures under @styled()"
     figure = Figure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(figure)
     return figure
@@ -63,6 +65,7 @@ def line_style(method: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@styled()
 def picture_grid(
     name: str, labels: list[str], rows: Sequence[Sequence[Pixels]], titles: list[list[str]], settings: Settings, out: Path
 ) -> None:  # fmt: skip

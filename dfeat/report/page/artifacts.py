@@ -15,9 +15,10 @@ from dfeat.occlusion.hidden import HiddenShares, hidden_shares
 from dfeat.occlusion.parts import read_parts
 from dfeat.places import Place
 from dfeat.report.numbers.paper import backbone_name, method_name
+from dfeat.storage.expected import shards_in
 from dfeat.storage.provenance import file_digest
-from dfeat.storage.records import read_json
 from dfeat.storage.shards import open_shard
+from dfeat.training.trained import read_run
 
 
 class Generated(NamedTuple):
@@ -85,7 +86,7 @@ def _generated(place: Place) -> Iterator[Generated]:
     for kind in ("inpaint", "latents", "features"):
         for view in sorted(path for path in place.run.glob(f"diffusion/{kind}/*") if path.is_dir()):
             rows, models = [], []
-            for path in sorted(view.glob("*-of-*.h5")):
+            for path in shards_in(view):
                 with open_shard(path, kind) as file:
                     rows.append(int(file.attrs["rows"]))
                     models.append(str(file.attrs["model"]))
@@ -96,5 +97,4 @@ def _generated(place: Place) -> Iterator[Generated]:
 def _trained(results: Path) -> Iterator[Trained]:
     for path in sorted(results.glob("training/*/*/seed*/run.json")):
         method, backbone, seed = path.parts[-4:-1]
-        run = read_json(path, "train")
-        yield Trained(method_name(method), backbone_name(backbone), seed.removeprefix("seed"), run)
+        yield Trained(method_name(method), backbone_name(backbone), seed.removeprefix("seed"), read_run(path.parent))

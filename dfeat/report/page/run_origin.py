@@ -37,13 +37,27 @@ def run_origin(artifacts: Artifacts, settings: Settings, config: Path) -> dict[s
 
 
 def config_text(settings: Settings) -> str:
-    """The whole configuration as YAML, to be laid over `config.yaml`: sets that the run leaves out are null."""
-    plain = settings.model_dump(mode="json")
-    left_out = set(Settings().data.evaluation) - set(settings.data.evaluation)
+    """The whole configuration as YAML, to be laid over `config.yaml`: sets and backbones that the run leaves out are null."""
+    plain, default = settings.model_dump(mode="json"), Settings()
     plain["resources"] = {"threads": settings.resources.threads}  # other resources do not affect results
-    plain["data"]["evaluation"] |= dict.fromkeys(sorted(left_out))
+    plain["data"]["train"]["holdout"] = settings.data.train.holdout  # written at 0 too, which is not config.yaml's
+    plain["data"]["evaluation"] |= dict.fromkeys(sorted(set(default.data.evaluation) - set(settings.data.evaluation)))
+    left_out = set(default.training.backbones) - set(settings.training.backbones)
+    plain["training"]["backbones"] |= dict.fromkeys(sorted(left_out))
     head = f"# The configuration of run {settings.run}, whole. Written with the report.\n"
-    return head + yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100)
+    return head + yaml.dump(plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+class _Dumper(yaml.SafeDumper):
+    """YAML whose text has the line breaks that it was written with; between single quotes some would be read as spaces."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, '"' if _BREAKS & set(text) else None)
+
+
+_BREAKS: Final = frozenset("\r\x85\u2028\u2029\ufeff")
+_Dumper.add_representer(str, _text)
 
 
 def job_costs(results: Path) -> CsvView:

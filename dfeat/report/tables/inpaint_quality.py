@@ -91,8 +91,10 @@ def luminance(image: NDArray[np.uint8]) -> NDArray[np.float64]:
 def write_inpaint_quality(results: Path, settings: Settings, out: Path) -> None:
     """Write `inpaint_quality.csv` and `.md` of the run into the folder `out`."""
     place = Place(results)
-    index, parts = read_index(place.data(TRAIN)), read_parts(place.parts())
-    originals, inpainted = PixelCache(place.pixels(TRAIN)), PixelCache(place.inpainted())
+    index = read_index(place.data(TRAIN))
+    parts = read_parts(place.parts(), index=index.digest)
+    originals = PixelCache(place.pixels(TRAIN), index=index.digest, parts="")
+    inpainted = PixelCache(place.inpainted(), index=index.digest, parts=parts.digest)
     records = [record for record in index.records if record.key in parts.rows]
     if not records:
         raise UserError(

@@ -14,6 +14,7 @@ from typing import Final, Literal
 
 from dfeat.places import Place
 from dfeat.report.numbers.text import TextRow
+from dfeat.shortage import pass_on
 
 DEVICELESS: Final = ("inpainted_pixels",)
 """Jobs that occupy no device, and so use none of its joules and memory."""
@@ -77,7 +78,8 @@ def _benchmarked(place: Place, step: str, job: str, column: str) -> float | None
     """A value of a job's benchmark file."""
     try:
         return float(benchmark_rows(place.benchmark(step, job))[0][column])
-    except (OSError, ValueError, KeyError, IndexError):
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        pass_on(error)
         return None
 
 

@@ -35,7 +35,6 @@ from dfeat.report.numbers.results import SetPredictions, SetResults, Weights, lo
 from dfeat.report.numbers.sets import study_sets
 from dfeat.report.numbers.statistics import Bools, Effect, holm
 from dfeat.report.numbers.text import TextRow, escaped, grouped, percent, probability
-from dfeat.storage.records import read_json
 
 MakeStudy = Callable[[Place, Settings], tuple[list[TextRow], list[str]]]
 """Returns the rows of the CSV, and the blocks of the Markdown."""
@@ -126,9 +125,9 @@ def _part_cost(place: Place, settings: Settings) -> tuple[list[TextRow], list[st
     for name, results in load_results(place.evaluation, settings, study_sets("parts", settings)).items():
         if set(results.predictions.levels) != {0, 100}:
             raise UserError(f"study 'parts' needs the levels [0, 100] on {name!r}; give it both")
-        path = read_index(place.data(name)).annotations_path()
-        assert path is not None
-        parts = {category["id"]: category["name"] for category in read_json(path, f"index {name}")["categories"]}
+        annotations = read_index(place.data(name)).annotations()
+        assert annotations is not None
+        parts = {category["id"]: category["name"] for category in annotations["categories"]}
         hidden = np.array([part_of_key(key)[1] for key in results.predictions.keys])
         for category in np.unique(hidden).tolist():
             chosen = measured(_subset(results.predictions, hidden == category), settings.report.confidence)
