@@ -14,9 +14,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from dfeat.config.bounds import fault_of_grid
 from dfeat.config.run import Settings, ablation_points
 from dfeat.config.shards import shard_count
 from dfeat.config.stages import stage_settings
+from dfeat.errors import UserError
 from dfeat.methods import PRETRAINED, REFERENCE, method
 from dfeat.places import HOLDOUT, OCCLUDED, RESULTS, TRAIN, Place, level_view, point_folder, prediction_files, view_set
 from dfeat.section import Section
@@ -224,7 +226,10 @@ class Run:
         return as_argument(data.evaluation[name].model_copy(update=unread | {"levels": (0,)}))
 
     def point_predictions(self, ablation: str) -> list[Path]:
-        """The prediction files of every point of a grid."""
+        """The prediction files of every point of a grid. UserError where its jobs are too many."""
+        fault = fault_of_grid(self.settings, ablation)
+        if fault:
+            raise UserError(fault)
         methods, sets = self.settings.grids[ablation].methods, self.measured[ablation]
         numbers = range(len(self.points(ablation)))
         return [file for n in numbers for file in self.predictions(sets, point_folder(ablation, n), methods)]

@@ -21,7 +21,11 @@ from dfeat.section import DEEPEST, MOST_VALUES, check_values, once_each
 
 MOST_BYTES: Final = 256 * 1024
 """Larger than any settings that a verb can be handed, with comments."""
-_TEMPLATES: Final = "__use_yte__"
+_SNAKEMAKES: Final = {
+    "__use_yte__": "Snakemake would run the Python in it; write the values out",
+    "pathvars": "Snakemake would put its values into paths; take it out",
+}
+"""Keys that Snakemake takes for its own."""
 _TAG: Final = "tag:yaml.org,2002:"
 _DECIMAL: Final = {
     f"{_TAG}int": re.compile(r"[-+]?(?:0|[1-9][0-9]{0,18})"),
@@ -35,8 +39,9 @@ def read_mapping(path: Path) -> dict[str, Any]:
     content = parsed(_text(path), str(path))
     if not isinstance(content, dict):
         raise UserError(f"{path} is no configuration: it must hold keys with values, as config.yaml does")
-    if _TEMPLATES in content:
-        raise UserError(f"{path} has {_TEMPLATES}: Snakemake would run the Python in it; write the values out")
+    for key, why in _SNAKEMAKES.items():
+        if key in content:
+            raise UserError(f"{path} has the key {key!r}: {why}")
     check_values(content, str(path))
     return content
 

@@ -10,11 +10,10 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from dfeat import methods
-from dfeat.config.bounds import fault_of_grid, fault_of_size
+from dfeat.config.bounds import fault_of_size
 from dfeat.config.names import fault_of_names
 from dfeat.data.settings import DataSettings, EvaluationSet
 from dfeat.diffusion.settings import DiffusionSettings
-from dfeat.errors import UserError
 from dfeat.evaluation.settings import EvaluationSettings
 from dfeat.methods import REFERENCE
 from dfeat.occlusion.settings import OcclusionSettings
@@ -239,11 +238,8 @@ def ablation_points(settings: Settings, name: str) -> list[tuple[dict[str, Any],
     """The points of a grid, in its order: the changed settings by key, and the run's settings with them.
 
     A point's evaluation sets are those that the grid is measured on. A grid of learning rates is of all methods and
-    backbones alike: its points have no `training.learning_rates`. UserError for a grid of too many jobs, or a bad point.
+    backbones alike: its points have no `training.learning_rates`. UserError for a bad point.
     """
-    fault = fault_of_grid(settings, name)
-    if fault:
-        raise UserError(fault)
     grid, points = settings.grids[name].grid, []
     measured = settings.data.model_copy(update={"evaluation": settings.measured_on(name)})
     for values in itertools.product(*grid.values()):

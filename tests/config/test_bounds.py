@@ -65,7 +65,7 @@ def test_a_grid_of_too_many_jobs_is_refused_where_it_is_asked_for() -> None:
     grid = {"methods": ["none", "cutmix"], "grid": {"training.alpha": [n / 1000 for n in range(1000)]}}
     settings = parse(Settings, {"training": {"seeds": [*range(10)]}, "ablation": {"a": grid}})
     with pytest.raises(UserError, match=r"ablation.a would have 80,000 jobs, more than 50,000"):
-        ablation_points(settings, "a")
+        Run(settings).point_predictions("a")
 
 
 def test_a_large_but_sensible_run_is_taken() -> None:

@@ -33,12 +33,13 @@ def test_here_as_many_gpu_jobs_run_as_there_are_devices(
 
 
 @pytest.mark.parametrize("name", PROFILES)
-def test_every_profile_tries_again_and_keeps_nothing_broken(name: str) -> None:
+def test_every_profile_tries_again_keeps_nothing_broken_and_looks_at_files_first(name: str) -> None:
     said = profile(name)
     assert said["retries"] == 2
     assert said["scheduler"] == "greedy"
     assert said["rerun-incomplete"] is True
     assert "keep-incomplete" not in said
+    assert "check_command_line()" in (ROOT / "profiles" / name / "config.yaml").read_text()
     if name != "default":
         assert "gpu" not in said.get("resources", {})  # it would throttle the whole run
 

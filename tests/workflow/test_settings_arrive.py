@@ -11,6 +11,7 @@ import os
 import random
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -235,6 +236,34 @@ def test_a_real_run_gives_its_verbs_what_the_plan_shows(
     assert not list(tree.rglob("hacked"))
     names = {"Snakefile", "workflow", "config.yaml", "config", "profiles", "overlay.json", "results", ".snakemake"}
     assert {path.name for path in tree.iterdir()} == names | {MARKED[name] for name in ("model", "painter", "weights")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "configuration", "sentence"),
+    [
+        ("a $(touch hacked)", {"report": {"note": LONG * 3}}, "has one of $ ` \" \\ in its name, which a shell would read in the long"),
+        ("a $(touch hacked)", {}, ""),
+        ("a {set}", {}, "and Snakemake takes braces and angle brackets in a path for wildcards"),
+        ("a <b>", {}, "and Snakemake takes braces and angle brackets in a path for wildcards"),
+    ],
+)  # fmt: skip
+def test_a_folder_that_a_layer_would_read_is_a_sentence(
+    name: str, configuration: dict[str, Any], sentence: str, tmp_path: Path
+) -> None:
+    """Of commands from 64 KiB on Snakemake makes a script, whose path it gives a shell between double quotes."""
+    checkout = tmp_path / name
+    for part in ("Snakefile", "workflow", "config.yaml", "config"):
+        copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
+        checkout.mkdir(exist_ok=True)
+        copy(ROOT / part, checkout / part)
+    (tmp_path / "own.json").write_text(json.dumps(configuration))
+    files = [str(checkout / "config.yaml"), str(checkout / "config/demo.yaml"), str(tmp_path / "own.json")]
+    command = [sys.executable, "-m", "snakemake", "-n", "--cores", "1", "-s", str(checkout / "Snakefile")]
+    folder = tmp_path if "{" in name or "<" in name else checkout
+    done = subprocess.run([*command, "--configfile", *files], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == (2 if sentence else 0), text(done)
+    assert sentence in done.stderr and "Traceback" not in done.stderr
 
 
 RECORDER = """\

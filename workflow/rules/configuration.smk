@@ -88,7 +88,8 @@ def configuration_files():
 
 def check_configuration(below):
     """Refuse a file of the configuration that does not end, or that two readers would read otherwise. Snakemake has
-    read those of `--configfile` by now; a profile of this project looks at them first. A module is given values."""
+    read those of `--configfile` by now; a profile of this project looks at them first. A module is given values.
+    """
     if workflow.modifier.skip_configfile:
         return
     for file in [below, *(workflow.overwrite_configfiles or ())]:
