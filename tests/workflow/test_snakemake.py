@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
+import re
 import subprocess
 import sys
-import zlib
 from pathlib import Path
 
 import pytest
 
 from dfeat.config.files import read_settings
+from dfeat.storage.provenance import bytes_digest, settings_text
 
 ROOT = Path(__file__).parents[2]
 TINY = {
@@ -41,15 +41,13 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def snakemake(tree: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def snakemake(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     command = [
         sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", "config.yaml", "config/demo.yaml", "tiny.json",
         "--retries", "0", *arguments,
     ]  # fmt: skip
-    return subprocess.run(
-        command, cwd=tree, capture_output=True, text=True, env=os.environ | {"PATH": path} | variables
-    )
+    return subprocess.run(command, cwd=tree, capture_output=True, text=True, env=os.environ | {"PATH": path})
 
 
 def text(result: subprocess.CompletedProcess[str]) -> str:
@@ -94,21 +92,24 @@ def test_what_parts_cost_is_a_table_and_a_heat_map(tree: Path) -> None:
     assert jobs(result)["write_part_cost"] == jobs(result)["draw_part_cost"] == 1
 
 
-def test_a_job_elsewhere_has_the_settings_handed_over_and_not_those_of_an_edited_file(tree: Path) -> None:
+def test_a_job_elsewhere_has_the_settings_of_its_plan_and_not_those_of_an_edited_file(tree: Path) -> None:
     """`--mode remote` is what an executor starts on another machine."""
     files = ("config.yaml", "config/demo.yaml", "tiny.json")
-    settings = read_settings([tree / name for name in files])
+    planned = settings_text(read_settings([tree / name for name in files])).encode()
+    (tree / "settings").mkdir(exist_ok=True)
+    handed = tree / "settings" / f"{bytes_digest(planned)}.json"
+    handed.write_bytes(planned)
     changed = {**TINY, "training": {**TINY["training"], "learning_rate": 0.5}}
     (tree / "edited.json").write_text(json.dumps(changed))
-    model = "results/tiny/training/none/swin/seed0/run.json"
-    words = ("-n", "-p", "--mode", "remote", "--configfile", *files[:2], "edited.json", "--", model)
-    handed = base64.b64encode(zlib.compress(settings.model_dump_json().encode())).decode()
-    job = snakemake(tree, *words, DFEAT_SETTINGS_0=handed)
+    words = ("-n", "-p", "--mode", "remote", "--configfile", *files[:2], "edited.json")
+    words += ("--config", f"planned_settings={handed}", "--", "results/tiny/training/none/swin/seed0/run.json")
+    job = snakemake(tree, *words)
     assert job.returncode == 0, text(job)
-    assert '"learning_rate":0.01' in text(job) and '"learning_rate":0.5' not in text(job)
-    alone = snakemake(tree, *words)
-    assert alone.returncode != 0
-    assert "a job lacks the environment variable DFEAT_SETTINGS_0" in text(alone)
+    assert re.search(r"learning_rate\W+0\.01\b", text(job)) and not re.search(r"learning_rate\W+0\.5\b", text(job))
+    handed.write_bytes(planned + b" ")
+    changed_since = snakemake(tree, *words)
+    assert changed_since.returncode != 0
+    assert "is not what was planned from; start Snakemake anew" in text(changed_since)
 
 
 @pytest.fixture(scope="module")
