@@ -142,9 +142,10 @@ def reserve(descriptor: int, size: int) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove an artifact and its record, the file first."""
-    path.unlink(missing_ok=True)
-    record_path(path).unlink(missing_ok=True)
+    """Remove an artifact and its record, the file first, and what dead processes left of either."""
+    for one in (path, record_path(path)):
+        one.unlink(missing_ok=True)
+        _sweep(one)
 
 
 @contextlib.contextmanager

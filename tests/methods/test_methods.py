@@ -53,6 +53,7 @@ NAMED_BY_OTHERS = {
     ("report/page/cards.py", "replace"): "how bytes are decoded",
     ("report/tables/measured.py", "replace"): "how bytes are decoded",
     ("report/figures/curves.py", "none"): "matplotlib's word for no marker",
+    ("adopt.py", "none"): "Snakemake's word for no profile",
     ("data/folder.py", "none"): "the English word in an error",
     ("data/partimagenet.py", "none"): "the English word in an error",
     ("report/tables/ablations.py", "none"): "the English word in an error",
