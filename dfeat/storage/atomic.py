@@ -118,9 +118,12 @@ def under_way(run: Path) -> bool:
     try:
         mark = run / UNDER_WAY
         with mark.open("r+b" if os.access(mark, os.W_OK) else "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                # Marks are shared locks, so this one succeeds, unless a file system without locks answers EAGAIN to all.
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return True
     except OSError:
         return False
     return False
