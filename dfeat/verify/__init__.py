@@ -39,9 +39,12 @@ def verify_run(run: Path, paths: Iterable[Path] | None = None) -> Iterator[Findi
     """Look at every artifact of a run, in the order of the steps, or at some of its files. UserError where there is no run."""
     if not any((run / step).is_dir() for step in STEPS):
         raise UserError(f"{run} holds no run: none of the folders {', '.join(STEPS)} is there; give results/<run>")
-    seen = Standing(run)
+    seen, began_under_way = Standing(run), under_way(run)
     for path in _artifacts(run) if paths is None else paths:
-        yield from _look_at(seen, path)
+        found = list(_look_at(seen, path))
+        if began_under_way and any(finding.state == "bad" for finding in found):
+            found = list(_look_at(Standing(run), path))  # the last job may have ended since others were looked at
+        yield from found
 
 
 def _artifacts(run: Path) -> Iterator[Path]:
@@ -65,6 +68,9 @@ def _look_at(run: Standing, path: Path) -> Iterator[Finding]:
         check(run, path)
     except LeftOver as found:
         yield Finding(name, "left over", str(found))
+    except FileNotFoundError as gone:  # a file beside it, while others write
+        if path.is_file():
+            yield Finding(name, *_fault(run, path, UserError(f"{gone.filename} went while this file was looked at")))
     except UserError as error:
         if path.is_file():
             yield Finding(name, *_fault(run, path, error))

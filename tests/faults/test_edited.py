@@ -66,6 +66,27 @@ def test_an_edit_in_mid_run_reaches_no_job_before_the_next_snakemake(tmp_path: P
     tried("configuration edited in mid-run", len(edits), "jobs keep the settings of their Snakemake")
 
 
+@pytest.mark.slow
+def test_a_look_at_a_run_that_is_made_or_made_again_finds_nothing_bad(tmp_path: Path, tried: Tried) -> None:
+    run = SmallRun.make(tmp_path / "run", training=METHODS)
+    table, seen, looks = f"results/tiny/{TABLE}", [], 0
+    for edit in ({}, {"learning_rate": 0.5}):
+        run.configure(training={**METHODS, **edit})
+        at_work = run.start("--", table)
+        states: set[str] = set()
+        while at_work.poll() is None:
+            if (run.run / "data").is_dir():
+                found = list(verify_run(run.run))
+                assert not [finding for finding in found if finding.state == "bad"]
+                states |= {finding.state for finding in found}
+                looks += 1
+        assert at_work.wait() == 0, (run.folder / "log").read_text()
+        seen.append(states)
+        assert {finding.state for finding in verify_run(run.run)} == {"whole"}
+    tried("verify beside a running Snakemake", looks, "nothing called bad")
+    assert "being made" in seen[1], "predictions of the models before"
+
+
 def check_all_as_configured(run: SmallRun) -> None:
     configured = expected(Run(read_settings([run.folder / name for name in CONFIGS])))
     assert json.loads((run.run / "expected.json").read_text()) == json.loads(json.dumps(configured))
