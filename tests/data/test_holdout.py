@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dfeat.data.index import Index, _held_out, read_index
-from dfeat.data.indexing import build_train_index
+from dfeat.data.index import Index, read_index
+from dfeat.data.indexing import _held_out, build_train_index
 from dfeat.data.pixels import cache_index
 from dfeat.data.records import Problems, Record
 from dfeat.data.settings import TrainSet
