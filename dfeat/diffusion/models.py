@@ -8,6 +8,7 @@ Hub id with revision, or "demo" for the model that ships with the package) and t
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +25,9 @@ from dfeat.section import parse
 from dfeat.storage.provenance import combined_digest
 
 DTYPES: Final = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+GRAPHS: Final = 4096
+"""Most graphs of one `forward`: more than the layers of its class times the shapes that a shard has."""
+_COMPILED: Final = ("resnets", "attentions", "downsamplers", "upsamplers")
 
 
 @dataclass
@@ -97,20 +101,29 @@ def load_pretrained(
     return load_model(source, "inpaint", torch.device(device) if device else pick_device())
 
 
-def compile_model(model: DiffusionModel, wanted: bool) -> None:
-    """If `wanted`, compile the layers of U-Net and VAE in place, for one shape each (`torch.compile`)."""
+def compile_model(model: DiffusionModel, wanted: bool, backend: str | Callable[..., Any] = "inductor") -> None:
+    """If `wanted`, compile the layers of U-Net and VAE in place, a graph for each shape (`torch.compile`)."""
     if not wanted:
         return
+    import torch._dynamo.config as limits
+
+    # All layers of a class share the code of their `forward`, which dynamo gives up compiling after 8 graphs; the layers
+    # after these would run uncompiled without a word.
+    limits.recompile_limit = max(limits.recompile_limit, GRAPHS)
+    limits.accumulated_recompile_limit = max(limits.accumulated_recompile_limit, GRAPHS)
+    for layer in compiled_layers(model):
+        layer.compile(dynamic=False, backend=backend)
+
+
+def compiled_layers(model: DiffusionModel) -> list[torch.nn.Module]:
+    """The layers that `compile_model` compiles: residual blocks, attention and resamplers of U-Net and VAE."""
     # Layers rather than the whole model: compiling is quick, and `forward_until` can still stop after any block.
     blocks = [] if model.unet is None else [*model.unet.down_blocks, model.unet.mid_block, *model.unet.up_blocks]
     if model.vae is not None:
         blocks += [*model.vae.encoder.down_blocks, model.vae.encoder.mid_block]
         blocks += [*model.vae.decoder.up_blocks, model.vae.decoder.mid_block]
-    for block in blocks:
-        for name in ("resnets", "attentions"):
-            for layer in getattr(block, name, None) or ():
-                if layer is not None:
-                    layer.compile(dynamic=False)
+    lists = (getattr(block, name, None) or () for block in blocks for name in _COMPILED)
+    return [layer for layers in lists for layer in layers if layer is not None]
 
 
 def _load_component(
