@@ -133,8 +133,17 @@ class Inpainter:
 
         Returns, on the device, images (B, H, W, 3) uint8 and whether all values of each were finite, (B,) bool.
         """
+        with self.model.arithmetic():
+            return self._fill(images, masks, prompts, [torch.Generator().manual_seed(seed) for seed in seeds])
+
+    def _fill(
+        self,
+        images: NDArray[np.uint8],
+        masks: NDArray[np.bool_],
+        prompts: Sequence[str],
+        generators: list[torch.Generator],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         model = self.model
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         pixels = to_model_range(images, model)
         hidden = to_device(masks, model.device).float()[:, None]
         cells = self._latent_mask(hidden)

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 
+from dfeat.devices.arithmetic import arithmetic
 from dfeat.diffusion.forward import forward_process, noise_schedule
 from dfeat.diffusion.layout import COMPONENTS, WEIGHTED, ModelFiles, Use, check_pairing, find_model
 from dfeat.diffusion.settings import ModelSource
@@ -24,7 +26,7 @@ from dfeat.progress import bars_of_libraries, say
 from dfeat.section import parse
 from dfeat.storage.provenance import combined_digest
 
-DTYPES: Final = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+DTYPES: Final = {"float32": torch.float32, "tf32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 GRAPHS: Final = 4096
 """Most graphs of one `forward`: more than the layers of its class times the shapes that a shard has."""
 _COMPILED: Final = ("resnets", "attentions", "downsamplers", "upsamplers")
@@ -45,6 +47,8 @@ class DiffusionModel:
     dtype: torch.dtype
     digests: dict[str, str] = field(default_factory=dict)
     """SHA-256 of every file behind `digest`, by its name inside the model's folder."""
+    precision: str = "float32"
+    """Its name in the settings, which tells TF32 from float32 where `dtype` does not."""
 
     @property
     def scaling_factor(self) -> float:
@@ -61,12 +65,17 @@ class DiffusionModel:
         """Heights and widths in pixels must be multiples of this, for every level of VAE and U-Net to halve evenly."""
         return self.latent_factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
 
+    def arithmetic(self) -> AbstractContextManager[None]:
+        """Inside, float32 products are those of `precision`; every computation with the components takes place there."""
+        return arithmetic(self.precision)
+
     @torch.no_grad()
     def embed(self, prompts: list[str]) -> torch.Tensor:
         """Text embeddings (prompts, tokens, width); the empty string is the null prompt."""
         most = self.tokenizer.model_max_length
         tokens = self.tokenizer(prompts, padding="max_length", max_length=most, truncation=True, return_tensors="pt")
-        return self.text_encoder(tokens.input_ids.to(self.device))[0]
+        with self.arithmetic():
+            return self.text_encoder(tokens.input_ids.to(self.device))[0]
 
 
 def load_model(source: ModelSource, use: Use, device: torch.device, resolution: int | None = None) -> DiffusionModel:
@@ -88,7 +97,14 @@ def load_model(source: ModelSource, use: Use, device: torch.device, resolution: 
     parts = {name: _load_component(files, name, dtype, device, tensors) for name in COMPONENTS[use]}
     everything = dict.fromkeys((*WEIGHTED, "tokenizer", "scheduler")) | parts
     digests = files.digests()
-    return DiffusionModel(**everything, digest=combined_digest(digests), device=device, dtype=dtype, digests=digests)
+    return DiffusionModel(
+        **everything,
+        digest=combined_digest(digests),
+        device=device,
+        dtype=dtype,
+        digests=digests,
+        precision=source.precision,
+    )
 
 
 def load_pretrained(

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dfeat.devices import arithmetic
 from dfeat.diffusion.stream import Done, Waiting
 from dfeat.errors import UserError
 from dfeat.progress import progress, say
@@ -178,16 +179,17 @@ def _step(
     # With n_r of N rows here, DDP's average (1 / size) sum_r w_r grad_r is the mean over all N rows for w_r = n_r size / N.
     weight = 1.0 if team.size == 1 else count * team.size / settings.batch_size
     size = -(-count // settings.accumulate)
-    for start in range(0, count, size):
-        # Gradients are exchanged once per step, in the backward pass of the last part.
-        with nullcontext() if start + size >= count or team.size == 1 else model.no_sync():
-            loss, part = _loss(model, batch, slice(start, start + size), settings)
-            # Eq. 1 is a mean over the rows of a part: weighted by the part's share, the parts' losses sum to the batch's.
-            share = weight * len(part) / count
-            (loss * share).backward()
-        losses.append(loss.detach() * share / team.size)
-        logits.append(part.detach())
-    optimizer.step()
+    with arithmetic(settings.precision):
+        for start in range(0, count, size):
+            # Gradients are exchanged once per step, in the backward pass of the last part.
+            with nullcontext() if start + size >= count or team.size == 1 else model.no_sync():
+                loss, part = _loss(model, batch, slice(start, start + size), settings)
+                # Eq. 1 is a mean over the rows of a part: weighted by the part's share, the parts' losses sum to the batch's.
+                share = weight * len(part) / count
+                (loss * share).backward()
+            losses.append(loss.detach() * share / team.size)
+            logits.append(part.detach())
+        optimizer.step()
     return team.summed(torch.stack(losses).sum()), torch.cat(logits)
 
 
