@@ -146,7 +146,7 @@ def _load_component(
     files: ModelFiles, name: str, dtype: torch.dtype, device: torch.device, tensors: dict[str, torch.Tensor] | None
 ) -> Any:
     if name == "scheduler":
-        return forward_process(noise_schedule(files))
+        return forward_process(noise_schedule(files), device)
     cls, library = _class_of(files, name)
     if name not in WEIGHTED:
         return _pretrained(files, name, cls)
