@@ -24,6 +24,7 @@ from dfeat.diffusion.stream import Done, Waiting
 from dfeat.errors import UserError
 from dfeat.progress import progress, say
 from dfeat.randomness import seed_for
+from dfeat.shortage import pass_on
 from dfeat.storage.atomic import json_bytes, remove, write_files
 from dfeat.storage.provenance import bytes_digest, file_digest, settings_text, versions
 from dfeat.training.checkpoint import TERMINATED, State, deferred_sigterm, resume, save_checkpoint
@@ -73,7 +74,11 @@ def train(
 
     waiting, begun = Waiting(), state.step
     with deferred_sigterm() as stop:
-        whole = _fit(model, optimizer, batches, state, device, workers, checkpoint, stop, team, waiting)
+        try:
+            whole = _fit(model, optimizer, batches, state, device, workers, checkpoint, stop, team, waiting)
+        except RuntimeError as error:
+            pass_on(error, "train", less_memory(settings))
+            raise
     done = Done.after((state.step - begun) * (part.stop - part.start), waiting)
     if whole and team.leads:
         _write_run(out, stage, batches, model, state, time.monotonic() - started)
@@ -206,6 +211,14 @@ def _loss(model: nn.Module, batch: Batch, rows: slice, settings: TrainingSetting
     logits = classify(batch.images)
     mask_logits = None if batch.masks is None else classify(batch.masks)
     return eq1(logits, batch.targets[rows], mask_logits, settings.alpha, settings.beta), logits
+
+
+def less_memory(settings: TrainingSettings) -> str:
+    """What makes a training fit the memory of its device."""
+    rows, parts = -(-settings.batch_size // settings.gpus), settings.accumulate
+    raised = f"raise training.accumulate ({parts} now), which leaves the steps as they are, or " if parts < rows else ""
+    half = "" if settings.precision == "bfloat16" else "precision bfloat16 or "
+    return f"{raised}use {half}a device with more memory"
 
 
 def learning_rate(settings: TrainingSettings, step: int, steps: int) -> float:
