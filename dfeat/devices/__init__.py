@@ -69,5 +69,6 @@ def set_threads(threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
+    os.environ.pop("NVIDIA_TF32_OVERRIDE", None)  # in cuBLAS and cuDNN it outdoes the flags, so the precision's name
     set_arithmetic("float32")
     torch.set_deterministic_debug_mode("warn")  # unlike use_deterministic_algorithms it does not import the compiler

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,10 +92,14 @@ def test_a_step_of_training_computes_forward_and_backward_in_the_arithmetic_of_i
     assert flags() == before
 
 
-def test_a_job_computes_exactly_until_a_precision_is_named(before: tuple[bool, bool]) -> None:
+def test_a_job_computes_exactly_until_a_precision_is_named(
+    before: tuple[bool, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
     threads = torch.get_num_threads()
     compute_on(0, threads, "evaluate x.csv")
     assert flags() == (False, False)
+    assert "NVIDIA_TF32_OVERRIDE" not in os.environ
     with arithmetic("tf32"):
         assert flags() == (True, True)
     assert flags() == (False, False)
