@@ -27,7 +27,8 @@ from pydantic import (
 
 from dfeat.errors import UserError, nearest
 
-Precision = Literal["float32", "bfloat16", "float16"]
+Precision = Literal["float32", "tf32", "bfloat16", "float16"]
+"""tf32: numbers of 32 bits whose products have factors of 10 bits of mantissa (NVIDIA Ampere or later)."""
 Share = Annotated[float, Field(ge=0, le=1)]
 BatchSize = Annotated[int, Field(ge=1, le=1_000_000)]
 ImageSize = Annotated[int, Field(ge=16, le=4096)]

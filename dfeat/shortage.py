@@ -23,10 +23,16 @@ class ShortageError(Exception):
     status = 1
     of_memory = False
     """Whether main memory ran out, so that a smaller job would do."""
+    of_device = False
+    """Whether the device's memory ran out, or perhaps did."""
+    certain = True
+    """False where the exception tells of other faults as well, for want of a text of its own."""
 
 
 _MEMORY: Final = "run fewer jobs at once (snakemake --cores, --resources), or give each more memory (resources.mem_mb)"
 _DEVICE: Final = "use precision bfloat16, a smaller batch size, or a device with more memory"
+_RAN_OUT: Final = "the device's memory ran out"
+_PERHAPS: Final = "cuDNN or cuBLAS could not start, most often because the device's memory ran out"
 _SHARED: Final = "enlarge /dev/shm (docker run --shm-size) or lower resources.workers; 0 needs none of it"
 _FILES: Final = "raise the limit (ulimit -n) or lower resources.workers"
 _PROCESSES: Final = "raise the limit (ulimit -u) or lower resources.workers, resources.threads or snakemake --cores"
@@ -48,7 +54,12 @@ _TEXTS: Final = tuple(
         (r"worker \(pid.*\) (is killed by signal|exited unexpectedly)", _LOST, _WORKER),
         (r"(?i)too many open files|received \d+ items of ancdata", *_ERRNOS[errno.EMFILE]),
         (r"can't start new thread|Resource temporarily unavailable|pthread_create failed", *_ERRNOS[errno.EAGAIN]),
-        (r"CUDA out of memory|CUDA error: out of memory|CU\w+_STATUS_ALLOC_FAILED", "the device's memory ran out", _DEVICE),
+        (r"CUDNN_\w*HOST_ALLOCATION_FAILED", *_ERRNOS[errno.ENOMEM]),
+        # In turn: torch's allocators, the runtime (a kernel that is loaded at its first launch, too), the driver, Triton and
+        # NCCL; the driver's own name; a limit set to the process; NVIDIA's and AMD's libraries.
+        (r"(?i:\b(CUDA|HIP)\b[^\n]{0,40}\bout of memory)|(CUDA|HIP)_ERROR_OUT_OF_MEMORY|hipErrorOutOfMemory|cudaErrorMemoryAllocation"
+         r"|would exceed (allowed memory|per_process_memory_fraction)|\b(CU|HIP|ROC|MIOPEN)\w*_ALLOC(ATION)?_FAILED", _RAN_OUT, _DEVICE),
+        (r"unable to find an engine to execute this computation|CU(BLAS|DNN)_STATUS_NOT_INITIALIZED", _PERHAPS, _DEVICE),
         (r"(?i)(can't|cannot|could not|unable to|failed to) (allocate|mmap|map segment)|out of memory|memory allocation failed|bad_?\s?alloc"
          r"|not enough memory|could not create a (primitive|memory object)$|Error -4 while", *_ERRNOS[errno.ENOMEM]),
     )
@@ -57,15 +68,17 @@ _OTHERS: Final = {"SafetensorError", "error"}
 """Exceptions of libraries, zlib's `error` for one, that are Exceptions alone."""
 _DETAIL: Final = re.compile(
     r"[Uu]nable to allocate (?P<array>[\d.]+ \w+ for an array with shape \(.*?\) and data type \S+)"
-    r"|tried to allocate (?P<bytes>\d+) bytes|Tried to allocate (?P<device>[\d.]+ \w+)"
+    r"|tried to allocate (?P<bytes>\d+) bytes"
+    r"|(?:Tried to allocate|Requested(?: size)? *:) *(?P<device>[\d.]+ (?:bytes|[KMGTP]iB))"
     r"|(?P<end>killed by signal: \w[\w ]*|with exit code \d+)"
 )
 
 
-def shortage(error: BaseException, at: str = "") -> ShortageError | None:
+def shortage(error: BaseException, at: str = "", device: str = _DEVICE) -> ShortageError | None:
     """The shortage that an exception, or one that it came from, tells of; None for any other.
 
-    Its sentence begins with the file that the exception names, else with `at`.
+    Its sentence begins with the file that the exception names, else with `at`; `device` is what to do where the device's
+    memory ran out.
     """
     for cause in _causes(error):
         if isinstance(cause, ShortageError):
@@ -73,13 +86,14 @@ def shortage(error: BaseException, at: str = "") -> ShortageError | None:
         found = _kind(cause)
         if found is not None:
             what, remedy = found
+            remedy = device if remedy is _DEVICE else remedy
             return _short(getattr(cause, "filename", None) or at, f"{what}{_detail(str(cause))}", remedy)
     return None
 
 
-def pass_on(error: BaseException, at: str = "") -> None:
-    """Raise the shortage that an exception tells of; return for any other."""
-    short = shortage(error, at)
+def pass_on(error: BaseException, at: str = "", device: str = _DEVICE) -> None:
+    """Raise the shortage that an exception tells of (see `shortage`); return for any other."""
+    short = shortage(error, at, device)
     if short is not None:
         raise short from error
 
@@ -92,6 +106,7 @@ def lost_worker(how: str = "") -> ShortageError:
 def _short(place: str, what: str, remedy: str) -> ShortageError:
     short = ShortageError(f"{f'{place}: ' if place else ''}{what}; {remedy}")
     short.of_memory = remedy in (_MEMORY, _WORKER)
+    short.of_device, short.certain = what.startswith((_RAN_OUT, _PERHAPS)), not what.startswith(_PERHAPS)
     return short
 
 
@@ -111,6 +126,8 @@ def _kind(error: BaseException) -> tuple[str, str] | None:
         return _ERRNOS.get(error.errno)  # its text has a path, which may be of any words
     if isinstance(error, BrokenExecutor):
         return _LOST, _WORKER
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, whatever its text
+        return _RAN_OUT, _DEVICE
     if isinstance(error, OSError | RuntimeError | ImportError) or type(error).__name__ in _OTHERS:
         text = str(error)
         return next(((what, remedy) for pattern, what, remedy in _TEXTS if pattern.search(text)), None)

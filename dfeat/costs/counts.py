@@ -30,7 +30,7 @@ BACKWARD: Final = 3.0
 """FLOPs of a forward and a backward pass together over those of the forward: 2.997 and 2.999 on the paper's backbones."""
 
 
-WIDTH: Final = {"float32": 4, "float16": 2, "bfloat16": 2}
+WIDTH: Final = {"float32": 4, "tf32": 4, "float16": 2, "bfloat16": 2}
 """Bytes of a parameter."""
 
 

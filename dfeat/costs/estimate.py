@@ -37,13 +37,13 @@ BYTES_PER_PIXEL: Final = {"png": 1.4, "webp": 1.0}
 """Of a photograph, losslessly encoded; measured on a hundred of them at 500 px."""
 EFFICIENCY: Final = 0.4
 PEAK: Final[dict[str, dict[str, float]]] = {
-    "T4": {"float32": 8.1e12, "float16": 65e12, "bfloat16": 8.1e12},
-    "A100": {"float32": 19.5e12, "float16": 312e12, "bfloat16": 312e12},
-    "H100": {"float32": 67e12, "float16": 989e12, "bfloat16": 989e12},
-    "H200": {"float32": 67e12, "float16": 989e12, "bfloat16": 989e12},
+    "T4": {"float32": 8.1e12, "tf32": 8.1e12, "float16": 65e12, "bfloat16": 8.1e12},
+    "A100": {"float32": 19.5e12, "tf32": 156e12, "float16": 312e12, "bfloat16": 312e12},
+    "H100": {"float32": 67e12, "tf32": 494e12, "float16": 989e12, "bfloat16": 989e12},
+    "H200": {"float32": 67e12, "tf32": 494e12, "float16": 989e12, "bfloat16": 989e12},
 }
-"""Peak FLOP/s from the makers' data sheets, dense; float32 without TF32. A T4 has no bfloat16 units; H100 and H200 are
-the SXM cards, of 80 and 141 GB."""
+"""Peak FLOP/s from the makers' data sheets, dense; float32 is without TF32. A T4 has no units for TF32 and bfloat16; H100
+and H200 are the SXM cards, of 80 and 141 GB."""
 
 
 def card_of(name: str) -> str | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from dfeat.devices.arithmetic import arithmetic, set_arithmetic
 from dfeat.devices.driver import machine_devices
 from dfeat.devices.energy import meter
 from dfeat.devices.leases import jobs_at_once, lease, occupancy
@@ -20,7 +21,7 @@ from dfeat.progress import say
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["compute_on", "jobs_at_once", "machine_devices", "occupancy", "pick_device", "set_threads"]
+__all__ = ["arithmetic", "compute_on", "jobs_at_once", "machine_devices", "occupancy", "pick_device", "set_threads"]
 
 
 def compute_on(gpus: int, threads: int, job: str) -> torch.device:
@@ -63,8 +64,11 @@ def pick_device() -> torch.device:
 
 
 def set_threads(threads: int) -> None:
-    """Fix torch's number of threads: it decides how sums are split, hence how they round, on every machine alike."""
+    """Fix what decides how numbers round, on every machine alike: torch's number of threads, which splits sums, and exact
+    products of float32 numbers, until a precision other than float32 is computed in (`devices.arithmetic`)."""
     import torch
 
     torch.set_num_threads(threads)
+    os.environ.pop("NVIDIA_TF32_OVERRIDE", None)  # in cuBLAS and cuDNN it outdoes the flags, so the precision's name
+    set_arithmetic("float32")
     torch.set_deterministic_debug_mode("warn")  # unlike use_deterministic_algorithms it does not import the compiler

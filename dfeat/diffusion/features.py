@@ -168,7 +168,8 @@ class FeatureExtractor:
             noisy = torch.cat([noisy, torch.zeros_like(noisy[:, :1]), scaled], dim=1)
         prompt = self.null_prompt.expand(len(noisy), -1, -1)
         noisy = noisy.to(self.model.dtype, memory_format=torch.channels_last)
-        return forward_until(self.model.unet, self.blocks, noisy, timesteps, prompt)
+        with self.model.arithmetic():
+            return forward_until(self.model.unet, self.blocks, noisy, timesteps, prompt)
 
 
 def draw_noise(shape: Sequence[int], generators: Sequence[torch.Generator]) -> torch.Tensor:

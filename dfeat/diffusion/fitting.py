@@ -13,6 +13,7 @@ import torch
 
 from dfeat.errors import UserError
 from dfeat.progress import say
+from dfeat.shortage import shortage
 
 Row = TypeVar("Row")
 Tensors = tuple[torch.Tensor, ...]
@@ -34,7 +35,8 @@ class Fitting(Generic[Row]):
             try:
                 return in_parts(self.compute, list(batch), self.size)
             except RuntimeError as error:
-                if not _memory_ran_out(error):
+                short = shortage(error)
+                if short is None or not short.of_device or (self.size == 1 and not short.certain):
                     raise
             if self.size == 1:  # outside the except block, whose traceback would keep the tensors alive
                 raise UserError(
@@ -54,8 +56,3 @@ def in_parts(compute: Callable[[list[Row]], Tensors], batch: list[Row], size: in
     filled = batch + batch[-1:] * (-len(batch) % size)
     parts = [compute(filled[start : start + size]) for start in range(0, len(filled), size)]
     return tuple(torch.cat(tensors)[: len(batch)] for tensors in zip(*parts, strict=True))
-
-
-def _memory_ran_out(error: RuntimeError) -> bool:
-    """Whether torch, or a library that it calls (cuBLAS, cuDNN), failed to allocate device memory."""
-    return isinstance(error, torch.OutOfMemoryError) or "ALLOC_FAILED" in str(error)

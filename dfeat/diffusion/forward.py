@@ -16,7 +16,7 @@ from dfeat.errors import UserError
 from dfeat.section import Section, parse
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, device
 
     from dfeat.diffusion.layout import ModelFiles
 
@@ -87,11 +87,13 @@ def noise_schedule(files: ModelFiles) -> NoiseSchedule:
         raise UserError(f"{error}; {remedy}") from None
 
 
-def forward_process(schedule: NoiseSchedule) -> Any:
-    """diffusers' DDPMScheduler of the schedule, of which only betas and `add_noise` are used."""
+def forward_process(schedule: NoiseSchedule, device: device | None = None) -> Any:
+    """diffusers' DDPMScheduler of the schedule, of which only betas and `add_noise` are used, noising on `device`."""
     from diffusers import DDPMScheduler
 
-    return DDPMScheduler(**schedule.model_dump())
+    process: Any = DDPMScheduler(**schedule.model_dump())
+    process.alphas_cumprod = process.alphas_cumprod.to(device)
+    return process
 
 
 def noised(forward: Any, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
@@ -130,4 +132,6 @@ def sampler(forward: Any, name: str, steps: int) -> Any:
             lambda_min_clipped=-5.1 if cosine else -float("inf"),
         )  # fmt: skip
     chosen.set_timesteps(steps)
+    if name != "ddim":
+        chosen.set_begin_index(0)  # else the first step is searched among the timesteps
     return chosen

@@ -133,15 +133,24 @@ class Inpainter:
 
         Returns, on the device, images (B, H, W, 3) uint8 and whether all values of each were finite, (B,) bool.
         """
+        with self.model.arithmetic():
+            return self._fill(images, masks, prompts, [torch.Generator().manual_seed(seed) for seed in seeds])
+
+    def _fill(
+        self,
+        images: NDArray[np.uint8],
+        masks: NDArray[np.bool_],
+        prompts: Sequence[str],
+        generators: list[torch.Generator],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         model = self.model
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         pixels = to_model_range(images, model)
         hidden = to_device(masks, model.device).float()[:, None]
         cells = self._latent_mask(hidden)
         nine = model.unet.config.in_channels == 9
         # The order in which the generators are used is part of the result: image (4 channels), noise, masked image (9).
         known = None if nine else self._encode(pixels, generators)
-        noise = draw_noise((4, *cells.shape[2:]), generators).to(model.device)
+        noise = to_device(draw_noise((4, *cells.shape[2:]), generators).numpy(), model.device)
         # The 9-channel U-Net reads the mask and the image with hidden pixels at 0, mid-grey in [-1, 1].
         conditions = [cells, self._encode(pixels * (hidden < 0.5), generators)] if nine else []
         latents = self._sample(noise, known, cells, Denoiser(model, self.settings, self._embedded(prompts), conditions))
@@ -162,17 +171,18 @@ class Inpainter:
         """
         latents, forward = noise, self.model.scheduler
         solver = sampler(forward, self.settings.scheduler, self.settings.steps)
-        timesteps = solver.timesteps
+        # The solver computes its coefficients on the host and the U-Net reads its timestep on the device, so that no step
+        # waits for the one before: the host queues the whole loop ahead.
+        timesteps = to_device(solver.timesteps.numpy(), self.model.device)
         for number, step in enumerate(passes(self.settings)):
-            timestep = timesteps[number]
-            predicted = denoise(latents, timestep, step)
+            predicted = denoise(latents, timesteps[number], step)
             # With a = alphabar, x0 the model's estimate of the clean latents (epsilon: x0 = (x_t - sqrt(1 - a_t) eps) /
             # sqrt(a_t); v: x0 = sqrt(a_t) x_t - sqrt(1 - a_t) v) and s the next timestep:
             # DDIM (Song et al., 2021, Eq. 12, eta = 0): x_s = sqrt(a_s) x0 + sqrt(1 - a_s) eps.
             # DPM-Solver++(2M) (Lu et al., 2022, Alg. 2): x_s = (sigma_s / sigma_t) x_t - alpha_s (exp(-h) - 1) D,
             # alpha = sqrt(a), sigma = sqrt(1 - a), lambda = log(alpha / sigma), h = lambda_s - lambda_t,
             # D = (1 + 1 / 2r) x0_t - (1 / 2r) x0_before, r = h_before / h.
-            latents = solver.step(predicted, timestep, latents, return_dict=False)[0]
+            latents = solver.step(predicted, solver.timesteps[number], latents, return_dict=False)[0]
             if known is not None:
                 # After the last step the known latents are clean; before it they are noised to the next timestep s, always
                 # with the initial noise.
@@ -196,7 +206,7 @@ class Inpainter:
     def _encode(self, pixels: torch.Tensor, generators: list[torch.Generator]) -> torch.Tensor:
         """Scaled latents (B, 4, h, w) float32 of pixels (B, 3, H, W) in [-1, 1], sampled from the VAE's posterior."""
         posterior = self.model.vae.encode(pixels.contiguous(memory_format=torch.channels_last)).latent_dist
-        noise = draw_noise(posterior.mean.shape[1:], generators).to(self.model.device)
+        noise = to_device(draw_noise(posterior.mean.shape[1:], generators).numpy(), self.model.device)
         # z = scaling_factor * (mu + sigma * noise), each row's noise from its own generator
         return ((posterior.mean.float() + posterior.std.float() * noise) * self.model.scaling_factor).contiguous()
 

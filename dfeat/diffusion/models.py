@@ -8,12 +8,15 @@ Hub id with revision, or "demo" for the model that ships with the package) and t
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 
+from dfeat.devices.arithmetic import arithmetic
 from dfeat.diffusion.forward import forward_process, noise_schedule
 from dfeat.diffusion.layout import COMPONENTS, WEIGHTED, ModelFiles, Use, check_pairing, find_model
 from dfeat.diffusion.settings import ModelSource
@@ -23,7 +26,10 @@ from dfeat.progress import bars_of_libraries, say
 from dfeat.section import parse
 from dfeat.storage.provenance import combined_digest
 
-DTYPES: Final = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+DTYPES: Final = {"float32": torch.float32, "tf32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+GRAPHS: Final = 4096
+"""Most graphs of one `forward`: more than the layers of its class times the shapes that a shard has."""
+_COMPILED: Final = ("resnets", "attentions", "downsamplers", "upsamplers")
 
 
 @dataclass
@@ -41,6 +47,8 @@ class DiffusionModel:
     dtype: torch.dtype
     digests: dict[str, str] = field(default_factory=dict)
     """SHA-256 of every file behind `digest`, by its name inside the model's folder."""
+    precision: str = "float32"
+    """Its name in the settings, which tells TF32 from float32 where `dtype` does not."""
 
     @property
     def scaling_factor(self) -> float:
@@ -57,12 +65,17 @@ class DiffusionModel:
         """Heights and widths in pixels must be multiples of this, for every level of VAE and U-Net to halve evenly."""
         return self.latent_factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
 
+    def arithmetic(self) -> AbstractContextManager[None]:
+        """Inside, float32 products are those of `precision`; every computation with the components takes place there."""
+        return arithmetic(self.precision)
+
     @torch.no_grad()
     def embed(self, prompts: list[str]) -> torch.Tensor:
         """Text embeddings (prompts, tokens, width); the empty string is the null prompt."""
         most = self.tokenizer.model_max_length
         tokens = self.tokenizer(prompts, padding="max_length", max_length=most, truncation=True, return_tensors="pt")
-        return self.text_encoder(tokens.input_ids.to(self.device))[0]
+        with self.arithmetic():
+            return self.text_encoder(tokens.input_ids.to(self.device))[0]
 
 
 def load_model(source: ModelSource, use: Use, device: torch.device, resolution: int | None = None) -> DiffusionModel:
@@ -84,7 +97,14 @@ def load_model(source: ModelSource, use: Use, device: torch.device, resolution: 
     parts = {name: _load_component(files, name, dtype, device, tensors) for name in COMPONENTS[use]}
     everything = dict.fromkeys((*WEIGHTED, "tokenizer", "scheduler")) | parts
     digests = files.digests()
-    return DiffusionModel(**everything, digest=combined_digest(digests), device=device, dtype=dtype, digests=digests)
+    return DiffusionModel(
+        **everything,
+        digest=combined_digest(digests),
+        device=device,
+        dtype=dtype,
+        digests=digests,
+        precision=source.precision,
+    )
 
 
 def load_pretrained(
@@ -97,27 +117,36 @@ def load_pretrained(
     return load_model(source, "inpaint", torch.device(device) if device else pick_device())
 
 
-def compile_model(model: DiffusionModel, wanted: bool) -> None:
-    """If `wanted`, compile the layers of U-Net and VAE in place, for one shape each (`torch.compile`)."""
+def compile_model(model: DiffusionModel, wanted: bool, backend: str | Callable[..., Any] = "inductor") -> None:
+    """If `wanted`, compile the layers of U-Net and VAE in place, a graph for each shape (`torch.compile`)."""
     if not wanted:
         return
+    import torch._dynamo.config as limits
+
+    # All layers of a class share the code of their `forward`, which dynamo gives up compiling after 8 graphs; the layers
+    # after these would run uncompiled without a word.
+    limits.recompile_limit = max(limits.recompile_limit, GRAPHS)
+    limits.accumulated_recompile_limit = max(limits.accumulated_recompile_limit, GRAPHS)
+    for layer in compiled_layers(model):
+        layer.compile(dynamic=False, backend=backend)
+
+
+def compiled_layers(model: DiffusionModel) -> list[torch.nn.Module]:
+    """The layers that `compile_model` compiles: residual blocks, attention and resamplers of U-Net and VAE."""
     # Layers rather than the whole model: compiling is quick, and `forward_until` can still stop after any block.
     blocks = [] if model.unet is None else [*model.unet.down_blocks, model.unet.mid_block, *model.unet.up_blocks]
     if model.vae is not None:
         blocks += [*model.vae.encoder.down_blocks, model.vae.encoder.mid_block]
         blocks += [*model.vae.decoder.up_blocks, model.vae.decoder.mid_block]
-    for block in blocks:
-        for name in ("resnets", "attentions"):
-            for layer in getattr(block, name, None) or ():
-                if layer is not None:
-                    layer.compile(dynamic=False)
+    lists = (getattr(block, name, None) or () for block in blocks for name in _COMPILED)
+    return [layer for layers in lists for layer in layers if layer is not None]
 
 
 def _load_component(
     files: ModelFiles, name: str, dtype: torch.dtype, device: torch.device, tensors: dict[str, torch.Tensor] | None
 ) -> Any:
     if name == "scheduler":
-        return forward_process(noise_schedule(files))
+        return forward_process(noise_schedule(files), device)
     cls, library = _class_of(files, name)
     if name not in WEIGHTED:
         return _pretrained(files, name, cls)

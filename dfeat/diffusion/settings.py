@@ -131,7 +131,7 @@ class ModelSource(Section):
         None, description="for a single file: folder in the diffusers layout with the model's configurations"
     )
     allow_pickle: bool = Field(False, description="read `path` even if it is a pickled .ckpt (tensors only)")
-    precision: Precision = "float32"
+    precision: Precision = Field("float32", description="float32: exact, no TF32; tf32: on NVIDIA Ampere or later")
 
 
 class DiffusionSettings(Section):

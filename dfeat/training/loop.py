@@ -19,10 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dfeat.devices import arithmetic
 from dfeat.diffusion.stream import Done, Waiting
 from dfeat.errors import UserError
 from dfeat.progress import progress, say
 from dfeat.randomness import seed_for
+from dfeat.shortage import pass_on
 from dfeat.storage.atomic import json_bytes, remove, write_files
 from dfeat.storage.provenance import bytes_digest, file_digest, settings_text, versions
 from dfeat.training.checkpoint import TERMINATED, State, deferred_sigterm, resume, save_checkpoint
@@ -72,7 +74,11 @@ def train(
 
     waiting, begun = Waiting(), state.step
     with deferred_sigterm() as stop:
-        whole = _fit(model, optimizer, batches, state, device, workers, checkpoint, stop, team, waiting)
+        try:
+            whole = _fit(model, optimizer, batches, state, device, workers, checkpoint, stop, team, waiting)
+        except RuntimeError as error:
+            pass_on(error, "train", less_memory(settings))
+            raise
     done = Done.after((state.step - begun) * (part.stop - part.start), waiting)
     if whole and team.leads:
         _write_run(out, stage, batches, model, state, time.monotonic() - started)
@@ -178,16 +184,17 @@ def _step(
     # With n_r of N rows here, DDP's average (1 / size) sum_r w_r grad_r is the mean over all N rows for w_r = n_r size / N.
     weight = 1.0 if team.size == 1 else count * team.size / settings.batch_size
     size = -(-count // settings.accumulate)
-    for start in range(0, count, size):
-        # Gradients are exchanged once per step, in the backward pass of the last part.
-        with nullcontext() if start + size >= count or team.size == 1 else model.no_sync():
-            loss, part = _loss(model, batch, slice(start, start + size), settings)
-            # Eq. 1 is a mean over the rows of a part: weighted by the part's share, the parts' losses sum to the batch's.
-            share = weight * len(part) / count
-            (loss * share).backward()
-        losses.append(loss.detach() * share / team.size)
-        logits.append(part.detach())
-    optimizer.step()
+    with arithmetic(settings.precision):
+        for start in range(0, count, size):
+            # Gradients are exchanged once per step, in the backward pass of the last part.
+            with nullcontext() if start + size >= count or team.size == 1 else model.no_sync():
+                loss, part = _loss(model, batch, slice(start, start + size), settings)
+                # Eq. 1 is a mean over the rows of a part: weighted by the part's share, the parts' losses sum to the batch's.
+                share = weight * len(part) / count
+                (loss * share).backward()
+            losses.append(loss.detach() * share / team.size)
+            logits.append(part.detach())
+        optimizer.step()
     return team.summed(torch.stack(losses).sum()), torch.cat(logits)
 
 
@@ -204,6 +211,14 @@ def _loss(model: nn.Module, batch: Batch, rows: slice, settings: TrainingSetting
     logits = classify(batch.images)
     mask_logits = None if batch.masks is None else classify(batch.masks)
     return eq1(logits, batch.targets[rows], mask_logits, settings.alpha, settings.beta), logits
+
+
+def less_memory(settings: TrainingSettings) -> str:
+    """What makes a training fit the memory of its device."""
+    rows, parts = -(-settings.batch_size // settings.gpus), settings.accumulate
+    raised = f"raise training.accumulate ({parts} now), which leaves the steps as they are, or " if parts < rows else ""
+    half = "" if settings.precision == "bfloat16" else "precision bfloat16 or "
+    return f"{raised}use {half}a device with more memory"
 
 
 def learning_rate(settings: TrainingSettings, step: int, steps: int) -> float:

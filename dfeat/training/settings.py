@@ -106,7 +106,10 @@ class TrainingSettings(Section):
         "layer",
         description="of l_d; layer: each row over its channels; channels: each channel by its moments in training",
     )
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "tf32", "bfloat16"] = Field(
+        "float32",
+        description="of the network's passes; float32: exact, no TF32; weights and optimiser are always float32",
+    )
     compile: bool = Field(False, description="torch.compile of the backbone: minutes at the start, faster steps after")
 
     def rate(self, method_name: str | None, backbone: str) -> float:

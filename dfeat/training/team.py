@@ -41,7 +41,10 @@ class Team:
         die_with_parent()
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+            # Bound to its device, NCCL connects here, where a fault is a fault of joining, and `barrier` needs no guess.
+            dist.init_process_group("cpu:gloo,cuda:nccl", device_id=device)
+        else:
+            dist.init_process_group("gloo")
         return cls(dist.get_rank(), dist.get_world_size())
 
     @property

@@ -106,12 +106,37 @@ def test_uneven_parts_have_one_shape_and_lose_no_row() -> None:
     assert fitting.size == 3
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA error: out of memory", "CUDA driver error: out of memory", "Triton Error [CUDA]: out of memory",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling",
+        "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`", "GET was unable to find an engine to execute this computation",
+    ],
+)  # fmt: skip
+def test_a_batch_is_halved_in_whichever_way_the_device_runs_out(text: str) -> None:
+    def compute(rows: list[int]) -> tuple[torch.Tensor]:
+        if len(rows) > 3:
+            raise RuntimeError(text)
+        return (torch.tensor(rows),)
+
+    fitting = Fitting(compute, 8, "test")
+    assert fitting(range(8))[0].tolist() == list(range(8))
+    assert fitting.size == 2
+
+
 def test_one_image_that_does_not_fit_is_a_sentence_and_other_errors_are_themselves() -> None:
     def never(_rows: list[int]) -> tuple[torch.Tensor, ...]:
         raise RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")
 
     with pytest.raises(UserError, match="inpaint x: not even one image at a time fits"):
         Fitting(never, 8, "inpaint x")(range(8))
+
+    def unsupported(_rows: list[int]) -> tuple[torch.Tensor, ...]:
+        raise RuntimeError("GET was unable to find an engine to execute this computation")
+
+    with pytest.raises(RuntimeError, match="GET was unable"):  # which tells of other faults, too
+        Fitting(unsupported, 8, "inpaint x")(range(8))
 
     def wrong(_rows: list[int]) -> tuple[torch.Tensor, ...]:
         raise RuntimeError("expected 4 channels")

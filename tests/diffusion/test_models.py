@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -242,3 +243,32 @@ def test_compiled_layers_give_the_same_features_but_for_rounding(tiny_models: di
     torch.testing.assert_close(
         compiled.from_latents(latents, ["a", "b"]), plain.from_latents(latents, ["a", "b"]), rtol=1e-4, atol=1e-5
     )
+
+
+@pytest.mark.slow
+def test_every_layer_of_unet_and_vae_runs_compiled(tiny_models: dict[str, Path]) -> None:
+    """Each layer runs as one graph of its own call, whatever number of graphs its class has."""
+    from dfeat.diffusion.models import compile_model, compiled_layers
+
+    ran: list[int] = []
+
+    def eager(graph: torch.fx.GraphModule, _inputs: object) -> Callable:
+        def run(*arguments: object) -> object:
+            ran.append(id(graph))
+            return graph.forward(*arguments)
+
+        return run
+
+    model = load(tiny_models["four"], "inpaint")
+    torch._dynamo.reset()
+    compile_model(model, True, backend=eager)
+    with torch.no_grad():
+        latents = model.vae.encode(torch.randn(1, 3, 64, 64)).latent_dist.mode()
+        model.unet(latents, torch.tensor(25), encoder_hidden_states=model.embed([""]))
+        model.vae.decode(latents)
+    layers = compiled_layers(model)
+    assert len(ran) == len(layers)
+    assert len(set(ran)) > 13  # graphs; dynamo's own limit is 8 for all layers of a class
+    kinds = {type(layer).__name__ for layer in layers}
+    assert kinds == {"ResnetBlock2D", "Attention", "Transformer2DModel", "Downsample2D", "Upsample2D"}
+    torch._dynamo.reset()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,16 @@ import torch
 
 from dfeat.data.classes import imagenet_wnids
 from dfeat.errors import UserError
+from dfeat.shortage import ShortageError
+from dfeat.training import loop
 from dfeat.training.dataset import Batch
-from dfeat.training.loop import _step, build_optimizer
+from dfeat.training.loop import _step, build_optimizer, less_memory
 from dfeat.training.network import Classifier, normalised, restricted_logits
 from dfeat.training.settings import TrainingSettings
-from tests.conftest import CPU, TINY_BACKBONE
+from dfeat.training.sources import Inputs
+from tests.conftest import CPU, TINY_BACKBONE, World
+from tests.diffusion.test_fitting import small_device
+from tests.training.test_team import trained_stage
 
 
 def tiny_classifier(feature_width: int = 0) -> Classifier:
@@ -68,3 +74,38 @@ def test_a_head_for_imagenet_is_read_out_for_the_classes_of_the_run() -> None:
         restricted_logits(logits, ("n99999999",))
     with pytest.raises(UserError, match="a head of 158 classes"):
         restricted_logits(logits[:, :158], wnids)
+
+
+def test_a_training_that_does_not_fit_the_device_names_accumulate_and_fits_once_it_is_raised(
+    world: World, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device with room for four rows: a batch of sixteen does not fit, in four parts it does."""
+    build = loop.build_backbone
+
+    def small(*arguments: Any) -> torch.nn.Module:
+        backbone = build(*arguments)
+        small_device(backbone, 4, [])
+        return backbone
+
+    monkeypatch.setattr(loop, "build_backbone", small)
+    stage, inputs = trained_stage(world, tmp_path_factory), Inputs(world.train, world.train / "pixels.h5", world.parts)
+
+    def train(accumulate: int) -> None:
+        changes = {"epochs": 1, "batch_size": 16, "accumulate": accumulate}
+        chosen = stage.model_copy(update={"training": stage.training.model_copy(update=changes)})
+        loop.train("blackout", inputs, chosen, 0, tmp_path, CPU)
+
+    with pytest.raises(
+        ShortageError, match=r"^train: the device's memory ran out; raise training\.accumulate \(1 now\)"
+    ):
+        train(1)
+    train(4)
+    assert (tmp_path / "model.safetensors").is_file()
+
+
+def test_a_training_of_one_row_at_a_time_is_not_told_to_raise_accumulate() -> None:
+    assert "accumulate" in less_memory(TrainingSettings(batch_size=8, accumulate=3, gpus=2))
+    assert less_memory(TrainingSettings(batch_size=8, accumulate=4, gpus=2)) == (
+        "use precision bfloat16 or a device with more memory"
+    )
+    assert "bfloat16" not in less_memory(TrainingSettings(precision="bfloat16"))
