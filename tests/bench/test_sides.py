@@ -49,6 +49,7 @@ def test_cost_against_size_compares_an_image_of_many_with_one_of_fewer() -> None
         scale.run(sizes=(4000, 1000, 16_000))
 
 
+@pytest.mark.slow
 def test_every_step_is_run_at_every_size() -> None:
     found = scale.run(sizes=(20, 40, 80))
     assert [row.step for row in found.rows] == [

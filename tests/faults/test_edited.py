@@ -151,6 +151,7 @@ def _read_over_and_over(page: Path, said: Any) -> None:
     said.send((looks, sorted(notes), odd))
 
 
+@pytest.mark.slow
 def test_the_report_is_never_half_a_page_to_a_reader(jobs: dict[str, Job], tmp_path: Path, tried: Tried) -> None:
     job, out = jobs["report"], tmp_path / "report"
     out.mkdir()
