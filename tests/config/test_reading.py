@@ -84,12 +84,12 @@ REFUSED = [
 def test_a_hostile_file_is_refused_in_one_sentence_at_once(content: str, sentence: str, tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text(content)
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(UserError) as error:
         read_mapping(path)
     assert sentence in str(error.value) and "\n" not in str(error.value) and len(str(error.value)) < 400
     assert str(path) in str(error.value)
-    assert time.monotonic() - start < 5  # 0.1 s where nothing else runs
+    assert time.process_time() - start < 5  # 0.1 s where nothing else runs
 
 
 BYTES = [
