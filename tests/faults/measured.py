@@ -87,6 +87,15 @@ def page(content: bytes) -> bytes:
     return text.encode()
 
 
+def making(content: bytes) -> bytes:
+    """A record of the report without the digests of files that hold measured values."""
+    found = json.loads(content)
+    for part, folder in (("files", "report/"), ("inputs", "")):
+        measured = {name for name in found[part] if any(fnmatch(folder + name, pattern) for pattern in MEASURED)}
+        found[part] = {name: digest for name, digest in found[part].items() if name not in measured}
+    return json.dumps(found).encode()
+
+
 MEASURED: Final[dict[str, Callable[[bytes], bytes]]] = {
     "benchmarks/*.tsv": nothing,  # seconds, memory and load of each job
     "logs/*.log": log,
@@ -98,6 +107,7 @@ MEASURED: Final[dict[str, Callable[[bytes], bytes]]] = {
     "report/cost.svg": nothing,
     "report/claims.md": claims,
     "report/index.html": page,
+    "report/.made/*.json": making,
 }
 """The files of a run with measured values, and what makes them comparable; a digest record of one is not compared."""
 
