@@ -66,6 +66,7 @@ _TEXTS: Final = tuple(
 )  # fmt: skip
 _OTHERS: Final = {"SafetensorError", "error"}
 """Exceptions of libraries, zlib's `error` for one, that are Exceptions alone."""
+_UNSET: Final = re.compile(r"error return without exception set|returned NULL without setting an exception")
 _DETAIL: Final = re.compile(
     r"[Uu]nable to allocate (?P<array>[\d.]+ \w+ for an array with shape \(.*?\) and data type \S+)"
     r"|tried to allocate (?P<bytes>\d+) bytes"
@@ -131,7 +132,8 @@ def _kind(error: BaseException) -> tuple[str, str] | None:
     if isinstance(error, OSError | RuntimeError | ImportError) or type(error).__name__ in _OTHERS:
         text = str(error)
         return next(((what, remedy) for pattern, what, remedy in _TEXTS if pattern.search(text)), None)
-    return _ERRNOS[errno.ENOMEM] if isinstance(error, MemoryError) else None
+    unset = isinstance(error, SystemError) and _UNSET.search(str(error))  # C code that was given no memory
+    return _ERRNOS[errno.ENOMEM] if isinstance(error, MemoryError) or unset else None
 
 
 def _detail(text: str) -> str:
