@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from dfeat.places import place_of
-from dfeat.storage.expected import check_settings
+from dfeat.storage.expected import check_model_folder, check_settings
 from dfeat.storage.origin import Origin, read_origin
 from dfeat.training.settings import Backbone
 
@@ -35,12 +34,8 @@ def read_predictions_origin(folder: Path) -> Origin:
     the folder, or of other settings than the run is configured with.
     """
     origin = read_origin(folder / PREDICTIONS, "evaluate", _OF_PREDICTIONS)
-    said = origin.said
-    if place_of(origin.path) is not None:
-        method, _, seed = origin.path.absolute().parts[-4:-1]
-        if (said["method"], f"seed{said['seed']}") != (method, seed):
-            raise origin.refusal(f"it is of {said['method']} with seed {said['seed']}, not of {method} in {seed}")
-    check_settings(origin.path, said["settings"], "evaluate")
+    check_model_folder(origin.path, origin.said["method"], origin.said["seed"], "evaluate")
+    check_settings(origin.path, origin.said["settings"], "evaluate")
     return origin
 
 

@@ -34,6 +34,15 @@ def check_settings(path: Path, recorded: Any, remake: str) -> None:
         raise refusal(path, f"it was made with {key} {there}, and the run is configured with {here}", remake)
 
 
+def check_model_folder(path: Path, method: str, seed: int, remake: str) -> None:
+    """Raise UserError if a file in a run's folder of one model records another method or seed than the folder's."""
+    if place_of(path) is None:
+        return
+    wanted, _, folder = path.absolute().parts[-4:-1]
+    if (method, f"seed{seed}") != (wanted, folder):
+        raise refusal(path, f"it is of {method} with seed {seed}, not of {wanted} in {folder}", remake)
+
+
 def shards_in(folder: Path) -> list[Path]:
     """The shards of a view in the order of their numbers: as many as the run expects, or else of the newest whole set.
 

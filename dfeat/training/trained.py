@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from dfeat.places import place_of
-from dfeat.storage.expected import check_settings
+from dfeat.storage.expected import check_model_folder, check_settings
 from dfeat.storage.records import read_json, refusal
 
 _NEEDED: Final = {"method": str, "seed": int, "classes": int, "feature_width": int, "settings": dict, "model": str}
@@ -25,9 +24,6 @@ def read_run(folder: Path) -> dict[str, Any]:
     ]
     if lacking:
         raise refusal(path, f"it does not record {', '.join(lacking)}", "train")
-    if place_of(path) is not None:
-        method, _, seed = path.absolute().parts[-4:-1]
-        if (run["method"], f"seed{run['seed']}") != (method, seed):
-            raise refusal(path, f"it is of {run['method']} with seed {run['seed']}, not of {method} in {seed}", "train")
+    check_model_folder(path, run["method"], run["seed"], "train")
     check_settings(path, run["settings"], "train")
     return dict(run)
