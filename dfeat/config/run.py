@@ -54,9 +54,9 @@ class Ablation(Section):
     @classmethod
     def _taken_apart(cls, grid: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
         for key in grid:
-            if not key.startswith(("diffusion.features.", "diffusion.inpaint.", "training.", *_OF_PARTS)):
+            if not key.startswith(("diffusion.", "training.", *_OF_PARTS)):
                 raise ValueError(
-                    f"cannot take {key!r} apart; settings under diffusion.features, diffusion.inpaint and training can be, "
+                    f"cannot take {key!r} apart; settings under diffusion and training can be, "
                     f"and {' and '.join(_OF_PARTS)}"
                 )
         return grid

@@ -35,6 +35,7 @@ def reached(run: Run) -> set[str]:
 
 LATENTS = {f"latents {view}" for view in (TRAIN, OCCLUDED, TEST)}
 FEATURES = {f"features {view}" for view in (TRAIN, OCCLUDED, TEST)}
+FROZEN = LATENTS | FEATURES | {"inpaint", "sd_inpaint", "sd_features"}
 MODELS = {"none", "blackout", "sd_inpaint", "sd_features"}
 
 
@@ -43,6 +44,12 @@ MODELS = {"none", "blackout", "sd_inpaint", "sd_features"}
     [
         ("diffusion.features.timestep", (25, 100), FEATURES | {"sd_features"}),
         ("diffusion.inpaint.copies", (1, 2), {"inpaint", "sd_inpaint"}),
+        ("diffusion.model.precision", ("float32", "bfloat16"), FROZEN),
+        ("diffusion.model.path", ("one", "other"), FROZEN),
+        ("diffusion.inpaint_model.path", ("one", "other"), {"inpaint", "sd_inpaint"}),
+        ("diffusion.resolution", (512, 768), FROZEN),
+        ("diffusion.views", (1, 2), LATENTS | FEATURES | {"sd_features"}),
+        ("training.precision", ("float32", "bfloat16"), MODELS),
         ("training.fusion", ("concat", "sum"), {"sd_features"}),
         ("training.learning_rate", (0.01, 0.02), MODELS),
         ("training.image_size", (224, 192), LATENTS | FEATURES | MODELS),
