@@ -67,6 +67,8 @@ _TEXTS: Final = tuple(
 _OTHERS: Final = {"SafetensorError", "error"}
 """Exceptions of libraries, zlib's `error` for one, that are Exceptions alone."""
 _UNSET: Final = re.compile(r"error return without exception set|returned NULL without setting an exception")
+_COMPILING: Final = re.compile(r"^field '\w+' is required for \w+$|can't load unicodedata module")
+"""What Python's compiler may raise of a module that has no bytecode yet, where it was given no memory."""
 _DETAIL: Final = re.compile(
     r"[Uu]nable to allocate (?P<array>[\d.]+ \w+ for an array with shape \(.*?\) and data type \S+)"
     r"|tried to allocate (?P<bytes>\d+) bytes"
@@ -133,6 +135,7 @@ def _kind(error: BaseException) -> tuple[str, str] | None:
         text = str(error)
         return next(((what, remedy) for pattern, what, remedy in _TEXTS if pattern.search(text)), None)
     unset = isinstance(error, SystemError) and _UNSET.search(str(error))  # C code that was given no memory
+    unset = unset or (isinstance(error, ValueError | SyntaxError) and _COMPILING.search(str(error)))
     return _ERRNOS[errno.ENOMEM] if isinstance(error, MemoryError) or unset else None
 
 

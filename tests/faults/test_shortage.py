@@ -160,6 +160,8 @@ KINDS: Sequence[tuple[Exception, str]] = (
     (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), "no further process or thread"),
     (OSError(errno.EMFILE, "Too many open files", "/a/b.h5"), "/a/b.h5: this process has too many files open"),
     (RuntimeError("received 0 items of ancdata"), "too many files open"),
+    (ValueError("field 'target' is required for AnnAssign"), "main memory ran out; "),
+    (SyntaxError("(unicode error) \\N escapes not supported (can't load unicodedata module)"), "main memory ran out; "),
 )  # fmt: skip
 
 
@@ -178,7 +180,7 @@ def test_every_kind_of_shortage_is_told_with_what_was_wanted_and_a_remedy(error:
 @pytest.mark.parametrize(
     "error",
     [
-        ValueError("out of memory"), AssertionError("cannot allocate"), RuntimeError("shapes do not match"),
+        ValueError("out of memory"), SyntaxError("expected ':'"), ValueError("field 'x' is required"), AssertionError("cannot allocate"), RuntimeError("shapes do not match"),
         FileNotFoundError(errno.ENOENT, "No such file or directory", "out of memory.jpg"),
         RuntimeError("out of resource: shared memory, Required: 163840, Hardware limit: 101376. Reducing block sizes may help."),
         RuntimeError("CUDA error: an illegal memory access was encountered"), RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED"),
