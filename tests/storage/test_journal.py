@@ -49,7 +49,9 @@ def test_rows_come_back_as_they_were_and_go_with_the_end_of_the_job(tmp_path: Pa
 
 
 def test_pictures_of_any_length_come_back(tmp_path: Path) -> None:
-    pictures = {name: np.frombuffer(bytes(range(length)), np.uint8) for name, length in (("a", 0), ("b", 1), ("c", 200))}
+    pictures = {
+        name: np.frombuffer(bytes(range(length)), np.uint8) for name, length in (("a", 0), ("b", 1), ("c", 200))
+    }
     path = tmp_path / "0-of-1.h5"
     with pytest.raises(Killed), journal_of(path, SHARD) as journal:
         journal.add(pictures, 3)
@@ -67,7 +69,10 @@ def test_wherever_a_journal_ends_or_is_damaged_whole_batches_are_read(tmp_path: 
     rng = random.Random("journal")
     seen = set()
     for cut in (*range(0, len(content), 17), len(content) - 1):
-        for damage in (content[:cut], content[:cut] + bytes([content[cut] ^ 1 << rng.randrange(8)]) + content[cut + 1 :]):
+        for damage in (
+            content[:cut],
+            content[:cut] + bytes([content[cut] ^ 1 << rng.randrange(8)]) + content[cut + 1 :],
+        ):
             left.write_bytes(damage)
             journal = Journal(path, "")
             journal._identity = content[40:104].decode()
