@@ -4,7 +4,8 @@ What enters: bytes, or a function that fills a temporary file. What leaves: the 
 that makes this hold: reserve space, write, fsync the file, read it back and compare, write the digest record, rename
 (atomic within a folder), fsync the folder so that the rename survives a power failure. Files that belong together are
 all written and verified before the first of them takes its name. A crash leaves only
-`<name>.tmp.<host>.<pid>.<random>` beside it; the next write of that name removes those whose process is dead.
+`<name>.tmp.<host>.<pid>.<random>` beside it; the next write of that name removes those whose process is dead. A journal
+(`storage.journal`) alone grows under its name, a record at a time, and is no artifact.
 """
 
 from __future__ import annotations
