@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
@@ -20,8 +21,10 @@ from dfeat.data.pixels import PixelCache, cache_index, cache_inpainted
 from dfeat.errors import UserError
 from dfeat.occlusion.parts import choose_all, read_parts
 from dfeat.storage.atomic import write_json
+from dfeat.storage.journal import journal_of
 from dfeat.storage.provenance import file_digest
 from dfeat.storage.records import record_path
+from dfeat.storage.shards import Shard
 from dfeat.verify import verify_run
 from tests.conftest import CPU, World, make_settings
 
@@ -317,6 +320,21 @@ def test_what_was_made_of_a_photograph_or_a_polygon_that_changed_is_named(world:
     file.write_text(json.dumps(content))
     build_train_index(train_set, index.folder)
     assert bad(tmp_path / "run").keys() == made
+
+
+def test_the_journal_of_a_shard_is_being_made_or_left_over(run: Path) -> None:
+    path = run / "diffusion/latents/train/0-of-1.h5"
+    path.parent.mkdir(parents=True)
+    shard = Shard("latents", 1, {}, "model", ["a"], [])
+
+    def states() -> set[str]:
+        return {found.state for found in verify_run(run, path.parent.iterdir())}
+
+    with pytest.raises(ZeroDivisionError), journal_of(path, shard) as journal:
+        journal.add({"a": np.zeros(3, np.float16)}, 1)
+        assert states() == {"being made"}
+        raise ZeroDivisionError
+    assert states() == {"left over"}
 
 
 def test_while_a_run_is_made_what_does_not_fit_is_being_made_and_what_is_damaged_is_bad(

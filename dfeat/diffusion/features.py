@@ -26,10 +26,11 @@ from dfeat.diffusion.latents import encode
 from dfeat.diffusion.layout import find_model
 from dfeat.diffusion.models import DiffusionModel, compile_model, load_model, load_pretrained
 from dfeat.diffusion.settings import FeatureSettings, FeaturesStage
-from dfeat.diffusion.stream import Done, gathered, to_device
+from dfeat.diffusion.stream import Done, gathered, made_on, to_device
 from dfeat.errors import UserError
 from dfeat.randomness import seed_for
 from dfeat.section import parse
+from dfeat.storage.journal import journal_of
 from dfeat.storage.shards import Shard, read_shard, write_shard
 
 RECIPE: Final = 4
@@ -78,7 +79,7 @@ class FeatureExtractor:
             lambda rows: (encode(model, np.stack(rows)),), batch_size, what
         )
         passes = settings.ensemble * len(settings.timesteps)
-        self._featured: Fitting[KeyedLatents] = Fitting(self._means, batch_size, what, passes)
+        self.featured: Fitting[KeyedLatents] = Fitting(self._means, batch_size, what, passes)
 
     @classmethod
     def from_pretrained(
@@ -124,7 +125,7 @@ class FeatureExtractor:
         timestep come first. Raises UserError where the number of keys is not that of latents.
         """
         names = [str(key) for key in one_each(keys, len(latents), "keys")]
-        return self._featured(list(zip(latents, names, strict=True)))[0]
+        return self.featured(list(zip(latents, names, strict=True)))[0]
 
     def _means(self, rows: list[KeyedLatents]) -> tuple[torch.Tensor]:
         """The features of some images (B, D): the mean over the ensemble, timesteps concatenated."""
@@ -139,7 +140,7 @@ class FeatureExtractor:
             for timestep in settings.timesteps:
                 # All timesteps of an ensemble member share its noise.
                 passes += zip(scaled, noise, [timestep] * len(keys), strict=True)
-        (features,) = in_parts(self._pooled_blocks, passes, self._featured.size)
+        (features,) = in_parts(self._pooled_blocks, passes, self.featured.size)
         # `passes` is ordered by member, then timestep, then image.
         apart = features.unflatten(0, (settings.ensemble, len(settings.timesteps), len(keys)))
         return (torch.cat(list(apart.mean(0)), dim=1),)
@@ -235,14 +236,18 @@ def extract_features(latents_file: Path, settings: FeaturesStage, out: Path, dev
         model, settings.features, scaling_factor, batch_size=settings.batch_size, what=f"features {out}"
     )
 
+    described = settings.model_dump(mode="json") | {"latents": json.loads(latents.settings)}
+    claims = latents.index, latents.parts, latents.number
+    keys, crops = latents.keys, latents.extras
+    made = Shard("features", RECIPE, described, model.digest, keys, [], crops, model.digests, *claims)
+
     def compute(batch: list[tuple[str, NDArray[Any]]]) -> tuple[torch.Tensor, ...]:
         rows = np.stack([row for _, row in batch])
         return (extractor.from_latents(to_device(rows, device), [key for key, _ in batch]).half(),)
 
-    pairs = zip(latents.keys, np.asarray(latents.payload), strict=True)
-    payload, done = gathered(pairs, len(latents.keys), compute, settings.batch_size, "features")
-    described = settings.model_dump(mode="json") | {"latents": json.loads(latents.settings)}
-    claims = latents.index, latents.parts, latents.number
-    keys, crops = latents.keys, latents.extras
-    write_shard(out, Shard("features", RECIPE, described, model.digest, keys, payload, crops, model.digests, *claims))
+    with journal_of(out, made, latents=latents.digest, **made_on(device)) as journal:
+        rows = zip(keys, np.asarray(latents.payload), strict=True)
+        left = [(key, row) for key, row in rows if key not in journal.rows]
+        made.payload, done = gathered(left, keys, compute, extractor.featured, journal, "features")
+        write_shard(out, made)
     return done

@@ -10,7 +10,8 @@ prompt are embedded once, and the masked image is encoded only for the 9-channel
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -39,11 +40,12 @@ from dfeat.diffusion.latents import part_of, to_model_range
 from dfeat.diffusion.models import DiffusionModel, compile_model, load_model, load_pretrained
 from dfeat.diffusion.schedule import passes
 from dfeat.diffusion.settings import InpaintSettings, InpaintStage
-from dfeat.diffusion.stream import Done, Waiting, fetched, padded, prepared, to_device
+from dfeat.diffusion.stream import Done, Waiting, fetched, made_on, padded, prepared, to_device
 from dfeat.errors import UserError
 from dfeat.occlusion.parts import Parts, read_parts
 from dfeat.progress import progress
 from dfeat.section import parse
+from dfeat.storage.journal import journal_of
 from dfeat.storage.shards import Shard, write_shard
 
 RECIPE: Final = 5
@@ -52,6 +54,8 @@ _Given = tuple[NDArray[np.uint8], NDArray[np.bool_], str, int]
 """One image of a library call: pixels (H, W, 3), mask (H, W), prompt, seed."""
 _Row = tuple[Canvas, NDArray[np.uint8]]
 """A canvas with its square, (side, side, 4) to fill or (side, side, 3) filled."""
+_Batch = tuple[list[_Row], int]
+"""Filled squares, and how many rows were computed at a time."""
 
 
 class Inpainter:
@@ -253,33 +257,37 @@ def inpaint_shard(
     names = _class_names(index.classes, settings.inpaint.class_name)
     compile_model(inpainter.model, settings.compile)
     squares = _squares(records, parts, settings, inpainter.model)
-    waiting, bar = Waiting(), progress(len(copies), "inpaint")
+    keys, extras = [copy.key for copy in copies], {"seed": np.array([copy.seed for copy in copies], np.int64)}
+    claims = inpainter.model.digests, index.digest, parts.digest, "/".join(map(str, shard))
+    made = Shard("inpaint", RECIPE, settings, inpainter.model.digest, keys, [], extras, *claims)
 
     def prepare(copy: Copy) -> _Row:
         key = copy.record.key
-        row = Canvas(
-            copy, index.load(copy.record), parts.mask(key), squares[key], settings.resolution, settings.inpaint
-        )
+        image, mask = index.load(copy.record), parts.mask(key)
+        row = Canvas(copy, image, mask, squares[key], settings.resolution, settings.inpaint)
         return row, row.to_fill()
 
-    def filled() -> Iterator[_Row]:
-        for side in sorted({square.side for square in squares.values()}):
-            alike = [copy for copy in copies if squares[copy.record.key].side == side]
-            rows = prepared(alike, prepare, workers, 2 * settings.batch_size)
-            yield from _fill_all(inpainter, waiting.of(rows), settings, names, bar)
+    def finish(batch: _Batch) -> None:
+        (rows, size), encoding = batch, settings.inpaint.encoding
+        journal.add({row.copy.key: _encoded(row.finished(square), encoding) for row, square in rows}, size)
 
-    def encode(item: _Row) -> tuple[str, bytes]:
-        row, square = item
-        return row.copy.key, _encoded(row.finished(square), settings.inpaint.encoding)
+    with journal_of(out, made, **made_on(device)) as journal:
+        count = len(copies) - len(journal.rows)
+        waiting, bar = Waiting(), progress(count, "inpaint")
 
-    encoded = dict(prepared(filled(), encode, workers, 2 * settings.batch_size))
-    bar.close()
-    done = Done.after(len(copies), waiting)
-    keys = [copy.key for copy in copies]
-    extras = {"seed": np.array([copy.seed for copy in copies], np.int64)}
-    model, payload = inpainter.model, [encoded[key] for key in keys]
-    claims = index.digest, parts.digest, "/".join(map(str, shard))
-    write_shard(out, Shard("inpaint", RECIPE, settings, model.digest, keys, payload, extras, model.digests, *claims))
+        def filled() -> Iterator[_Batch]:
+            for alike in _of_one_side(copies, squares):
+                left = [copy for copy in alike if copy.key not in journal.rows]
+                rows = prepared(left, prepare, workers, 2 * settings.batch_size)
+                size = journal.least_size([copy.key for copy in alike], settings.batch_size)
+                yield from _fill_all(inpainter, waiting.of(rows), settings, names, size, bar)
+
+        # A batch is encoded and added to the journal while the next one is computed.
+        deque(prepared(filled(), finish, workers, 1), maxlen=0)
+        bar.close()
+        done = Done.after(count, waiting)
+        made.payload = [journal.rows.pop(key).tobytes() for key in keys]
+        write_shard(out, made)
     return done
 
 
@@ -294,10 +302,19 @@ def _squares(
     return {record.key: around(resize_mask(parts.mask(record.key), side, cells), allowed) for record in records}
 
 
+def _of_one_side(copies: Sequence[Copy], squares: Mapping[str, Square]) -> list[list[Copy]]:
+    """The copies whose squares have one side, for each side, ascending."""
+    sides_of = [squares[copy.record.key].side for copy in copies]
+    return [[copy for copy, own in zip(copies, sides_of, strict=True) if own == side] for side in sorted(set(sides_of))]
+
+
 def _fill_all(
-    inpainter: Inpainter, rows: Iterator[_Row], settings: InpaintStage, names: Sequence[str], bar: Any
-) -> Iterator[_Row]:
-    """Each canvas of `rows` with its filled square (side, side, 3); all squares have one side, so batches one shape."""
+    inpainter: Inpainter, rows: Iterator[_Row], settings: InpaintStage, names: Sequence[str], fitting: int, bar: Any
+) -> Iterator[_Batch]:
+    """Canvases of `rows` with their filled squares (side, side, 3); all have one side, so batches have one shape.
+
+    A batch is computed `fitting` rows at a time, fewer where the device's memory runs out.
+    """
 
     def compute(batch: list[_Row]) -> tuple[torch.Tensor, ...]:
         here = [row for row, _ in batch]
@@ -306,14 +323,14 @@ def _fill_all(
         seeds = [row.copy.seed for row in here]
         return inpainter.fill(squares[..., :3], squares[..., 3] > 0, prompts, seeds)
 
-    size = settings.batch_size
-    for batch, (filled, finite) in fetched(padded(rows, size), Fitting(compute, size, "inpaint")):
+    fits = Fitting(compute, fitting, "inpaint")
+    for batch, (filled, finite) in fetched(padded(rows, settings.batch_size), fits):
         here = [row for row, _ in batch]
         inpainter.check_finite(finite, [row.copy.key for row in here])
         # The last batch is padded with its last row: distinct keys are the real rows.
         count = len({row.copy.key for row in here})
         bar.update(count)
-        yield from zip(here[:count], filled[:count], strict=True)
+        yield list(zip(here[:count], filled[:count], strict=True)), fits.size
 
 
 def _class_names(classes: Sequence[ClassInfo], which: str) -> list[str]:
@@ -323,7 +340,7 @@ def _class_names(classes: Sequence[ClassInfo], which: str) -> list[str]:
     return [", ".join(lemmas(info.wnid)) for info in classes]
 
 
-def _encoded(image: NDArray[np.uint8], encoding: str) -> bytes:
+def _encoded(image: NDArray[np.uint8], encoding: str) -> NDArray[np.uint8]:
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, encoding.upper(), **({"lossless": True} if encoding == "webp" else {}))
-    return buffer.getvalue()
+    return np.frombuffer(buffer.getvalue(), np.uint8)

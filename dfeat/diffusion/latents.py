@@ -23,13 +23,14 @@ from dfeat.data.pixels import evaluation_crop, resize
 from dfeat.diffusion.fitting import Fitting
 from dfeat.diffusion.models import compile_model, load_model
 from dfeat.diffusion.settings import LatentsStage
-from dfeat.diffusion.stream import Done, gathered, prepared, to_device
+from dfeat.diffusion.stream import Done, gathered, made_on, prepared, to_device
 from dfeat.errors import UserError
 from dfeat.methods.paint import black_out
 from dfeat.occlusion.parts import Parts, read_parts
 from dfeat.occlusion.patches import scale_mask
 from dfeat.occlusion.views import TestOcclusion
 from dfeat.randomness import rng_for
+from dfeat.storage.journal import journal_of
 from dfeat.storage.shards import Shard, write_shard
 
 RECIPE: Final = 3
@@ -59,6 +60,11 @@ def encode_view(
     compile_model(model, settings.compile)
     occlusion = _occlusion_of(index, settings) if view.startswith("drop:") else None
 
+    described = settings.model_dump(mode="json") | {"view": view}
+    keys, crops = [row.key for row in rows], _crops_of(rows)
+    claims = index.digest, parts.digest if parts else "", "/".join(map(str, shard))
+    made = Shard("latents", RECIPE, described, model.digest, keys, [], crops, model.digests, *claims)
+
     def prepare(row: ViewRow) -> NDArray[np.uint8]:
         return view_image(index, row.record, view, settings, parts, row.crop, occlusion)
 
@@ -66,12 +72,11 @@ def encode_view(
         return (encode(model, np.stack(images)).half(),)
 
     size = settings.batch_size
-    images = prepared(rows, prepare, workers, 2 * size)
-    payload, done = gathered(images, len(rows), Fitting(compute, size, f"latents {out}"), size, f"latents {view}")
-    described = settings.model_dump(mode="json") | {"view": view}
-    keys, crops = [row.key for row in rows], _crops_of(rows)
-    claims = index.digest, parts.digest if parts else "", "/".join(map(str, shard))
-    write_shard(out, Shard("latents", RECIPE, described, model.digest, keys, payload, crops, model.digests, *claims))
+    fitting = Fitting(compute, size, f"latents {out}")
+    with journal_of(out, made, **made_on(device)) as journal:
+        images = prepared([row for row in rows if row.key not in journal.rows], prepare, workers, 2 * size)
+        made.payload, done = gathered(images, keys, fitting, fitting, journal, f"latents {view}")
+        write_shard(out, made)
     return done
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -17,7 +17,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dfeat.diffusion.fitting import Fitting
 from dfeat.progress import progress
+from dfeat.storage.journal import Journal
+from dfeat.storage.provenance import versions
 
 Item = TypeVar("Item")
 Prepared = TypeVar("Prepared")
@@ -120,22 +123,42 @@ def fetched(
 
 
 def gathered(
-    items: Iterable[Item], rows: int, compute: Callable[[list[Item]], tuple[torch.Tensor, ...]], size: int, label: str
+    items: Iterable[Item],
+    keys: Sequence[str],
+    compute: Callable[[list[Item]], tuple[torch.Tensor, ...]],
+    fitting: Fitting[Any],
+    journal: Journal,
+    label: str,
 ) -> tuple[NDArray[Any], Done]:
-    """Compute `rows` rows of one tensor, in padded batches of `size` items, as one array (rows, ...)."""
-    waiting, bar = Waiting(), progress(rows, label)
-    payload: NDArray[Any] | None = None
+    """Compute the rows that `journal` lacks, one for each of `items`, and return all rows of `keys` as one array.
+
+    Batches are padded to the size of `fitting`, which splits them, and are added to the journal one by one.
+    """
+    size, left = fitting.size, [key for key in keys if key not in journal.rows]
+    fitting.size = journal.least_size(keys, size)
+    waiting, bar = Waiting(), progress(len(left), label)
     end = 0
     for _, (batch, *_) in fetched(padded(waiting.of(items), size), compute):
-        if payload is None:
-            payload = np.empty((rows, *batch.shape[1:]), batch.dtype)
-        part = batch[: rows - end]
-        payload[end : end + len(part)] = part
-        end += len(part)
-        bar.update(len(part))
+        of_batch = left[end : end + size]
+        # Copied, because a batch from a GPU lies in pinned memory, which the next ones need.
+        journal.add(dict(zip(of_batch, batch.copy(), strict=False)), fitting.size)
+        end += len(of_batch)
+        bar.update(len(of_batch))
     bar.close()
-    assert payload is not None and end == rows
-    return payload, Done.after(rows, waiting)
+    assert end == len(left)
+    done = Done.after(len(left), waiting)
+    payload = np.stack([journal.rows[key] for key in keys])
+    journal.rows.clear()
+    return payload, done
+
+
+def made_on(device: torch.device) -> dict[str, str]:
+    """What the bytes of a row depend on beside its settings and inputs: rows of two such places are not mixed in a shard."""
+    if device.type == "cuda":
+        kind = torch.cuda.get_device_name(device)
+    else:
+        kind = f"{device.type} {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
+    return {"device": kind, **versions("torch", "diffusers", "transformers", "numpy", "pillow")}
 
 
 class _Landing:

@@ -4,7 +4,8 @@ What enters: bytes, or a function that fills a temporary file. What leaves: the 
 that makes this hold: reserve space, write, fsync the file, read it back and compare, write the digest record, rename
 (atomic within a folder), fsync the folder so that the rename survives a power failure. Files that belong together are
 all written and verified before the first of them takes its name. A crash leaves only
-`<name>.tmp.<host>.<pid>.<random>` beside it; the next write of that name removes those whose process is dead.
+`<name>.tmp.<host>.<pid>.<random>` beside it; the next write of that name removes those whose process is dead. A journal
+(`storage.journal`) alone grows under its name, a record at a time, and is no artifact.
 """
 
 from __future__ import annotations
@@ -115,18 +116,53 @@ def mark_under_way(run: Path) -> None:
 
 def under_way(run: Path) -> bool:
     """Whether a process that marked the run is alive; False on a file system without locks."""
+    return held(run / UNDER_WAY)
+
+
+def hold(path: Path) -> int:
+    """Make a file to append to and hold a shared lock on it, as long as the descriptor that is returned is open.
+
+    Raises as `staged` does.
+    """
     try:
-        mark = run / UNDER_WAY
-        with mark.open("r+b" if os.access(mark, os.W_OK) else "rb") as file:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    with contextlib.suppress(OSError):  # the file system has no locks
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+    return descriptor
+
+
+def held(path: Path) -> bool:
+    """Whether a process that holds a shared lock on a file is alive; False on a file system without locks."""
+    try:
+        with path.open("r+b" if os.access(path, os.W_OK) else "rb") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                # Marks are shared locks, so this one succeeds, unless a file system without locks answers EAGAIN to all.
+                # The holders' locks are shared, so this one succeeds, unless a file system without locks answers EAGAIN to all.
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 return True
     except OSError:
         return False
     return False
+
+
+def append(descriptor: int, payload: bytes, path: Path) -> None:
+    """Append to a file of `hold`, whole or not at all, without waiting for the disk; `path` is what an error names.
+
+    Raises as `staged` does.
+    """
+    end = os.fstat(descriptor).st_size
+    try:
+        left = memoryview(payload)
+        while left:
+            left = left[os.write(descriptor, left) :]
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, end)
+        raise _cannot_write(path, error) from error
 
 
 def left_by(path: Path) -> tuple[str, bool] | None:

@@ -16,6 +16,7 @@ from typing import Any, Final
 from dfeat.errors import UserError
 from dfeat.progress import say
 from dfeat.storage.atomic import link_files, remove
+from dfeat.storage.journal import remove_journals
 from dfeat.storage.provenance import settings_text
 from dfeat.storage.records import check_file, read_json, recorded_digests
 
@@ -60,6 +61,8 @@ def reused(
     if len(known) < len(outputs):
         return False
     link_files(known)
+    for path in outputs:
+        remove_journals(path)
     say(f"{', '.join(path.name for path in outputs)}: linked from {base}, which made the same from the same")
     return True
 

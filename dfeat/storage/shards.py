@@ -56,6 +56,8 @@ class Shard:
     """SHA-256 of the parts.json whose parts are hidden in the rows; empty where none are."""
     number: str = ""
     """Which shard of its view this is, i/n."""
+    digest: str = ""
+    """SHA-256 of the payload of a shard that was read."""
 
 
 def write_shard(path: Path, shard: Shard) -> None:
@@ -96,7 +98,7 @@ def read_shard(
         payload, attributes = file[PAYLOADS[kind]], file.attrs
         recipe, settings, model = int(attributes["recipe"]), attributes["settings"], str(attributes["model"])
         rows = list(_encoded_images(payload)) if _is_ragged(payload) else payload[:]
-        claims = [str(attributes.get(name, "")) for name in ("index", "parts", "shard")]
+        claims = [str(attributes.get(name, "")) for name in ("index", "parts", "shard", "sha256")]
         return Shard(kind, recipe, settings, model, _keys(file), rows, _extras(file, kind), {}, *claims)
 
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing, nullcontext
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ from dfeat.training.dataset import Batch, TrainingBatches
 from dfeat.training.losses import eq1
 from dfeat.training.network import Classifier, build_backbone, normalised, start_from_pretrained_head
 from dfeat.training.settings import TrainingSettings, TrainStage
-from dfeat.training.sources import Inputs, features_identity, read_sources
+from dfeat.training.sources import Inputs, Sources, features_identity, read_sources
 from dfeat.training.team import Team
 from dfeat.training.weights import weights_file
 from dfeat.training.workers import prepared_batches
@@ -65,7 +65,9 @@ def train(
         start_from_pretrained_head(model, stage.backbone, sources.wnids)
     model.to(device, memory_format=torch.channels_last)
     optimizer = build_optimizer(model, settings)
-    identity = settings_text({"stage": stage.model_dump(mode="json"), "method": method, "seed": seed, "recipe": RECIPE})
+    described = {"stage": stage.model_dump(mode="json"), "method": method, "seed": seed, "recipe": RECIPE}
+    described |= {**_made_from(sources, stage), "rejected": bytes_digest("\n".join(sorted(sources.rejected)).encode())}
+    identity = settings_text(described)
     state = resume(out, identity, model, optimizer)
 
     def checkpoint() -> None:
@@ -229,6 +231,20 @@ def learning_rate(settings: TrainingSettings, step: int, steps: int) -> float:
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
+def _made_from(sources: Sources, stage: TrainStage) -> dict[str, Any]:
+    """What run.json records of the features and of the other inputs, and a checkpoint is held to."""
+    return {
+        "features": features_identity(sources.features),
+        "inputs": {
+            "index": sources.parts.index,
+            "parts": sources.parts.digest,
+            "pixels": sources.pixels.digest,
+            **({"inpainted": sources.inpainted.digest} if sources.inpainted else {}),
+            "backbone": file_digest(weights_file(stage.backbone)),
+        },
+    }
+
+
 def _write_run(
     out: Path, stage: TrainStage, batches: TrainingBatches, model: nn.Module, state: State, seconds: float
 ) -> None:
@@ -247,14 +263,7 @@ def _write_run(
         "steps": state.step,
         "seconds": round(seconds, 2),
         "settings": stage.model_dump(mode="json"),
-        "features": features_identity(sources.features),
-        "inputs": {
-            "index": sources.parts.index,
-            "parts": sources.parts.digest,
-            "pixels": sources.pixels.digest,
-            **({"inpainted": sources.inpainted.digest} if sources.inpainted else {}),
-            "backbone": file_digest(weights_file(stage.backbone)),
-        },
+        **_made_from(sources, stage),
         "model": bytes_digest(tensors),
         "metrics": bytes_digest(metrics),
         "versions": versions("torch", "timm", "numpy", "pillow"),

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Final, Literal
 
 from dfeat.errors import UserError
-from dfeat.storage.atomic import left_by, under_way
+from dfeat.storage.atomic import held, left_by, under_way
 from dfeat.storage.expected import FILE as EXPECTED
+from dfeat.storage.journal import is_journal
 from dfeat.storage.records import FOLDER, recorded_digests
 from dfeat.verify.checks import LeftOver, Standing, check
 
@@ -63,6 +64,10 @@ def _look_at(run: Standing, path: Path) -> Iterator[Finding]:
         host, alive = writer
         swept = "by a process that died; the next write of that file sweeps it"
         yield Finding(name, *(("being made", f"by a process of {host}") if alive else ("left over", swept)))
+        return
+    if is_journal(path):
+        ended = "rows of a shard whose job ended early; the same job goes on from them, and removes them at its end"
+        yield Finding(name, *(("being made", "rows of a shard so far") if held(path) else ("left over", ended)))
         return
     try:
         check(run, path)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dfeat.storage.journal import is_journal
 from dfeat.storage.records import FOLDER
 
 FORKS = multiprocessing.get_context("forkserver")
@@ -73,8 +74,13 @@ def artifacts(folder: Path) -> dict[str, str]:
     return {
         path.relative_to(folder).as_posix(): digest_of(path.name, path.read_bytes().replace(place, b"."))
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.parent.name != FOLDER and ".tmp." not in path.name
+        if is_artifact(path)
     }
+
+
+def is_artifact(path: Path) -> bool:
+    """Whether a file has a final name: no record, and nothing that a job has while it is at work."""
+    return path.is_file() and path.parent.name != FOLDER and ".tmp." not in path.name and not is_journal(path)
 
 
 def digest_of(name: str, content: bytes) -> str:

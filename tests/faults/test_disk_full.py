@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dfeat.storage.atomic import write_bytes
+from dfeat.storage.journal import journals
 from dfeat.storage.records import read_bytes
 
 from .conftest import Tried
@@ -65,6 +67,24 @@ def test_a_verb_on_a_full_disk_says_so_and_leaves_nothing(
     assert made.pop("earlier")
     assert made == whole
     tried("disk full, then space again", 2, "one line, status 1; then as undisturbed", lost, torn)
+
+
+@pytest.mark.parametrize("verb", ["latents", "features", "inpaint"])
+def test_a_shard_that_does_not_fit_beside_its_journal_is_made_of_it_once_there_is_space(
+    verb: str, jobs: dict[str, Job], undisturbed: Callable[[str], Path], small_disk: Path, tmp_path: Path, tried: Tried
+) -> None:
+    whole, log, out = artifacts(undisturbed(verb)), tmp_path / "log", small_disk / "out"
+    size = (undisturbed(verb) / f"{verb}.h5").stat().st_size
+    filler = fill(small_disk, size + 16384)
+    assert jobs[verb].run(out, log) == 1
+    assert log.read_text().splitlines()[-1].startswith("dfeat: cannot write"), log.read_text()
+    assert not artifacts(out)
+    filler.unlink()
+    assert jobs[verb].run(out, log) == 0, log.read_text()
+    assert re.search(r"([1-9]\d*) of \1 rows stand", log.read_text())
+    assert artifacts(out) == whole
+    assert not journals(out / f"{verb}.h5")
+    tried("disk full, then space again", 1, "one line, status 1; then as undisturbed")
 
 
 def test_drawing_the_demo_on_a_full_disk_leaves_no_finished_set(

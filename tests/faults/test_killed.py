@@ -12,10 +12,10 @@ import pytest
 from safetensors import SafetensorError, deserialize
 
 from dfeat.errors import UserError
-from dfeat.storage.records import FOLDER, check_file
+from dfeat.storage.records import check_file
 
 from .conftest import Tried
-from .jobs import Job, artifacts, digest_of
+from .jobs import Job, artifacts, digest_of, is_artifact
 
 KILLS = {"latents": 7, "features": 7, "inpaint": 7, "train": 8, "evaluate": 7, "table": 7, "pixels": 4, "index": 4}
 
@@ -41,7 +41,7 @@ class Watcher(threading.Thread):
     def look(self) -> None:
         self.looks += 1
         for path in self.folder.rglob("*"):
-            if ".tmp." in path.name or path.parent.name == FOLDER or not path.is_file():
+            if not is_artifact(path):
                 continue
             try:
                 content = path.read_bytes()

@@ -6,11 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from dfeat.errors import UserError
 from dfeat.storage.atomic import write_json, write_text
+from dfeat.storage.journal import journal_of, journals
 from dfeat.storage.reuse import remove_broken_links, reused
+from dfeat.storage.shards import Shard
 
 SETTINGS = {"share": 0.5, "unit": "category"}
 
@@ -52,6 +55,17 @@ def test_what_differs_is_not(tmp_path: Path, changed: dict[str, Any]) -> None:
     base, run = made(tmp_path, **changed)
     assert not link(base, run)
     assert not (run / "occlusion").exists()
+
+
+def test_what_a_killed_job_had_finished_goes_when_its_output_is_linked(tmp_path: Path) -> None:
+    base, run = made(tmp_path)
+    output = run / "occlusion/parts.json"
+    with pytest.raises(ZeroDivisionError), journal_of(output, Shard("latents", 1, {}, "model", ["a"], [])) as journal:
+        journal.add({"a": np.zeros(3, np.float16)}, 1)
+        raise ZeroDivisionError
+    assert len(journals(output)) == 1
+    assert link(base, run)
+    assert not journals(output)
 
 
 def test_another_model_or_an_unrecorded_input_is_not(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -21,7 +22,7 @@ from dfeat.data.index import read_index
 from dfeat.data.pixels import PixelCache
 from dfeat.errors import UserError
 from dfeat.methods import NAMES
-from dfeat.occlusion.parts import read_parts
+from dfeat.occlusion.parts import choose_all, read_parts
 from dfeat.storage.shards import Rows
 from dfeat.training import loop
 from dfeat.training.dataset import Batch, TrainingBatches, _Item, cut, cut_mask
@@ -247,6 +248,21 @@ def test_a_checkpoint_of_other_settings_is_not_resumed(world: World, stage: Trai
     loop.train("none", inputs(world), shorter, 1, tmp_path / "b", CPU)
     a, b = (load_file(tmp_path / name / "model.safetensors") for name in ("a", "b"))
     assert any(not torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_checkpoint_of_other_inputs_is_not_resumed(world: World, stage: TrainStage, tmp_path: Path) -> None:
+    """Other parts, with the same settings of the training: what a killed one had learned of the old ones is dropped."""
+    other = tmp_path / "parts.json"
+    choose_all(world.train, world.stage("parts").model_copy(update={"share": 0.01}), other)
+    changed = dataclasses.replace(inputs(world), parts=other)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "_write_run", lambda *_arguments: None)  # killed when all steps are taken
+        loop.train("blackout", inputs(world), stage, 0, tmp_path / "killed", CPU)
+    assert (tmp_path / "killed/checkpoint.safetensors").is_file()
+    loop.train("blackout", changed, stage, 0, tmp_path / "killed", CPU)
+    loop.train("blackout", changed, stage, 0, tmp_path / "whole", CPU)
+    a, b = (load_file(tmp_path / name / "model.safetensors") for name in ("killed", "whole"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
 
 
 def test_workers_change_no_bit(world: World, stage: TrainStage, tmp_path: Path) -> None:
