@@ -36,7 +36,9 @@ def fill(model: torch.nn.Module, dtype: torch.dtype, device: torch.device | None
 
     With these values activations stay finite in float16. They are on `device` (default: the CPU). Returns the model.
     """
-    generator = torch.Generator(device or "cpu").manual_seed(0)
+    device = device or torch.device("cpu")
+    # on the meta device there is nothing to draw, and no generator
+    generator = None if device.type == "meta" else torch.Generator(device).manual_seed(0)
     for owner in model.modules():
         for name, empty in list(owner.named_parameters(recurse=False)):
             filled = torch.zeros(empty.shape, dtype=dtype, device=device)
