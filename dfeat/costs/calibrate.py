@@ -53,6 +53,8 @@ SECONDS: Final = 8.0
 _BLOCK: Final = 0.5
 """Seconds, or a call where one takes longer, between two waits for the device."""
 _CLASSES: Final = 158
+_TOKENS: Final = 77
+"""Of Stable Diffusion's prompts."""
 
 Piece = tuple[Callable[[], object], float]
 """A call that queues work on the device, and its FLOPs."""
@@ -110,6 +112,7 @@ def measure(
         for call, of_call in _pieces(work, settings, build, counts, device):
             middle, count = timed(call, device, seconds)
             flops, spent, times = flops + of_call, spent + middle, times + count
+            del call  # and with it the network, before the next is built
         say(
             f"{work.step}: {flops / spent / 1e12:.3g} TFLOP/s in {work.precision}{', compiled' if work.compiled else ''}"
         )
@@ -240,8 +243,9 @@ def _classifier(backbone: Backbone, device: torch.device, drop_path: float = 0.0
 
 
 def _prompts(model: DiffusionModel, rows: int) -> torch.Tensor:
-    """Text embeddings (rows, 77, width) of no text."""
-    shape = rows, 77, int(model.unet.config.cross_attention_dim)
+    """Text embeddings (rows, tokens, width) of no text."""
+    tokens = _TOKENS if model.tokenizer is None else int(model.tokenizer.model_max_length)
+    shape = rows, tokens, int(model.unet.config.cross_attention_dim)
     return torch.zeros(shape, dtype=model.dtype, device=model.device)
 
 

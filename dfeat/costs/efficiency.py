@@ -149,8 +149,9 @@ _BOUND: Final = "; the batch is small, so that launching kernels bounds it"
 
 
 def card_of(name: str) -> str | None:
-    """The key of PEAK for a device, by its driver's name; None for a card or a MIG slice that PEAK does not list."""
-    if re.match("MIG ", name) or re.search(r"H[12]00.*(?:PCIe|NVL)", name):
+    """The key of PEAK for a device, by its name; None for a card or a MIG slice that PEAK does not list."""
+    # the driver's list names a slice "MIG 1g.10gb", torch "NVIDIA H100 80GB HBM3 MIG 1g.10gb"
+    if re.search(r"\bMIG\b", name) or re.search(r"H[12]00.*(?:PCIe|NVL)", name):
         return None
     return next((card for card in PEAK if re.search(rf"\b{card}\b", name)), None)
 

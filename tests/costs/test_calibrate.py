@@ -60,8 +60,8 @@ def test_a_piece_does_the_operations_that_its_speed_is_counted_from(tiny: Settin
         if cost.flops:
             ((call, stated),) = _pieces(cost.work, tiny, build, counts, CPU)
             counted = flops(lambda call=call: call()) if cost.step != "training" else in_training(call)
-            # the tiny tokenizer has fewer tokens than Stable Diffusion's 77
-            assert counted == pytest.approx(stated, rel=0.15), cost.step
+            # three passes of training stand for a forward and a backward one, which computes no gradient of images
+            assert counted == pytest.approx(stated, rel=0.2 if cost.step == "training" else 0.05), cost.step
 
 
 def in_training(call) -> float:

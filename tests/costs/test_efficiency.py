@@ -10,7 +10,7 @@ from typing import get_args
 import pytest
 
 from dfeat.config import Settings
-from dfeat.costs.efficiency import PEAK, SHARES, STEPS, Range, Work, expected_speed
+from dfeat.costs.efficiency import PEAK, SHARES, STEPS, Range, Work, card_of, expected_speed
 from dfeat.costs.measured import ASIDE, read_measured, speeds_of
 from dfeat.errors import UserError
 from dfeat.section import Precision, parse
@@ -69,6 +69,14 @@ def test_a_small_batch_on_a_fast_card_is_bound_by_launches_and_says_so() -> None
     # an A100 makes one image at a time: 31.2 passes a second of two rows, where the host launches 32 ms for each
     alone = expected_speed("A100", Work("inpaint", "float16", False, 2 * 803e9)).flops
     assert alone.low < 31.2 * 2 * 803e9 < alone.high
+
+
+@pytest.mark.parametrize(
+    "name", ["MIG 1g.10gb", "NVIDIA H100 80GB HBM3 MIG 1g.10gb", "NVIDIA H100 PCIe", "Quadro RTX 4000"]
+)
+def test_a_part_of_a_card_is_not_the_card(name: str) -> None:
+    assert card_of(name) is None
+    assert card_of("NVIDIA H100 80GB HBM3") == "H100"
 
 
 def test_ranges_are_printed_short() -> None:

@@ -150,6 +150,17 @@ def test_training_and_inference_of_each_method_stand_side_by_side() -> None:
     assert "45,030" in as_text(plan) and as_plain(plan)["methods"][0]["method"] == "none"
 
 
+def test_in_bfloat16_and_compiled_the_papers_run_takes_less_than_an_h100_day(tmp_path: Path) -> None:
+    (tmp_path / "half.yaml").write_text(
+        "diffusion: {model: {precision: bfloat16}}\ntraining: {precision: bfloat16, compile: true}\n"
+    )
+    settings = read_settings([REPOSITORY / "config.yaml", tmp_path / "half.yaml"])
+    plan = make_plan(settings, PAPER, Speeds("H100"))
+    assert plan.hours.central < 20 and plan.hours.high < 24
+    hours = {cost.step: cost.hours(plan.speeds).central for cost in plan.costs}
+    assert hours["training"] > plan.hours.central / 2
+
+
 def test_copies_are_planned_as_so_many_images(tmp_path: Path) -> None:
     (tmp_path / "four.yaml").write_text("diffusion: {inpaint: {copies: 4}}\n")
     files = [REPOSITORY / "config.yaml"], [REPOSITORY / "config.yaml", tmp_path / "four.yaml"]
