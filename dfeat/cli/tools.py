@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dfeat.cli.common import AllSettings, ConfigFiles, Out, all_settings, app, example
+from dfeat.errors import UserError
 
 if TYPE_CHECKING:
     from dfeat.config import Settings
@@ -84,6 +85,8 @@ def plan(
     from dfeat.doctor import images_of
 
     chosen = all_settings(config, settings)
+    if calibrate and measured:
+        raise UserError("give either --calibrate, which measures and writes a file, or --measured, which reads one")
     if calibrate:
         _calibrated(chosen, calibrate)
     made = make_plan(chosen, images_of(chosen), speeds_of(chosen, device, calibrate or measured))

@@ -36,7 +36,7 @@ class MeasuredStep(Section):
 class Measured(Section):
     """What `dfeat plan --calibrate` writes."""
 
-    card: str = Field(description="its driver's name")
+    card: str = Field(description="its name, as torch has it")
     torch: str
     date: str
     steps: dict[Step, MeasuredStep]
@@ -74,8 +74,8 @@ def checked_card(name: str) -> str:
 
 
 def speeds_of(settings: Settings, card: str | None = None, file: Path | None = None) -> Speeds:
-    """The speeds on `card` (default: the measured one, else `resources.device`), from a file of measured ones (default:
-    `resources.measured`).
+    """The speeds on `card` (default: that of `file`, else `resources.device`), measured ones from `file` (default:
+    `resources.measured`, unless it is of another card than the named `card`).
 
     Raises UserError for an unknown card, a file that cannot be read, and one that was measured on another card.
     """
@@ -86,6 +86,8 @@ def speeds_of(settings: Settings, card: str | None = None, file: Path | None = N
     measured = read_measured(path)
     known = card_of(measured.card)
     chosen = checked_card(card or (known if file and known else settings.resources.device))
+    if card and not file and known != card:
+        return Speeds(chosen)
     if known and known != chosen:
         raise UserError(
             f"{path} was measured on {measured.card!r}, and the cards are {chosen} by "

@@ -105,7 +105,8 @@ def test_a_measured_speed_stands_for_what_was_measured_and_for_nothing_else(tmp_
     ):
         assert speeds.of(other) == expected_speed("H100", other)
     configured = parse(Settings, {"resources": {"device": "H100", "measured": str(file)}})
-    assert speeds_of(configured) == speeds
+    assert speeds_of(configured) == speeds == speeds_of(configured, "H100")
+    assert speeds_of(configured, "A100").measured is None  # another card is asked for by name
 
 
 def test_a_card_without_a_known_peak_may_be_measured(tmp_path: Path) -> None:

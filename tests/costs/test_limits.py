@@ -16,6 +16,7 @@ from dfeat.costs.estimate import estimate
 from dfeat.costs.limits import SLACK, evaluation_minutes, judging_minutes, shard_minutes, training_minutes
 from dfeat.costs.measured import Speeds
 from dfeat.places import OCCLUDED, TRAIN, level_view
+from dfeat.storage.atomic import write_json
 
 ROOT = Path(__file__).parents[2]
 FAST = {
@@ -118,6 +119,19 @@ def test_limits_follow_what_a_job_computes(settings: Callable[..., Settings]) ->
     ]
     short, long = (training_minutes(point, "swin", "none") for point in points)
     assert long == pytest.approx(2 * short, rel=0.01)
+
+
+def test_limits_follow_what_was_measured(settings: Callable[..., Settings], tmp_path: Path) -> None:
+    slow = {"precision": "float32", "compiled": False, "flops": PEAK["A100"]["float32"] / 10, "passes": 3}
+    write_json(
+        tmp_path / "card.json",
+        {"card": "NVIDIA A100-SXM4-40GB", "torch": "2.15.0", "date": "2026-11-27", "steps": {"inpaint": slow}},
+    )
+    expected, measured = (
+        settings({"resources": {"runtime": 1, "measured": file}}) for file in (None, str(tmp_path / "card.json"))
+    )
+    assert shard_minutes(measured, "inpaint", "train") > 4 * shard_minutes(expected, "inpaint", "train")
+    assert shard_minutes(measured, "latents", "train") == shard_minutes(expected, "latents", "train")
 
 
 def test_jobs_of_unknown_size_are_given_what_the_settings_say(settings: Callable[..., Settings]) -> None:
