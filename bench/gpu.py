@@ -19,7 +19,7 @@ from bench.architectures import fill, write_stable_diffusion_21
 from bench.photographs import HEIGHT, WIDTH, photograph
 from bench.table import Result
 from dfeat.config import Settings, stage_settings
-from dfeat.costs.estimate import PEAK, card_of
+from dfeat.costs.efficiency import PEAK, card_of
 from dfeat.costs.operations import (
     INPAINTING,
     backbone_flops,

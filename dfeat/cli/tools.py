@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dfeat.cli.common import AllSettings, ConfigFiles, Out, all_settings, app, example
+from dfeat.errors import UserError
+
+if TYPE_CHECKING:
+    from dfeat.config import Settings
 
 
 @app.command(epilog=example("dfeat adopt results/demo --config config.yaml --config config/demo.yaml"))
@@ -67,17 +71,38 @@ def plan(
     config: ConfigFiles = None,
     settings: AllSettings = None,
     device: Annotated[str | None, typer.Option(help="T4, A100, H100 or H200; default: resources.device")] = None,
+    calibrate: Annotated[
+        Path | None, typer.Option(help="measure this machine's GPU first, in two minutes, and write its figures here")
+    ] = None,
+    measured: Annotated[Path | None, typer.Option(help="file of --calibrate; default: resources.measured")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="the plan for programs")] = False,
 ) -> None:
     """Estimate FLOPs, bytes and GPU-hours of each step of the configured run on a device, before anything is computed."""
     import json
 
+    from dfeat.costs.measured import speeds_of
     from dfeat.costs.plan import as_plain, as_text, make_plan
     from dfeat.doctor import images_of
 
     chosen = all_settings(config, settings)
-    made = make_plan(chosen, images_of(chosen), device or chosen.resources.device)
+    if calibrate and measured:
+        raise UserError("give either --calibrate, which measures and writes a file, or --measured, which reads one")
+    if calibrate:
+        _calibrated(chosen, calibrate)
+    made = make_plan(chosen, images_of(chosen), speeds_of(chosen, device, calibrate or measured))
     typer.echo(json.dumps(as_plain(made), indent=1) if as_json else as_text(made), nl=as_json)
+
+
+def _calibrated(settings: Settings, out: Path) -> None:
+    """Measure this machine's GPU on the steps of a run and write the figures to `out`."""
+    from dfeat.costs.calibrate import calibrate
+    from dfeat.costs.plan import check_planned
+    from dfeat.devices import compute_on
+    from dfeat.storage.atomic import write_json
+
+    check_planned(settings)
+    device = compute_on(1, settings.resources.threads, f"plan --calibrate {out}")
+    write_json(out, calibrate(settings, device).model_dump(mode="json"))
 
 
 @app.command(epilog=example("dfeat schema --out workflow/schemas/config.schema.json"))

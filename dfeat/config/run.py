@@ -99,8 +99,18 @@ class ResourceSettings(Section):
     device: Literal["T4", "A100", "H100", "H200"] = Field(
         "A100", description="what the GPUs are: sets the time that jobs are given, and names no file"
     )
+    measured: str | None = Field(
+        None,
+        description="file that `dfeat plan --calibrate` wrote on these GPUs: the plan and the time limits take its figures",
+    )
     mem_mb: int = Field(16_000, ge=100, le=100_000_000)
     runtime: int = Field(60, ge=1, le=1_000_000, description="minutes")
+
+    @model_serializer(mode="wrap")
+    def _without_nothing_measured(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Omit `measured` when it is null, so that what was made before the setting existed still matches."""
+        plain: dict[str, Any] = written(self)
+        return {key: value for key, value in plain.items() if key != "measured" or value is not None}
 
 
 class Settings(Section):

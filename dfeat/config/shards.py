@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dfeat.config.run import Settings
 
 ROWS: Final = {"inpaint": 512, "latents": 8192, "features": 8192}
-"""Rows of a shard: by `dfeat plan`'s estimate 512 inpaintings take 90 minutes of an A100 in float32, and less where the
+"""Rows of a shard: by `dfeat plan`'s estimate 512 inpaintings take an hour of an A100 in float32, and less where the
 precision or the card is faster: long beside a job's start, short beside a night."""
 UNSTATED: Final = 10_000
 """Images that a set is taken to have where `expected_images` is null."""

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, Final
 
 from dfeat.config import Settings
+from dfeat.costs.efficiency import Step
 from dfeat.costs.operations import (
     INPAINTING,
     PARAMETERS,
@@ -53,20 +54,31 @@ class Counts:
         """FLOPs of inpainting one image."""
         return inpaint_flops(settings.diffusion.inpaint, {name: getattr(self, name) for name in INPAINTING})
 
+    def view(self, settings: Settings) -> dict[Step, float]:
+        """FLOPs of the features of one view, from its pixels, by step."""
+        return {"latents": self.encode, "features": feature_flops(settings.diffusion.features, self.features)}
+
     def feature(self, settings: Settings) -> float:
         """FLOPs of the features of one view, from its pixels."""
-        return self.encode + feature_flops(settings.diffusion.features, self.features)
+        return sum(self.view(settings).values())
 
     def training(self, settings: Settings, name: str, backbone: str) -> float:
         """FLOPs of a whole training for each training image."""
         return training_passes(settings.training.epochs, name) * BACKWARD * self.forward[backbone]
 
-    def preparing(self, settings: Settings, name: str) -> float:
-        """FLOPs of what a method needs of each training image: its inpaintings, or features of it and of its twin."""
+    def prepared(self, settings: Settings, name: str) -> dict[Step, float]:
+        """FLOPs of what a method needs of each training image, by step: its inpaintings, or features of it and its twin."""
         needs, twins = needed([name]), 2 if settings.training.twin_features == "occluded" else 1
-        features = settings.diffusion.views * twins * self.feature(settings) if "features" in needs else 0.0
-        copies = settings.diffusion.inpaint.copies
-        return features + (copies * self.inpaint(settings) if "inpainted" in needs else 0.0)
+        steps: dict[Step, float] = {}
+        if "inpainted" in needs:
+            steps["inpaint"] = settings.diffusion.inpaint.copies * self.inpaint(settings)
+        if "features" in needs:
+            steps |= {step: settings.diffusion.views * twins * one for step, one in self.view(settings).items()}
+        return steps
+
+    def preparing(self, settings: Settings, name: str) -> float:
+        """FLOPs of what a method needs of each training image."""
+        return sum(self.prepared(settings, name).values())
 
     def inference(self, settings: Settings, name: str, backbone: str) -> float:
         """FLOPs of classifying one image, from its pixels."""

@@ -1,20 +1,22 @@
 """What a run will cost: disk and GPU-hours of each step, estimated before anything is computed.
 
 What enters: the settings, and how many images each set has. What leaves: a `Cost` for each step. FLOPs are those of
-`operations`, for Stable Diffusion 2 and the backbones listed there. Time is FLOPs over 40 % of a device's peak: an
-order of magnitude, not a promise.
+`operations`, for Stable Diffusion 2 and the backbones listed there. Time is FLOPs over a speed of `measured.Speeds`, low,
+central and high, where the device waits for no image; and the start of each job.
 """
 
 from __future__ import annotations
 
-import re
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 from dfeat.config import Settings
 from dfeat.config.shards import shard_count
-from dfeat.costs.counts import stated
+from dfeat.costs.counts import BACKWARD, stated
+from dfeat.costs.efficiency import NOTHING, Range, Step, Work
+from dfeat.costs.measured import Speeds
 from dfeat.costs.operations import (
     BACKBONES,
     CHANNELS,
@@ -35,22 +37,12 @@ IMAGE_PIXELS: Final = 180_000
 """Pixels of an average image of ImageNet."""
 BYTES_PER_PIXEL: Final = {"png": 1.4, "webp": 1.0}
 """Of a photograph, losslessly encoded; measured on a hundred of them at 500 px."""
-EFFICIENCY: Final = 0.4
-PEAK: Final[dict[str, dict[str, float]]] = {
-    "T4": {"float32": 8.1e12, "tf32": 8.1e12, "float16": 65e12, "bfloat16": 8.1e12},
-    "A100": {"float32": 19.5e12, "tf32": 156e12, "float16": 312e12, "bfloat16": 312e12},
-    "H100": {"float32": 67e12, "tf32": 494e12, "float16": 989e12, "bfloat16": 989e12},
-    "H200": {"float32": 67e12, "tf32": 494e12, "float16": 989e12, "bfloat16": 989e12},
-}
-"""Peak FLOP/s from the makers' data sheets, dense; float32 is without TF32. A T4 has no units for TF32 and bfloat16; H100
-and H200 are the SXM cards, of 80 and 141 GB."""
-
-
-def card_of(name: str) -> str | None:
-    """The key of PEAK for a device, by its driver's name; None for a card or a MIG slice that PEAK does not list."""
-    if re.match("MIG ", name) or re.search(r"H[12]00.*(?:PCIe|NVL)", name):
-        return None
-    return next((card for card in PEAK if re.search(rf"\b{card}\b", name)), None)
+START: Final = Range(15, 40, 120)
+"""Seconds that a job takes before it computes: libraries, digests and weights; an estimate."""
+COMPILING: Final = Range(20, 60, 300)
+"""Seconds that a job with `compile` takes more, the low ones where torch.compile's cache has the graphs; an estimate."""
+EVALUATED: Final = "float32"
+"""The precision that models are evaluated in."""
 
 
 @dataclass(frozen=True)
@@ -65,15 +57,45 @@ class Cost:
     how: str
     jobs: int = 1
     """Jobs the step is split into, each on a device of its own."""
+    compiled: bool = False
+    pass_flops: float = 0.0
+    """FLOPs of one pass over a batch."""
 
-    def hours(self, device: str) -> float:
-        """Estimated hours on one device of that name."""
-        return hours(self.flops, device, self.precision)
+    @property
+    def work(self) -> Work:
+        """What decides the speed of a step that computes on a device."""
+        return Work(cast(Step, self.step), self.precision, self.compiled, self.pass_flops)
+
+    def hours(self, speeds: Speeds) -> Range:
+        """Estimated hours on one device: those of computing, and of the start of each job."""
+        return hours(self.flops, self.work, speeds, self.jobs) if self.flops else NOTHING
 
 
-def hours(flops: float, device: str, precision: str) -> float:
-    """Estimated hours of so many FLOPs on one device of that name."""
-    return flops / (EFFICIENCY * PEAK[device][precision]) / 3600
+def hours(flops: float, work: Work, speeds: Speeds, jobs: int) -> Range:
+    """Estimated hours of so many FLOPs on one device, in so many jobs."""
+    start = START.plus(COMPILING) if work.compiled else START
+    return speeds.of(work).seconds(flops).plus(start.times(jobs)).times(1 / 3600)
+
+
+def work_of(settings: Settings, step: Step) -> Work:
+    """How a step computes, by the settings: precision, compiled or not, and the FLOPs of a pass over a batch."""
+    diffusion, training, counts = settings.diffusion, settings.training, stated(settings)
+    forward = sum(counts.forward.values()) / len(counts.forward)
+    if step == "evaluation":
+        return Work(step, EVALUATED, False, settings.evaluation.batch_size * forward)
+    if step == "training":
+        rows = math.ceil(training.batch_size / training.gpus / training.accumulate)
+        return Work(step, training.precision, training.compile, rows * BACKWARD * forward)
+    if step == "inpaint":
+        rows = diffusion.batch_size * (2 if diffusion.inpaint.guidance_scale > 1 else 1)
+        return Work(step, diffusion.inpainting_model.precision, diffusion.compile, rows * counts.unet)
+    one = counts.encode if step == "latents" else counts.features
+    return Work(step, diffusion.model.precision, diffusion.compile, diffusion.batch_size * one)
+
+
+def _on_device(work: Work, items: int, size: int, flops: float, how: str, jobs: int) -> Cost:
+    """The cost of a step that computes on a device."""
+    return Cost(work.step, items, size, flops, work.precision, how, jobs, work.compiled, work.pass_flops)
 
 
 def estimate(settings: Settings, images: Mapping[str, int]) -> list[Cost]:
@@ -106,29 +128,34 @@ def _inpaint(settings: Settings, images: int) -> Cost:
     chosen = settings.diffusion.inpaint
     rows, whole = round(total(chosen, 1, 1)), round(total(chosen, 1, 0))
     shards = shard_count(settings, "inpaint", TRAIN)
-    prompts = shards * ((settings.data.train.expected_classes or 158) + 1)
     pixels = settings.diffusion.resolution**2 if settings.data.drawn else IMAGE_PIXELS
     size = round(images * pixels * BYTES_PER_PIXEL[chosen.encoding])
     shallow = f", {rows - whole} of them its outermost layer" if whole < rows else ""
     how = f"{rows} U-Net passes{shallow}, one encoding and decoding; {pixels // 1000}k pixels an image as {chosen.encoding}"
     how = f"{chosen.copies} copies an image, each of {how}" if chosen.copies > 1 else how
-    flops = images * stated(settings).inpaint(settings) + prompts * TEXT
-    return Cost("inpaint", images, size, flops, settings.diffusion.inpainting_model.precision, how, shards)
+    flops = images * stated(settings).inpaint(settings) + shards * prompts_of(settings) * TEXT
+    return _on_device(work_of(settings, "inpaint"), images, size, flops, how, shards)
+
+
+def prompts_of(settings: Settings) -> int:
+    """Prompts that a shard of inpaintings embeds: one of each class, and the negative one."""
+    return (settings.data.train.expected_classes or 158) + 1
 
 
 def _latents_and_features(settings: Settings, images: Mapping[str, int]) -> list[Cost]:
     diffusion, chosen, views = settings.diffusion, settings.diffusion.features, _views(settings, images)
-    side, precision, counts = diffusion.resolution, diffusion.model.precision, stated(settings)
+    side, counts = diffusion.resolution, stated(settings)
     tests = [level_view(name, level) for name, s in settings.data.evaluation.items() for level in s.levels]
     twins = [OCCLUDED] if settings.training.twin_features == "occluded" else []
     jobs = sum(shard_count(settings, "features", view) for view in (TRAIN, *twins, *tests))
     size = views * 4 * (side // 8) ** 2 * 2
-    latents = Cost("latents", views, size, views * counts.encode, precision, "one VAE encoding a view", jobs)
+    encoded = views * counts.encode
+    latents = _on_device(work_of(settings, "latents"), views, size, encoded, "one VAE encoding a view", jobs)
     blocks = [CHANNELS.get(block, CHANNELS["mid"]) for block in chosen.blocks]
     width = len(chosen.timesteps) * sum(channels * (chosen.pool or side // cell) ** 2 for channels, cell in blocks)
     how = f"U-Net up to {', '.join(chosen.blocks)}, {chosen.ensemble} draw(s) of noise; {width} numbers a view"
     flops = views * feature_flops(chosen, counts.features)
-    return [latents, Cost("features", views, views * width * 2, flops, precision, how, jobs)]
+    return [latents, _on_device(work_of(settings, "features"), views, views * width * 2, flops, how, jobs)]
 
 
 def training_flops(settings: Settings, images: int, backbone: Backbone, name: str) -> float:
@@ -147,7 +174,7 @@ def _training(settings: Settings, images: int) -> Cost:
     masked = ", ".join(name for name in training.methods if method(name).masks)
     masks = f"; {masked} also sees masks" if masked else ""
     how = f"{training.epochs} epochs of originals and twins{masks}{_taken_for(settings)}"
-    return Cost("training", models, size, flops, training.precision, how, models)
+    return _on_device(work_of(settings, "training"), models, size, flops, how, models)
 
 
 def _taken_for(settings: Settings) -> str:
@@ -169,4 +196,5 @@ def _evaluation(settings: Settings, images: Mapping[str, int]) -> Cost:
     seen = runs * len(training.backbones) * views
     one = sum(stated(settings).forward.values())
     how = "every model on every set and level"
-    return Cost("evaluation", seen, seen * 80, runs * views * one, "float32", how, runs * len(training.backbones))
+    jobs = runs * len(training.backbones)
+    return _on_device(work_of(settings, "evaluation"), seen, seen * 80, runs * views * one, how, jobs)

@@ -1,19 +1,22 @@
 """What each method costs in training and at inference: operations, seconds, memory, and bytes to ship.
 
-What enters: the settings, the number of training images, and a device of `costs.PEAK`. What leaves: a `MethodCost` for each
-method and backbone, with the figures of `operations`. Memory is that of weights alone, so a lower bound: activations come
-on top, which depend on the batch.
+What enters: the settings, the number of training images, and the speeds of a card. What leaves: a `MethodCost` for each
+method and backbone, with the figures of `operations`. Seconds are central estimates of computing alone. Memory is that of
+weights alone, so a lower bound: activations come on top, which depend on the batch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import Final
 
 from dfeat.config import Settings
 from dfeat.costs.counts import WIDTH, stated
-from dfeat.costs.estimate import hours, weights_bytes
+from dfeat.costs.efficiency import Step
+from dfeat.costs.estimate import weights_bytes, work_of
+from dfeat.costs.measured import Speeds
 from dfeat.costs.operations import PARAMETERS
 from dfeat.methods import REFERENCE, needed
 
@@ -40,13 +43,13 @@ class MethodCost:
     """Test images from which on inference exceeds, in FLOPs beyond None, preparing and training; None if it never does."""
 
 
-def per_method(settings: Settings, images: int, device: str) -> list[MethodCost]:
+def per_method(settings: Settings, images: int, speeds: Speeds) -> list[MethodCost]:
     """The costs of every method and backbone of a run."""
     training = settings.training
-    return [_cost(settings, images, device, *pair) for pair in product(training.methods, training.backbones)]
+    return [_cost(settings, images, speeds, *pair) for pair in product(training.methods, training.backbones)]
 
 
-def _cost(settings: Settings, images: int, device: str, method: str, backbone: str) -> MethodCost:
+def _cost(settings: Settings, images: int, speeds: Speeds, method: str, backbone: str) -> MethodCost:
     counts, diffusion, training = stated(settings), settings.diffusion, settings.training
     preparing, fitting = counts.preparing(settings, method), counts.training(settings, method, backbone)
     forward, inference = counts.forward[backbone], counts.inference(settings, method, backbone)
@@ -54,16 +57,18 @@ def _cost(settings: Settings, images: int, device: str, method: str, backbone: s
     painter = diffusion.inpainting_model if "inpainted" in needed([method]) else diffusion.model
     painting = WIDTH[painter.precision] * (PARAMETERS["unet"] + PARAMETERS["encode"] + PARAMETERS["decode"])
     weights, shipped = weights_bytes(training.backbones[backbone]), counts.shipped(settings, method)
+
+    def seconds(steps: Mapping[Step, float]) -> float:
+        return sum(speeds.of(work_of(settings, step)).seconds(flops).central for step, flops in steps.items())
+
     return MethodCost(
         method,
         backbone,
         training_flops=preparing + fitting,
-        training_seconds=3600
-        * (hours(preparing, device, painter.precision) + hours(fitting, device, training.precision)),
+        training_seconds=seconds({**counts.prepared(settings, method), "training": fitting}),
         training_memory=max(TRAINED * weights, painting if "inpainted" in needed([method]) else shipped),
         inference_flops=inference,
-        inference_seconds=3600
-        * (hours(forward, device, "float32") + hours(extra_test, device, diffusion.model.precision)),
+        inference_seconds=seconds({"evaluation": forward, **(counts.view(settings) if extra_test else {})}),
         inference_memory=weights + shipped,
         shipped=weights + shipped,
         break_even=images * extra / extra_test if extra > 0 and extra_test > 0 else None,

@@ -1,23 +1,26 @@
 """What the configured run takes on a named device: FLOPs, bytes and GPU-hours of each step and method, and what would be
 faster.
 
-What enters: the settings, the number of images of each set, and a device of `costs.PEAK`. What leaves: a `Plan`,
-as text for people and as plain values for programs. Estimates, computed before anything is.
+What enters: the settings, the number of images of each set, and the speeds of a card. What leaves: a `Plan`, as text for
+people and as plain values for programs. Estimates, computed before anything is; hours are low, central and high.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass
+from functools import reduce
 from typing import Any, Final
 
 from dfeat.config import Settings
 from dfeat.config.files import lay_over
 from dfeat.costs.counts import is_small
-from dfeat.costs.estimate import EFFICIENCY, PEAK, Cost, estimate
+from dfeat.costs.efficiency import NOTHING, PEAK, Range
+from dfeat.costs.estimate import Cost, estimate
+from dfeat.costs.measured import Speeds
 from dfeat.costs.per_method import MethodCost, per_method
-from dfeat.errors import UserError, nearest
+from dfeat.errors import UserError
 from dfeat.section import parse
 
 _SOLVER: Final = {"scheduler": "dpmsolver++", "steps": 25}
@@ -29,6 +32,7 @@ FASTER: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
     ("the same and guidance_interval: [0, 0.8]", {"diffusion": {"inpaint": _PARTLY_GUIDED}}),
     ("diffusion.model.precision: {half}", {"diffusion": {"model": {"precision": "{half}"}}}),
     ("training.precision: bfloat16", {"training": {"precision": "bfloat16"}}),
+    ("training.precision: bfloat16, training.compile: true", {"training": {"precision": "bfloat16", "compile": True}}),
 )
 """Settings that cost less than the paper's, each with what it changes; `{half}` is the device's 16-bit type."""
 
@@ -39,7 +43,7 @@ class Saving:
 
     setting: str
     flops: float
-    hours: float
+    hours: Range
 
 
 @dataclass(frozen=True)
@@ -47,35 +51,48 @@ class Plan:
     """The steps of a run with their costs, on one device."""
 
     run: str
-    device: str
+    speeds: Speeds
     images: Mapping[str, int]
     costs: list[Cost]
     methods: list[MethodCost]
     savings: list[Saving]
 
     @property
-    def hours(self) -> float:
+    def hours(self) -> Range:
         """Hours of all steps on one device."""
-        return sum(cost.hours(self.device) for cost in self.costs)
+        return _sum(cost.hours(self.speeds) for cost in self.costs)
+
+    @property
+    def sources(self) -> list[str]:
+        """Where the speeds are from, each source once."""
+        return list(dict.fromkeys(self.speeds.of(cost.work).source for cost in self.costs if cost.flops))
 
 
-def make_plan(settings: Settings, images: Mapping[str, int], device: str) -> Plan:
-    """The plan of a run. UserError for an unknown device, or for models whose FLOPs are not known."""
-    if device not in PEAK:
-        raise UserError(f"no device {device!r}{nearest(device, PEAK)}; known are {', '.join(PEAK)}")
+def _sum(hours: Iterable[Range]) -> Range:
+    return reduce(Range.plus, hours, NOTHING)
+
+
+def check_planned(settings: Settings) -> None:
+    """Raise UserError for a run whose models are not those whose FLOPs are known."""
     if is_small(settings):
         raise UserError(
             f"the run {settings.run!r} has models of its own sizes (the demo's, or backbones with kwargs), and a plan "
             "knows full-size ones only; plan config.yaml, or take such a run's time from its benchmark files"
         )
+
+
+def make_plan(settings: Settings, images: Mapping[str, int], speeds: Speeds) -> Plan:
+    """The plan of a run. UserError for models whose FLOPs are not known."""
+    check_planned(settings)
     costs = estimate(settings, images)
-    methods, savings = per_method(settings, images["train"], device), _savings(settings, images, device, costs)
-    return Plan(settings.run, device, images, costs, methods, savings)
+    methods, savings = per_method(settings, images["train"], speeds), _savings(settings, images, speeds, costs)
+    return Plan(settings.run, speeds, images, costs, methods, savings)
 
 
-def _savings(settings: Settings, images: Mapping[str, int], device: str, costs: list[Cost]) -> list[Saving]:
+def _savings(settings: Settings, images: Mapping[str, int], speeds: Speeds, costs: list[Cost]) -> list[Saving]:
     """Each faster setting alone, and all of them together; those that save nothing here are left out."""
-    half = "bfloat16" if PEAK[device]["bfloat16"] > PEAK[device]["float32"] else "float16"
+    peak = PEAK[speeds.card]
+    half = "bfloat16" if peak["bfloat16"] > peak["float32"] else "float16"
     choices = [(name.format(half=half), _with(change, half)) for name, change in FASTER]
     together: dict[str, Any] = {}
     for _, change in choices:
@@ -86,8 +103,8 @@ def _savings(settings: Settings, images: Mapping[str, int], device: str, costs: 
         lay_over(mapping, change)
         faster = estimate(parse(Settings, mapping), images)
         flops = sum(cost.flops for cost in costs) - sum(cost.flops for cost in faster)
-        hours = sum(cost.hours(device) for cost in costs) - sum(cost.hours(device) for cost in faster)
-        if hours > 0:
+        hours = _sum(cost.hours(speeds) for cost in costs).minus(_sum(cost.hours(speeds) for cost in faster))
+        if hours.central > 0:
             savings.append(Saving(name, flops, hours))
     return savings if len(savings) > 2 else savings[:1]
 
@@ -101,50 +118,76 @@ def _with(change: dict[str, Any], half: str) -> dict[str, Any]:
 
 def as_plain(plan: Plan) -> dict[str, Any]:
     """The plan for programs."""
-    rows = [asdict(cost) | {"hours": cost.hours(plan.device)} for cost in plan.costs]
     return {
         "run": plan.run,
-        "device": plan.device,
-        "efficiency": EFFICIENCY,
+        "device": plan.speeds.card,
         "images": dict(plan.images),
-        "steps": rows,
+        "steps": [asdict(cost) | _computed(cost, plan.speeds) for cost in plan.costs],
         "flops": sum(cost.flops for cost in plan.costs),
         "bytes": sum(cost.bytes for cost in plan.costs),
-        "hours": plan.hours,
+        "hours": plan.hours._asdict(),
+        "sources": plan.sources,
         "methods": [asdict(cost) for cost in plan.methods],
-        "savings": [asdict(saving) for saving in plan.savings],
+        "savings": [asdict(saving) | {"hours": saving.hours._asdict()} for saving in plan.savings],
     }
+
+
+def _computed(cost: Cost, speeds: Speeds) -> dict[str, Any]:
+    """Hours of a step, its speed in FLOP/s and as a share of the card's peak, and the source of these."""
+    hours = {"hours": cost.hours(speeds)._asdict()}
+    if not cost.flops:
+        return hours
+    speed, share = speeds.of(cost.work), speeds.share(cost.work)
+    plain = {
+        "speed": speed.flops._asdict(),
+        "share_of_peak": share._asdict() if share else None,
+        "source": speed.source,
+    }
+    return hours | plain
 
 
 def as_text(plan: Plan) -> str:
     """The plan for people: a table of steps, and what would be faster."""
-    head = ("step", "items", "jobs", "TFLOP", "GB", "precision", "GPU-hours", "min/job", "how it was got")
-    rows: list[tuple[str, ...]] = [head]
-    for cost in plan.costs:
-        hours = cost.hours(plan.device)
-        times = (f"{hours:.2f}", f"{hours * 60 / cost.jobs:.1f}") if cost.flops else ("", "")
-        work = (f"{cost.items:,}", str(cost.jobs), _tera(cost.flops), f"{cost.bytes / 1e9:.2f}", cost.precision)
-        rows.append((cost.step, *work, *times, cost.how))
-    flops, size = _tera(sum(cost.flops for cost in plan.costs)), f"{sum(cost.bytes for cost in plan.costs) / 1e9:.2f}"
-    rows.append(("all", "", "", flops, size, "", f"{plan.hours:.2f}", "", ""))
     images = ", ".join(f"{name} {count:,}" for name, count in plan.images.items())
     lines = [
-        f'The run "{plan.run}" on one {plan.device}: estimates at {EFFICIENCY:.0%} of its peak. Images: {images}.',
+        f'The run "{plan.run}" on one {plan.speeds.card}, estimated. Images: {images}.',
         "",
-        *_aligned(rows),
+        *_aligned(_step_rows(plan)),
+        "",
+        "Hours are central estimates (low to high) where the device waits for no image, with the start of each job. Speeds:",
+        *(f"[{number}] {source}" for number, source in enumerate(plan.sources, 1)),
         "",
         "Each method, in training (preparing and training one model, a training image) and at inference (a test image).",
         "Memory is that of weights, gradients and momentum; activations come on top. Shipped is what classifying needs: the",
         "classifier, and for diffusion features the VAE's encoder and the U-Net up to the last block, without the text",
         "encoder, since the null prompt's embedding can be stored. Even after so many test images, the extra operations of",
-        "inference exceed those of the whole training.",
+        "inference exceed those of the whole training. Seconds are central estimates.",
         *_aligned(_method_rows(plan.methods)),
     ]
     if plan.savings:
         lines += ["", "What faster settings save (approximations of the paper's choice: see docs/performance.md)"]
         savings = plan.savings
-        lines += _aligned([(s.setting, f"{_tera(s.flops)} TFLOP", f"{s.hours:.2f} GPU-hours") for s in savings])
+        lines += _aligned([(s.setting, f"{_tera(s.flops)} TFLOP", f"{s.hours} GPU-hours") for s in savings])
     return "\n".join(lines) + "\n"
+
+
+def _step_rows(plan: Plan) -> list[tuple[str, ...]]:
+    """The lines of the table of steps."""
+    head = ("step", "items", "jobs", "TFLOP", "GB", "precision", "% of peak", "GPU-hours", "min/job", "how it was got")
+    rows: list[tuple[str, ...]] = [head]
+    for cost in plan.costs:
+        times: tuple[str, ...] = ("", "", "")
+        if cost.flops:
+            hours, share = cost.hours(plan.speeds), plan.speeds.share(cost.work)
+            percent = share.times(100) if share else None
+            number = plan.sources.index(plan.speeds.of(cost.work).source) + 1
+            shown = f"{percent.central:.0f} ({percent.low:.0f} to {percent.high:.0f}) " if percent else ""
+            times = (f"{shown}[{number}]", str(hours), f"{hours.central * 60 / cost.jobs:.1f}")
+        precision = f"{cost.precision}, compiled" if cost.compiled else cost.precision
+        work = (f"{cost.items:,}", str(cost.jobs), _tera(cost.flops), f"{cost.bytes / 1e9:.2f}", precision)
+        rows.append((cost.step, *work, *times, cost.how))
+    flops, size = _tera(sum(cost.flops for cost in plan.costs)), f"{sum(cost.bytes for cost in plan.costs) / 1e9:.2f}"
+    return [*rows, ("all", "", "", flops, size, "", "", str(plan.hours), "", "")]
 
 
 def _method_rows(costs: list[MethodCost]) -> list[tuple[str, ...]]:

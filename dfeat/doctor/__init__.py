@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 
 from dfeat.config import Settings
 from dfeat.costs.estimate import Cost, estimate
+from dfeat.costs.measured import speeds_of
 from dfeat.doctor.inpaintings import InpaintReport, look_at_inpaintings
 from dfeat.doctor.machine import bytes_in, devices_held, devices_seen, free_bytes, installed_versions
 from dfeat.doctor.sets import (
@@ -66,7 +67,7 @@ def examine(settings: Settings, ask_torch: bool = False) -> Report:
     already, free = _bytes_there(folder, costs), free_bytes(folder)
     faults = [fault for of_set in sets for fault in of_set.faults]
     faults += [fault for of_model in weights for fault in of_model.faults]
-    faults += _disk_faults(folder, costs, already, free)
+    faults += _disk_faults(folder, costs, already, free) + _measured_faults(settings)
     hidden = _or_fault(faults, look_at_parts, settings, Place(folder).parts())
     inpaintings = _or_fault(faults, look_at_inpaintings, settings, Place(folder))
     devices, packages = devices_seen(ask_torch), installed_versions()
@@ -121,7 +122,20 @@ def missing_inputs(settings: Settings) -> list[str]:
         faults += found.faults
     faults += [fault for found in look_at_weights(settings, digest=False) for fault in found.faults]
     costs = estimate(settings, images)
-    return faults + _disk_faults(folder, costs, _bytes_there(folder, costs), free_bytes(folder))
+    return (
+        faults
+        + _measured_faults(settings)
+        + _disk_faults(folder, costs, _bytes_there(folder, costs), free_bytes(folder))
+    )
+
+
+def _measured_faults(settings: Settings) -> list[str]:
+    """Why time limits cannot be had from `resources.measured`, if they cannot."""
+    try:
+        speeds_of(settings)
+    except UserError as error:
+        return [str(error)]
+    return []
 
 
 def _bytes_there(folder: Path, costs: list[Cost]) -> dict[str, int]:

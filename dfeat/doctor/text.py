@@ -8,17 +8,18 @@ from typing import Any
 
 from dfeat.config import Settings
 from dfeat.costs.counts import is_small
-from dfeat.costs.estimate import EFFICIENCY, PEAK, card_of
+from dfeat.costs.efficiency import PEAK, card_of
+from dfeat.costs.measured import Speeds
 from dfeat.doctor import Report
 from dfeat.doctor.sets import HiddenReport, SetReport
 from dfeat.doctor.weights import WeightsReport
 
 
 def as_plain(report: Report) -> dict[str, Any]:
-    """The report for programs; hours are those of one device, estimated."""
+    """The report for programs; hours are those of one device, estimated, low, central and high."""
     plain = asdict(report)
     for cost, row in zip(report.costs, plain["costs"], strict=True):
-        row["hours"] = {device: round(cost.hours(device), 3) for device in PEAK}
+        row["hours"] = {device: cost.hours(Speeds(device))._asdict() for device in PEAK}
     return plain
 
 
@@ -92,12 +93,12 @@ def _time(report: Report, settings: Settings) -> tuple[str, list[str]]:
     lines = [f"{'step':12} {'precision':>10}" + "".join(f" {head:>9}" for head in heads)]
     costs = [cost for cost in report.costs if cost.flops]
     for cost in costs:
-        hours = "".join(f" {cost.hours(device):9.1f}" for device in PEAK)
+        hours = "".join(f" {cost.hours(Speeds(device)).central:9.1f}" for device in PEAK)
         lines.append(f"{cost.step:12} {cost.precision:>10}{hours}")
-    totals = "".join(f" {sum(cost.hours(device) for cost in costs):9.1f}" for device in PEAK)
+    totals = "".join(f" {sum(cost.hours(Speeds(device)).central for cost in costs):9.1f}" for device in PEAK)
     lines.append(f"{'all':12} {'':>10}{totals}")
     lines += [f"* of this machine: {name}" if card else f"no figures for {name}" for name, card in here.items()]
-    return f"Time: GPU-hours on one device, estimates at {EFFICIENCY:.0%} of its peak", lines
+    return "Time: GPU-hours on one device, central estimates; `dfeat plan` has ranges and sources", lines
 
 
 def _gigabytes(count: int) -> str:

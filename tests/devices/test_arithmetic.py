@@ -14,7 +14,7 @@ import timm
 import torch
 
 from dfeat.costs.counts import WIDTH
-from dfeat.costs.estimate import PEAK
+from dfeat.costs.efficiency import PEAK
 from dfeat.devices import arithmetic, compute_on
 from dfeat.diffusion import FeatureExtractor, Inpainter
 from dfeat.diffusion.models import DTYPES

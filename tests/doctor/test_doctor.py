@@ -16,7 +16,9 @@ import dfeat.doctor
 from dfeat.cli import main
 from dfeat.config import Settings
 from dfeat.config.files import read_settings
-from dfeat.costs.estimate import PEAK, estimate
+from dfeat.costs.efficiency import PEAK
+from dfeat.costs.estimate import estimate
+from dfeat.costs.measured import Speeds
 from dfeat.data.classes import imagenet_wnids
 from dfeat.data.indexing import build_train_index
 from dfeat.doctor import examine, images_of, missing_inputs
@@ -233,7 +235,8 @@ def test_costs_of_the_papers_run_are_those_that_were_counted() -> None:
     assert costs["features"].bytes == costs["features"].items * 1280 * 2
     one_model = 30 * 2 * 24_095 * 92e9
     assert costs["training"].flops == pytest.approx((6 + 1) * 2 * 3 * one_model, rel=0.01)
-    assert costs["training"].hours("H200") < costs["training"].hours("A100") < costs["training"].hours("T4")
+    h200, a100, t4 = (costs["training"].hours(Speeds(card)).central for card in ("H200", "A100", "T4"))
+    assert h200 < a100 < t4
 
 
 @pytest.mark.parametrize(
@@ -257,6 +260,12 @@ def test_the_hours_of_this_machines_card_are_marked(
     assert [word for word in text.partition("\nTime")[2].split() if word.endswith("*") and word != "*"] == (
         [head] if head else []
     )
+
+
+def test_measured_speeds_that_cannot_be_read_are_a_fault(settings: Settings) -> None:
+    report = examine(changed(settings, resources={"measured": "no-card.json"}))
+    assert "no-card.json" in only(report.faults)
+    assert missing_inputs(changed(settings, resources={"measured": "no-card.json"})) == report.faults
 
 
 def test_every_card_with_figures_may_be_configured() -> None:

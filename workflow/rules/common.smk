@@ -88,8 +88,16 @@ def repeated(option, files):
     return [word for file in files for word in (option, str(file))]
 
 
-def gpu_minutes(kind, view=None):
-    """Minutes to ask a scheduler for, for one shard of a view; more with each attempt."""
+def minutes(estimated, *read):
+    """Minutes to ask a scheduler for, by a function of `dfeat.costs.limits`: of the settings at a job's point, and of the
+    wildcards named in `read`. More with each attempt."""
+    return lambda wildcards, attempt: attempt * estimated(
+        RUN.at(wildcards.get("at", "")), *(wildcards[key] for key in read)
+    )
+
+
+def shard_runtime(kind, view=None):
+    """The same for one shard of a view."""
     return lambda wildcards, attempt: attempt * shard_minutes(
         RUN.at(wildcards.at), kind, view or wildcards.view
     )

@@ -13,7 +13,12 @@ try:
     from dfeat.config.bounds import has_long_commands
     from dfeat.config.expected import write_expected
     from dfeat.config.points import RUN_ONLY, Run
-    from dfeat.costs.limits import shard_minutes, training_minutes
+    from dfeat.costs.limits import (
+        evaluation_minutes,
+        judging_minutes,
+        shard_minutes,
+        training_minutes,
+    )
     from dfeat.doctor import missing_inputs
     from dfeat.errors import UserError
     from dfeat.places import (

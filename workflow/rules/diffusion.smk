@@ -12,7 +12,7 @@ rule inpaint:
     resources:
         gpu=GPU,
         mem_mb=per_attempt(SETTINGS.resources.mem_mb),
-        runtime=gpu_minutes("inpaint", TRAIN),
+        runtime=shard_runtime("inpaint", TRAIN),
         workers=SETTINGS.resources.workers,
     params:
         folder=subpath(input.index, parent=True),
@@ -64,7 +64,7 @@ rule latents:
     resources:
         gpu=GPU,
         mem_mb=per_attempt(SETTINGS.resources.mem_mb),
-        runtime=gpu_minutes("latents"),
+        runtime=shard_runtime("latents"),
         workers=SETTINGS.resources.workers,
     params:
         folder=subpath(input.index, parent=True),
@@ -95,7 +95,7 @@ rule features:
     resources:
         gpu=GPU,
         mem_mb=per_attempt(SETTINGS.resources.mem_mb),
-        runtime=gpu_minutes("features"),
+        runtime=shard_runtime("features"),
     params:
         settings=stage("features"),
         recipe=recipe("dfeat.diffusion.features"),

@@ -23,7 +23,7 @@ rule evaluate:
     resources:
         gpu=GPU,
         mem_mb=per_attempt(SETTINGS.resources.mem_mb),
-        runtime=per_attempt(SETTINGS.resources.runtime),
+        runtime=minutes(evaluation_minutes, "backbone"),
     params:
         model=subpath(input.model, parent=True),
         data=subpath(input.classes, ancestor=2),
@@ -73,7 +73,7 @@ rule evaluate_pretrained:
     resources:
         gpu=GPU,
         mem_mb=per_attempt(SETTINGS.resources.mem_mb),
-        runtime=per_attempt(SETTINGS.resources.runtime),
+        runtime=minutes(evaluation_minutes, "backbone"),
     params:
         data=subpath(input.classes, ancestor=2),
         folder=subpath(output[0], parent=True),
@@ -103,7 +103,7 @@ rule judge:
     resources:
         gpu=GPU,
         mem_mb=per_attempt(SETTINGS.resources.mem_mb),
-        runtime=per_attempt(SETTINGS.resources.runtime),
+        runtime=minutes(judging_minutes, "backbone"),
     params:
         models=lambda wildcards, input: repeated(
             "--model", [Path(model).parent for model in input.models]

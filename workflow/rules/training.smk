@@ -19,8 +19,7 @@ rule train:
     resources:
         gpu=GPU * SETTINGS.training.gpus,
         mem_mb=per_attempt(SETTINGS.resources.mem_mb),
-        runtime=lambda wildcards, attempt: attempt
-        * training_minutes(SETTINGS, wildcards.backbone, wildcards.method),
+        runtime=minutes(training_minutes, "backbone", "method"),
     params:
         data=subpath(input.index, parent=True),
         folder=subpath(output[0], parent=True),
