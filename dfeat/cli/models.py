@@ -150,10 +150,10 @@ def judge(
     gpus: Gpus = 1,
 ) -> None:
     """Ask models that never saw an inpainted image whether each still shows its class."""
-    from dfeat.evaluation.settings import EvaluationSettings
+    from dfeat.evaluation.settings import JudgeStage
     from dfeat.section import parse
 
-    stage = parse(EvaluationSettings, settings, "--settings")
+    stage = parse(JudgeStage, settings, "--settings")
     check_inputs(
         train=[folder / "run.json" for folder in model],
         index=[index / "index.csv"],

@@ -169,4 +169,12 @@ def _evaluation(settings: Settings, images: Mapping[str, int]) -> Cost:
     seen = runs * len(training.backbones) * views
     one = sum(stated(settings).forward.values())
     how = "every model on every set and level"
-    return Cost("evaluation", seen, seen * 80, runs * views * one, "float32", how, runs * len(training.backbones))
+    return Cost(
+        "evaluation",
+        seen,
+        seen * 80,
+        runs * views * one,
+        settings.evaluation.precision,
+        how,
+        runs * len(training.backbones),
+    )

@@ -30,7 +30,7 @@ from dfeat.storage.provenance import bytes_digest, file_digest, settings_text, v
 from dfeat.training.checkpoint import TERMINATED, State, deferred_sigterm, resume, save_checkpoint
 from dfeat.training.dataset import Batch, TrainingBatches
 from dfeat.training.losses import eq1
-from dfeat.training.network import Classifier, build_backbone, normalised, start_from_pretrained_head
+from dfeat.training.network import Classifier, build_backbone, mixed, normalised, start_from_pretrained_head
 from dfeat.training.settings import TrainingSettings, TrainStage
 from dfeat.training.sources import Inputs, features_identity, read_sources
 from dfeat.training.team import Team
@@ -205,7 +205,7 @@ def _loss(model: nn.Module, batch: Batch, rows: slice, settings: TrainingSetting
     kept = None if batch.kept is None else batch.kept[:, rows]
 
     def classify(images: Tensor) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+        with mixed(settings.precision, device):
             return model(normalised(images[rows], device, statistics), features, kept).float()
 
     logits = classify(batch.images)
