@@ -99,6 +99,12 @@ class ResourceSettings(Section):
     device: Literal["T4", "A100", "H100", "H200"] = Field(
         "A100", description="what the GPUs are: sets the time that jobs are given, and names no file"
     )
+    checkpoint_minutes: int = Field(
+        10,
+        ge=0,
+        le=100_000,
+        description="between two checkpoints of a training; 0: after every step; changes no result",
+    )
     mem_mb: int = Field(16_000, ge=100, le=100_000_000)
     runtime: int = Field(60, ge=1, le=1_000_000, description="minutes")
 

@@ -7,6 +7,7 @@ images (B, 3, S, S) and features (B, D) to logits (B, C).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -128,9 +129,9 @@ def _on_device(statistics: Statistics, device: torch.device) -> tuple[Tensor, ..
     return tuple(torch.tensor(values, device=device) for values in statistics)
 
 
-def mixed(precision: str, device: torch.device) -> torch.autocast:
+def mixed(precision: str, device: torch.device) -> AbstractContextManager[Any]:
     """Inside, a network with float32 weights computes in bfloat16 what that suffices for, if `precision` is "bfloat16"."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
 
 
 def _normalised_rows(images: NDArray[np.uint8], statistics: Statistics) -> NDArray[np.float32]:
