@@ -249,7 +249,8 @@ def _loss(model: nn.Module, batch: Batch, rows: slice, settings: TrainingSetting
 def less_memory(settings: TrainingSettings, state: State = State()) -> str:
     """What makes a training fit the memory of its device."""
     rows, parts = -(-settings.batch_size // settings.gpus), state.accumulate or settings.accumulate
-    raised = f"raise training.accumulate ({parts} now), which leaves the steps as they are, or " if parts < rows else ""
+    itself = " (training.halve does so by itself)" if settings.gpus == 1 else ""
+    raised = f"raise training.accumulate ({parts} now), which leaves the steps as they are{itself}, or " if parts < rows else ""
     half = "" if settings.precision == "bfloat16" else "precision bfloat16 or "
     return f"{raised}use {half}a device with more memory"
 

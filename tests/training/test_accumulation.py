@@ -121,32 +121,33 @@ def out_of_memory_at(backward: int, monkeypatch: pytest.MonkeyPatch) -> list[int
         backbone = build(*arguments)
         backbone.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
 
-        def end(*_: object) -> None:
+        def end(_gradient: torch.Tensor) -> None:
             passes.append(1)
             if len(passes) == backward:
                 raise torch.OutOfMemoryError("CUDA out of memory.")
 
-        backbone.register_full_backward_hook(end)
+        next(backbone.parameters()).register_hook(end)  # the last to be reached
         return backbone
 
     monkeypatch.setattr(loop, "build_backbone", small)
     return rows
 
 
-def halving(world: World, factory: pytest.TempPathFactory, out: Path, **changes: Any) -> None:
-    stage, inputs = trained_stage(world, factory), Inputs(world.train, world.train / "pixels.h5", world.parts)
+def halving(world: World, stage: TrainStage, out: Path, minutes: float = 10, **changes: Any) -> None:
+    inputs = Inputs(world.train, world.train / "pixels.h5", world.parts)
     chosen = {"epochs": 2, "batch_size": 16, "accumulate": 1, "drop_path": 0.3, **changes}
     stage = stage.model_copy(update={"training": stage.training.model_copy(update=chosen)})
-    loop.train("replace", inputs, stage, 0, out, CPU, checkpoint_minutes=0)
+    loop.train("replace", inputs, stage, 0, out, CPU, checkpoint_minutes=minutes)
 
 
 def test_a_training_that_runs_out_of_memory_halves_and_is_the_one_in_as_many_parts(
     world: World, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    halving(world, tmp_path_factory, tmp_path / "parts", accumulate=2)
+    stage = trained_stage(world, tmp_path_factory)
+    halving(world, stage, tmp_path / "parts", accumulate=2)
     rows = out_of_memory_at(1, monkeypatch)
-    halving(world, tmp_path_factory, tmp_path / "halved", halve=True)
+    halving(world, stage, tmp_path / "halved", halve=True)
     assert rows[:2] == [16, 16]  # pictures and masks
     assert set(rows[2:]) == {8}
     assert capsys.readouterr().err.count("from step 0 on in 2 parts") == 1
@@ -158,9 +159,10 @@ def test_a_training_that_runs_out_of_memory_halves_and_is_the_one_in_as_many_par
 def test_a_halved_training_is_resumed_in_as_many_parts(
     world: World, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    stage = trained_stage(world, tmp_path_factory)
     with monkeypatch.context() as small:
-        out_of_memory_at(5, small)  # in the third step, whose masks and pictures are the fifth and sixth pass
-        halving(world, tmp_path_factory, tmp_path / "whole", halve=True)
+        out_of_memory_at(3, small)
+        halving(world, stage, tmp_path / "whole", halve=True)
     real, steps = loop._step, []
 
     def dying(*arguments: Any) -> Any:
@@ -170,11 +172,11 @@ def test_a_halved_training_is_resumed_in_as_many_parts(
         return real(*arguments)
 
     with monkeypatch.context() as small:
-        out_of_memory_at(5, small)
+        out_of_memory_at(3, small)
         small.setattr(loop, "_step", dying)
         with pytest.raises(KeyboardInterrupt):
-            halving(world, tmp_path_factory, tmp_path / "broken", halve=True)
-    halving(world, tmp_path_factory, tmp_path / "broken", halve=True)
+            halving(world, stage, tmp_path / "broken", 0, halve=True)
+    halving(world, stage, tmp_path / "broken", halve=True)
     assert json.loads((tmp_path / "broken" / "run.json").read_text())["accumulate"] == 2
     for name in ("model.safetensors", "metrics.jsonl"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "broken" / name).read_bytes()

@@ -41,11 +41,10 @@ def test_a_step_of_training_reads_nothing_of_the_device_and_sends_nothing(backbo
     _step_in_memory(model, optimizer, batch, settings, state, Team())  # the first one sends the channels' statistics
     with Traffic() as traffic:
         traffic.sampling = True
-        for step in range(2):
-            loss, logits = _step_in_memory(model, optimizer, batch, settings, state, Team())
-            metrics.add(step, loss, (logits.argmax(1) == batch.targets.argmax(1)).sum())
+        loss, logits = _step_in_memory(model, optimizer, batch, settings, state, Team())
+        metrics.add(1, loss, (logits.argmax(1) == batch.targets.argmax(1)).sum())
     assert (traffic.reads, traffic.sent) == ([], [])
-    assert CHECKED_EVERY > 2 and state.images == 8
+    assert CHECKED_EVERY > 1 and state.images == 4
 
 
 @pytest.mark.parametrize("backbone", [TINY_BACKBONE, SWIN], ids=["convnext", "swin"])
