@@ -196,8 +196,7 @@ def _step_in_memory(
             short = shortage(error)
             if not settings.halve or short is None or not short.of_device or parts >= len(batch.targets):
                 raise
-        # Outside the except block, whose traceback would keep the tensors alive. Weights and momentum change last in a
-        # step, so the step starts over from what it began with.
+        # Outside the except block, whose traceback would keep the tensors alive.
         optimizer.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
         state.accumulate = min(2 * parts, len(batch.targets))
@@ -227,8 +226,9 @@ def _step(
                 (loss * share).backward()
             losses.append(loss.detach() * share / team.size)
             logits.append(part.detach())
-        optimizer.step()
-    return team.summed(torch.stack(losses).sum()), torch.cat(logits)
+        loss, answers = torch.stack(losses).sum(), torch.cat(logits)
+        optimizer.step()  # last, so that a step that ran out of memory has changed nothing
+    return team.summed(loss), answers
 
 
 def _loss(model: nn.Module, batch: Batch, rows: slice, settings: TrainingSettings) -> tuple[Tensor, Tensor]:
@@ -250,7 +250,11 @@ def less_memory(settings: TrainingSettings, state: State = State()) -> str:
     """What makes a training fit the memory of its device."""
     rows, parts = -(-settings.batch_size // settings.gpus), state.accumulate or settings.accumulate
     itself = " (training.halve does so by itself)" if settings.gpus == 1 else ""
-    raised = f"raise training.accumulate ({parts} now), which leaves the steps as they are{itself}, or " if parts < rows else ""
+    raised = (
+        f"raise training.accumulate ({parts} now), which leaves the steps as they are{itself}, or "
+        if parts < rows
+        else ""
+    )
     half = "" if settings.precision == "bfloat16" else "precision bfloat16 or "
     return f"{raised}use {half}a device with more memory"
 
