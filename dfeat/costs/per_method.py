@@ -63,7 +63,9 @@ def _cost(settings: Settings, images: int, device: str, method: str, backbone: s
         training_memory=max(TRAINED * weights, painting if "inpainted" in needed([method]) else shipped),
         inference_flops=inference,
         inference_seconds=3600
-        * (hours(forward, device, "float32") + hours(extra_test, device, diffusion.model.precision)),
+        * (
+            hours(forward, device, settings.evaluation.precision) + hours(extra_test, device, diffusion.model.precision)
+        ),
         inference_memory=weights + shipped,
         shipped=weights + shipped,
         break_even=images * extra / extra_test if extra > 0 and extra_test > 0 else None,
