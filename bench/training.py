@@ -58,7 +58,7 @@ def train_some(backbone: str, batch: int, steps: int) -> Steps:
     from dfeat.diffusion.stream import Waiting
     from dfeat.methods import BLACKOUT
     from dfeat.training import loop
-    from dfeat.training.checkpoint import State
+    from dfeat.training.checkpoint import Checkpoints, State
     from dfeat.training.dataset import TrainingBatches
     from dfeat.training.network import Classifier, untrained_backbone
     from dfeat.training.settings import Backbone, TrainingSettings
@@ -88,7 +88,8 @@ def train_some(backbone: str, batch: int, steps: int) -> Steps:
         optimizer.register_step_post_hook(lambda *_: ended.append(time.thread_time()))
         batches = TrainingBatches(BLACKOUT.name, sources, settings, 0, 0)
         cpu = torch.device("cpu")
-        loop._fit(model, optimizer, batches, State(), cpu, 0, lambda: None, lambda: False, Team(), Waiting())
+        with Checkpoints(Path(name), "", model, optimizer, 0, writes=False) as none:
+            loop._fit(model, optimizer, batches, State(), cpu, 0, none, lambda: False, Team(), Waiting())
     inside = [end - start for start, end in zip(started[1:], ended[1:], strict=True)]
     outside = [start - end for end, start in zip(ended[1:], started[2:], strict=False)]
     return Steps(inside, outside, megabytes("VmHWM"))

@@ -35,6 +35,7 @@ def train(
     twin_features: Annotated[list[Path] | None, typer.Option(help="features of the occluded twins, likewise")] = None,
     verdicts: Annotated[Path | None, typer.Option(help="verdicts.csv of `dfeat judge`")] = None,
     workers: Annotated[int, typer.Option(min=0, help="processes that prepare batches; changes no result")] = 0,
+    checkpoint_minutes: Annotated[float, typer.Option(min=0, help="between two checkpoints; 0: after every step")] = 10,
     threads: Threads = 4,
     gpus: Gpus = 1,
 ) -> None:
@@ -66,7 +67,7 @@ def train(
     if team > 1 and not is_member():
         raise typer.Exit(launch(team, sys.argv[1:]))
     try:
-        done = run_training(chosen, inputs, stage, seed, out, device, workers)
+        done = run_training(chosen, inputs, stage, seed, out, device, workers, checkpoint_minutes)
     except SystemExit as told:
         if is_member() and isinstance(told.code, int):
             end(told.code)
@@ -150,10 +151,10 @@ def judge(
     gpus: Gpus = 1,
 ) -> None:
     """Ask models that never saw an inpainted image whether each still shows its class."""
-    from dfeat.evaluation.settings import EvaluationSettings
+    from dfeat.evaluation.settings import JudgeStage
     from dfeat.section import parse
 
-    stage = parse(EvaluationSettings, settings, "--settings")
+    stage = parse(JudgeStage, settings, "--settings")
     check_inputs(
         train=[folder / "run.json" for folder in model],
         index=[index / "index.csv"],

@@ -103,6 +103,12 @@ class ResourceSettings(Section):
         None,
         description="file that `dfeat plan --calibrate` wrote on these GPUs: the plan and the time limits take its figures",
     )
+    checkpoint_minutes: int = Field(
+        10,
+        ge=0,
+        le=100_000,
+        description="between two checkpoints of a training; 0: after every step; changes no result",
+    )
     mem_mb: int = Field(16_000, ge=100, le=100_000_000)
     runtime: int = Field(60, ge=1, le=1_000_000, description="minutes")
 

@@ -8,7 +8,7 @@ from dfeat import methods
 from dfeat.config.run import Settings
 from dfeat.data.settings import PixelsStage
 from dfeat.diffusion.settings import FeaturesStage, InpaintStage, LatentsStage
-from dfeat.evaluation.settings import EvaluateStage, PretrainedStage
+from dfeat.evaluation.settings import EvaluateStage, JudgeStage, PretrainedStage
 from dfeat.occlusion.settings import PartsStage
 from dfeat.section import Section
 from dfeat.training.settings import TrainingSettings, TrainStage
@@ -33,7 +33,7 @@ def stage_settings(
         return PartsStage(unit=occlusion.unit, share=occlusion.share, min_visible=occlusion.min_visible)
     of_tests = occlusion.model_copy(update={"min_visible": 0})
     if stage == "judge":
-        return settings.evaluation
+        return JudgeStage(**dict(settings.evaluation))
     if stage == "pixels":
         return PixelsStage(short_side=settings.data.short_side, interpolation=settings.data.interpolation)
     if stage == "inpaint":

@@ -12,23 +12,31 @@ def stable_diffusion_21(device: torch.device, in_channels: int = 4) -> tuple[Any
 
     On the meta device they have shapes, but no weights and no memory.
     """
-    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from diffusers import UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
+    vae = autoencoder(device)
     with device:
         unet = UNet2DConditionModel(
             sample_size=64, in_channels=in_channels, out_channels=4, block_out_channels=(320, 640, 1280, 1280),
             attention_head_dim=(5, 10, 20, 20), cross_attention_dim=1024, use_linear_projection=True,
         )  # fmt: skip
-        vae = AutoencoderKL(
-            block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=4, sample_size=768,
-            down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-        )  # fmt: skip
         text = CLIPTextModel(CLIPTextConfig(
             hidden_size=1024, intermediate_size=4096, num_hidden_layers=23, num_attention_heads=16, hidden_act="gelu",
             vocab_size=49408, projection_dim=512,
         ))  # fmt: skip
-    return unet.eval(), vae.eval(), text.eval()
+    return unet.eval(), vae, text.eval()
+
+
+def autoencoder(device: torch.device) -> Any:
+    """The VAE of Stable Diffusion 2.1 on `device`, likewise."""
+    from diffusers import AutoencoderKL
+
+    with device:
+        return AutoencoderKL(
+            block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=4, sample_size=768,
+            down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+        ).eval()  # fmt: skip
 
 
 def fill(model: torch.nn.Module, dtype: torch.dtype, device: torch.device | None = None) -> torch.nn.Module:

@@ -41,8 +41,6 @@ START: Final = Range(15, 40, 120)
 """Seconds that a job takes before it computes: libraries, digests and weights; an estimate."""
 COMPILING: Final = Range(20, 60, 300)
 """Seconds that a job with `compile` takes more, the low ones where torch.compile's cache has the graphs; an estimate."""
-EVALUATED: Final = "float32"
-"""The precision that models are evaluated in."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ def work_of(settings: Settings, step: Step) -> Work:
     diffusion, training, counts = settings.diffusion, settings.training, stated(settings)
     forward = sum(counts.forward.values()) / len(counts.forward)
     if step == "evaluation":
-        return Work(step, EVALUATED, False, settings.evaluation.batch_size * forward)
+        return Work(step, settings.evaluation.precision, False, settings.evaluation.batch_size * forward)
     if step == "training":
         rows = math.ceil(training.batch_size / training.gpus / training.accumulate)
         return Work(step, training.precision, training.compile, rows * BACKWARD * forward)

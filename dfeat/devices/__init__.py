@@ -12,6 +12,7 @@ import os
 from typing import TYPE_CHECKING
 
 from dfeat.devices.arithmetic import arithmetic, set_arithmetic
+from dfeat.devices.determinism import set_determinism
 from dfeat.devices.driver import machine_devices
 from dfeat.devices.energy import meter
 from dfeat.devices.leases import jobs_at_once, lease, occupancy
@@ -64,11 +65,12 @@ def pick_device() -> torch.device:
 
 
 def set_threads(threads: int) -> None:
-    """Fix what decides how numbers round, on every machine alike: torch's number of threads, which splits sums, and exact
-    products of float32 numbers, until a precision other than float32 is computed in (`devices.arithmetic`)."""
+    """Fix what decides how numbers round, on every machine alike: torch's number of threads, which splits sums, kernels
+    that sum in one order (`devices.determinism`), and exact products of float32 numbers, until a precision other than
+    float32 is computed in (`devices.arithmetic`)."""
     import torch
 
     torch.set_num_threads(threads)
     os.environ.pop("NVIDIA_TF32_OVERRIDE", None)  # in cuBLAS and cuDNN it outdoes the flags, so the precision's name
     set_arithmetic("float32")
-    torch.set_deterministic_debug_mode("warn")  # unlike use_deterministic_algorithms it does not import the compiler
+    set_determinism()

@@ -56,3 +56,13 @@ def in_parts(compute: Callable[[list[Row]], Tensors], batch: list[Row], size: in
     filled = batch + batch[-1:] * (-len(batch) % size)
     parts = [compute(filled[start : start + size]) for start in range(0, len(filled), size)]
     return tuple(torch.cat(tensors)[: len(batch)] for tensors in zip(*parts, strict=True))
+
+
+def in_slices(compute: Callable[[torch.Tensor], torch.Tensor], rows: torch.Tensor, most: int) -> torch.Tensor:
+    """Apply `compute` to rows (B, ...) in slices of equal size, of `most` rows or fewer; at once where these are all."""
+    count = -(-len(rows) // most)
+    if count <= 1:
+        return compute(rows)
+    size = -(-len(rows) // count)
+    filled = torch.cat([rows, rows[-1:].expand(size * count - len(rows), *rows.shape[1:])])
+    return torch.cat([compute(part) for part in filled.split(size)])[: len(rows)]

@@ -159,7 +159,7 @@ class Inpainter:
         conditions = [cells, self._encode(pixels * (hidden < 0.5), generators)] if nine else []
         latents = self._sample(noise, known, cells, Denoiser(model, self.settings, self._embedded(prompts), conditions))
         latents = (latents / model.scaling_factor).to(model.dtype, memory_format=torch.channels_last)
-        decoded = model.vae.decode(latents).sample
+        decoded = model.decode(latents)
         finite = torch.isfinite(decoded).flatten(1).all(1)
         # [-1, 1] to [0, 255]
         shown = (decoded.float() / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
@@ -209,7 +209,7 @@ class Inpainter:
 
     def _encode(self, pixels: torch.Tensor, generators: list[torch.Generator]) -> torch.Tensor:
         """Scaled latents (B, 4, h, w) float32 of pixels (B, 3, H, W) in [-1, 1], sampled from the VAE's posterior."""
-        posterior = self.model.vae.encode(pixels.contiguous(memory_format=torch.channels_last)).latent_dist
+        posterior = self.model.encode(pixels.contiguous(memory_format=torch.channels_last))
         noise = to_device(draw_noise(posterior.mean.shape[1:], generators).numpy(), self.model.device)
         # z = scaling_factor * (mu + sigma * noise), each row's noise from its own generator
         return ((posterior.mean.float() + posterior.std.float() * noise) * self.model.scaling_factor).contiguous()

@@ -144,7 +144,7 @@ def encode(model: Any, images: NDArray[np.uint8]) -> torch.Tensor:
     """The mean of the VAE's posterior for images (B, R, R, 3) uint8: (B, 4, R/8, R/8), unscaled, contiguous."""
     pixels = to_model_range(images, model)
     with model.arithmetic():
-        return model.vae.encode(pixels).latent_dist.mode().contiguous()
+        return model.encode(pixels).mode().contiguous()
 
 
 def to_model_range(images: NDArray[np.uint8], model: Any) -> torch.Tensor:

@@ -8,7 +8,7 @@ Hub id with revision, or "demo" for the model that ships with the package) and t
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,8 @@ from typing import Any, Final
 import torch
 
 from dfeat.devices.arithmetic import arithmetic
+from dfeat.devices.determinism import compile_alike
+from dfeat.diffusion.fitting import in_slices
 from dfeat.diffusion.forward import forward_process, noise_schedule
 from dfeat.diffusion.layout import COMPONENTS, WEIGHTED, ModelFiles, Use, check_pairing, find_model
 from dfeat.diffusion.settings import ModelSource
@@ -29,6 +31,8 @@ from dfeat.storage.provenance import combined_digest
 DTYPES: Final = {"float32": torch.float32, "tf32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 GRAPHS: Final = 4096
 """Most graphs of one `forward`: more than the layers of its class times the shapes that a shard has."""
+INDEXED: Final = 2**31
+"""Elements that 32 bits can number: above, kernels of a GPU fail, or slower ones take their place."""
 _COMPILED: Final = ("resnets", "attentions", "downsamplers", "upsamplers")
 
 
@@ -65,6 +69,26 @@ class DiffusionModel:
         """Heights and widths in pixels must be multiples of this, for every level of VAE and U-Net to halve evenly."""
         return self.latent_factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
 
+    def encode(self, pixels: torch.Tensor) -> Any:
+        """The VAE's posterior, of unscaled latents (B, 4, h, w), for pixels (B, 3, H, W) in [-1, 1]."""
+        from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+
+        widths = self.vae.config.block_out_channels
+        # A level's first activation has the width of the level above it.
+        most = rows_at_once(
+            [max(widths[max(0, level - 1) : level + 1]) for level in range(len(widths))], pixels.shape[2:]
+        )
+        return DiagonalGaussianDistribution(
+            in_slices(lambda rows: self.vae.encode(rows).latent_dist.parameters, pixels, most)
+        )
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """The pixels (B, 3, H, W) of unscaled latents (B, 4, h, w)."""
+        widths, sides = self.vae.config.block_out_channels, [side * self.latent_factor for side in latents.shape[2:]]
+        # The decoder enlarges first and narrows then: a level's first activation has the width of the level below it.
+        most = rows_at_once([max(widths[level : level + 2]) for level in range(len(widths))], sides)
+        return in_slices(lambda rows: self.vae.decode(rows).sample, latents, most)
+
     def arithmetic(self) -> AbstractContextManager[None]:
         """Inside, float32 products are those of `precision`; every computation with the components takes place there."""
         return arithmetic(self.precision)
@@ -76,6 +100,15 @@ class DiffusionModel:
         tokens = self.tokenizer(prompts, padding="max_length", max_length=most, truncation=True, return_tensors="pt")
         with self.arithmetic():
             return self.text_encoder(tokens.input_ids.to(self.device))[0]
+
+
+def rows_at_once(widths: Sequence[int], sides: Sequence[int]) -> int:
+    """The most images whose largest activation has fewer than INDEXED elements.
+
+    `widths` are the most channels at each level, `sides` height and width at the first; each next one has half of them.
+    """
+    largest = max(width * (sides[0] * sides[1] // 4**level) for level, width in enumerate(widths))
+    return max(1, (INDEXED - 1) // largest)
 
 
 def load_model(source: ModelSource, use: Use, device: torch.device, resolution: int | None = None) -> DiffusionModel:
@@ -123,6 +156,7 @@ def compile_model(model: DiffusionModel, wanted: bool, backend: str | Callable[.
         return
     import torch._dynamo.config as limits
 
+    compile_alike()
     # All layers of a class share the code of their `forward`, which dynamo gives up compiling after 8 graphs; the layers
     # after these would run uncompiled without a word.
     limits.recompile_limit = max(limits.recompile_limit, GRAPHS)

@@ -112,9 +112,9 @@ def fetched(
 
     On a CPU nothing can overlap, so each result is yielded at once.
     """
-    behind: deque[tuple[Item, _Landing]] = deque()
+    behind: deque[tuple[Item, Landing]] = deque()
     for batch in batches:
-        behind.append((batch, _Landing(compute(batch))))
+        behind.append((batch, Landing(compute(batch))))
         if behind[-1][1].event is None or len(behind) > 1:
             before, landing = behind.popleft()
             yield before, landing.arrays()
@@ -161,8 +161,11 @@ def made_on(device: torch.device) -> dict[str, str]:
     return {"device": kind, **versions("torch", "diffusers", "transformers", "numpy", "pillow")}
 
 
-class _Landing:
-    """Tensors being copied to the host, asynchronously through pinned memory where they are on a GPU."""
+class Landing:
+    """Tensors being copied to the host, asynchronously through pinned memory where they are on a GPU.
+
+    Those of a CPU are taken as they are. Work that the device is given later may overwrite the originals.
+    """
 
     def __init__(self, tensors: tuple[torch.Tensor, ...]) -> None:
         self.event: Any = None
@@ -175,11 +178,15 @@ class _Landing:
         self.event = torch.cuda.Event()
         self.event.record()
 
-    def arrays(self) -> tuple[NDArray[Any], ...]:
-        """Wait for the copies and return the tensors as arrays."""
+    def landed(self) -> tuple[torch.Tensor, ...]:
+        """Wait for the copies and return them."""
         if self.event is not None:
             self.event.synchronize()
-        return tuple(tensor.numpy() for tensor in self.tensors)
+        return self.tensors
+
+    def arrays(self) -> tuple[NDArray[Any], ...]:
+        """Wait for the copies and return them as arrays."""
+        return tuple(tensor.numpy() for tensor in self.landed())
 
 
 def to_device(array: NDArray[Any], device: torch.device) -> torch.Tensor:

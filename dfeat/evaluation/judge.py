@@ -22,9 +22,11 @@ from dfeat.data.crops import view_keys
 from dfeat.data.index import Record, read_index
 from dfeat.data.pixels import PixelCache, evaluation_crop
 from dfeat.data.records import table_text
+from dfeat.diffusion.stream import fetched
 from dfeat.errors import UserError
 from dfeat.evaluation.origins import check_backbone, model_identity, read_verdicts_origin
 from dfeat.evaluation.predict import RECIPE, TrainedModel, repeated_to
+from dfeat.evaluation.pretrained import five_best
 from dfeat.evaluation.settings import EvaluationSettings
 from dfeat.methods.paint import black_out
 from dfeat.occlusion.parts import read_parts
@@ -52,7 +54,7 @@ def judge(
     parts = read_parts(parts_file, index=index.digest)
     originals = PixelCache(pixels, index=index.digest, parts="")
     filled = PixelCache(inpainted, index=index.digest, parts=parts.digest)
-    loaded = [TrainedModel(folder, device) for folder in models]
+    loaded = [TrainedModel(folder, device, settings.precision) for folder in models]
     if any(model.run["features"] is not None for model in loaded):
         raise UserError(
             "a model reads diffusion features, which inpainted images do not have; judge with models of the method none"
@@ -96,15 +98,19 @@ def _correct_counts(
 ) -> NDArray[np.int64]:
     """How many models predict the class of each record from each of its `count` views: (records, count)."""
     correct = np.zeros((len(records), count), np.int64)
-    for start in range(0, len(records), size):
-        batch = records[start : start + size]
-        labels = np.array([record.label for record in batch])
-        pictures = np.stack([np.stack(list(views(record.key))) for record in batch])
-        padded = repeated_to(pictures, size)
-        for view in range(count):
-            for model in models:
-                best, _ = model.top5(np.ascontiguousarray(padded[:, view]), None)
-                correct[start : start + len(batch), view] += best[: len(batch), 0] == labels
+
+    def passes() -> Iterator[tuple[int, int, TrainedModel, NDArray[np.uint8]]]:
+        for start in range(0, len(records), size):
+            pictures = np.stack([np.stack(list(views(record.key))) for record in records[start : start + size]])
+            padded = repeated_to(pictures, size)
+            for view in range(count):
+                for model in models:
+                    yield start, view, model, np.ascontiguousarray(padded[:, view])
+
+    for (start, view, _, _), (probabilities,) in fetched(passes(), lambda one: (one[2].probabilities(one[3], None),)):
+        labels = np.array([record.label for record in records[start : start + size]])
+        best, _ = five_best(probabilities[: len(labels)])
+        correct[start : start + len(labels), view] += best[:, 0] == labels
     return correct
 
 

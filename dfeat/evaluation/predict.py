@@ -16,10 +16,13 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from dfeat.data.index import Index, Record, read_index
 from dfeat.data.pixels import PixelCache, evaluation_crop
 from dfeat.data.records import table_text
+from dfeat.devices import arithmetic
+from dfeat.diffusion.stream import fetched, to_device
 from dfeat.errors import UserError
 from dfeat.evaluation.origins import PREDICTIONS, model_identity
 from dfeat.evaluation.pretrained import PretrainedModel, five_best
@@ -32,7 +35,7 @@ from dfeat.storage.atomic import write_files
 from dfeat.storage.origin import origin_bytes
 from dfeat.storage.records import read_digested, refusal
 from dfeat.storage.shards import Rows, read_rows
-from dfeat.training.network import Classifier, normalised, untrained_backbone
+from dfeat.training.network import Classifier, mixed, normalised, untrained_backbone
 from dfeat.training.settings import TrainStage
 from dfeat.training.sources import exchanged_features, features_identity
 from dfeat.training.trained import read_run
@@ -44,7 +47,7 @@ HEADER: Final = ("key", "label", "top1", "top2", "top3", "top4", "top5", "p1")
 class TrainedModel:
     """A trained model: its classifier, and `run`, its run.json. Raises UserError for a missing or damaged folder."""
 
-    def __init__(self, folder: Path, device: torch.device) -> None:
+    def __init__(self, folder: Path, device: torch.device, precision: str = "float32") -> None:
         from safetensors import SafetensorError
         from safetensors.torch import load
 
@@ -68,16 +71,19 @@ class TrainedModel:
             raise refusal(folder / "model.safetensors", reason, "train") from None
         self.classifier.to(device, memory_format=torch.channels_last).eval()
         self.image_size = stage.training.image_size
-        self.device = device
+        self.device, self.precision = device, precision
 
     @torch.no_grad()
-    def top5(
-        self, images: NDArray[np.uint8], features: NDArray[np.float16] | None
-    ) -> tuple[NDArray[Any], NDArray[Any]]:
-        """The five best classes, as `five_best`, for images (B, S, S, 3) uint8 and features (B, D) where it fuses them."""
-        l_d = None if features is None else torch.from_numpy(features).to(self.device).float()
+    def probabilities(self, images: NDArray[np.uint8], features: NDArray[np.float16] | None) -> Tensor:
+        """The probabilities (B, C) float32 of the classes, still on the device.
+
+        `images` are (B, S, S, 3) uint8; `features` are (B, D) for a model that fuses them.
+        """
+        l_d = None if features is None else to_device(features, self.device).float()
         inputs = normalised(images, self.device, self.classifier.statistics)
-        return five_best(self.classifier(inputs, l_d))
+        with arithmetic(self.precision), mixed(self.precision, self.device):
+            logits = self.classifier(inputs, l_d)
+        return logits.float().softmax(1)
 
 
 Model = TrainedModel | PretrainedModel
@@ -94,14 +100,15 @@ def evaluate(
     inputs that do not belong together, and for output that is not finite.
     """
     indexes = _read_indexes(data, stage)
-    return evaluate_model(TrainedModel(model_folder, device), indexes, features, stage, out)
+    model = TrainedModel(model_folder, device, stage.evaluation.precision)
+    return evaluate_model(model, indexes, features, stage, out)
 
 
 def evaluate_pretrained(data: Path, stage: PretrainedStage, out: Path, device: torch.device) -> list[Path]:
     """The same of a backbone before fine-tuning; the classes are those that the sets were indexed with."""
     indexes = _read_indexes(data, stage)
     classes = next(iter(indexes.values())).classes
-    model = PretrainedModel(stage.backbone, classes, stage.image_size, device)
+    model = PretrainedModel(stage.backbone, classes, stage.image_size, device, stage.evaluation.precision)
     return evaluate_model(model, indexes, {}, stage, out)
 
 
@@ -157,11 +164,16 @@ def _predict_set(
     """The rows of each level's file of predictions; every image is read and cropped once."""
     predictions: dict[int, list[tuple[Any, ...]]] = {level: [] for level in rows_of}
     bar = progress(len(records) * len(rows_of), f"evaluate {set_name}")
-    for batch, level, images in _one_ahead(_occluded(records, cache, list(rows_of), stage, occlusion)):
+
+    def compute(occluded: Occluded) -> tuple[Tensor]:
+        batch, level, images = occluded
         rows = rows_of[level]
         l_d = None if rows is None else repeated_to(rows.payload[[rows.row_of[r.key] for r in batch]], len(images))
-        best, probability = model.top5(images, l_d)
-        best, probability = best[: len(batch)], probability[: len(batch)]  # drop the padding
+        return (model.probabilities(images, l_d),)
+
+    coming = _one_ahead(_occluded(records, cache, list(rows_of), stage, occlusion))
+    for (batch, level, _), (probabilities,) in fetched(coming, compute):
+        best, probability = five_best(probabilities[: len(batch)])  # without the padding
         _check_finite(set_name, level, batch, probability)
         for record, classes, p1 in zip(batch, best, probability, strict=True):
             five = [*classes.tolist(), *[""] * (5 - len(classes))]  # empty columns with fewer than five classes

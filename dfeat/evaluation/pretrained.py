@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dfeat.data.records import ClassInfo
+from dfeat.devices import arithmetic
 from dfeat.methods import PRETRAINED
 from dfeat.storage.provenance import file_digest
-from dfeat.training.network import build_pretrained, channel_statistics, normalised, restricted_logits
+from dfeat.training.network import build_pretrained, channel_statistics, mixed, normalised, restricted_logits
 from dfeat.training.settings import Backbone
 from dfeat.training.weights import weights_file
 
@@ -25,7 +26,14 @@ from dfeat.training.weights import weights_file
 class PretrainedModel:
     """The pretrained backbone as a classifier of the run's classes; `run` has the fields of a trained model's run.json."""
 
-    def __init__(self, backbone: Backbone, classes: Sequence[ClassInfo], image_size: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        classes: Sequence[ClassInfo],
+        image_size: int,
+        device: torch.device,
+        precision: str = "float32",
+    ) -> None:
         self.network = build_pretrained(backbone).to(device, memory_format=torch.channels_last).eval()
         self.wnids = [info.wnid for info in classes]
         self.run: dict[str, Any] = {
@@ -37,20 +45,21 @@ class PretrainedModel:
             "features": None,
         }
         self.image_size = image_size
-        self.device = device
+        self.device, self.precision = device, precision
 
     @torch.no_grad()
-    def top5(self, images: NDArray[np.uint8], features: None = None) -> tuple[NDArray[Any], NDArray[Any]]:
-        """The five best of the run's classes, as `five_best`, for images (B, S, S, 3) uint8."""
+    def probabilities(self, images: NDArray[np.uint8], features: None = None) -> Tensor:
+        """The probabilities (B, C) float32 of the run's classes for images (B, S, S, 3) uint8, still on the device."""
         inputs = normalised(images, self.device, channel_statistics(self.network))
-        return five_best(restricted_logits(self.network(inputs), self.wnids))
+        with arithmetic(self.precision), mixed(self.precision, self.device):
+            logits = restricted_logits(self.network(inputs), self.wnids)
+        return logits.float().softmax(1)
 
 
-def five_best(logits: Tensor) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The five best classes (B, 5) of logits (B, C), best first, and the probability of the best (B,).
+def five_best(probabilities: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The five best classes (B, 5) of probabilities (B, C), best first, and the probability of the best (B,).
 
     Equal probabilities keep the order of the classes. With C < 5 there are C columns.
     """
-    probabilities = logits.float().softmax(1).cpu().numpy()
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
     return order, probabilities[np.arange(len(order)), order[:, 0]]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_serializer, model_serializer, model_validator
 
 from dfeat.data.settings import CROP_PCT, IMAGE_SIZE, CropShare, Levels, Study
 from dfeat.occlusion.settings import OcclusionSettings
@@ -17,6 +17,17 @@ class EvaluationSettings(Section):
 
     crop_pct: CropShare = Field(CROP_PCT, description="share of the short side that the central crop keeps")
     batch_size: BatchSize = 128
+    precision: Literal["float32", "tf32", "bfloat16"] = Field(
+        "float32", description="of the network's passes; float32: exact, no TF32; weights are always float32"
+    )
+
+
+class JudgeStage(EvaluationSettings):
+    """The settings that `dfeat judge` depends on."""
+
+    @model_serializer(mode="wrap")
+    def _omit_later_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without_later_defaults(serialize(self))
 
 
 class EvaluateStage(Section):
@@ -28,6 +39,12 @@ class EvaluateStage(Section):
     studies: dict[Name, Study] = Field(
         default_factory=dict, description="sets whose levels are those of a study, not of occlusion"
     )
+
+    @field_serializer("evaluation", mode="wrap")
+    def _omit_later_defaults(
+        self, evaluation: EvaluationSettings, serialize: SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        return _without_later_defaults(serialize(evaluation))
 
 
 class PretrainedStage(EvaluateStage):
@@ -45,3 +62,8 @@ class PretrainedStage(EvaluateStage):
                 "missing; give one of the two"
             )
         return given
+
+
+def _without_later_defaults(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """Omit `precision` at its default, so that what was made before the setting existed still matches."""
+    return {key: value for key, value in evaluation.items() if (key, value) != ("precision", "float32")}

@@ -51,8 +51,10 @@ class Batch:
         return self._each(lambda tensor: tensor.share_memory_())
 
     def to(self, device: torch.device) -> Batch:
-        """The same on a device; from page-locked memory the copy goes on while the CPU goes on."""
-        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+        """The same on a device; the copy to a GPU is asynchronous, from page-locked memory."""
+        if device.type != "cuda":
+            return self._each(lambda tensor: tensor.to(device))
+        return self._each(lambda t: (t if t.is_pinned() else t.pin_memory()).to(device, non_blocking=True))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         return Batch(*(None if tensor is None else change(tensor) for tensor in vars(self).values()))

@@ -2,35 +2,39 @@
 
 What enters: the artifacts of the earlier steps. What leaves, in the run's folder: `model.safetensors`,
 `metrics.jsonl` (one line per epoch) and `run.json` (all that is needed to rebuild and to cite the model).
-A checkpoint is written after every epoch and on SIGTERM, and removed once the model is written.
+A checkpoint is written every few minutes and on SIGTERM, and removed once the model is written.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import math
+import re
 import time
-from collections.abc import Callable
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from dfeat.devices import arithmetic
+from dfeat.devices.determinism import compile_alike, strictly
 from dfeat.diffusion.stream import Done, Waiting
 from dfeat.errors import UserError
 from dfeat.progress import progress, say
 from dfeat.randomness import seed_for
-from dfeat.shortage import pass_on
+from dfeat.shortage import pass_on, shortage
 from dfeat.storage.atomic import json_bytes, remove, write_files
 from dfeat.storage.provenance import bytes_digest, file_digest, settings_text, versions
-from dfeat.training.checkpoint import TERMINATED, State, deferred_sigterm, resume, save_checkpoint
+from dfeat.training.checkpoint import TERMINATED, Checkpoints, State, deferred_sigterm, resume
 from dfeat.training.dataset import Batch, TrainingBatches
 from dfeat.training.losses import eq1
-from dfeat.training.network import Classifier, build_backbone, normalised, start_from_pretrained_head
+from dfeat.training.metrics import EpochMetrics
+from dfeat.training.network import Classifier, build_backbone, mixed, normalised, start_from_pretrained_head
 from dfeat.training.settings import TrainingSettings, TrainStage
 from dfeat.training.sources import Inputs, Sources, features_identity, read_sources
 from dfeat.training.team import Team
@@ -38,13 +42,13 @@ from dfeat.training.weights import weights_file
 from dfeat.training.workers import prepared_batches
 
 RECIPE: Final = 5
-CHECKED_EVERY: Final = 20
-"""Steps between two transfers of the losses from a GPU, each of which waits for the device."""
+CHECKPOINT_MINUTES: Final = 10
 
 
 def train(
-    method: str, inputs: Inputs, stage: TrainStage, seed: int, out: Path, device: torch.device, workers: int = 0
-) -> Done:
+    method: str, inputs: Inputs, stage: TrainStage, seed: int, out: Path, device: torch.device, workers: int = 0,
+    checkpoint_minutes: float = CHECKPOINT_MINUTES,
+) -> Done:  # fmt: skip
     """Train one model and write its folder, resuming from its checkpoint if there is one.
 
     In a process that `team.launch` started it computes that process's part of each batch; only the first one writes.
@@ -63,23 +67,21 @@ def train(
         model.fusion.norm_d.set_moments(batches.feature_moments())
     if settings.head == "pretrained":
         start_from_pretrained_head(model, stage.backbone, sources.wnids)
+    check_halves(model, stage)
     model.to(device, memory_format=torch.channels_last)
     optimizer = build_optimizer(model, settings)
     described = {"stage": stage.model_dump(mode="json"), "method": method, "seed": seed, "recipe": RECIPE}
     described |= {**_made_from(sources, stage), "rejected": bytes_digest("\n".join(sorted(sources.rejected)).encode())}
     identity = settings_text(described)
     state = resume(out, identity, model, optimizer)
-
-    def checkpoint() -> None:
-        if team.leads:
-            save_checkpoint(out, identity, model, optimizer, state)
-
+    checkpoints = Checkpoints(out, identity, model, optimizer, checkpoint_minutes, team.leads)
     waiting, begun = Waiting(), state.step
     with deferred_sigterm() as stop:
         try:
-            whole = _fit(model, optimizer, batches, state, device, workers, checkpoint, stop, team, waiting)
+            with checkpoints, alike(model, batches, device):
+                whole = _fit(model, optimizer, batches, state, device, workers, checkpoints, stop, team, waiting)
         except RuntimeError as error:
-            pass_on(error, "train", less_memory(settings))
+            pass_on(error, "train", less_memory(settings, state))
             raise
     done = Done.after((state.step - begun) * (part.stop - part.start), waiting)
     if whole and team.leads:
@@ -93,16 +95,17 @@ def train(
 
 def _fit(
     model: Classifier, optimizer: torch.optim.Optimizer, batches: TrainingBatches, state: State, device: torch.device,
-    workers: int, checkpoint: Callable[[], None], stop: Callable[[], bool], team: Team, waiting: Waiting,
+    workers: int, checkpoints: Checkpoints, stop: Callable[[], bool], team: Team, waiting: Waiting,
 ) -> bool:  # fmt: skip
-    """Take the remaining steps; returns False if `stop` became True before the last of them."""
+    """Take the remaining steps; returns False if `stop` became True before the last of them, and a checkpoint is written."""
     settings = batches.settings
     model.train()
     if settings.compile:
+        compile_alike()
         model.backbone.compile(dynamic=False)
     network = team.wrapped(model)
     bar = progress(len(batches), batches.method.name)
-    metrics = _EpochMetrics(batches, state)
+    metrics = EpochMetrics(batches, state)
     with closing(prepared_batches(batches, state.step, workers, device.type == "cuda")) as coming:
         for batch in waiting.of(coming):
             kept = model.draw_kept(batches.seed, state.step, settings.batch_size)
@@ -110,17 +113,19 @@ def _fit(
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, state.step, len(batches))
             moved = batch.to(device)
-            loss, logits = _step(network, optimizer, moved, settings, team)
+            loss, logits = _step_in_memory(network, optimizer, moved, settings, state, team)
             metrics.add(state.step, loss, team.summed((logits.argmax(1) == moved.targets.argmax(1)).sum()))
             state.step += 1
             bar.update(1)
             if state.step % batches.steps_per_epoch == 0:
                 state.metrics.append({"epoch": state.step // batches.steps_per_epoch} | metrics.end_epoch())
-                checkpoint()
-            if state.step < len(batches) and team.any_of(stop()):
+            stopped = state.step < len(batches) and team.any_of(stop())
+            if stopped or checkpoints.due():
                 metrics.fetch()
-                checkpoint()
+                checkpoints.begin(state)
+            if stopped:
                 break
+    checkpoints.finish()
     bar.close()
     return state.step == len(batches)
 
@@ -132,45 +137,72 @@ def build_optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim
     return torch.optim.SGD(model.parameters(), settings.learning_rate, **options)
 
 
-class _EpochMetrics:
-    """Losses and correct answers of an epoch, kept on the device between fetches so that steps do not wait for it."""
+@contextmanager
+def alike(model: Classifier, batches: TrainingBatches, device: torch.device) -> Iterator[None]:
+    """Inside, a step computed twice on the same GPU has the same bits, where the network has kernels for that."""
+    without = "" if device.type == "cpu" else without_deterministic_kernel(model, batches, device)
+    if without:
+        say(f"training again may give other last digits: torch has no deterministic kernel here for {without}")
+    with nullcontext() if without or device.type == "cpu" else strictly():
+        yield
 
-    def __init__(self, batches: TrainingBatches, state: State) -> None:
-        self.batches, self.state = batches, state
-        self._new: list[tuple[int, Tensor, Tensor]] = []
 
-    def add(self, step: int, loss: Tensor, correct: Tensor) -> None:
-        """Add a step's loss () and number of correct answers (); fetch every CHECKED_EVERY steps, on a CPU at once."""
-        self._new.append((step, loss, correct))
-        self.state.images += self.batches.settings.batch_size
-        if len(self._new) == CHECKED_EVERY or loss.device.type == "cpu":
-            self.fetch()
+def without_deterministic_kernel(model: Classifier, batches: TrainingBatches, device: torch.device) -> str:
+    """What of a step has no deterministic kernel on the device, in torch's words; an empty string if all of it has one.
 
-    def end_epoch(self) -> dict[str, float]:
-        """The mean loss and the share of correct answers since the last call; resets both."""
-        self.fetch()
-        state = self.state
-        found = {"loss": round(float(np.mean(state.losses)), 6), "top1": round(state.correct / state.images, 6)}
-        state.losses, state.correct, state.images = [], 0, 0
-        return found
+    It is tried on a copy of the model, with two rows.
+    """
+    tried, settings, sources, rows = copy.deepcopy(model).train(), batches.settings, batches.sources, 2
+    images, targets = (
+        torch.zeros(rows, *[settings.image_size] * 2, 3, dtype=torch.uint8),
+        torch.zeros(rows, sources.classes),
+    )
+    features = torch.zeros(rows, sources.feature_width) if sources.feature_width else None
+    batch = Batch(images, targets, None, features, tried.draw_kept(batches.seed, 0, rows)).to(device)
+    try:
+        with strictly(), arithmetic(settings.precision):
+            _loss(tried, batch, slice(rows), settings)[0].backward()
+    except RuntimeError as error:
+        found = re.search(
+            r"(\S+) does not have a deterministic implementation|not deterministic because it uses (\w+)", str(error)
+        )
+        if found is None:
+            raise
+        return found[1] or found[2]
+    return ""
 
-    def fetch(self) -> None:
-        """Copy new values from the device to the state. Raises UserError, with the step's images, for a non-finite loss."""
-        if not self._new:
-            return
-        steps, losses, correct = zip(*self._new, strict=True)
-        fetched = torch.stack(losses).tolist()
-        self._new = []
-        for step, loss in zip(steps, fetched, strict=True):
-            if not math.isfinite(loss):
-                keys = self.batches.keys_of(step)
-                raise UserError(
-                    f"the loss of step {step} is not finite ({len(keys)} images: {', '.join(keys[:8])}"
-                    f"{' ...' if len(keys) > 8 else ''}); nothing was written for this epoch. Lower "
-                    "training.learning_rate or use precision float32"
-                )
-        self.state.losses += fetched
-        self.state.correct += int(torch.stack(correct).sum())
+
+def check_halves(model: nn.Module, stage: TrainStage) -> None:
+    """Raise UserError where `training.halve` would change what the network computes, by more than rounding."""
+    if stage.training.halve and any(isinstance(module, _BatchNorm) for module in model.modules()):
+        raise UserError(
+            f"training.halve is true, but {stage.backbone.name} has BatchNorm, whose statistics are of the rows computed at "
+            "once: the model would depend on the device's memory. Set training.accumulate to a number instead"
+        )
+
+
+def _step_in_memory(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    settings: TrainingSettings,
+    state: State,
+    team: Team,
+) -> tuple[Tensor, Tensor]:
+    """`_step`; with `settings.halve`, where the device's memory runs out, in parts of half the rows from here on."""
+    while True:
+        parts = state.accumulate or settings.accumulate
+        try:
+            return _step(model, optimizer, batch, settings.model_copy(update={"accumulate": parts}), team)
+        except RuntimeError as error:
+            short = shortage(error)
+            if not settings.halve or short is None or not short.of_device or parts >= len(batch.targets):
+                raise
+        # Outside the except block, whose traceback would keep the tensors alive.
+        optimizer.zero_grad(set_to_none=True)
+        torch.cuda.empty_cache()
+        state.accumulate = min(2 * parts, len(batch.targets))
+        say(f"a batch does not fit the device's memory; from step {state.step} on in {state.accumulate} parts")
 
 
 def _step(
@@ -196,8 +228,9 @@ def _step(
                 (loss * share).backward()
             losses.append(loss.detach() * share / team.size)
             logits.append(part.detach())
-        optimizer.step()
-    return team.summed(torch.stack(losses).sum()), torch.cat(logits)
+        loss, answers = torch.stack(losses).sum(), torch.cat(logits)
+        optimizer.step()  # last, so that a step that ran out of memory has changed nothing
+    return team.summed(loss), answers
 
 
 def _loss(model: nn.Module, batch: Batch, rows: slice, settings: TrainingSettings) -> tuple[Tensor, Tensor]:
@@ -207,7 +240,7 @@ def _loss(model: nn.Module, batch: Batch, rows: slice, settings: TrainingSetting
     kept = None if batch.kept is None else batch.kept[:, rows]
 
     def classify(images: Tensor) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+        with mixed(settings.precision, device):
             return model(normalised(images[rows], device, statistics), features, kept).float()
 
     logits = classify(batch.images)
@@ -215,10 +248,15 @@ def _loss(model: nn.Module, batch: Batch, rows: slice, settings: TrainingSetting
     return eq1(logits, batch.targets[rows], mask_logits, settings.alpha, settings.beta), logits
 
 
-def less_memory(settings: TrainingSettings) -> str:
+def less_memory(settings: TrainingSettings, state: State = State()) -> str:
     """What makes a training fit the memory of its device."""
-    rows, parts = -(-settings.batch_size // settings.gpus), settings.accumulate
-    raised = f"raise training.accumulate ({parts} now), which leaves the steps as they are, or " if parts < rows else ""
+    rows, parts = -(-settings.batch_size // settings.gpus), state.accumulate or settings.accumulate
+    itself = " (training.halve does so by itself)" if settings.gpus == 1 else ""
+    raised = (
+        f"raise training.accumulate ({parts} now), which leaves the steps as they are{itself}, or "
+        if parts < rows
+        else ""
+    )
     half = "" if settings.precision == "bfloat16" else "precision bfloat16 or "
     return f"{raised}use {half}a device with more memory"
 
@@ -250,7 +288,7 @@ def _write_run(
 ) -> None:
     from safetensors.torch import save
 
-    sources = batches.sources
+    sources, settings = batches.sources, batches.settings
     metrics = "".join(json.dumps(row) + "\n" for row in state.metrics).encode()
     tensors = save({name: value.contiguous().cpu() for name, value in model.state_dict().items()})
     run = {
@@ -261,6 +299,7 @@ def _write_run(
         "feature_width": sources.feature_width,
         "images": len(sources.keys),
         "steps": state.step,
+        **({"accumulate": state.accumulate or settings.accumulate} if settings.halve else {}),
         "seconds": round(seconds, 2),
         "settings": stage.model_dump(mode="json"),
         **_made_from(sources, stage),

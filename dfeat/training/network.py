@@ -7,6 +7,8 @@ images (B, 3, S, S) and features (B, D) to logits (B, C).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dfeat.data.classes import imagenet_wnids
+from dfeat.diffusion.stream import to_device
 from dfeat.errors import UserError, nearest
 from dfeat.randomness import rng_for
 from dfeat.training.fusion import FEATURE_NORMS, FUSIONS
@@ -113,11 +116,22 @@ def normalised(images: Tensor | NDArray[np.uint8], device: torch.device, statist
 
     `statistics` are the mean and standard deviation of the channels in [0, 1], with which the backbone was trained.
     """
-    given = torch.from_numpy(np.ascontiguousarray(images)) if isinstance(images, np.ndarray) else images
+    given = to_device(images, device) if isinstance(images, np.ndarray) else images
     if device.type == "cpu":
         return torch.from_numpy(_normalised_rows(given.numpy(), statistics)).permute(0, 3, 1, 2)
-    mean, std = (torch.tensor(values).to(device, non_blocking=True) for values in statistics)
-    return given.to(device, non_blocking=True).float().div_(255).sub_(mean).div_(std).permute(0, 3, 1, 2)
+    mean, std = _on_device(statistics, device)
+    return given.float().div_(255).sub_(mean).div_(std).permute(0, 3, 1, 2)
+
+
+@cache
+def _on_device(statistics: Statistics, device: torch.device) -> tuple[Tensor, ...]:
+    """The statistics as tensors (3,) that stay on the device, so that no batch sends them again."""
+    return tuple(torch.tensor(values, device=device) for values in statistics)
+
+
+def mixed(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    """Inside, a network with float32 weights computes in bfloat16 what that suffices for, if `precision` is "bfloat16"."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
 
 
 def _normalised_rows(images: NDArray[np.uint8], statistics: Statistics) -> NDArray[np.float32]:

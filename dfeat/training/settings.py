@@ -73,6 +73,9 @@ class TrainingSettings(Section):
     accumulate: int = Field(
         1, ge=1, le=1_000_000, description="parts a batch is computed in, one after another, to save memory"
     )
+    halve: bool = Field(
+        False, description="double `accumulate` and repeat the step where the device's memory runs out; false: end"
+    )
     learning_rate: Rate = Field(0.01, description="the paper prints 10e-3")
     learning_rates: dict[MethodName, dict[Name, Rate]] = Field(
         default_factory=dict,
@@ -136,6 +139,16 @@ class TrainingSettings(Section):
     def _rows_for_every_device(self) -> Self:
         if self.gpus > self.batch_size:
             raise ValueError(f"gpus is {self.gpus}, more than the {self.batch_size} images of a batch; lower it")
+        return self
+
+    @model_validator(mode="after")
+    def _halves_alone(self) -> Self:
+        # A device that runs out in a backward pass cannot tell the others, which already wait for its gradients.
+        if self.halve and self.gpus > 1:
+            raise ValueError(
+                f"halve is true and gpus is {self.gpus}; devices that share a batch cannot halve it one by one, so set "
+                "`accumulate` to a number and halve to false, or gpus to 1"
+            )
         return self
 
     @field_validator("methods", "seeds")

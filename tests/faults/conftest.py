@@ -112,7 +112,7 @@ def jobs(world: World, stages: dict[str, str], tmp_path_factory: pytest.TempPath
         "latents": job("latents", "--index", train, "--view", "clean", "--threads", "1", "--out", "{out}/latents.h5"),
         "features": job("features", "--latents", latents, "--threads", "1", "--out", "{out}/features.h5"),
         "inpaint": job("inpaint", "--index", train, "--parts", parts, "--threads", "1", "--out", "{out}/inpaint.h5"),
-        "train": job("train", *training, "--threads", "1", "--out", "{out}"),
+        "train": job("train", *training, "--threads", "1", "--checkpoint-minutes", "0", "--out", "{out}"),
         "evaluate": job("evaluate", "--model", str(made), "--data", data, "--threads", "1", "--out", "{out}"),
         "judge": job("judge", "--model", str(made), "--index", train, "--pixels", f"{train}/pixels.h5", "--parts", parts,
                      "--inpainted", filled, "--threads", "1", "--out", "{out}/verdicts.csv"),

@@ -133,7 +133,7 @@ def test_a_damaged_checkpoint_is_not_gone_on_from(
     real = loop.write_files
     monkeypatch.setattr(loop, "write_files", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        loop.train("none", inputs, stage, 0, tmp_path / "broken", CPU)
+        loop.train("none", inputs, stage, 0, tmp_path / "broken", CPU, checkpoint_minutes=0)
     monkeypatch.setattr(loop, "write_files", real)
     path = tmp_path / "broken" / "checkpoint.safetensors"
     content = bytearray(path.read_bytes())

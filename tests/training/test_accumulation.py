@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ import torch
 
 from dfeat.data.classes import imagenet_wnids
 from dfeat.errors import UserError
+from dfeat.section import parse
 from dfeat.shortage import ShortageError
 from dfeat.training import loop
 from dfeat.training.dataset import Batch
-from dfeat.training.loop import _step, build_optimizer, less_memory
+from dfeat.training.loop import _step, build_optimizer, check_halves, less_memory
 from dfeat.training.network import Classifier, normalised, restricted_logits
-from dfeat.training.settings import TrainingSettings
+from dfeat.training.settings import Backbone, TrainingSettings, TrainStage
 from dfeat.training.sources import Inputs
 from tests.conftest import CPU, TINY_BACKBONE, World
 from tests.diffusion.test_fitting import small_device
@@ -109,3 +111,80 @@ def test_a_training_of_one_row_at_a_time_is_not_told_to_raise_accumulate() -> No
         "use precision bfloat16 or a device with more memory"
     )
     assert "bfloat16" not in less_memory(TrainingSettings(precision="bfloat16"))
+
+
+def out_of_memory_at(backward: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Have one backward pass run out of memory after it has changed gradients; returns the rows of all forward passes."""
+    build, rows, passes = loop.build_backbone, [], []
+
+    def small(*arguments: Any) -> torch.nn.Module:
+        backbone = build(*arguments)
+        backbone.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
+
+        def end(_gradient: torch.Tensor) -> None:
+            passes.append(1)
+            if len(passes) == backward:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+
+        next(backbone.parameters()).register_hook(end)  # the last to be reached
+        return backbone
+
+    monkeypatch.setattr(loop, "build_backbone", small)
+    return rows
+
+
+def halving(world: World, stage: TrainStage, out: Path, minutes: float = 10, **changes: Any) -> None:
+    inputs = Inputs(world.train, world.train / "pixels.h5", world.parts)
+    chosen = {"epochs": 2, "batch_size": 16, "accumulate": 1, "drop_path": 0.3, **changes}
+    stage = stage.model_copy(update={"training": stage.training.model_copy(update=chosen)})
+    loop.train("replace", inputs, stage, 0, out, CPU, checkpoint_minutes=minutes)
+
+
+def test_a_training_that_runs_out_of_memory_halves_and_is_the_one_in_as_many_parts(
+    world: World, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    stage = trained_stage(world, tmp_path_factory)
+    halving(world, stage, tmp_path / "parts", accumulate=2)
+    rows = out_of_memory_at(1, monkeypatch)
+    halving(world, stage, tmp_path / "halved", halve=True)
+    assert rows[:2] == [16, 16]  # pictures and masks
+    assert set(rows[2:]) == {8}
+    assert capsys.readouterr().err.count("from step 0 on in 2 parts") == 1
+    assert json.loads((tmp_path / "halved" / "run.json").read_text())["accumulate"] == 2
+    for name in ("model.safetensors", "metrics.jsonl"):
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "halved" / name).read_bytes()
+
+
+def test_a_halved_training_is_resumed_in_as_many_parts(
+    world: World, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = trained_stage(world, tmp_path_factory)
+    with monkeypatch.context() as small:
+        out_of_memory_at(3, small)
+        halving(world, stage, tmp_path / "whole", halve=True)
+    real, steps = loop._step, []
+
+    def dying(*arguments: Any) -> Any:
+        steps.append(1)
+        if len(steps) == 7:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    with monkeypatch.context() as small:
+        out_of_memory_at(3, small)
+        small.setattr(loop, "_step", dying)
+        with pytest.raises(KeyboardInterrupt):
+            halving(world, stage, tmp_path / "broken", 0, halve=True)
+    halving(world, stage, tmp_path / "broken", halve=True)
+    assert json.loads((tmp_path / "broken" / "run.json").read_text())["accumulate"] == 2
+    for name in ("model.safetensors", "metrics.jsonl"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "broken" / name).read_bytes()
+
+
+def test_where_halving_would_change_the_model_or_cannot_be_agreed_on_it_is_refused() -> None:
+    with pytest.raises(UserError, match="halve is true and gpus is 2"):
+        parse(TrainingSettings, {"halve": True, "gpus": 2}, "training")
+    stage = TrainStage(backbone=Backbone(name="resnet18"), training=TrainingSettings(halve=True))
+    with pytest.raises(UserError, match="resnet18 has BatchNorm"):
+        check_halves(timm.create_model("resnet18", num_classes=0), stage)

@@ -66,7 +66,7 @@ def test_a_preempted_job_leaves_within_ten_seconds(world: World, stage: TrainSta
     command = [
         sys.executable, "-m", "dfeat.cli", "train", "--method", "none", "--seed", "0", "--index", str(world.train),
         "--pixels", str(world.train / "pixels.h5"), "--parts", str(world.parts), "--settings", settings_text(longer),
-        "--out", str(out), "--workers", "2", "--threads", "1", "--gpus", "0",
+        "--out", str(out), "--workers", "2", "--threads", "1", "--gpus", "0", "--checkpoint-minutes", "0",
     ]  # fmt: skip
     job = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:

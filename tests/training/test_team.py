@@ -47,7 +47,7 @@ def command(world: World, stage: TrainStage, out: Path, method: str) -> list[str
     return [
         sys.executable, "-m", "dfeat.cli", "train", "--method", method, "--seed", "0", "--index", str(world.train),
         "--pixels", str(world.train / "pixels.h5"), "--parts", str(world.parts), "--settings", settings_text(stage),
-        "--out", str(out), "--threads", "1",
+        "--out", str(out), "--threads", "1", "--checkpoint-minutes", "0",
     ]  # fmt: skip
 
 

@@ -197,7 +197,7 @@ def test_a_further_set_plans_no_job_of_an_existing_view(finished: Path) -> None:
     assert not {"index_train", "parts", "inpaint", "inpainted_pixels", "train"} & planned.keys()
 
 
-@pytest.mark.parametrize("resources", [{"device": "H100"}, {"device": "T4", "mem_mb": 9000, "runtime": 5}])
+@pytest.mark.parametrize("resources", [{"device": "H100", "workers": 3, "checkpoint_minutes": 1}, {"device": "T4", "mem_mb": 9000, "runtime": 5}])  # fmt: skip
 def test_another_device_plans_nothing(finished: Path, resources: dict[str, object]) -> None:
     (finished / "device.yaml").write_text(json.dumps({"resources": resources}))
     result = dry_run(finished, "device.yaml")

@@ -20,6 +20,8 @@ rule train:
         gpu=GPU * SETTINGS.training.gpus,
         mem_mb=per_attempt(SETTINGS.resources.mem_mb),
         runtime=minutes(training_minutes, "backbone", "method"),
+        workers=SETTINGS.resources.workers,
+        checkpoint_minutes=SETTINGS.resources.checkpoint_minutes,
     params:
         data=subpath(input.index, parent=True),
         folder=subpath(output[0], parent=True),
@@ -27,8 +29,8 @@ rule train:
         settings=stage("train", "backbone", "method"),
         recipe=recipe("dfeat.training.loop"),
         threads=THREADS,
-        workers=SETTINGS.resources.workers,
     shell:
         "dfeat train --method {wildcards.method} --seed {wildcards.seed} --index {params.data:q}"
         " --pixels {input.pixels:q} --parts {input.parts:q} {params.options:q} --settings {params.settings:q}"
-        " --threads {params.threads} --gpus {resources.gpu} --workers {params.workers} --out {params.folder:q} > {log:q} 2>&1"
+        " --threads {params.threads} --gpus {resources.gpu} --workers {resources.workers}"
+        " --checkpoint-minutes {resources.checkpoint_minutes} --out {params.folder:q} > {log:q} 2>&1"
