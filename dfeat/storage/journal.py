@@ -113,7 +113,7 @@ def journal_of(path: Path, shard: Shard, **further: str) -> Iterator[Journal]:
     if journal.read():
         say(f"{path}: the rows that an earlier job left are of other settings, inputs or another device; none is used")
     if journal.rows:
-        say(f"{path}: {len(journal.rows)} of {len(shard.keys)} rows stand; the others are computed")
+        say(f"{path}: {len(journal.rows)} of {len(shard.keys)} rows stand, which an earlier job computed")
     try:
         yield journal
     finally:

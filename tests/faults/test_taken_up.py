@@ -7,7 +7,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 
 from dfeat.config.files import lay_over
+from dfeat.occlusion.parts import choose_all
 from dfeat.storage.journal import journals
+from tests.conftest import World
 
 from .conftest import Tried
 from .jobs import FORKS, Job, _run, artifacts
@@ -44,10 +46,14 @@ def _counted(words: Sequence[str], log: str, count: str) -> None:
     _run(list(words), log, None)
 
 
-def longer(job: Job, settings: Callable[[str], str]) -> Job:
-    words = list(job.arguments)
-    at = words.index("--settings") + 1
-    words[at] = settings(words[at])
+def longer(job: Job, parts: Path, *further: str) -> Job:
+    """A job with the settings of LONGER, which hides the parts of another file."""
+    words = [*job.arguments, *further]
+    settings = json.loads(words[words.index("--settings") + 1])
+    lay_over(settings, LONGER[job.name])
+    words[words.index("--settings") + 1] = json.dumps(settings)
+    if "--parts" in words:
+        words[words.index("--parts") + 1] = str(parts)
     return replace(job, arguments=tuple(words))
 
 
@@ -56,19 +62,15 @@ def longer(job: Job, settings: Callable[[str], str]) -> Job:
     ("name", "workers"), [("inpaint", 0), ("inpaint", 2), ("latents", 0), ("latents", 2), ("features", 0)]
 )
 def test_a_killed_shard_is_taken_up(
-    name: str, workers: int, jobs: dict[str, Job], tmp_path: Path, tried: Tried
+    name: str, workers: int, jobs: dict[str, Job], world: World, tmp_path: Path, tried: Tried
 ) -> None:
-    def settings(text: str) -> str:
-        changed = json.loads(text)
-        lay_over(changed, LONGER[name])
-        return json.dumps(changed)
-
-    job = longer(jobs[name], settings)
-    extra = ("--workers", str(workers)) if workers else ()
+    one_part = tmp_path / "parts.json"  # so that squares are of two sides
+    choose_all(world.train, world.stage("parts").model_copy(update={"share": 0.01}), one_part)
+    job = longer(jobs[name], one_part, *(("--workers", str(workers)) if workers else ()))
     shard, rng = f"{name}.h5", random.Random(f"{name} {workers}")
 
     def start(out: Path) -> Any:
-        words = [word.replace("{out}", str(out)) for word in (*job.arguments, *extra)]
+        words = [word.replace("{out}", str(out)) for word in job.arguments]
         process = FORKS.Process(target=_counted, args=(words, str(out / "log"), str(out / "count")))
         out.mkdir(exist_ok=True)
         process.start()
