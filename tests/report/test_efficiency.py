@@ -13,6 +13,7 @@ import pytest
 
 from dfeat.config import Settings
 from dfeat.costs.counts import Counts, count
+from dfeat.costs.efficiency import Step
 from dfeat.data.records import INDEX_COLUMNS, table_text
 from dfeat.errors import UserError
 from dfeat.report.claims.claims import write_claims
@@ -34,8 +35,8 @@ class Fixed(Counts):
     def inpaint(self, settings: Settings) -> float:
         return 900.0
 
-    def feature(self, settings: Settings) -> float:
-        return 100.0
+    def view(self, settings: Settings) -> dict[Step, float]:
+        return {"latents": 80.0, "features": 20.0}
 
     def training(self, settings: Settings, method: str, backbone: str) -> float:
         return 5000.0
