@@ -150,11 +150,9 @@ def without_deterministic_kernel(model: Classifier, batches: TrainingBatches, de
 
     It is tried on a copy of the model, with two rows.
     """
-    tried, settings, sources, rows = copy.deepcopy(model).train(), batches.settings, batches.sources, 2
-    images, targets = (
-        torch.zeros(rows, *[settings.image_size] * 2, 3, dtype=torch.uint8),
-        torch.zeros(rows, sources.classes),
-    )
+    tried, settings, sources = copy.deepcopy(model).train(), batches.settings, batches.sources
+    side, rows = settings.image_size, 2
+    images, targets = torch.zeros(rows, side, side, 3, dtype=torch.uint8), torch.zeros(rows, sources.classes)
     features = torch.zeros(rows, sources.feature_width) if sources.feature_width else None
     batch = Batch(images, targets, None, features, tried.draw_kept(batches.seed, 0, rows)).to(device)
     try:
