@@ -35,7 +35,7 @@ def train(
     twin_features: Annotated[list[Path] | None, typer.Option(help="features of the occluded twins, likewise")] = None,
     verdicts: Annotated[Path | None, typer.Option(help="verdicts.csv of `dfeat judge`")] = None,
     workers: Annotated[int, typer.Option(min=0, help="processes that prepare batches; changes no result")] = 0,
-    checkpoint_minutes: Annotated[float, typer.Option(min=0, help="between two checkpoints; 0: after every step")] = 10,
+    checkpoint_minutes: Annotated[int, typer.Option(min=0, help="between two checkpoints; 0: after every step")] = 10,
     threads: Threads = 4,
     gpus: Gpus = 1,
 ) -> None:

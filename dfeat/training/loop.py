@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dfeat.devices import arithmetic
-from dfeat.devices.determinism import compile_alike, strictly
+from dfeat.devices.determinism import compile_deterministically, strictly
 from dfeat.diffusion.stream import Done, Waiting
 from dfeat.errors import UserError
 from dfeat.progress import progress, say
@@ -78,7 +78,7 @@ def train(
     waiting, begun = Waiting(), state.step
     with deferred_sigterm() as stop:
         try:
-            with checkpoints, alike(model, batches, device):
+            with checkpoints, deterministic(model, batches, device):
                 whole = _fit(model, optimizer, batches, state, device, workers, checkpoints, stop, team, waiting)
         except RuntimeError as error:
             pass_on(error, "train", less_memory(settings, state))
@@ -101,7 +101,7 @@ def _fit(
     settings = batches.settings
     model.train()
     if settings.compile:
-        compile_alike()
+        compile_deterministically()
         model.backbone.compile(dynamic=False)
     network = team.wrapped(model)
     bar = progress(len(batches), batches.method.name)
@@ -138,7 +138,7 @@ def build_optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim
 
 
 @contextmanager
-def alike(model: Classifier, batches: TrainingBatches, device: torch.device) -> Iterator[None]:
+def deterministic(model: Classifier, batches: TrainingBatches, device: torch.device) -> Iterator[None]:
     """Inside, a step computed twice on the same GPU has the same bits, where the network has kernels for that."""
     without = "" if device.type == "cpu" else without_deterministic_kernel(model, batches, device)
     if without:
@@ -152,11 +152,9 @@ def without_deterministic_kernel(model: Classifier, batches: TrainingBatches, de
 
     It is tried on a copy of the model, with two rows.
     """
-    tried, settings, sources, rows = copy.deepcopy(model).train(), batches.settings, batches.sources, 2
-    images, targets = (
-        torch.zeros(rows, *[settings.image_size] * 2, 3, dtype=torch.uint8),
-        torch.zeros(rows, sources.classes),
-    )
+    tried, settings, sources = copy.deepcopy(model).train(), batches.settings, batches.sources
+    side, rows = settings.image_size, 2
+    images, targets = torch.zeros(rows, side, side, 3, dtype=torch.uint8), torch.zeros(rows, sources.classes)
     features = torch.zeros(rows, sources.feature_width) if sources.feature_width else None
     batch = Batch(images, targets, None, features, tried.draw_kept(batches.seed, 0, rows)).to(device)
     try:

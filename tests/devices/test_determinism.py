@@ -12,7 +12,7 @@ import timm
 import torch
 
 from dfeat.devices import set_threads
-from dfeat.training.loop import alike
+from dfeat.training.loop import deterministic
 from dfeat.training.network import Classifier
 from dfeat.training.settings import TrainingSettings
 from tests.conftest import CPU, TINY_BACKBONE
@@ -69,16 +69,16 @@ def test_a_training_is_strict_where_it_can_be_and_says_where_it_cannot(capsys: p
     backbone = timm.create_model(TINY_BACKBONE["name"], num_classes=0, **TINY_BACKBONE["kwargs"])
     model, sources = Classifier(backbone, 5, 12).to(META), SimpleNamespace(classes=5, feature_width=12)
     batches: Any = SimpleNamespace(settings=TrainingSettings(image_size=32), sources=sources, seed=0)
-    with alike(model, batches, META):
+    with deterministic(model, batches, META):
         assert torch.get_deterministic_debug_mode() == 2
     assert torch.get_deterministic_debug_mode() == 1
     assert capsys.readouterr().err == ""
     backbone.register_forward_pre_hook(putting)
-    with alike(model, batches, META):
+    with deterministic(model, batches, META):
         assert torch.get_deterministic_debug_mode() == 1
     assert (
         "training again may give other last digits: torch has no deterministic kernel here for put_"
         in capsys.readouterr().err
     )
-    with alike(model, batches, CPU):
+    with deterministic(model, batches, CPU):
         assert torch.get_deterministic_debug_mode() == 1
