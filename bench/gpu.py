@@ -101,27 +101,28 @@ def figures_of(
 def with_plan(measured: Measured, row: Row, card: str | None) -> dict[str, Any]:
     """The figures of a row with what follows from its FLOPs, and the plan's estimate where it knows the card."""
     work = measured.rate * flops_of(row)
-    found = asdict(measured) | {"rate": measured.rate, "tflops": work / 1e12, "peak": None, "planned": None, "of_plan": None}
-    if card is not None:
-        estimate = planned(row, card)
-        found |= {"peak": work / PEAK[card][row.precision], "planned": estimate, "of_plan": measured.rate / estimate}
-    return found
+    found = asdict(measured) | {"rate": measured.rate, "tflops": work / 1e12}
+    if card is None:
+        return found | dict.fromkeys(("peak", "planned", "of_plan"))
+    low, central, high = planned(row, card)
+    share = {"peak": work / PEAK[card][row.precision], "of_plan": measured.rate / central}
+    return found | share | {"planned": {"low": low, "central": central, "high": high}}
 
 
-def planned(row: Row, card: str) -> float:
-    """Images a second of a row by the estimate that `dfeat plan` makes."""
-    return 1 / (3600 * hours(flops_of(row), card, row.precision))
+def planned(row: Row, card: str) -> tuple[float, float, float]:
+    """Images a second of a row by the estimate that `dfeat plan` makes: low, central, high."""
+    rate = 1 / (3600 * hours(flops_of(row), card, row.precision))
+    return rate, rate, rate
 
 
 def described(figures: Mapping[str, Any]) -> str:
     """The line of a row."""
     if "failed" in figures:
         return f"{figures['row']}: failed: {figures['failed']}"
-    rate, memory = (_number(figures[key]) for key in ("rate", "megabytes"))
-    idle, waited, peak = (_share(figures[key]) for key in ("idle", "waited", "peak"))
-    tflops, joules, plan = (_number(figures[key]) for key in ("tflops", "joules", "planned"))
-    cells = (rate, tflops, peak, memory, joules, idle, waited, plan, _share(figures["of_plan"]))
-    return _line(figures["row"], cells)
+    rate, tflops, memory, joules = (_number(figures[key]) for key in ("rate", "tflops", "megabytes", "joules"))
+    peak, idle, waited, of_plan = (_share(figures[key]) for key in ("peak", "idle", "waited", "of_plan"))
+    plan = _number(figures["planned"] and figures["planned"]["central"])
+    return _line(figures["row"], (rate, tflops, peak, memory, joules, idle, waited, plan, of_plan))
 
 
 def _line(name: str, cells: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ import torch
 from dfeat.diffusion.stream import Waiting
 
 WARM_UP: Final = 3
+"""Batches before the clock starts."""
 PROFILED: Final = 2
 """Batches under the profiler."""
 
@@ -62,14 +63,14 @@ class Measured:
 
 
 def measure(
-    work: Work, device: torch.device, seconds: float, energy: Callable[[], Sequence[int]] = lambda: ()
+    work: Work, device: torch.device, seconds: float, energy: Callable[[], Sequence[int]] = list
 ) -> Measured:
-    """Warm up, then measure whole batches for at least so many seconds, then profile some.
+    """Warm up, then measure whole batches for at least so many seconds, then profile some; 0 seconds: as few as can be.
 
     `energy` gives the devices' counters in millijoules, none where there is no such counter.
     """
     begun = time.perf_counter()
-    for _ in range(WARM_UP):
+    for _ in range(WARM_UP if seconds else 1):
         next(work.brief)
     if work.whole is not work.brief:
         next(work.whole)
@@ -86,7 +87,7 @@ def measure(
         first=first,
         megabytes=torch.cuda.max_memory_reserved(device) / 1e6 if device.type == "cuda" else None,
         joules=sum(spent) / 1000 / images if spent and min(spent) > 0 else None,
-        idle=idle_share(lambda: [next(work.brief) for _ in range(PROFILED)], device),
+        idle=idle_share(lambda: [next(work.brief) for _ in range(PROFILED if seconds else 1)], device),
     )
 
 

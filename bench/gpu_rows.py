@@ -17,9 +17,9 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from bench.architectures import random_model
 from bench.evaluation import LEVELS, write_untrained
 from bench.gpu_meter import Work, forget
+from bench.networks import random_model
 from bench.photographs import write_photographs_with_parts
 from dfeat.costs.operations import INPAINTING, backbone_flops, diffusion_flops, feature_flops, inpaint_flops, until_flops
 from dfeat.data.index import Index, read_index
@@ -118,12 +118,11 @@ ROWS: Final = (
 
 
 def in_miniature() -> list[Row]:
-    """A row of every kind, in batches of 2: each step, sampler and backbone; each precision, and compiled, of either model."""
+    """A row of every kind, in batches of 2: each step, sampler, backbone and precision; compiled, of either model."""
     kinds: set[object] = set()
     chosen = []
     for row in ROWS:
-        diffusion = row.step in _DIFFUSION
-        new = {row.step, row.kind, (diffusion, row.precision), (diffusion, row.compiled)} - kinds
+        new = {row.step, row.kind, row.precision, (row.step in _DIFFUSION, row.compiled)} - kinds
         if new:
             kinds |= new
             chosen.append(replace(row, batch=2))

@@ -50,6 +50,7 @@ def test_a_row_that_fails_is_named_and_the_others_follow(monkeypatch: pytest.Mon
         return Work(batches, batches, Waiting())
 
     monkeypatch.setattr("bench.gpu_rows.WORK", {row.step: steady for row in ROWS} | {"latents": fail})
+    monkeypatch.setattr("bench.gpu_meter.idle_share", lambda *_: None)
     figures = run(dry=True, workers=0).figures
     failed = [one for one in figures if "failed" in one]
     assert failed and {one["step"] for one in failed} == {"latents"} and len(failed) < len(figures)
@@ -72,7 +73,7 @@ def test_neither_warming_up_nor_the_work_in_flight_is_in_the_rate() -> None:
 
 def test_a_figure_stands_beside_the_peak_and_the_plan_of_its_card() -> None:
     row = Row("latents", "bfloat16", 32)
-    half = planned(row, "H100") / 2
+    half = planned(row, "H100")[1] / 2
     found = with_plan(Measured(100, 100 / half, 0.02, 3.0, 9000.0, 1.5, 0.1), row, "H100")
     assert found["of_plan"] == pytest.approx(0.5)
     assert 0 < found["peak"] < 1
