@@ -38,9 +38,7 @@ COMPILING: Final = 75
 COLUMNS: Final = ("images/s", "TFLOP/s", "of peak", "MB", "J/image", "idle", "waited", "planned/s", "of plan")
 
 
-def run(
-    seconds: float = 480, dry: bool = False, workers: int = 8, out: Path | None = None, **_options: Any
-) -> Result:
+def run(seconds: float = 480, dry: bool = False, workers: int = 8, out: Path | None = None, **_options: Any) -> Result:
     """Measure rows until `seconds` are over, printing each, and writing all so far to `out`.
 
     `workers` threads or processes prepare images. A `dry` run has tiny networks on the CPU and a row of every kind, and

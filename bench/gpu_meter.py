@@ -62,9 +62,7 @@ class Measured:
         return self.images / self.seconds
 
 
-def measure(
-    work: Work, device: torch.device, seconds: float, energy: Callable[[], Sequence[int]] = list
-) -> Measured:
+def measure(work: Work, device: torch.device, seconds: float, energy: Callable[[], Sequence[int]] = list) -> Measured:
     """Warm up, then measure whole batches for at least so many seconds, then profile some; 0 seconds: as few as can be.
 
     `energy` gives the devices' counters in millijoules, none where there is no such counter.

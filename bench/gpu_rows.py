@@ -21,7 +21,14 @@ from bench.evaluation import LEVELS, write_untrained
 from bench.gpu_meter import Work, forget
 from bench.networks import random_model
 from bench.photographs import write_photographs_with_parts
-from dfeat.costs.operations import INPAINTING, backbone_flops, diffusion_flops, feature_flops, inpaint_flops, until_flops
+from dfeat.costs.operations import (
+    INPAINTING,
+    backbone_flops,
+    diffusion_flops,
+    feature_flops,
+    inpaint_flops,
+    until_flops,
+)
 from dfeat.data.index import Index, read_index
 from dfeat.data.indexing import build_train_index
 from dfeat.data.pixels import PixelCache, cache_index
@@ -255,13 +262,9 @@ def _inpaint(row: Row, place: Place) -> Work:
             return inpainter.fill(squares[..., :3], squares[..., 3] > 0, [settings.prompt] * len(batch), seeds)
 
         copies = [copy for record in place.index.records for copy in copies_of(record, settings)]
-        return _counted(
-            row, waiting.of(prepared(cycle(copies), prepare, place.workers, 2 * row.batch)), compute
-        )
+        return _counted(row, waiting.of(prepared(cycle(copies), prepare, place.workers, 2 * row.batch)), compute)
 
-    return Work(
-        batches(place.inpainting(row), waiting), batches(place.inpainting(row, brief=True), Waiting()), waiting
-    )
+    return Work(batches(place.inpainting(row), waiting), batches(place.inpainting(row, brief=True), Waiting()), waiting)
 
 
 def _training(row: Row, place: Place) -> Work:
@@ -298,9 +301,7 @@ def _evaluation(row: Row, place: Place) -> Work:
     if not folder.exists():
         write_untrained(folder, place.backbone(row), len(place.index.classes), place.image_size)
     model = TrainedModel(folder, place.device)
-    occlusion = TestOcclusion.of(
-        place.index, stage.occlusion, None, model.image_size, stage.evaluation.crop_pct
-    )
+    occlusion = TestOcclusion.of(place.index, stage.occlusion, None, model.image_size, stage.evaluation.crop_pct)
     pixels = PixelCache(place.index.folder / "pixels.h5")
     images = 2 if place.small else SETS
     records = tuple(record for record, _ in zip(cycle(place.index.records), range(images), strict=False))

@@ -19,7 +19,9 @@ from dfeat.errors import UserError
 from tests.conftest import CPU
 
 
-def test_a_dry_run_measures_a_row_of_every_kind_and_writes_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_measures_a_row_of_every_kind_and_writes_each(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run(dry=True, workers=1, out=tmp_path / "rows.json")
     content = json.loads((tmp_path / "rows.json").read_text())
     figures = content["figures"]["gpu"]

@@ -20,8 +20,8 @@ from dfeat.training.network import Classifier, untrained_backbone
 from dfeat.training.settings import Backbone, TrainingSettings, TrainStage
 from dfeat.training.sources import Inputs
 from tests.conftest import DEVICE, TINY_BACKBONE, World
-from tests.training.test_team import trained_stage
 from tests.gpu.conftest import SIDE, SMALL, model_of
+from tests.training.test_team import trained_stage
 
 pytestmark = pytest.mark.gpu
 NAMES = ("convnext_base", "swin_base_patch4_window7_224")

@@ -21,8 +21,8 @@ from dfeat.training import loop
 from dfeat.training.settings import TrainStage
 from dfeat.training.sources import Inputs
 from tests.conftest import DEVICE, World
-from tests.training.test_team import trained_stage
 from tests.gpu.conftest import SIDE, all_but, empty, model_of, on_cuda
+from tests.training.test_team import trained_stage
 
 pytestmark = [pytest.mark.gpu, on_cuda]
 MANY, FEW = 32, 4
@@ -65,7 +65,10 @@ def work(step: str) -> tuple[Callable[[list[Any]], tuple[torch.Tensor, ...]], li
     if step == "latents":
         return lambda rows: (encode(model, np.stack(rows)),), images
     if step == "features":
-        given = [(torch.from_numpy(rng.normal(size=(4, SIDE // 8, SIDE // 8)).astype(np.float32)), str(n)) for n in range(MANY)]
+        given = [
+            (torch.from_numpy(rng.normal(size=(4, SIDE // 8, SIDE // 8)).astype(np.float32)), str(n))
+            for n in range(MANY)
+        ]
         extract = FeatureExtractor(model, FeatureSettings(), model.scaling_factor, batch_size=MANY)
         return lambda rows: extract._means([(latent.to(DEVICE), key) for latent, key in rows]), given
     mask = np.zeros((SIDE, SIDE), bool)

@@ -33,7 +33,9 @@ def far(found: torch.Tensor, true: torch.Tensor) -> float:
 def test_an_operation_is_as_exact_as_its_precision_is_named(what: str, precision: str, exact: bool) -> None:
     generator = torch.Generator(DEVICE).manual_seed(0)
     draw = functools.partial(torch.randn, generator=generator, device=DEVICE)
-    one, other = (draw(2, 256, 32, 32), draw(256, 256, 3, 3)) if what == "convolution" else (draw(512, 512), draw(512, 512))
+    one, other = (
+        (draw(2, 256, 32, 32), draw(256, 256, 3, 3)) if what == "convolution" else (draw(512, 512), draw(512, 512))
+    )
     operation = functools.partial(F.conv2d, padding=1) if what == "convolution" else torch.matmul
     with arithmetic(precision):
         error = far(operation(one, other), operation(one.double(), other.double()))
@@ -71,6 +73,8 @@ def truth() -> tuple[torch.Tensor, torch.Tensor]:
         ("bfloat16", 0, 1e-1),
     ],
 )
-def test_latents_and_features_are_as_close_to_float64_as_their_precision(precision: str, low: float, high: float) -> None:
+def test_latents_and_features_are_as_close_to_float64_as_their_precision(
+    precision: str, low: float, high: float
+) -> None:
     for name, found, true in zip(("latents", "features"), computed(model_of(precision)), truth(), strict=True):
         assert low < far(found, true) < high, name
