@@ -68,7 +68,9 @@ def wheel(folder: Path, name: str, needs: str, files: dict[str, str]) -> None:
 
 
 def test_packed_wheels_are_importable_and_tell_what_they_need(tmp_path: Path) -> None:
-    needs = 'Requires-Dist: other_one>=2\nRequires-Dist: numpy>=1; python_version < "3.15"\nRequires-Dist: x; extra == "y"'
+    needs = (
+        'Requires-Dist: other_one>=2\nRequires-Dist: numpy>=1; python_version < "3.15"\nRequires-Dist: x; extra == "y"'
+    )
     wheel(tmp_path, "one", needs, {"one/__init__.py": "", "one-1.0.data/purelib/beside.py": ""})
     wheel(tmp_path, "other-one", "", {"other.py": ""})
     assert wheels.needs(tmp_path) == ['numpy>=1; python_version < "3.15"']
