@@ -45,12 +45,13 @@ def run(seconds: float = 480, dry: bool = False, workers: int = 8, out: Path | N
     its figures mean nothing. Raises UserError where there is no CUDA device.
     """
     started = time.monotonic()
-    if not dry and not torch.cuda.is_available():
+    # First of all: CUDA, once it has started, reads the leased device no more.
+    device = compute_on(0 if dry else 1, torch.get_num_threads(), JOB)
+    if not dry and device.type != "cuda":
         raise UserError(
             "`python -m bench gpu` needs a CUDA device, and there is none; run the other benchmarks, which need none, or "
             "try this one with --dry"
         )
-    device = compute_on(0 if dry else 1, torch.get_num_threads(), JOB)
     name = "dry run" if dry else torch.cuda.get_device_name(device)
     energy = partial(counters, lease(1, JOB)) if device.type == "cuda" and not shared() else list
     about = {"device": name, "date": datetime.now().isoformat(" ", "seconds"), "workers": str(workers)}

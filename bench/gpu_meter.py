@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import torch
 
@@ -107,13 +107,14 @@ def idle_share(call: Callable[[], object], device: torch.device) -> float | None
         call()
         _synchronize(device)
         passed = time.perf_counter() - started
-    # Copies and fills run beside kernels and are none.
-    kernels = [
-        (event.time_range.start, event.time_range.end)
-        for event in seen.events() or ()
-        if event.device_type == torch.autograd.DeviceType.CUDA and not event.name.startswith("Mem")
-    ]
+    kernels = [(event.time_range.start, event.time_range.end) for event in seen.events() or () if _is_kernel(event)]
     return max(0.0, 1 - union(kernels) / 1e6 / passed) if kernels else None
+
+
+def _is_kernel(event: Any) -> bool:
+    """Whether a profiled event is a kernel: neither a copy or a fill, nor a span that the program named."""
+    named = getattr(event, "is_user_annotation", False) or event.name.startswith(("Mem", "Optimizer."))
+    return bool(event.device_type == torch.autograd.DeviceType.CUDA and not named)
 
 
 def union(spans: Iterable[tuple[float, float]]) -> float:

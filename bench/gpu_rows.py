@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from itertools import cycle
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -62,8 +62,8 @@ STEPS: Final = {DDIM: 50, SOLVER: 25}
 BRIEF: Final = 4
 """Steps of an inpainting that warms up or is profiled."""
 HALF: Final = "bfloat16"
-SETS: Final = 1024
-"""Images of a set that is evaluated at once, as the loop over a set ends with a batch that nothing overlaps."""
+BATCHES: Final = 8
+"""Batches of a set that is evaluated: its last one nothing overlaps."""
 
 
 @dataclass(frozen=True)
@@ -125,11 +125,11 @@ ROWS: Final = (
 
 
 def in_miniature() -> list[Row]:
-    """A row of every kind, in batches of 2: each step, sampler, backbone and precision; compiled, of either model."""
+    """A row of every kind, in batches of 2: each step, sampler, backbone and precision, and compiled."""
     kinds: set[object] = set()
     chosen = []
     for row in ROWS:
-        new = {row.step, row.kind, row.precision, (row.step in _DIFFUSION, row.compiled)} - kinds
+        new = {row.step, row.kind, row.precision, row.compiled} - kinds
         if new:
             kinds |= new
             chosen.append(replace(row, batch=2))
@@ -303,16 +303,14 @@ def _evaluation(row: Row, place: Place) -> Work:
     model = TrainedModel(folder, place.device)
     occlusion = TestOcclusion.of(place.index, stage.occlusion, None, model.image_size, stage.evaluation.crop_pct)
     pixels = PixelCache(place.index.folder / "pixels.h5")
-    images = 2 if place.small else SETS
-    records = tuple(record for record, _ in zip(cycle(place.index.records), range(images), strict=False))
 
-    def sets() -> Iterator[int]:
+    def sets(batches: int) -> Iterator[int]:
+        records = tuple(islice(cycle(place.index.records), batches * row.batch))
         while True:
             _predict_set(model, records, pixels, dict.fromkeys(LEVELS), stage, occlusion, "set")
-            yield len(LEVELS) * images
+            yield len(LEVELS) * len(records)
 
-    running = sets()
-    return Work(running, running)  # how long a set waits for images is not told apart
+    return Work(sets(1 if place.small else BATCHES), sets(1))  # how long a set waits for its images is not told apart
 
 
 def _alike(row: Row, items: Iterator[Any], compute: Callable[[list[Any]], Any], waiting: Waiting) -> Work:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bench.networks import random_model
-from dfeat.devices import set_threads
+from dfeat.devices import leases, set_threads
 from dfeat.diffusion.models import DiffusionModel
 from tests.conftest import DEVICE
 
@@ -17,6 +17,16 @@ SMALL = DEVICE.type == "cpu"
 SIDE = 64 if SMALL else 512
 """Side of an image."""
 on_cuda = pytest.mark.skipif(SMALL, reason="needs a CUDA device: what it tests a CPU does not do")
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _leased() -> Iterator[None]:
+    """No job of this machine computes on the device meanwhile."""
+    if DEVICE.type == "cuda":
+        leases.lease(1, "pytest")
+    yield
+    leases._give_back(list(leases._held))
+    leases._taken.clear()
 
 
 @pytest.fixture(autouse=True)
@@ -47,8 +57,12 @@ def empty() -> None:
 def all_but(room: int) -> Iterator[None]:
     """Inside, all of the device's memory is taken but so many bytes beyond what this process holds."""
     empty()
-    free, _ = torch.cuda.mem_get_info(DEVICE)
-    taken = torch.empty(max(free - room, 0), dtype=torch.uint8, device=DEVICE)
+    free, taken = torch.cuda.mem_get_info(DEVICE)[0], None
+    while taken is None:
+        try:
+            taken = torch.empty(max(free - room, 0), dtype=torch.uint8, device=DEVICE)
+        except torch.OutOfMemoryError:
+            free -= 2**24  # the driver gives out less than it counts as free
     try:
         yield
     finally:

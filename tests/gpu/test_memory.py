@@ -47,7 +47,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_its_rows_stay(step: str, capsys
         found = fitting(rows)[0].cpu().double()
     assert FEW <= fitting.size < MANY
     assert "does not fit the device's memory" in capsys.readouterr().err
-    assert float((found - expected).norm() / expected.norm()) < 0.05  # bfloat16, and kernels by the batch's shape
+    assert float((found - expected).norm() / expected.norm()) < 0.1  # bfloat16, and kernels by the batch's shape
     assert Fitting(compute, FEW, step)(rows[:FEW])[0].shape == expected[:FEW].shape  # the device is as it was
 
 
