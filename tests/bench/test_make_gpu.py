@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tools.gpu import wheels
+from tools.gpu import summary, wheels
 from tools.gpu.__main__ import _run, environment_for
-from tools.gpu.summary import Part, tests
+from tools.gpu.summary import Part
 
 MACHINE = {"card": "NVIDIA X", "driver": {"driver_version": "1.2"}, "packages": {"torch": "2.11", "numpy": None}}
 TESTED = """
@@ -42,9 +42,7 @@ def test_a_part_that_hangs_and_one_that_fails_leave_what_they_had_written(tmp_pa
     assert [part.ended for part in parts] == ["done", "stopped at its limit of 3 s", "failed with status 1"]
     _run(parts, 0, [], 0.5, work, out, os.environ)
     assert parts[0].ended == "not begun: no time left"
-    from tools.gpu.summary import write
-
-    text, content = write(parts, work, out), json.loads((out / "summary.json").read_text())
+    text, content = summary.write(parts, work, out), json.loads((out / "summary.json").read_text())
     assert text.startswith("NVIDIA X, ") and "driver_version 1.2" in text and "torch 2.11; " in text
     assert "tests: 1 passed, 1 failed" in text and "test_a.py::test_two" in text
     assert "latents 3.5" in text and "the driver is gone" in text
@@ -55,7 +53,7 @@ def test_a_part_that_hangs_and_one_that_fails_leave_what_they_had_written(tmp_pa
 
 def test_outcomes_are_read_from_the_lines_of_pytest() -> None:
     said = "t/a.py::b PASSED [ 1%]\nt/a.py::c[x y] SKIPPED (why) [ 2%]\nt/a.py::d ERROR [ 3%]\nERROR t/a.py::d - KeyError: 1\n"
-    found = tests(said)
+    found = summary.tests(said)
     assert (found["passed"], found["failed"], found["skipped"], found["error"]) == (1, 0, 1, 1)
     assert found["which failed"] == ["t/a.py::d"] and found["reasons"] == ["t/a.py::d - KeyError: 1"]
 

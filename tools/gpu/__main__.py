@@ -85,6 +85,7 @@ def environment_for(work: Path, dry: bool) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in taken} | {
         "PYTHONPATH": os.pathsep.join([*path, *others]),
         "PYTHONUNBUFFERED": "1",
+        "COLUMNS": "300",  # for the reasons in pytest's list of failures
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TOKENIZERS_PARALLELISM": "false",
