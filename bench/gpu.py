@@ -31,8 +31,10 @@ from dfeat.errors import UserError
 JOB: Final = "bench gpu"
 LEAST: Final = 5.0
 """Seconds for which a row is measured at least."""
-NEEDS: Final = {"latents": 12, "features": 12, "inpaint": 25, "training": 15, "evaluation": 20}
-"""Seconds that a row takes on a current card, warming up and profiling included: it is begun if they are left."""
+NEEDS: Final = {"latents": 10, "features": 10, "inpaint": 12, "training": 12, "evaluation": 20}
+"""Seconds that a row takes, beside those of the batches that the clock does not count."""
+UNCOUNTED: Final = 5
+"""Such batches: of warming up and profiling, and the first of an inpainting with all its steps."""
 COMPILING: Final = 75
 """Seconds that compiling adds."""
 COLUMNS: Final = ("images/s", "TFLOP/s", "of peak", "MB", "J/image", "idle", "waited", "planned/s", "of plan")
@@ -53,6 +55,7 @@ def run(seconds: float = 480, dry: bool = False, workers: int = 8, out: Path | N
             "try this one with --dry"
         )
     name = "dry run" if dry else torch.cuda.get_device_name(device)
+    card = card_of(name)
     energy = partial(counters, lease(1, JOB)) if device.type == "cuda" and not shared() else list
     about = {"device": name, "date": datetime.now().isoformat(" ", "seconds"), "workers": str(workers)}
     print(f"{JOB}: {name}\n{_line('row', COLUMNS)}", flush=True)
@@ -65,19 +68,20 @@ def run(seconds: float = 480, dry: bool = False, workers: int = 8, out: Path | N
     with tempfile.TemporaryDirectory(prefix="dfeat-bench-") as folder:
         place = Place(Path(folder), device, workers, small=dry, images=8 if dry else 256)
         for row in in_miniature() if dry else ROWS:
-            if not dry and time.monotonic() - started + needed(row) > seconds:
+            if not dry and time.monotonic() - started + needed(row, card) > seconds:
                 left_out.append(str(row))
                 continue
-            figures.append(figures_of(row, place, card_of(name), 0 if dry else LEAST, energy))
+            figures.append(figures_of(row, place, card, 0 if dry else LEAST, energy))
             print(described(figures[-1]), flush=True)
             if out is not None:
                 write_rows(out, {"gpu": result()})
     return result()
 
 
-def needed(row: Row) -> float:
-    """Seconds that a row is expected to take."""
-    return NEEDS[row.step] + (COMPILING if row.compiled else 0)
+def needed(row: Row, card: str | None) -> float:
+    """Seconds that a row is expected to take: it is begun where they are left."""
+    batches = UNCOUNTED * row.batch / planned(row, card)[0] if card else 0
+    return NEEDS[row.step] + batches + (COMPILING if row.compiled else 0)
 
 
 def figures_of(

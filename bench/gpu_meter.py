@@ -6,6 +6,7 @@ batch to that of another with the next one in flight, so neither warming up, com
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -127,11 +128,9 @@ def union(spans: Iterable[tuple[float, float]]) -> float:
 
 
 def forget(device: torch.device) -> None:
-    """Give the memory that torch keeps back to the device, and count the peak from here on."""
-    import gc
-
-    gc.collect()
+    """Give the memory that torch keeps back to the device, and count the peak from here on; nothing on a CPU."""
     if device.type == "cuda":
+        gc.collect()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bench.architectures import stable_diffusion_21
-from bench.gpu import described, measure, planned, run, with_plan
+from bench.gpu import described, measure, needed, planned, run, with_plan
 from bench.gpu_meter import Measured, Work, union
 from bench.gpu_rows import ROWS, Place, Row, in_miniature
 from dfeat.diffusion.stream import Waiting
@@ -82,6 +82,11 @@ def test_a_figure_stands_beside_the_peak_and_the_plan_of_its_card() -> None:
     line = described({"row": str(row)} | found)
     assert line.startswith("latents, bfloat16, batch 32") and line.endswith("50.0 %")
     assert described({"row": str(row)} | with_plan(Measured(1, 1, None, 1, None, None, None), row, None)).endswith("-")
+
+
+def test_a_slow_card_leaves_out_what_it_has_no_time_for() -> None:
+    slow, fast = (needed(Row("inpaint", "float32", 4, "dpmsolver++"), card) for card in ("T4", "H100"))
+    assert slow > 240 > fast > needed(Row("inpaint", "float32", 4, "dpmsolver++"), None)
 
 
 def test_kernels_that_overlap_count_once() -> None:
