@@ -6,7 +6,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 CORES ?= $(shell nproc)
 DEMO := --configfile config.yaml config/demo.yaml
 
-.PHONY: demo smoke test test-full test-offline test-slurm test-faults audit lint format bench schema clean
+.PHONY: demo smoke test test-full test-offline test-slurm test-faults audit lint format bench gpu gpu-pack schema clean
 
 demo: $(VENV)/ready
 	snakemake --cores $(CORES) --resources gpu=$(CORES) $(DEMO)
@@ -56,6 +56,17 @@ schema: $(VENV)/ready
 
 bench: $(VENV)/ready
 	python -m bench
+
+# The tests marked gpu and `bench gpu`, in nine minutes at most, on a machine with torch, a card and little else: no network,
+# no Snakemake. .venv is taken where it is, else this machine's Python with what gpu-pack packed.
+OUT ?= results/make-gpu
+gpu:
+	$(PYTHON) -m tools.gpu --out $(OUT) $(GPU_OPTIONS)
+
+# The wheels that such a machine lacks, into .wheels; GPU_LACKS="package ..." names others than the default ones.
+GPU_PYTHON ?= 3.12
+gpu-pack:
+	$(PYTHON) -m tools.gpu.wheels --python $(GPU_PYTHON) $(GPU_LACKS)
 
 $(VENV)/ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -25,7 +25,7 @@ NAMES: Final[dict[str, str]] = {
     "evaluation": "five levels of occlusion compared with five forward passes",
     "scale": "time and memory per image in index, parts, latents and features",
     "statistics": "false marks, coverage, width and power of Table 1's tests in simulated worlds",
-    "gpu": "rates of the true architectures on a CUDA device, share of its peak, share of time spent waiting",
+    "gpu": "rates of the true architectures on a CUDA device, its memory, energy and idle time, beside the plan's estimate",
 }
 """The benchmarks by name, in the order in which they run; each is a module of this package."""
 WITHOUT_GPU: Final = tuple(name for name in NAMES if name != "gpu")
@@ -34,15 +34,15 @@ WITHOUT_GPU: Final = tuple(name for name in NAMES if name != "gpu")
 def run(names: Sequence[str], out: Path | None = None, **options: Any) -> dict[str, Result]:
     """Run benchmarks one after another, print one table, and write it as JSON to `out` if given.
 
-    `options` (rounds, resolution, sizes) are passed to each benchmark, which ignores those that it does not use. Raises
-    UserError for an unknown name.
+    `options` (rounds, resolution, sizes, ...) are passed to each benchmark, which ignores those that it does not use; `gpu`
+    also writes its rows to `out` as they come. Raises UserError for an unknown name.
     """
     for name in names:
         if name not in NAMES:
             raise UserError(f"no benchmark {name!r}{nearest(name, NAMES)}; use {', '.join(NAMES)}")
     results: dict[str, Result] = {}
     for name in names:
-        results[name] = import_module(f"bench.{name}").run(**options)
+        results[name] = import_module(f"bench.{name}").run(out=out, **options)
     rows = [row for result in results.values() for row in result.rows]
     if rows:
         print(as_text(rows))
@@ -50,6 +50,5 @@ def run(names: Sequence[str], out: Path | None = None, **options: Any) -> dict[s
         for key, value in result.notes.items():
             print(f"{name}: {key}: {value}")
     if out is not None:
-        notes = {name: dict(result.notes) for name, result in results.items()}
-        write_rows(out, {name: result.rows for name, result in results.items()}, notes)
+        write_rows(out, results)
     return results

@@ -20,6 +20,9 @@ def bench(
     rounds: Annotated[int, typer.Option(min=1, help="how often each way is timed; medians are reported")] = 5,
     sizes: Annotated[str, typer.Option(help="scale: numbers of images")] = "1000,4000,16000",
     threads: Annotated[int, typer.Option(min=1, help="torch threads")] = 2,
+    seconds: Annotated[float, typer.Option(min=1, help="gpu: seconds after which no further row is begun")] = 480,
+    workers: Annotated[int, typer.Option(min=0, help="gpu: threads or processes that prepare images")] = 8,
+    dry: Annotated[bool, typer.Option("--dry", help="gpu: tiny networks on the CPU; the figures mean nothing")] = False,
     out: Annotated[Path | None, typer.Option(help="JSON file for the figures")] = None,
 ) -> None:
     """Compare the fast path with its peers."""
@@ -33,7 +36,8 @@ def bench(
             f"{sizes!r} is not a list of numbers; give one, e.g. 1000,4000,16000", param_hint="--sizes"
         )
     set_threads(threads)
-    run(names or WITHOUT_GPU, out, resolution=resolution, rounds=rounds, sizes=[int(size) for size in sizes.split(",")])
+    options = {"resolution": resolution, "rounds": rounds, "sizes": [int(size) for size in sizes.split(",")]}
+    run(names or WITHOUT_GPU, out, seconds=seconds, workers=workers, dry=dry, **options)
 
 
 if __name__ == "__main__":

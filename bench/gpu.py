@@ -1,177 +1,144 @@
-"""Throughput of the true architectures on a device: images per second, share of its peak, share of time spent waiting.
+"""Throughput of the true architectures on a GPU: a row for each step, precision, batch size, compiled or not.
 
-What enters: a CUDA device; weights are random and photographs drawn. What leaves: a line each for latents, features,
-inpainting and training, measured on the code of a run at the paper's sizes in bfloat16, without loading the models.
+What enters: a CUDA device, which is leased; weights are random and photographs drawn. What leaves, row by row as they
+come: images a second, FLOP/s and their share of the card's peak, memory, energy, the share of the time in which the device
+idled and in which the loop waited for images, and the plan's estimate beside it. `bench.gpu_rows` lists the rows, the most
+telling ones first, and `bench.gpu_meter` measures one. A dry run does the same on the CPU with tiny networks.
 """
 
 from __future__ import annotations
 
-import json
 import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import torch
-from PIL import Image
 
-from bench.architectures import fill, write_stable_diffusion_21
-from bench.photographs import HEIGHT, WIDTH, photograph
-from bench.table import Result
-from dfeat.config import Settings, stage_settings
-from dfeat.costs.efficiency import PEAK, card_of
-from dfeat.costs.operations import (
-    INPAINTING,
-    backbone_flops,
-    diffusion_flops,
-    feature_flops,
-    inpaint_flops,
-    until_flops,
-)
-from dfeat.data.classes import imagenet_wnids
-from dfeat.data.indexing import build_train_index
-from dfeat.data.pixels import cache_index
-from dfeat.data.settings import TrainSet
-from dfeat.diffusion.features import extract_features
-from dfeat.diffusion.inpaint import inpaint_shard
-from dfeat.diffusion.latents import encode_view
+from bench.gpu_meter import Measured, measure
+from bench.gpu_rows import ROWS, Place, Row, flops_of, in_miniature, work_of
+from bench.table import Result, write_rows
+from dfeat.costs.efficiency import PEAK, Work, card_of, expected_speed
+from dfeat.costs.operations import diffusion_flops
+from dfeat.devices import compute_on
+from dfeat.devices.energy import counters
+from dfeat.devices.leases import lease, shared
 from dfeat.errors import UserError
-from dfeat.methods import BLACKOUT
-from dfeat.occlusion.parts import choose_all
-from dfeat.randomness import rng_for
-from dfeat.section import parse
-from dfeat.training.loop import train
-from dfeat.training.sources import Inputs
 
-IMAGES: Final = 512
-WORKERS: Final = 8
+JOB: Final = "bench gpu"
+LEAST: Final = 5.0
+"""Seconds for which a row is measured at least."""
+NEEDS: Final = {"latents": 10, "features": 10, "inpaint": 12, "training": 12, "evaluation": 20}
+"""Seconds that a row takes, beside those of the batches that the clock does not count."""
+UNCOUNTED: Final = 5
+"""Such batches: of warming up and profiling, and the first of an inpainting with all its steps."""
+COMPILING: Final = 75
+"""Seconds that compiling adds."""
+COLUMNS: Final = ("images/s", "TFLOP/s", "of peak", "MB", "J/image", "idle", "waited", "planned/s", "of plan")
 
 
-def run(**_options: Any) -> Result:
-    """Measure the first CUDA device. Raises UserError where there is none."""
-    if not torch.cuda.is_available():
+def run(seconds: float = 480, dry: bool = False, workers: int = 8, out: Path | None = None, **_options: Any) -> Result:
+    """Measure rows until `seconds` are over, printing each, and writing all so far to `out`.
+
+    `workers` threads or processes prepare images. A `dry` run has tiny networks on the CPU and a row of every kind, and
+    its figures mean nothing. Raises UserError where there is no CUDA device.
+    """
+    started = time.monotonic()
+    # First of all: CUDA, once it has started, reads the leased device no more.
+    device = compute_on(0 if dry else 1, torch.get_num_threads(), JOB)
+    if not dry and device.type != "cuda":
         raise UserError(
-            "`python -m bench gpu` needs a CUDA device, and there is none; run the other benchmarks, which need none"
+            "`python -m bench gpu` needs a CUDA device, and there is none; run the other benchmarks, which need none, or "
+            "try this one with --dry"
         )
-    device = torch.device("cuda")
+    name = "dry run" if dry else torch.cuda.get_device_name(device)
+    card = card_of(name)
+    energy = partial(counters, lease(1, JOB)) if device.type == "cuda" and not shared() else list
+    about = {"device": name, "date": datetime.now().isoformat(" ", "seconds"), "workers": str(workers)}
+    print(f"{JOB}: {name}\n{_line('row', COLUMNS)}", flush=True)
+    figures: list[dict[str, Any]] = []
+    left_out: list[str] = []
+
+    def result() -> Result:
+        return Result([], about | ({"no time for": "; ".join(left_out)} if left_out else {}), figures)
+
     with tempfile.TemporaryDirectory(prefix="dfeat-bench-") as folder:
-        root = Path(folder)
-        write_stable_diffusion_21(root / "model")
-        settings = paper_sized(root)
-        lines = measure(root, settings, IMAGES, device, WORKERS)
-    name = torch.cuda.get_device_name(device)
-    return Result([], {"device": name} | {step: described(line, name) for step, line in lines.items()})
+        place = Place(Path(folder), device, workers, small=dry, images=8 if dry else 256)
+        for row in in_miniature() if dry else ROWS:
+            if not dry and time.monotonic() - started + needed(row, card) > seconds:
+                left_out.append(str(row))
+                continue
+            figures.append(figures_of(row, place, card, 0 if dry else LEAST, energy))
+            print(described(figures[-1]), flush=True)
+            if out is not None:
+                write_rows(out, {"gpu": result()})
+    return result()
 
 
-def paper_sized(root: Path) -> Settings:
-    """Settings of the paper's sizes in bfloat16: DPM-Solver++ with 25 steps, one ConvNeXt-B of random weights, one epoch.
-
-    Writes the backbone's weights to `root`.
-    """
-    import timm
-    from safetensors.torch import save_file
-
-    with torch.device("meta"):
-        backbone = timm.create_model("convnext_base", num_classes=0)
-    save_file(fill(backbone, torch.float32).state_dict(), root / "backbone.safetensors")
-    inpaint = {"scheduler": "dpmsolver++", "steps": 25, "prompt": "A class of tiger"}
-    chosen = {"name": "convnext_base.fb_in1k", "weights": str(root / "backbone.safetensors")}
-    return parse(
-        Settings,
-        {
-            "diffusion": {
-                "model": {"path": str(root / "model"), "precision": "bfloat16"},
-                "batch_size": 32,
-                "inpaint": inpaint,
-            },
-            "training": {"backbones": {"convnext": chosen}, "epochs": 1, "precision": "bfloat16"},
-        },
-    )
+def needed(row: Row, card: str | None) -> float:
+    """Seconds that a row is expected to take: it is begun where they are left."""
+    batches = UNCOUNTED * row.batch / planned(row, card)[0] if card else 0
+    return NEEDS[row.step] + batches + (COMPILING if row.compiled else 0)
 
 
-def measure(
-    root: Path, settings: Settings, images: int, device: torch.device, workers: int
-) -> dict[str, dict[str, float]]:
-    """Images per second ("rate"), FLOPs per image and the share of time spent waiting of each step.
-
-    Runs each step on `images` drawn photographs, in `root`; inpainting on a quarter of them.
-    """
-    index, parts = root / "data" / "train", root / "parts.json"
-    write_photographs_with_parts(root / "raw", images)
-    build_train_index(TrainSet(root=str(root / "raw")), index)
-    choose_all(index, stage_settings(settings, "parts"), parts)  # type: ignore[arg-type]
-    cache_index(index, stage_settings(settings, "pixels"), index / "pixels.h5")  # type: ignore[arg-type]
-    side = settings.diffusion.resolution
-
-    def stage(name: str) -> Any:
-        return stage_settings(settings, name, "convnext", BLACKOUT.name)
-
-    latents = encode_view(index, "clean", stage("latents"), root / "latents.h5", device, workers=workers)
-    features = extract_features(root / "latents.h5", stage("features"), root / "features.h5", device)
-    painted = inpaint_shard(index, parts, stage("inpaint"), root / "inpaint.h5", device, (0, 4), workers)
-    chosen = settings.diffusion
-    flops = {
-        "latents": diffusion_flops("encode", side),
-        "features": feature_flops(chosen.features, until_flops(chosen.features.blocks, side)),
-        "inpaint": inpaint_flops(chosen.inpaint, {name: diffusion_flops(name, side) for name in INPAINTING}),
-    }
-    lines = {
-        name: {"rate": done.rows / done.seconds, "flops": flops[name], "waited": done.waited}
-        for name, done in (("latents", latents), ("features", features), ("inpaint", painted))
-    }
-    return lines | {"training": _trained(root, settings, index, parts, device, workers)}
+def figures_of(
+    row: Row, place: Place, card: str | None, seconds: float, energy: Callable[[], Sequence[int]]
+) -> dict[str, Any]:
+    """All figures of a row, or what went wrong with it: a row that fails does not stop the others."""
+    found: dict[str, Any] = {"row": str(row), **asdict(row)}
+    place.release(row)
+    try:
+        work = work_of(row, place)
+        try:
+            measured = measure(work, place.device, seconds, energy)
+        finally:
+            work.close()
+    except Exception as error:
+        return found | {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+    return found | with_plan(measured, row, card)
 
 
-def _trained(
-    root: Path, settings: Settings, index: Path, parts: Path, device: torch.device, workers: int
-) -> dict[str, float]:
-    """The line of a training, from the cost of two additional epochs, which excludes loading and warming up."""
-    inputs = Inputs(index, index / "pixels.h5", parts)
-    short, long = (
-        train(BLACKOUT.name, inputs, _stage_of(settings, epochs), 0, root / f"training-{epochs}", device, workers)
-        for epochs in (1, 3)
-    )
-    seconds = max(long.seconds - short.seconds, 1e-9)
-    waited = (long.seconds * long.waited - short.seconds * short.waited) / seconds
-    name = settings.training.backbones["convnext"].name
-    flops = backbone_flops(name, settings.training.image_size, training=True)
-    return {"rate": (long.rows - short.rows) / seconds, "flops": flops, "waited": min(max(waited, 0.0), 1.0)}
+def with_plan(measured: Measured, row: Row, card: str | None) -> dict[str, Any]:
+    """The figures of a row with what follows from its FLOPs, and the plan's estimate where it knows the card."""
+    work = measured.rate * flops_of(row)
+    found = asdict(measured) | {"rate": measured.rate, "tflops": work / 1e12}
+    if card is None:
+        return found | dict.fromkeys(("peak", "planned", "of_plan"))
+    low, central, high = planned(row, card)
+    share = {"peak": work / PEAK[card][row.precision], "of_plan": measured.rate / central}
+    return found | share | {"planned": {"low": low, "central": central, "high": high}}
 
 
-def _stage_of(settings: Settings, epochs: int) -> Any:
-    """The settings of a training of so many epochs."""
-    longer = settings.training.model_copy(update={"epochs": epochs})
-    return stage_settings(settings.model_copy(update={"training": longer}), "train", "convnext", BLACKOUT.name)
+def planned(row: Row, card: str) -> tuple[float, float, float]:
+    """Images a second of a row by the estimate that `dfeat plan` makes: low, central, high."""
+    # a pass of the U-Net has two rows an image, with the prompt and without
+    one = 2 * diffusion_flops("unet", 512) if row.step == "inpaint" else flops_of(row)
+    speed = expected_speed(card, Work(row.step, row.precision, row.compiled, row.batch * one))
+    low, central, high = (flops / flops_of(row) for flops in speed.flops)
+    return low, central, high
 
 
-def described(line: dict[str, float], device: str) -> str:
-    """A line of `measure` as text: rate, FLOP/s, their share of the device's peak, and the share of waiting."""
-    work = line["rate"] * line["flops"]
-    text = f"{line['rate']:.1f} images/s, {work / 1e12:.1f} TFLOP/s"
-    card = card_of(device)
-    text += f", {100 * work / PEAK[card]['bfloat16']:.0f} % of the bfloat16 peak" if card else ""
-    return f"{text}, waited {100 * line['waited']:.1f} % of the time for images"
+def described(figures: Mapping[str, Any]) -> str:
+    """The line of a row."""
+    if "failed" in figures:
+        return f"{figures['row']}: failed: {figures['failed']}"
+    rate, tflops, memory, joules = (_number(figures[key]) for key in ("rate", "tflops", "megabytes", "joules"))
+    peak, idle, waited, of_plan = (_share(figures[key]) for key in ("peak", "idle", "waited", "of_plan"))
+    plan = _number(figures["planned"] and figures["planned"]["central"])
+    return _line(figures["row"], (rate, tflops, peak, memory, joules, idle, waited, plan, of_plan))
 
 
-def write_photographs_with_parts(root: Path, count: int) -> None:
-    """Write drawn photographs in PartImageNet's layout, each with three rectangles as parts; 16 drawings, shifted."""
-    wnids = imagenet_wnids()[:2]
-    drawn = [photograph(rng_for(0, str(number), "photograph")) for number in range(min(count, 16))]
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for number in range(count):
-        name = f"{wnids[number % 2]}_{number}.JPEG"
-        path = root / "train" / wnids[number % 2] / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.roll(drawn[number % len(drawn)], number, axis=1)).save(path, quality=90)
-        images.append({"id": number, "file_name": name, "height": HEIGHT, "width": WIDTH})
-        for part, left in enumerate((60, 200, 330)):
-            box = [left, 80, left + 100, 80, left + 100, 280, left, 280]
-            annotations.append({
-                "id": len(annotations), "image_id": number, "category_id": part, "segmentation": [box], "iscrowd": 0,
-                "area": 20_000, "bbox": [left, 80, 100, 200],
-            })  # fmt: skip
-    names = ("Quadruped Head", "Quadruped Body", "Quadruped Foot")
-    categories = [{"id": part, "name": name, "supercategory": "Quadruped"} for part, name in enumerate(names)]
-    content = {"images": images, "annotations": annotations, "categories": categories}
-    (root / "train.json").write_text(json.dumps(content))
+def _line(name: str, cells: Sequence[str]) -> str:
+    return f"{name:52}" + "".join(f"{cell:>10}" for cell in cells)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f} %"

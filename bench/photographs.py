@@ -1,12 +1,14 @@
 """Drawn photographs: noise with the spectrum of natural images, as JPEG files of ImageNet's typical size.
 
-What enters: their number. What leaves: a folder of them in the layout of a user's own set, its index and pixel cache.
+What enters: their number. What leaves: a folder of them in the layout of a user's own set, its index and pixel cache; or
+one in the layout of PartImageNet.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,3 +56,27 @@ def write_photographs(folder: Path, count: int) -> Index:
     index = build_evaluation_index("set", EvaluationSet(root=str(folder / "images")), classes, folder / "set")
     cache_index(folder / "set", PixelsStage(), folder / "set" / "pixels.h5")
     return index
+
+
+def write_photographs_with_parts(root: Path, count: int) -> None:
+    """Write drawn photographs in PartImageNet's layout, each with three rectangles as parts; 16 drawings, shifted."""
+    wnids = imagenet_wnids()[:2]
+    drawn = [photograph(rng_for(0, str(number), "photograph")) for number in range(min(count, 16))]
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for number in range(count):
+        name = f"{wnids[number % 2]}_{number}.JPEG"
+        path = root / "train" / wnids[number % 2] / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.roll(drawn[number % len(drawn)], number, axis=1)).save(path, quality=90)
+        images.append({"id": number, "file_name": name, "height": HEIGHT, "width": WIDTH})
+        for part, left in enumerate((60, 200, 330)):
+            box = [left, 80, left + 100, 80, left + 100, 280, left, 280]
+            annotations.append({
+                "id": len(annotations), "image_id": number, "category_id": part, "segmentation": [box], "iscrowd": 0,
+                "area": 20_000, "bbox": [left, 80, 100, 200],
+            })  # fmt: skip
+    names = ("Quadruped Head", "Quadruped Body", "Quadruped Foot")
+    categories = [{"id": part, "name": name, "supercategory": "Quadruped"} for part, name in enumerate(names)]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (root / "train.json").write_text(json.dumps(content))

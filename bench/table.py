@@ -50,10 +50,11 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Result:
-    """The outcome of a benchmark: rows of the table, and figures without a comparison, by name."""
+    """The outcome of a benchmark: rows of the table, and what has no comparison, by name or in a table of its own."""
 
     rows: Sequence[Comparison]
     notes: Mapping[str, Any] = field(default_factory=dict)
+    figures: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)
@@ -113,16 +114,17 @@ def as_text(rows: Sequence[Comparison]) -> str:
     )
 
 
-def write_rows(path: Path, results: Mapping[str, Sequence[Comparison]], notes: Mapping[str, Any]) -> None:
-    """Write the rows and notes of each benchmark as JSON, with the machine and the versions of libraries."""
+def write_rows(path: Path, results: Mapping[str, Result]) -> None:
+    """Write rows, notes and figures of each benchmark as JSON, with the machine and the versions of libraries."""
     content = {
         "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
         "versions": versions("torch", "diffusers", "timm", "numpy", "h5py", "pillow"),
-        "notes": dict(notes),
+        "notes": {name: dict(result.notes) for name, result in results.items()},
         "rows": {
-            name: [asdict(row) | {"ratio": round(row.ratio, 4), "reached": row.reached} for row in rows]
-            for name, rows in results.items()
+            name: [asdict(row) | {"ratio": round(row.ratio, 4), "reached": row.reached} for row in result.rows]
+            for name, result in results.items()
         },
+        "figures": {name: list(result.figures) for name, result in results.items() if result.figures},
     }
     write_json(path, content)
 

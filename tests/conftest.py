@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,15 +14,28 @@ import pytest
 import torch
 
 from dfeat.config import Settings, stage_settings
+from dfeat.devices import set_threads
 from dfeat.section import parse
 
 CPU = torch.device("cpu")
+DEVICE = torch.device(os.environ.get("DFEAT_TEST_DEVICE") or "cpu")
+"""Where tests of stages compute: `DFEAT_TEST_DEVICE=cuda pytest ...` takes them to a GPU."""
 SHARED = Path(__file__).parents[2] / "shared"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if "DFEAT_TEST_DEVICE" in os.environ:
+        return  # named outright: on a CPU, what a CPU can do of the tests marked gpu is done
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="wants a GPU: DFEAT_TEST_DEVICE=cuda pytest -m gpu"))
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)  # test processes share the cores
+    if DEVICE.type == "cuda":
+        set_threads(1)  # and on a GPU bits are the same again in the mode of a job alone
 
 
 @pytest.fixture(scope="session", autouse=True)

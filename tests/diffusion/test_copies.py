@@ -27,7 +27,7 @@ from dfeat.training.dataset import TrainingBatches, cut
 from dfeat.training.settings import TrainingSettings
 from dfeat.training.sources import Inputs, read_sources
 from dfeat.verify import verify_run
-from tests.conftest import CPU, World
+from tests.conftest import DEVICE, World
 
 K = 3
 SETTINGS = TrainingSettings(image_size=64, batch_size=16, epochs=4)
@@ -38,7 +38,7 @@ def inpainted(world: World, copies: int, out: Path, shard: tuple[int, int] = (0,
     stage = world.stage("inpaint")
     assert isinstance(stage, InpaintStage)
     several = stage.model_copy(update={"inpaint": stage.inpaint.model_copy(update={"copies": copies})})
-    inpaint_shard(world.train, world.parts, several, out, CPU, shard)
+    inpaint_shard(world.train, world.parts, several, out, DEVICE, shard)
     return read_shard(out, "inpaint")
 
 

@@ -20,7 +20,7 @@ from dfeat.diffusion.settings import InpaintSettings, InpaintStage
 from dfeat.errors import UserError
 from dfeat.section import parse
 from dfeat.storage.shards import read_shard
-from tests.conftest import CPU, World
+from tests.conftest import DEVICE, World
 from tests.diffusion.test_inpaint import PROMPTS, scene
 
 
@@ -121,15 +121,15 @@ def test_cropped_inpainting_keeps_known_pixels_and_the_order_of_rows(world: Worl
     plain = world.stage("inpaint")
     assert isinstance(plain, InpaintStage)
     cropped = plain.model_copy(update={"inpaint": plain.inpaint.model_copy(update={"crop": True})})
-    inpaint_shard(world.train, world.parts, plain, tmp_path / "plain.h5", CPU)
-    inpaint_shard(world.train, world.parts, cropped, tmp_path / "cropped.h5", CPU, workers=2)
+    inpaint_shard(world.train, world.parts, plain, tmp_path / "plain.h5", DEVICE)
+    inpaint_shard(world.train, world.parts, cropped, tmp_path / "cropped.h5", DEVICE, workers=2)
     shards = [read_shard(tmp_path / f"{name}.h5", "inpaint") for name in ("plain", "cropped")]
     assert shards[0].keys == shards[1].keys
     assert (shards[0].extras["seed"] == shards[1].extras["seed"]).all()
     whole_and_parts_cut = [(tmp_path / f"{number}.h5") for number in range(2)]
     rows = {}
     for number, path in enumerate(whole_and_parts_cut):
-        inpaint_shard(world.train, world.parts, cropped, path, CPU, (number, 2))
+        inpaint_shard(world.train, world.parts, cropped, path, DEVICE, (number, 2))
         shard = read_shard(path, "inpaint")
         rows |= dict(zip(shard.keys, shard.payload, strict=True))
     assert rows == dict(zip(shards[1].keys, shards[1].payload, strict=True))

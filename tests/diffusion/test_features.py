@@ -17,7 +17,7 @@ from dfeat.diffusion.latents import encode_view, part_of, view_image
 from dfeat.errors import UserError
 from dfeat.randomness import seed_for
 from dfeat.storage.shards import read_shard
-from tests.conftest import CPU, World
+from tests.conftest import DEVICE, World
 
 KEYS = ["a", "b", "c"]
 
@@ -154,8 +154,8 @@ def test_shards_of_another_size_hold_the_same_rows(world: World, tmp_path: Path)
     for count in (1, 3):
         rows[count] = {}
         for number in range(count):
-            encode_view(world.train, "parts", latents, tmp_path / "l.h5", CPU, world.parts, (number, count))
-            extract_features(tmp_path / "l.h5", features, tmp_path / "f.h5", CPU)
+            encode_view(world.train, "parts", latents, tmp_path / "l.h5", DEVICE, world.parts, (number, count))
+            extract_features(tmp_path / "l.h5", features, tmp_path / "f.h5", DEVICE)
             shard = read_shard(tmp_path / "f.h5", "features")
             rows[count] |= {key: row.tobytes() for key, row in zip(shard.keys, shard.payload, strict=True)}
     assert rows[1] == rows[3]
@@ -163,8 +163,8 @@ def test_shards_of_another_size_hold_the_same_rows(world: World, tmp_path: Path)
 
 
 def test_shards_say_what_they_are(world: World, tmp_path: Path) -> None:
-    encode_view(world.root / "data" / "dfeat", "drop:40", world.stage("latents"), tmp_path / "l.h5", CPU)
-    extract_features(tmp_path / "l.h5", world.stage("features"), tmp_path / "f.h5", CPU)
+    encode_view(world.root / "data" / "dfeat", "drop:40", world.stage("latents"), tmp_path / "l.h5", DEVICE)
+    extract_features(tmp_path / "l.h5", world.stage("features"), tmp_path / "f.h5", DEVICE)
     latents, features = read_shard(tmp_path / "l.h5", "latents"), read_shard(tmp_path / "f.h5", "features")
     assert latents.payload.dtype == features.payload.dtype == np.float16
     assert latents.payload.shape == (20, 4, 8, 8)
@@ -187,9 +187,9 @@ def test_views_black_out_parts_or_patches(world: World) -> None:
 
 def test_bad_views_and_shards_are_named(world: World, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="use clean, parts, or drop:P"):
-        encode_view(world.train, "dropped", world.stage("latents"), tmp_path / "x.h5", CPU)
+        encode_view(world.train, "dropped", world.stage("latents"), tmp_path / "x.h5", DEVICE)
     with pytest.raises(UserError, match="needs --parts"):
-        encode_view(world.train, "parts", world.stage("latents"), tmp_path / "x.h5", CPU)
+        encode_view(world.train, "parts", world.stage("latents"), tmp_path / "x.h5", DEVICE)
     with pytest.raises(UserError, match="numbered 0 to 2"):
         part_of([], (3, 3))
     with pytest.raises(UserError, match="has no images: there are 0 in all"):

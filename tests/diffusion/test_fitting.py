@@ -15,7 +15,7 @@ from dfeat.diffusion import features, inpaint, latents
 from dfeat.diffusion.fitting import Fitting
 from dfeat.errors import UserError
 from dfeat.storage.shards import read_shard
-from tests.conftest import CPU, World
+from tests.conftest import DEVICE, World
 
 
 def small_device(module: torch.nn.Module, room: int, asked: list[int]) -> None:
@@ -46,9 +46,9 @@ def with_room(monkeypatch: pytest.MonkeyPatch, module: object, part: Callable, r
 def test_latents_in_halves_are_those_of_the_whole_batch(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    latents.encode_view(world.train, "clean", world.stage("latents"), tmp_path / "a.h5", CPU)
+    latents.encode_view(world.train, "clean", world.stage("latents"), tmp_path / "a.h5", DEVICE)
     asked = with_room(monkeypatch, latents, lambda model: model.vae.encoder, 3)
-    latents.encode_view(world.train, "clean", world.stage("latents"), tmp_path / "b.h5", CPU)
+    latents.encode_view(world.train, "clean", world.stage("latents"), tmp_path / "b.h5", DEVICE)
     assert asked[:3] == [8, 4, 2]  # halved until it fits
     assert set(asked[3:]) == {2}  # and remembered
     a, b = (read_shard(tmp_path / name, "latents").payload for name in ("a.h5", "b.h5"))
@@ -62,16 +62,16 @@ def test_features_and_inpainting_in_halves_keep_each_images_noise(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoded = tmp_path / "latents.h5"
-    latents.encode_view(world.train, "clean", world.stage("latents"), encoded, CPU)
-    features.extract_features(encoded, world.stage("features"), tmp_path / "a.h5", CPU)
-    inpaint.inpaint_shard(world.train, world.parts, world.stage("inpaint"), tmp_path / "ai.h5", CPU, (0, 4))
+    latents.encode_view(world.train, "clean", world.stage("latents"), encoded, DEVICE)
+    features.extract_features(encoded, world.stage("features"), tmp_path / "a.h5", DEVICE)
+    inpaint.inpaint_shard(world.train, world.parts, world.stage("inpaint"), tmp_path / "ai.h5", DEVICE, (0, 4))
     asked = with_room(monkeypatch, features, lambda model: model.unet, 4)
-    features.extract_features(encoded, world.stage("features"), tmp_path / "b.h5", CPU)
+    features.extract_features(encoded, world.stage("features"), tmp_path / "b.h5", DEVICE)
     assert asked[0] == 8 and set(asked[1:]) == {4}
     a, b = (np.asarray(read_shard(tmp_path / name, "features").payload) for name in ("a.h5", "b.h5"))
     np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-3)
     asked = with_room(monkeypatch, inpaint, lambda model: model.unet, 2)  # guidance doubles the rows: one image fits
-    inpaint.inpaint_shard(world.train, world.parts, world.stage("inpaint"), tmp_path / "bi.h5", CPU, (0, 4))
+    inpaint.inpaint_shard(world.train, world.parts, world.stage("inpaint"), tmp_path / "bi.h5", DEVICE, (0, 4))
     assert asked[:4] == [16, 8, 4, 2] and set(asked[4:]) == {2}
     for one, other in zip(
         *(read_shard(tmp_path / name, "inpaint").payload for name in ("ai.h5", "bi.h5")), strict=True

@@ -16,7 +16,7 @@ from dfeat.diffusion.inpaint import _class_names, inpaint_shard
 from dfeat.diffusion.settings import InpaintSettings
 from dfeat.errors import UserError
 from dfeat.storage.shards import read_shard
-from tests.conftest import CPU, World
+from tests.conftest import DEVICE, World
 
 PROMPTS = ["A class of tiger", "A class of goldfish", "A class of tiger"]
 
@@ -106,11 +106,11 @@ def test_known_pixels_are_pasted_back_at_the_originals_size(rng: np.random.Gener
 
 def test_shards_of_another_size_hold_the_same_images(world: World, tmp_path: Path) -> None:
     stage = world.stage("inpaint")
-    inpaint_shard(world.train, world.parts, stage, tmp_path / "whole.h5", CPU)
+    inpaint_shard(world.train, world.parts, stage, tmp_path / "whole.h5", DEVICE)
     whole = read_shard(tmp_path / "whole.h5", "inpaint")
     rows = {}
     for number in range(3):
-        inpaint_shard(world.train, world.parts, stage, tmp_path / f"{number}.h5", CPU, (number, 3))
+        inpaint_shard(world.train, world.parts, stage, tmp_path / f"{number}.h5", DEVICE, (number, 3))
         shard = read_shard(tmp_path / f"{number}.h5", "inpaint")
         rows |= dict(zip(shard.keys, shard.payload, strict=True))
     assert rows == dict(zip(whole.keys, whole.payload, strict=True))

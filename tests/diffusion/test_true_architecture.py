@@ -20,7 +20,7 @@ from dfeat.diffusion.latents import encode
 from dfeat.diffusion.models import load_model
 from dfeat.diffusion.settings import FeatureSettings, InpaintSettings, ModelSource
 from dfeat.errors import UserError
-from tests.conftest import CPU
+from tests.conftest import DEVICE
 
 pytestmark = pytest.mark.slow
 
@@ -77,7 +77,7 @@ def test_the_true_model_inpaints_and_gives_features(
 ) -> None:
     folder = request.getfixturevalue(name)
     source = ModelSource(path=str(folder), precision=precision)  # type: ignore[arg-type]
-    model = load_model(source, "inpaint", CPU)
+    model = load_model(source, "inpaint", DEVICE)
     wanted = PARAMETERS["unet"] + (MORE_FOR_NINE if name == "nine" else 0)
     assert sum(parameter.numel() for parameter in model.unet.parameters()) == wanted
     images = rng.integers(0, 256, (1, SIDE, SIDE, 3), dtype=np.uint8)
@@ -96,4 +96,4 @@ def test_the_true_model_inpaints_and_gives_features(
 def test_a_true_inpainting_unet_with_v_prediction_is_refused_before_its_weights_are_read(nine: Path) -> None:
     folder = _variant(nine, "wrong", "scheduler", prediction_type="v_prediction")
     with pytest.raises(UserError, match="inpainting U-Nets predict epsilon"):
-        load_model(ModelSource(path=str(folder)), "inpaint", CPU)
+        load_model(ModelSource(path=str(folder)), "inpaint", DEVICE)

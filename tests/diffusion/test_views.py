@@ -16,7 +16,7 @@ from dfeat.storage.shards import read_shard
 from dfeat.training.dataset import TrainingBatches, cut, cut_mask
 from dfeat.training.settings import TrainStage
 from dfeat.training.sources import Inputs, read_sources
-from tests.conftest import CPU, World
+from tests.conftest import DEVICE, World
 
 K = 3
 
@@ -27,8 +27,8 @@ def cached(world: World, folder: Path) -> Inputs:
     assert isinstance(features, FeaturesStage)
     several = latents.model_copy(update={"views": K, "crop_scale": (0.6, 1.0)})
     for view in ("clean", "parts"):
-        encode_view(world.train, view, several, folder / f"l-{view}.h5", CPU, world.parts)
-        extract_features(folder / f"l-{view}.h5", features, folder / f"f-{view}.h5", CPU)
+        encode_view(world.train, view, several, folder / f"l-{view}.h5", DEVICE, world.parts)
+        extract_features(folder / f"l-{view}.h5", features, folder / f"f-{view}.h5", DEVICE)
     clean, parts = ((folder / f"f-{view}.h5",) for view in ("clean", "parts"))
     return Inputs(world.train, world.train / "pixels.h5", world.parts, None, clean, parts)
 
@@ -70,11 +70,11 @@ def test_a_view_is_drawn_from_seed_and_key_alone(world: World, tmp_path: Path) -
     latents = world.stage("latents")
     assert isinstance(latents, LatentsStage)
     several = latents.model_copy(update={"views": K})
-    encode_view(world.train, "clean", several, tmp_path / "whole.h5", CPU)
+    encode_view(world.train, "clean", several, tmp_path / "whole.h5", DEVICE)
     whole = read_shard(tmp_path / "whole.h5", "latents")
     rows = {}
     for number in range(2):
-        encode_view(world.train, "clean", several, tmp_path / f"{number}.h5", CPU, None, (number, 2))
+        encode_view(world.train, "clean", several, tmp_path / f"{number}.h5", DEVICE, None, (number, 2))
         shard = read_shard(tmp_path / f"{number}.h5", "latents")
         rows |= {
             key: (row.tobytes(), box.tobytes())
@@ -96,8 +96,8 @@ def test_test_sets_keep_their_one_evaluation_crop(world: World, tmp_path: Path) 
     assert isinstance(latents, LatentsStage)
     several = latents.model_copy(update={"views": K})
     dfeat = world.root / "data" / "dfeat"
-    encode_view(dfeat, "drop:40", several, tmp_path / "k.h5", CPU)
-    encode_view(dfeat, "drop:40", latents, tmp_path / "one.h5", CPU)
+    encode_view(dfeat, "drop:40", several, tmp_path / "k.h5", DEVICE)
+    encode_view(dfeat, "drop:40", latents, tmp_path / "one.h5", DEVICE)
     shards = [read_shard(tmp_path / f"{name}.h5", "latents") for name in ("k", "one")]
     assert shards[0].keys == shards[1].keys
     assert shards[0].extras == {}

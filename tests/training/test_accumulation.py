@@ -21,7 +21,7 @@ from dfeat.training.loop import _step, build_optimizer, check_halves, less_memor
 from dfeat.training.network import Classifier, normalised, restricted_logits
 from dfeat.training.settings import Backbone, TrainingSettings, TrainStage
 from dfeat.training.sources import Inputs
-from tests.conftest import CPU, TINY_BACKBONE, World
+from tests.conftest import CPU, DEVICE, TINY_BACKBONE, World
 from tests.diffusion.test_fitting import small_device
 from tests.training.test_team import trained_stage
 
@@ -95,7 +95,7 @@ def test_a_training_that_does_not_fit_the_device_names_accumulate_and_fits_once_
     def train(accumulate: int) -> None:
         changes = {"epochs": 1, "batch_size": 16, "accumulate": accumulate}
         chosen = stage.model_copy(update={"training": stage.training.model_copy(update=changes)})
-        loop.train("blackout", inputs, chosen, 0, tmp_path, CPU)
+        loop.train("blackout", inputs, chosen, 0, tmp_path, DEVICE)
 
     with pytest.raises(
         ShortageError, match=r"^train: the device's memory ran out; raise training\.accumulate \(1 now\)"

@@ -26,7 +26,7 @@ from dfeat.training.dataset import Batch
 from dfeat.training.network import Classifier, RowDropPath, untrained_backbone
 from dfeat.training.settings import Backbone, TrainingSettings, TrainStage
 from dfeat.training.sources import Inputs
-from tests.conftest import CPU, TINY_BACKBONE, World
+from tests.conftest import DEVICE, TINY_BACKBONE, World
 from tests.training.test_team import command, in_two
 
 KWARGS = {"img_size": 64, "window_size": 4, "embed_dim": 8, "depths": [2, 2], "num_heads": [2, 4]}
@@ -144,7 +144,7 @@ def test_two_processes_change_a_swins_weights_by_rounding(world: World, tmp_path
     training = chosen.training.model_copy(update=changes)
     backbone = SWIN.model_copy(update={"weights": str(weights)})
     stage = chosen.model_copy(update={"backbone": backbone, "training": training})
-    loop.train("none", Inputs(world.train, world.train / "pixels.h5", world.parts), stage, 0, tmp_path / "one", CPU)
+    loop.train("none", Inputs(world.train, world.train / "pixels.h5", world.parts), stage, 0, tmp_path / "one", DEVICE)
     environment = os.environ | {"DFEAT_DEVICES": "GPU-a GPU-b", "DFEAT_LEASES": str(tmp_path / "leases")}
     given = command(world, in_two(stage), tmp_path / "two", "none")
     result = subprocess.run(given, env=environment, capture_output=True, text=True)

@@ -25,7 +25,7 @@ from dfeat.training.dataset import TrainingBatches
 from dfeat.training.fusion import ChannelNorm, moments_of
 from dfeat.training.settings import TrainStage
 from dfeat.training.sources import Inputs, read_sources
-from tests.conftest import CPU, TINY_BACKBONE, World
+from tests.conftest import CPU, DEVICE, TINY_BACKBONE, World
 from tests.diffusion.test_views import K, cached
 from tests.training.test_team import command, in_two, losses
 
@@ -101,7 +101,7 @@ def test_a_model_carries_its_moments_through_resumption_and_evaluation(
     moments = TrainingBatches(
         "sd_features", read_sources("sd_features", inputs, stage.training), stage.training, 0, 0
     ).feature_moments()
-    loop.train("sd_features", inputs, stage, 0, tmp_path / "whole", CPU)
+    loop.train("sd_features", inputs, stage, 0, tmp_path / "whole", DEVICE)
     whole = load_file(tmp_path / "whole/model.safetensors")
     np.testing.assert_allclose(whole["fusion.norm_d.mean"], moments[0], rtol=1e-6)
     np.testing.assert_allclose(whole["fusion.norm_d.std"], moments[1], rtol=1e-6)
@@ -116,8 +116,8 @@ def test_a_model_carries_its_moments_through_resumption_and_evaluation(
     with monkeypatch.context() as patch:
         patch.setattr(loop, "_step", dying_step)
         with pytest.raises(KeyboardInterrupt):
-            loop.train("sd_features", inputs, stage, 0, tmp_path / "broken", CPU)
-    loop.train("sd_features", inputs, stage, 0, tmp_path / "broken", CPU)
+            loop.train("sd_features", inputs, stage, 0, tmp_path / "broken", DEVICE)
+    loop.train("sd_features", inputs, stage, 0, tmp_path / "broken", DEVICE)
     resumed = load_file(tmp_path / "broken/model.safetensors")
     assert all((whole[name] == resumed[name]).all() for name in whole)
     model = TrainedModel(tmp_path / "whole", CPU)
@@ -128,7 +128,7 @@ def test_a_model_carries_its_moments_through_resumption_and_evaluation(
 def test_two_processes_have_the_moments_and_the_losses_of_one(
     world: World, inputs: Inputs, stage: TrainStage, tmp_path: Path
 ) -> None:
-    loop.train("sd_features", inputs, stage, 0, tmp_path / "one", CPU)
+    loop.train("sd_features", inputs, stage, 0, tmp_path / "one", DEVICE)
     arguments = command(world, in_two(stage), tmp_path / "two", "sd_features")
     features = ["--features", str(inputs.features[0]), "--twin-features", str(inputs.twin_features[0])]
     environment = os.environ | {"DFEAT_DEVICES": "GPU-a GPU-b", "DFEAT_LEASES": str(tmp_path / "leases")}
@@ -145,7 +145,7 @@ def test_a_model_whose_weights_are_of_another_network_is_refused(
     one = stage.model_copy(
         update={"training": stage.training.model_copy(update={"epochs": 1, "feature_norm": "layer"})}
     )
-    loop.train("sd_features", inputs, one, 0, tmp_path, CPU)
+    loop.train("sd_features", inputs, one, 0, tmp_path, DEVICE)
     told = json.loads((tmp_path / "run.json").read_text())
     assert "feature_norm" not in told["settings"]["training"]
     told["settings"]["training"]["feature_norm"] = "channels"

@@ -19,7 +19,7 @@ from dfeat.training import loop
 from dfeat.training.checkpoint import TERMINATED
 from dfeat.training.settings import TrainStage
 from dfeat.training.sources import Inputs
-from tests.conftest import CPU, World
+from tests.conftest import DEVICE, World
 
 from .test_team import command, in_two, trained_stage
 
@@ -72,7 +72,7 @@ def test_a_process_that_trains_five_models_holds_no_more_than_before(
     few = stage.model_copy(update={"training": stage.training.model_copy(update={"epochs": 2})})
     seen = []
     for number in range(6):  # the first starts what lives as long as the process
-        loop.train("none", inputs, few, 0, tmp_path / str(number), CPU, workers=2)  # type: ignore[arg-type]
+        loop.train("none", inputs, few, 0, tmp_path / str(number), DEVICE, workers=2)  # type: ignore[arg-type]
         seen.append(held(temporary))
         assert {path.name for path in (tmp_path / str(number)).iterdir() if path.is_file()} == FINAL
     assert seen[1:] == [seen[0]] * 5

@@ -16,7 +16,7 @@ from dfeat.training import loop
 from dfeat.training.checkpoint import TERMINATED
 from dfeat.training.settings import TrainStage
 from dfeat.training.sources import Inputs
-from tests.conftest import CPU, TINY_BACKBONE, World
+from tests.conftest import DEVICE, TINY_BACKBONE, World
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def inputs(world: World) -> Inputs:
 def test_sigterm_in_the_middle_of_an_epoch_loses_no_step(
     world: World, stage: TrainStage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
-    loop.train("cutmix", inputs(world), stage, 0, tmp_path / "whole", CPU)
+    loop.train("cutmix", inputs(world), stage, 0, tmp_path / "whole", DEVICE)
     real_step, steps = loop._step, []
 
     def preempted_step(*arguments):  # type: ignore[no-untyped-def]
@@ -50,10 +50,10 @@ def test_sigterm_in_the_middle_of_an_epoch_loses_no_step(
 
     monkeypatch.setattr(loop, "_step", preempted_step)
     with pytest.raises(SystemExit) as stop:
-        loop.train("cutmix", inputs(world), stage, 0, tmp_path / "broken", CPU, workers)
+        loop.train("cutmix", inputs(world), stage, 0, tmp_path / "broken", DEVICE, workers)
     assert stop.value.code == TERMINATED
     assert [path.name for path in (tmp_path / "broken").iterdir() if path.is_file()] == ["checkpoint.safetensors"]
-    loop.train("cutmix", inputs(world), stage, 0, tmp_path / "broken", CPU, workers)
+    loop.train("cutmix", inputs(world), stage, 0, tmp_path / "broken", DEVICE, workers)
     assert len(steps) == 2 * 5  # no step was taken twice
     for name in ("model.safetensors", "metrics.jsonl"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "broken" / name).read_bytes()

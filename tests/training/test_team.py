@@ -18,7 +18,7 @@ from dfeat.training import loop
 from dfeat.training.checkpoint import TERMINATED
 from dfeat.training.settings import TrainStage
 from dfeat.training.sources import Inputs
-from tests.conftest import CPU, TINY_BACKBONE, World
+from tests.conftest import DEVICE, TINY_BACKBONE, World
 
 STEPS = 20
 
@@ -58,7 +58,7 @@ def losses(out: Path) -> list[float]:
 @pytest.mark.parametrize("method", ["replace", pytest.param("cutmix", marks=pytest.mark.slow)])
 def test_two_processes_give_the_loss_curve_of_one(world: World, stage: TrainStage, tmp_path: Path, method: str) -> None:
     inputs = Inputs(world.train, world.train / "pixels.h5", world.parts)
-    loop.train(method, inputs, stage, 0, tmp_path / "one", CPU)  # type: ignore[arg-type]
+    loop.train(method, inputs, stage, 0, tmp_path / "one", DEVICE)  # type: ignore[arg-type]
     environment = os.environ | {"DFEAT_DEVICES": "GPU-a GPU-b", "DFEAT_LEASES": str(tmp_path / "leases")}
     result = subprocess.run(
         command(world, in_two(stage), tmp_path / "two", method), env=environment, capture_output=True, text=True

@@ -31,7 +31,7 @@ from dfeat.training.losses import eq1
 from dfeat.training.network import Classifier, build_backbone, start_from_pretrained_head
 from dfeat.training.settings import Backbone, TrainingSettings, TrainStage
 from dfeat.training.sources import Inputs, Sources, read_sources
-from tests.conftest import CPU, TINY_BACKBONE, World
+from tests.conftest import DEVICE, TINY_BACKBONE, World
 
 
 def log_softmax(row: list[float]) -> list[float]:
@@ -222,7 +222,7 @@ def test_a_resumed_training_equals_an_undisturbed_one_bit_for_bit(
     world: World, stage: TrainStage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stage = stage.model_copy(update={"training": stage.training.model_copy(update={"drop_path": 0.3})})
-    loop.train("replace", inputs(world), stage, 0, tmp_path / "whole", CPU)
+    loop.train("replace", inputs(world), stage, 0, tmp_path / "whole", DEVICE)
     real_step, steps = loop._step, []
 
     def dying_step(*arguments):
@@ -233,9 +233,9 @@ def test_a_resumed_training_equals_an_undisturbed_one_bit_for_bit(
 
     monkeypatch.setattr(loop, "_step", dying_step)
     with pytest.raises(KeyboardInterrupt):
-        loop.train("replace", inputs(world), stage, 0, tmp_path / "broken", CPU, checkpoint_minutes=0)
+        loop.train("replace", inputs(world), stage, 0, tmp_path / "broken", DEVICE, checkpoint_minutes=0)
     assert [path.name for path in (tmp_path / "broken").iterdir() if path.is_file()] == ["checkpoint.safetensors"]
-    loop.train("replace", inputs(world), stage, 0, tmp_path / "broken", CPU)
+    loop.train("replace", inputs(world), stage, 0, tmp_path / "broken", DEVICE)
     assert len(steps) == 8 + 3  # it goes on in the middle of the epoch
     whole, resumed = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "broken"))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
@@ -244,8 +244,8 @@ def test_a_resumed_training_equals_an_undisturbed_one_bit_for_bit(
 
 def test_a_checkpoint_of_other_settings_is_not_resumed(world: World, stage: TrainStage, tmp_path: Path) -> None:
     shorter = stage.model_copy(update={"training": stage.training.model_copy(update={"epochs": 1})})
-    loop.train("none", inputs(world), shorter, 0, tmp_path / "a", CPU)
-    loop.train("none", inputs(world), shorter, 1, tmp_path / "b", CPU)
+    loop.train("none", inputs(world), shorter, 0, tmp_path / "a", DEVICE)
+    loop.train("none", inputs(world), shorter, 1, tmp_path / "b", DEVICE)
     a, b = (load_file(tmp_path / name / "model.safetensors") for name in ("a", "b"))
     assert any(not torch.equal(a[name], b[name]) for name in a)
 
@@ -257,10 +257,10 @@ def test_a_checkpoint_of_other_inputs_is_not_resumed(world: World, stage: TrainS
     changed = dataclasses.replace(inputs(world), parts=other)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "_write_run", lambda *_arguments: None)  # killed when all steps are taken
-        loop.train("blackout", inputs(world), stage, 0, tmp_path / "killed", CPU)
+        loop.train("blackout", inputs(world), stage, 0, tmp_path / "killed", DEVICE, checkpoint_minutes=0)
     assert (tmp_path / "killed/checkpoint.safetensors").is_file()
-    loop.train("blackout", changed, stage, 0, tmp_path / "killed", CPU)
-    loop.train("blackout", changed, stage, 0, tmp_path / "whole", CPU)
+    loop.train("blackout", changed, stage, 0, tmp_path / "killed", DEVICE)
+    loop.train("blackout", changed, stage, 0, tmp_path / "whole", DEVICE)
     a, b = (load_file(tmp_path / name / "model.safetensors") for name in ("killed", "whole"))
     assert all(torch.equal(a[name], b[name]) for name in a)
 
@@ -268,12 +268,12 @@ def test_a_checkpoint_of_other_inputs_is_not_resumed(world: World, stage: TrainS
 def test_workers_change_no_bit(world: World, stage: TrainStage, tmp_path: Path) -> None:
     shorter = stage.model_copy(update={"training": stage.training.model_copy(update={"epochs": 1})})
     for workers in (0, 2):
-        loop.train("blackout", inputs(world), shorter, 0, tmp_path / str(workers), CPU, workers)
+        loop.train("blackout", inputs(world), shorter, 0, tmp_path / str(workers), DEVICE, workers)
     assert (tmp_path / "0/model.safetensors").read_bytes() == (tmp_path / "2/model.safetensors").read_bytes()
 
 
 def test_a_training_tells_what_it_waited_for(world: World, stage: TrainStage, tmp_path: Path) -> None:
-    done = loop.train("blackout", inputs(world), stage, 0, tmp_path / "run", CPU)
+    done = loop.train("blackout", inputs(world), stage, 0, tmp_path / "run", DEVICE)
     steps = json.loads((tmp_path / "run" / "run.json").read_text())["steps"]
     assert done.rows == steps * stage.training.batch_size
     assert 0 < done.waited < 1
@@ -282,7 +282,7 @@ def test_a_training_tells_what_it_waited_for(world: World, stage: TrainStage, tm
 def test_a_loss_that_is_not_finite_stops_the_run(world: World, stage: TrainStage, tmp_path: Path) -> None:
     wild = stage.model_copy(update={"training": stage.training.model_copy(update={"learning_rate": 1e30})})
     with pytest.raises(UserError, match="not finite") as stop:
-        loop.train("none", inputs(world), wild, 0, tmp_path / "wild", CPU)
+        loop.train("none", inputs(world), wild, 0, tmp_path / "wild", DEVICE)
     step = int(str(stop.value).split("step ")[1].split()[0])
     batches = TrainingBatches("none", read_sources("none", inputs(world), wild.training), wild.training, 0, 0)
     assert all(key in str(stop.value) for key in batches.keys_of(step)[:8])
@@ -294,7 +294,7 @@ def test_a_compiled_training_is_the_same_to_rounding(world: World, stage: TrainS
     for compiled in (False, True):
         settings = stage.training.model_copy(update={"epochs": 1, "compile": compiled})
         chosen = stage.model_copy(update={"training": settings})
-        loop.train("none", inputs(world), chosen, 0, tmp_path / str(compiled), CPU)
+        loop.train("none", inputs(world), chosen, 0, tmp_path / str(compiled), DEVICE)
     plain, compiled_ = (load_file(tmp_path / name / "model.safetensors") for name in ("False", "True"))
     assert plain.keys() == compiled_.keys()
     assert all(torch.allclose(plain[name], compiled_[name], atol=1e-4) for name in plain)
@@ -310,7 +310,7 @@ def test_a_training_starts_from_the_pretrained_head_where_it_is_told_to(
         update={"head": "pretrained", "originals": False, "epochs": 1, "learning_rate": 1e-12, "weight_decay": 0.0}
     )
     chosen = stage.model_copy(update={"backbone": backbone, "training": settings})
-    loop.train("blackout", inputs(world), chosen, 0, tmp_path / "run", CPU)
+    loop.train("blackout", inputs(world), chosen, 0, tmp_path / "run", DEVICE)
     trained = load_file(tmp_path / "run/model.safetensors")
     rows = [imagenet_wnids().index(info.wnid) for info in read_index(world.train).classes]
     torch.testing.assert_close(trained["head.weight"], whole.get_classifier().weight.detach()[rows])
@@ -318,9 +318,9 @@ def test_a_training_starts_from_the_pretrained_head_where_it_is_told_to(
 
 def test_what_a_method_lacks_is_named(world: World, stage: TrainStage, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="needs --inpainted"):
-        loop.train("sd_inpaint", inputs(world), stage, 0, tmp_path, CPU)
+        loop.train("sd_inpaint", inputs(world), stage, 0, tmp_path, DEVICE)
     with pytest.raises(UserError, match="needs --features"):
-        loop.train("sd_features", inputs(world), stage, 0, tmp_path, CPU)
+        loop.train("sd_features", inputs(world), stage, 0, tmp_path, DEVICE)
 
 
 def test_backbones_that_cannot_be_built_are_named(stage: TrainStage, tmp_path: Path) -> None:
