@@ -28,8 +28,8 @@ def training_minutes(settings: Settings, backbone: str, method: str) -> int:
     return max(least, _minutes(settings, flops / training.gpus, training.precision))
 
 
-def shard_minutes(settings: Settings, kind: str, view: str) -> int:
-    """Minutes for one shard of a view, `kind` inpaint, latents or features; at least `resources.runtime`."""
+def shard_minutes(settings: Settings, kind: str, *views: str) -> int:
+    """Minutes for one shard of each view, `kind` inpaint, latents or features; at least `resources.runtime`."""
     least, diffusion = settings.resources.runtime, settings.diffusion
     if is_small(settings):
         return least
@@ -41,7 +41,7 @@ def shard_minutes(settings: Settings, kind: str, view: str) -> int:
         one = counts.encode
     else:
         one = feature_flops(diffusion.features, counts.features)
-    rows = math.ceil(view_rows(settings, kind, view) / shard_count(settings, kind, view))
+    rows = sum(math.ceil(view_rows(settings, kind, view) / shard_count(settings, kind, view)) for view in views)
     return max(least, _minutes(settings, rows * one, precision))
 
 

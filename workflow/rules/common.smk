@@ -88,11 +88,26 @@ def repeated(option, files):
     return [word for file in files for word in (option, str(file))]
 
 
-def gpu_minutes(kind, view=None):
-    """Minutes to ask a scheduler for, for one shard of a view; more with each attempt."""
+def gpu_minutes(kind, *views):
+    """Minutes to ask a scheduler for, for one shard of each view; more with each attempt."""
     return lambda wildcards, attempt: attempt * shard_minutes(
-        RUN.at(wildcards.at), kind, view or wildcards.view
+        RUN.at(wildcards.at), kind, *(views or [wildcards.view])
     )
+
+
+def latents_stage(view):
+    """What `dfeat latents` is given for a view of an evaluation set, as `stage` gives it."""
+    return lambda wildcards: RUN.latents_stage(wildcards.at, view)
+
+
+def latents_of(views):
+    """The latents that the features of these levels of a set are of, a shard of each."""
+    return lambda wildcards: [
+        RUN.source(wildcards.at, "latents", view=view).shard(
+            "latents", view, wildcards.shard, wildcards.shards
+        )
+        for view in views
+    ]
 
 
 def method_inputs(wildcards):
