@@ -139,6 +139,8 @@ def test_views_and_outputs_that_do_not_pair_are_a_sentence(encoded: Set, tmp_pat
     out = ["--out", str(tmp_path / "a.h5")]
     one = CliRunner().invoke(app, [*words, "--view", "drop:0", "--view", "drop:20", *out])
     assert "2 --view and 1 --out are given; give one --out for each" in str(one.exception)
-    two = CliRunner().invoke(app, [*words, "--view", "clean", "--view", "drop:20", *out, "--out", str(tmp_path / "b.h5")])
+    two = CliRunner().invoke(
+        app, [*words, "--view", "clean", "--view", "drop:20", *out, "--out", str(tmp_path / "b.h5")]
+    )
     assert "the view 'clean' is encoded alone; several views are all drop:P" in str(two.exception)
     assert np.array_equal(list(tmp_path.iterdir()), [])
