@@ -26,7 +26,7 @@ ROOMS = {
     "table": (
         "dfeat.report.made dfeat.report.tables.published dfeat.report.tables.controls dfeat.report.tables.efficiency "
         "dfeat.report.claims.claims dfeat.report.tables.label_preservation",
-        TORCH | DRAWING | {"PIL"},
+        TORCH | DRAWING,
     ),
     "figure": (
         "dfeat.report.made dfeat.report.figures.curves dfeat.report.figures.examples dfeat.report.figures.maps",
