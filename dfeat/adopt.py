@@ -38,6 +38,8 @@ from dfeat.storage.reuse import recorded_making
 from dfeat.verify import verify_run
 
 _OUTPUT: Final = re.compile(r"^ +output: (.+)$", re.MULTILINE)
+_UPDATED: Final = " (update)"
+"""What Snakemake prints after an output that it leaves to its job where it stands."""
 
 
 @dataclass(frozen=True)
@@ -187,4 +189,4 @@ def _touch(how: Literal["made", "again"], command: list[str]) -> str:
 
 def _planned(text: str) -> list[str]:
     """The outputs of the jobs that Snakemake printed."""
-    return [path for line in _OUTPUT.findall(text) for path in line.split(", ")]
+    return [path.removesuffix(_UPDATED) for line in _OUTPUT.findall(text) for path in line.split(", ")]

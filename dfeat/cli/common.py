@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,6 +34,8 @@ IndexFolder = Annotated[Path, typer.Option("--index", help="folder that `dfeat i
 Threads = Annotated[int, typer.Option("--threads", min=1, help="torch threads; results depend on it, so keep it fixed")]
 Gpus = Annotated[int, typer.Option("--gpus", min=0, help="devices to take from those of this machine; 0: the CPU")]
 Workers = Annotated[int, typer.Option("--workers", min=0, help="threads or processes that prepare images ahead")]
+Outs = Annotated[list[Path], typer.Option("--out", help="where the result goes, once each")]
+Keep = Annotated[bool, typer.Option("--keep", help="leave results that stand whole and were made from the same")]
 Base = Annotated[
     Path | None,
     typer.Option("--base", help="results/<run> of another run: link its result if settings and inputs are the same"),
@@ -74,15 +76,55 @@ def linked_from(
     """
     if base is None:
         return False
-    from dfeat.diffusion.layout import find_model
-    from dfeat.storage.provenance import combined_digest, declared_recipe
+    from dfeat.storage.provenance import declared_recipe
     from dfeat.storage.reuse import reused
 
-    def same_model(recorded: Mapping[str, Any]) -> bool:
-        return source is None or recorded.get("model") == combined_digest(find_model(source).digests())
-
     given = [path for path in inputs if path is not None]
-    return reused(base, verb, outputs, given, declared_recipe(module), stage, same_model)
+    return reused(base, verb, outputs, given, declared_recipe(module), stage, _same_model(source))
+
+
+def left_to_make(
+    base: Path | None, keep: bool, verb: str, shards: Mapping[Path, Sequence[Path]], stage: Section, source: ModelSource
+) -> list[Path]:
+    """The shards that a job has to compute: neither standing, where it is to `keep` those, nor linked from the base run.
+
+    `shards` has the inputs of each. The other arguments are those of `linked_from`; the module is named as the verb.
+    """
+    from dfeat.progress import say
+    from dfeat.storage.provenance import declared_recipe
+    from dfeat.storage.reuse import stands
+
+    module, same_model = f"dfeat.diffusion.{verb}", _same_model(source)
+    left = []
+    for shard, inputs in shards.items():
+        if keep and stands(shard, verb, inputs, declared_recipe(module), stage, same_model):
+            say(f"{shard}: stands, made from the same by the same settings")
+        elif not linked_from(base, verb, module, [shard], inputs, stage, source):
+            left.append(shard)
+    return left
+
+
+def one_each(option: str, given: Sequence[Any], outs: Sequence[Path]) -> None:
+    """Refuse outputs that are not as many as what they are made of."""
+    if len(given) != len(outs):
+        raise UserError(
+            f"{len(given)} {option} and {len(outs)} --out are given; give one --out for each, in their order"
+        )
+
+
+def _same_model(source: ModelSource | None) -> Callable[[Mapping[str, Any]], bool]:
+    """Whether the weights that a record names are those of today; nothing is asked where no model is read."""
+    from dfeat.diffusion.layout import find_model
+    from dfeat.storage.provenance import combined_digest
+
+    today: list[str] = []
+
+    def same(recorded: Mapping[str, Any]) -> bool:
+        if source is not None and not today:
+            today.append(combined_digest(find_model(source).digests()))
+        return source is None or recorded.get("model") == today[0]
+
+    return same
 
 
 def all_settings(config: list[Path] | None, settings: str | None) -> Settings:

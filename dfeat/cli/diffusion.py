@@ -11,7 +11,9 @@ from dfeat.cli.common import (
     Base,
     Gpus,
     IndexFolder,
+    Keep,
     Out,
+    Outs,
     SettingsJson,
     ShardOf,
     Threads,
@@ -19,7 +21,9 @@ from dfeat.cli.common import (
     app,
     check_inputs,
     example,
+    left_to_make,
     linked_from,
+    one_each,
     shard_of,
 )
 
@@ -66,31 +70,36 @@ def inpaint(
 )
 def latents(
     index: IndexFolder,
-    view: Annotated[str, typer.Option(help="clean, parts, or drop:P (percent)")],
+    view: Annotated[list[str], typer.Option(help="clean, parts, or drop:P (percent); once for each level of a set")],
     settings: SettingsJson,
-    out: Out,
+    out: Outs,
     parts: Annotated[Path | None, typer.Option(help="parts.json, for the view 'parts'")] = None,
     shard: ShardOf = "0/1",
     threads: Threads = 4,
     gpus: Gpus = 1,
     workers: Workers = 0,
+    keep: Keep = False,
     base: Base = None,
 ) -> None:
-    """Encode a view of each image once with the VAE; features of any setting start from it."""
+    """Encode views of each image once with the VAE; features of any setting start from them."""
     from dfeat.diffusion.settings import LatentsStage
     from dfeat.section import parse
 
     stage, rows = parse(LatentsStage, settings, "--settings"), shard_of(shard)
+    one_each("--view", view, out)
     check_inputs(index=[index / "index.csv"], parts=[parts])
     inputs = [index / "index.csv", *([parts] if parts else [])]
-    if linked_from(base, "latents", "dfeat.diffusion.latents", [out], inputs, stage, stage.model):
+    left = left_to_make(base, keep, "latents", dict.fromkeys(out, inputs), stage, stage.model)
+    if not left:
         return
 
     from dfeat.devices import compute_on
-    from dfeat.diffusion.latents import encode_view
+    from dfeat.diffusion.latents import encode_views
 
-    device = compute_on(gpus, threads, f"latents {out}")
-    typer.echo(f"latents in {out}: {encode_view(index, view, stage, out, device, parts, rows, workers)}")
+    device, outs = compute_on(gpus, threads, f"latents {left[0]}"), dict(zip(view, out, strict=True))
+    standing = {name for name, path in outs.items() if path not in left}
+    done = encode_views(index, outs, stage, device, parts, rows, workers, standing)
+    typer.echo(f"latents in {', '.join(map(str, left))}: {done}")
 
 
 @app.command(
@@ -100,11 +109,12 @@ def latents(
     )
 )
 def features(
-    latents: Annotated[Path, typer.Option(help="latents shard")],
+    latents: Annotated[list[Path], typer.Option(help="latents shard, once each")],
     settings: SettingsJson,
-    out: Out,
+    out: Outs,
     threads: Threads = 4,
     gpus: Gpus = 1,
+    keep: Keep = False,
     base: Base = None,
 ) -> None:
     """Extract intermediate U-Net features with the null prompt from cached latents."""
@@ -112,12 +122,17 @@ def features(
     from dfeat.section import parse
 
     stage = parse(FeaturesStage, settings, "--settings")
-    check_inputs(latents=[latents])
-    if linked_from(base, "features", "dfeat.diffusion.features", [out], [latents], stage, stage.model):
+    one_each("--latents", latents, out)
+    check_inputs(latents=latents)
+    source = dict(zip(out, latents, strict=True))
+    inputs = {path: [of] for path, of in source.items()}
+    left = left_to_make(base, keep, "features", inputs, stage, stage.model)
+    if not left:
         return
 
     from dfeat.devices import compute_on
-    from dfeat.diffusion.features import extract_features
+    from dfeat.diffusion.features import extract_all
 
-    device = compute_on(gpus, threads, f"features {out}")
-    typer.echo(f"features in {out}: {extract_features(latents, stage, out, device)}")
+    device = compute_on(gpus, threads, f"features {left[0]}")
+    for path, done in zip(left, extract_all({source[path]: path for path in left}, stage, device), strict=True):
+        typer.echo(f"features in {path}: {done}")

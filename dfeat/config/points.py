@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 
 from dfeat.config.bounds import fault_of_grid
 from dfeat.config.run import Settings, ablation_points
-from dfeat.config.shards import shard_count
+from dfeat.config.shards import level_groups, shard_count
 from dfeat.config.stages import stage_settings
 from dfeat.errors import UserError
 from dfeat.methods import PRETRAINED, REFERENCE, method
@@ -150,6 +150,19 @@ class Run:
         """The shards of a view that a point reads."""
         place = self.source(at, kind, view=view)
         return place.shards(kind, view, shard_count(self.at(place.at), kind, view))
+
+    def level_jobs(self, kind: Literal["latents", "features"]) -> list[tuple[str, list[str]]]:
+        """The views of evaluation sets, with the holdout's, in the groups that one job makes of a shard, and the name of
+        the rule of each."""
+        sets = self.levels | (self.holdout_levels if self.settings.data.train.holdout else {})
+        return [
+            (
+                f"{kind}_of_{name}" + (f"_from_{group[0]}" if number else ""),
+                [level_view(name, level) for level in group],
+            )
+            for name, levels in sets.items()
+            for number, group in enumerate(level_groups(self.settings, kind, name, levels))
+        ]
 
     def parts(self, at: str) -> Path:
         """The chosen parts that a point reads."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
-from dfeat.places import HOLDOUT, TRAIN, view_set
+from dfeat.places import HOLDOUT, TRAIN, level_view, view_set
 
 if TYPE_CHECKING:
     from dfeat.config.run import Settings
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 ROWS: Final = {"inpaint": 512, "latents": 8192, "features": 8192}
 """Rows of a shard: by `dfeat plan`'s estimate 512 inpaintings take an hour of an A100 in float32, and less where the
 precision or the card is faster: long beside a job's start, short beside a night."""
+TOGETHER: Final = 5 * ROWS["latents"]
+"""Rows at 512 px of the levels that one job makes of a shard of an evaluation set: as long as a job of inpainting takes,
+and 1.3 GB of latents in its memory."""
 UNSTATED: Final = 10_000
 """Images that a set is taken to have where `expected_images` is null."""
 
@@ -28,6 +31,21 @@ def shard_count(settings: Settings, kind: str, view: str) -> int:
     diffusion = settings.diffusion
     explicit = diffusion.inpaint.shards if kind == "inpaint" else diffusion.features.shards
     return explicit or math.ceil(view_rows(settings, kind, view) / ROWS[kind])
+
+
+def level_groups(settings: Settings, kind: str, set_name: str, levels: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """The levels of an evaluation set, in the groups that one job each makes of a shard; `kind` is latents or features.
+
+    The levels of a group come from one decoding of an image, and one start of a process. There are as many in a group as
+    have `TOGETHER` rows; a pass of the U-Net counts as a row.
+    """
+    diffusion = settings.diffusion
+    view = level_view(set_name, levels[0])
+    rows = math.ceil(view_rows(settings, kind, view) / shard_count(settings, kind, view))
+    passes = diffusion.features.ensemble * len(diffusion.features.timesteps) if kind == "features" else 1
+    each = rows * passes * (diffusion.resolution / 512) ** 2
+    size = max(1, int(TOGETHER // each))
+    return [levels[start : start + size] for start in range(0, len(levels), size)]
 
 
 def view_rows(settings: Settings, kind: str, view: str) -> int:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final, cast
 
 from dfeat.config import Settings
-from dfeat.config.shards import shard_count
+from dfeat.config.shards import level_groups, shard_count
 from dfeat.costs.counts import BACKWARD, stated
 from dfeat.costs.efficiency import NOTHING, Range, Step, Work
 from dfeat.costs.measured import Speeds
@@ -143,17 +143,25 @@ def prompts_of(settings: Settings) -> int:
 def _latents_and_features(settings: Settings, images: Mapping[str, int]) -> list[Cost]:
     diffusion, chosen, views = settings.diffusion, settings.diffusion.features, _views(settings, images)
     side, counts = diffusion.resolution, stated(settings)
-    tests = [level_view(name, level) for name, s in settings.data.evaluation.items() for level in s.levels]
+    sets = settings.data.evaluation.items()
     twins = [OCCLUDED] if settings.training.twin_features == "occluded" else []
-    jobs = sum(shard_count(settings, "features", view) for view in (TRAIN, *twins, *tests))
+    latents_jobs, features_jobs = (
+        sum(shard_count(settings, kind, view) for view in (TRAIN, *twins))
+        + sum(
+            shard_count(settings, kind, level_view(name, levels[0]))
+            for name, chosen in sets
+            for levels in level_groups(settings, kind, name, chosen.levels)
+        )
+        for kind in ("latents", "features")
+    )
     size = views * 4 * (side // 8) ** 2 * 2
     encoded = views * counts.encode
-    latents = _on_device(work_of(settings, "latents"), views, size, encoded, "one VAE encoding a view", jobs)
+    latents = _on_device(work_of(settings, "latents"), views, size, encoded, "one VAE encoding a view", latents_jobs)
     blocks = [CHANNELS.get(block, CHANNELS["mid"]) for block in chosen.blocks]
     width = len(chosen.timesteps) * sum(channels * (chosen.pool or side // cell) ** 2 for channels, cell in blocks)
     how = f"U-Net up to {', '.join(chosen.blocks)}, {chosen.ensemble} draw(s) of noise; {width} numbers a view"
     flops = views * feature_flops(chosen, counts.features)
-    return [latents, _on_device(work_of(settings, "features"), views, views * width * 2, flops, how, jobs)]
+    return [latents, _on_device(work_of(settings, "features"), views, views * width * 2, flops, how, features_jobs)]
 
 
 def training_flops(settings: Settings, images: int, backbone: Backbone, name: str) -> float:

@@ -32,13 +32,13 @@ def training_minutes(settings: Settings, backbone: str, method: str) -> int:
     return max(least, _minutes(settings, work_of(settings, "training"), flops / training.gpus))
 
 
-def shard_minutes(settings: Settings, kind: Step, view: str) -> int:
-    """Minutes for one shard of a view, `kind` inpaint, latents or features; at least `resources.runtime`."""
+def shard_minutes(settings: Settings, kind: Step, *views: str) -> int:
+    """Minutes for one shard of each view, `kind` inpaint, latents or features; at least `resources.runtime`."""
     least, diffusion = settings.resources.runtime, settings.diffusion
     if is_small(settings):
         return least
     counts = stated(settings)
-    rows = math.ceil(view_rows(settings, kind, view) / shard_count(settings, kind, view))
+    rows = sum(math.ceil(view_rows(settings, kind, view) / shard_count(settings, kind, view)) for view in views)
     if kind == "inpaint":
         flops = rows * counts.inpaint(settings) + prompts_of(settings) * TEXT
     elif kind == "latents":

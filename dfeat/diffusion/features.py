@@ -9,7 +9,7 @@ image are rows of the U-Net's batch, as other images are; their outputs are held
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
@@ -227,27 +227,31 @@ def forward_until(
 
 def extract_features(latents_file: Path, settings: FeaturesStage, out: Path, device: torch.device) -> Done:
     """Write the features of every row of a latents shard to `out`. Raises UserError for latents of another model."""
+    return next(extract_all({latents_file: out}, settings, device))
+
+
+def extract_all(outs: Mapping[Path, Path], settings: FeaturesStage, device: torch.device) -> Iterator[Done]:
+    """Write the features of each latents shard to its file, one after the other, as `extract_features` does."""
     model = load_model(settings.model, "features", device)
-    latents = read_shard(latents_file, "latents", model=model.digest)
     compile_model(model, settings.compile)
     # From the VAE's configuration alone: features need no VAE weights.
     scaling_factor = float(find_model(settings.model).config("vae").get("scaling_factor", 0.18215))
-    extractor = FeatureExtractor(
-        model, settings.features, scaling_factor, batch_size=settings.batch_size, what=f"features {out}"
-    )
-
-    described = settings.model_dump(mode="json") | {"latents": json.loads(latents.settings)}
-    claims = latents.index, latents.parts, latents.number
-    keys, crops = latents.keys, latents.extras
-    made = Shard("features", RECIPE, described, model.digest, keys, [], crops, model.digests, *claims)
+    extractor = FeatureExtractor(model, settings.features, scaling_factor, batch_size=settings.batch_size)
 
     def compute(batch: list[tuple[str, NDArray[Any]]]) -> tuple[torch.Tensor, ...]:
         rows = np.stack([row for _, row in batch])
         return (extractor.from_latents(to_device(rows, device), [key for key, _ in batch]).half(),)
 
-    with journal_of(out, made, latents=latents.digest, **made_on(device)) as journal:
-        rows = zip(keys, np.asarray(latents.payload), strict=True)
-        left = [(key, row) for key, row in rows if key not in journal.rows]
-        made.payload, done = gathered(left, keys, compute, extractor.featured, journal, "features")
-        write_shard(out, made)
-    return done
+    for latents_file, out in outs.items():
+        latents = read_shard(latents_file, "latents", model=model.digest)
+        described = settings.model_dump(mode="json") | {"latents": json.loads(latents.settings)}
+        claims = latents.index, latents.parts, latents.number
+        keys, crops = latents.keys, latents.extras
+        made = Shard("features", RECIPE, described, model.digest, keys, [], crops, model.digests, *claims)
+        extractor.featured.what = f"features {out}"
+        with journal_of(out, made, latents=latents.digest, **made_on(device)) as journal:
+            rows = zip(keys, np.asarray(latents.payload), strict=True)
+            left = [(key, row) for key, row in rows if key not in journal.rows]
+            made.payload, done = gathered(left, keys, compute, extractor.featured, journal, "features")
+            write_shard(out, made)
+        yield done

@@ -1,6 +1,6 @@
 """VAE latents of a view of each image, encoded once and cached for every setting of features.
 
-What enters: an index and the name of a view. What leaves: a shard of latents (rows, 4, R/8, R/8) float16, the mean of
+What enters: an index and the names of views. What leaves: a shard each of latents (rows, 4, R/8, R/8) float16, the mean of
 the VAE's posterior, unscaled. A view is the evaluation crop that the diffusion model sees: "clean" unchanged, "parts"
 with the chosen parts blacked out (the occluded twin of training, Sec. 3), or "drop:P" with P % of the patches blacked
 out (simulated occlusion, Sec. 4.1).
@@ -8,8 +8,9 @@ out (simulated occlusion, Sec. 4.1).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,37 +47,64 @@ def encode_view(
     shard: tuple[int, int] = (0, 1),
     workers: int = 0,
 ) -> Done:
-    """Encode shard i of n of a view and write it to `out`; `workers` threads prepare the images.
+    """Encode shard i of n of a view and write it to `out`, see `encode_views`."""
+    return encode_views(index_folder, {view: out}, settings, device, parts_file, shard, workers)
 
-    The view "parts" requires `parts_file` and has a row only for images that have parts. With `settings.views` K > 1 a
-    training image has K rows, with the keys `view_key(key, 0)` to `view_key(key, K - 1)`: random crops, whose `box` and
-    `flip` the shard stores per row. Raises UserError for an unknown view or shard, and for inputs that do not belong
-    together.
+
+def encode_views(
+    index_folder: Path,
+    outs: Mapping[str, Path],
+    settings: LatentsStage,
+    device: torch.device,
+    parts_file: Path | None = None,
+    shard: tuple[int, int] = (0, 1),
+    workers: int = 0,
+    standing: Collection[str] = (),
+) -> Done:
+    """Encode shard i of n of each view and write it to its file; `workers` threads prepare the images.
+
+    Several views are levels "drop:P" of a set: an image is decoded and resized once for all of them. Those in `standing`
+    are not made again. The view "parts" requires `parts_file` and has a row only for images that have parts. With
+    `settings.views` K > 1 a training image has K rows, with the keys `view_key(key, 0)` to `view_key(key, K - 1)`: random
+    crops, whose `box` and `flip` the shard stores per row. Raises UserError for an unknown view or shard, and for inputs
+    that do not belong together.
     """
-    index = read_index(index_folder)
-    parts = read_parts(parts_file, index=index.digest) if parts_file and view == "parts" else None
-    rows = _rows_of(part_of(_records_of(index, view, parts), shard), view, settings)
+    index, first = read_index(index_folder), next(iter(outs))
+    parts = read_parts(parts_file, index=index.digest) if parts_file and first == "parts" else None
+    rows = _rows_of(part_of(_records_of(index, outs, parts), shard), first, settings)
     model = load_model(settings.model, "latents", device, settings.resolution)
     compile_model(model, settings.compile)
-    occlusion = _occlusion_of(index, settings) if view.startswith("drop:") else None
+    occlusion = _occlusion_of(index, settings) if first.startswith("drop:") else None
 
-    described = settings.model_dump(mode="json") | {"view": view}
+    described = settings.model_dump(mode="json")
     keys, crops = [row.key for row in rows], _crops_of(rows)
     claims = index.digest, parts.digest if parts else "", "/".join(map(str, shard))
-    made = Shard("latents", RECIPE, described, model.digest, keys, [], crops, model.digests, *claims)
-
-    def prepare(row: ViewRow) -> NDArray[np.uint8]:
-        return view_image(index, row.record, view, settings, parts, row.crop, occlusion)
+    shards = {
+        view: Shard(
+            "latents", RECIPE, described | {"view": view}, model.digest, keys, [], crops, model.digests, *claims
+        )
+        for view in outs
+    }
+    views, size = [view for view in outs if view not in standing], settings.batch_size
+    # A journal of all views lies beside the first; there a view's name follows its rows' keys.
+    named = {(row.key, view): row.key if len(outs) == 1 else f"{row.key} {view}" for row in rows for view in outs}
+    together = replace(shards[first], settings=described | {"view": " ".join(outs)}, keys=list(named.values()))
 
     def compute(images: list[NDArray[np.uint8]]) -> tuple[torch.Tensor, ...]:
         return (encode(model, np.stack(images)).half(),)
 
-    size = settings.batch_size
-    fitting = Fitting(compute, size, f"latents {out}")
-    with journal_of(out, made, **made_on(device)) as journal:
-        images = prepared([row for row in rows if row.key not in journal.rows], prepare, workers, 2 * size)
-        made.payload, done = gathered(images, keys, fitting, fitting, journal, f"latents {view}")
-        write_shard(out, made)
+    fitting = Fitting(compute, size, f"latents {outs[first]}")
+    with journal_of(outs[first], together, **made_on(device)) as journal:
+        lacking = {row: [view for view in views if named[row.key, view] not in journal.rows] for row in rows}
+
+        def prepare(row: ViewRow) -> list[NDArray[np.uint8]]:
+            return view_images(index, row.record, lacking[row], settings, parts, row.crop, occlusion)
+
+        images = prepared([row for row in rows if lacking[row]], prepare, workers, 2 * size)
+        wanted, label = [named[row.key, view] for row in rows for view in views], f"latents {' '.join(views)}"
+        payload, done = gathered(chain.from_iterable(images), wanted, fitting, fitting, journal, label)
+        for number, view in enumerate(views):
+            write_shard(outs[view], replace(shards[view], payload=payload[number :: len(views)]))
     return done
 
 
@@ -117,22 +145,40 @@ def view_image(
     crop: Crop | None = None,
     occlusion: TestOcclusion | None = None,
 ) -> NDArray[np.uint8]:
-    """A view of an image, (R, R, 3) uint8: its evaluation crop or the given `crop`, occluded as the view demands.
+    """A view of an image, (R, R, 3) uint8, see `view_images`."""
+    return view_images(index, record, [view], settings, parts, crop, occlusion)[0]
 
-    The view "parts" requires `parts`. `occlusion` avoids rebuilding the test occlusion for each image of "drop:P".
+
+def view_images(
+    index: Index,
+    record: Record,
+    views: Sequence[str],
+    settings: LatentsStage,
+    parts: Parts | None,
+    crop: Crop | None = None,
+    occlusion: TestOcclusion | None = None,
+) -> list[NDArray[np.uint8]]:
+    """Views of an image, each (R, R, 3) uint8: its evaluation crop or the given `crop`, occluded as the view demands.
+
+    The image is decoded once. The view "parts" stands alone and requires `parts`. `occlusion` avoids rebuilding the test
+    occlusion for each image of "drop:P".
     """
     image = index.load(record)
-    if view == "parts":
+    if views[0] == "parts":
         assert parts is not None
         image = black_out(image, parts.mask(record.key))
     if crop is not None:
         square = resize(image[crop.pixels(*image.shape[:2])], settings.resolution, settings.resolution)
-        return square[:, ::-1] if crop.flip else square
+        return [square[:, ::-1] if crop.flip else square]
     square = evaluation_crop(image, settings.crop_pct, settings.resolution)
-    if view.startswith("drop:"):
+
+    def seen(view: str) -> NDArray[np.uint8]:
+        if not view.startswith("drop:"):
+            return square
         hidden = (occlusion or _occlusion_of(index, settings)).hidden(record, int(view[5:]))
-        square = black_out(square, scale_mask(hidden, settings.resolution))
-    return square
+        return black_out(square, scale_mask(hidden, settings.resolution))
+
+    return [seen(view) for view in views]
 
 
 def _occlusion_of(index: Index, settings: LatentsStage) -> TestOcclusion:
@@ -164,11 +210,15 @@ def part_of(records: Sequence[Record], shard: tuple[int, int]) -> list[Record]:
     return chosen
 
 
-def _records_of(index: Index, view: str, parts: Parts | None) -> list[Record]:
-    if view == "parts":
-        if parts is None:
-            raise UserError("the view 'parts' needs --parts, the parts.json that `dfeat parts` writes")
-        return [record for record in index.records if record.key in parts.rows]
-    if view == "clean" or (view.startswith("drop:") and view[5:].isdigit() and int(view[5:]) <= 100):
+def _records_of(index: Index, views: Collection[str], parts: Parts | None) -> list[Record]:
+    for view in views:
+        levels = view.startswith("drop:") and view[5:].isdigit() and int(view[5:]) <= 100
+        if not levels and view not in ("clean", "parts"):
+            raise UserError(f"no view {view!r}; use clean, parts, or drop:P with P from 0 to 100 (percent)")
+        if not levels and len(views) > 1:
+            raise UserError(f"the view {view!r} is encoded alone; several views are all drop:P, levels of one set")
+    if "parts" not in views:
         return list(index.records)
-    raise UserError(f"no view {view!r}; use clean, parts, or drop:P with P from 0 to 100 (percent)")
+    if parts is None:
+        raise UserError("the view 'parts' needs --parts, the parts.json that `dfeat parts` writes")
+    return [record for record in index.records if record.key in parts.rows]

@@ -8,11 +8,8 @@ and whether a majority does from that (accepted). `verdicts.json` beside it reco
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import torch
@@ -24,19 +21,15 @@ from dfeat.data.pixels import PixelCache, evaluation_crop
 from dfeat.data.records import table_text
 from dfeat.diffusion.stream import fetched
 from dfeat.errors import UserError
-from dfeat.evaluation.origins import check_backbone, model_identity, read_verdicts_origin
+from dfeat.evaluation.origins import model_identity
 from dfeat.evaluation.predict import RECIPE, TrainedModel, repeated_to
 from dfeat.evaluation.pretrained import five_best
 from dfeat.evaluation.settings import EvaluationSettings
+from dfeat.evaluation.verdicts import COLUMNS
 from dfeat.methods.paint import black_out
 from dfeat.occlusion.parts import read_parts
 from dfeat.storage.atomic import write_files
 from dfeat.storage.origin import origin_bytes
-from dfeat.storage.records import refusal
-from dfeat.training.settings import Backbone
-
-VIEWS: Final = ("original", "blackout", "inpainted")
-COLUMNS: Final = ("key", "label", "models", *VIEWS, "accepted")
 
 
 def judge(
@@ -112,15 +105,3 @@ def _correct_counts(
         best, _ = five_best(probabilities[: len(labels)])
         correct[start : start + len(labels), view] += best[:, 0] == labels
     return correct
-
-
-def read_verdicts(path: Path, backbone: Backbone) -> list[dict[str, str]]:
-    """The rows of verdicts.csv. Raises UserError if it is missing, damaged or empty, or another backbone judged."""
-    origin = read_verdicts_origin(path)
-    text = origin.read_text(path)
-    for model in origin.said["models"]:
-        check_backbone(origin, model["backbone"], backbone)
-    rows = list(csv.DictReader(io.StringIO(text, newline="")))
-    if not rows or tuple(rows[0]) != COLUMNS:
-        raise refusal(path, "it has no verdicts", "judge")
-    return rows

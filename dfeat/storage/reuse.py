@@ -1,7 +1,8 @@
-"""What a base run made from the same inputs by the same settings: linked, not made again.
+"""What was made from the same inputs by the same settings, by a base run or earlier at its place: not made again.
 
 What enters: the folder of the base run, and what a job is to make, from what, and by which settings. What leaves: links
-in the job's own run, with digest records, or nothing, and the job computes. A run thus stays whole by itself as long as
+in the job's own run, with digest records, or nothing, and the job computes (`reused`); or whether a shard that a job of
+several would make stands there already (`stands`). A run thus stays whole by itself as long as
 its base is there, and what is made again replaces a link, never the base's file.
 """
 
@@ -49,10 +50,7 @@ def reused(
 
     if not all(counterpart(path).is_file() for path in outputs):
         return False
-    recorded = recorded_making(counterpart(outputs[-1]), verb)
-    own = {key: value for key, value in recorded["settings"].items() if key not in _FOLLOWS}
-    equal = recorded["recipe"] == recipe and own == json.loads(settings_text(settings))
-    if not equal or not same_model(recorded):
+    if not _made_so(recorded_making(counterpart(outputs[-1]), verb), recipe, settings, same_model):
         return False
     if not all(set(recorded_digests(path)) & set(recorded_digests(counterpart(path))) for path in inputs):
         return False
@@ -65,6 +63,42 @@ def reused(
         remove_journals(path)
     say(f"{', '.join(path.name for path in outputs)}: linked from {base}, which made the same from the same")
     return True
+
+
+def stands(
+    shard: Path, verb: str, inputs: Iterable[Path], recipe: int, settings: Any,
+    same_model: Callable[[Mapping[str, Any]], bool],
+) -> bool:  # fmt: skip
+    """Whether a shard is whole and was made from its inputs as they are, by these settings, code and weights.
+
+    The arguments are those of `reused`. A shard older than an input does not stand.
+    """
+    try:
+        if check_file(shard, verb) is None:
+            return False
+    except UserError:  # missing, damaged, or of another place: made again
+        return False
+    recorded = recorded_making(shard, verb)
+    return _made_so(recorded, recipe, settings, same_model) and all(
+        _is_from(recorded, path, verb) and path.stat().st_mtime_ns <= shard.stat().st_mtime_ns for path in inputs
+    )
+
+
+def _made_so(
+    recorded: Mapping[str, Any], recipe: int, settings: Any, same_model: Callable[[Mapping[str, Any]], bool]
+) -> bool:
+    """Whether an artifact records this recipe, these settings and the weights of today."""
+    own = {key: value for key, value in recorded["settings"].items() if key not in _FOLLOWS}
+    return recorded["recipe"] == recipe and own == json.loads(settings_text(settings)) and same_model(recorded)
+
+
+def _is_from(recorded: Mapping[str, Any], path: Path, verb: str) -> bool:
+    """Whether an artifact records that it was made from this index, parts.json, or shard of latents."""
+    if path.suffix != ".h5":
+        return recorded.get("parts" if path.suffix == ".json" else "index") in recorded_digests(path)
+    latents = recorded_making(path, verb)
+    same = all(recorded.get(name) == latents.get(name) for name in ("index", "parts", "shard", "model"))
+    return same and recorded["settings"].get("latents") == latents["settings"]
 
 
 def remove_broken_links(run: Path) -> None:

@@ -91,3 +91,24 @@ def test_a_point_with_more_copies_has_more_jobs_of_the_same_length() -> None:
     assert shards == [48, 95, 189]
     given = Run(parse(Settings, {"diffusion": {"inpaint": {"shards": 12}}}))
     assert [len(given.shards(point_folder("copies", number), "inpaint", "train")) for number in range(3)] == [12] * 3
+
+
+@pytest.mark.parametrize(
+    ("levels", "diffusion", "kind", "groups"),
+    [
+        (5, {}, "latents", 1),
+        (6, {}, "latents", 2),
+        (5, {"resolution": 1024}, "latents", 5),
+        (5, {"features": {"ensemble": 2}}, "features", 3),
+        (5, {"features": {"ensemble": 8}}, "latents", 1),  # no setting of features splits latents
+        (5, {"features": {"shards": 4, "ensemble": 4}}, "features", 1),
+    ],
+)
+def test_a_job_makes_as_many_levels_of_a_shard_as_take_as_long_as_one_of_inpainting(
+    levels: int, diffusion: dict[str, Any], kind: Any, groups: int
+) -> None:
+    sets = {"large": {"root": "x", "levels": list(range(0, 10 * levels, 10)), "expected_images": 7_900}}
+    jobs = Run(parse(Settings, {"data": {"evaluation": sets}, "diffusion": diffusion})).level_jobs(kind)
+    made = [views for rule, views in jobs if "large" in rule]
+    assert len(made) == groups and len(dict(jobs)) == len(jobs)
+    assert [view for views in made for view in views] == [f"large@{level}" for level in range(0, 10 * levels, 10)]

@@ -13,9 +13,9 @@ import pytest
 from dfeat.data.index import read_index
 from dfeat.data.pixels import PixelCache
 from dfeat.errors import UserError
-from dfeat.evaluation.judge import read_verdicts
 from dfeat.evaluation.origins import read_predictions_origin, read_verdicts_origin
 from dfeat.evaluation.predict import TrainedModel
+from dfeat.evaluation.verdicts import read_verdicts
 from dfeat.occlusion.parts import choose_all, read_parts
 from dfeat.report.claims.cost_claim import cost_claim
 from dfeat.report.numbers.results import load_predictions

@@ -15,7 +15,8 @@ from timm import create_model
 from dfeat.config import Settings
 from dfeat.data.crops import image_key
 from dfeat.data.pixels import cache_inpainted
-from dfeat.evaluation.judge import judge, read_verdicts
+from dfeat.evaluation.judge import judge
+from dfeat.evaluation.verdicts import read_verdicts
 from dfeat.report.tables.label_preservation import exact_interval, write_label_preservation
 from dfeat.training.loop import train
 from dfeat.training.settings import TrainStage

@@ -184,7 +184,7 @@ def printed_jobs(printed: str) -> Iterator[tuple[list[str], str]]:
         if outputs:
             command = re.search(r"^Shell command: (.+?)(?:\n\n|\n\[|\Z)", job, re.MULTILINE | re.DOTALL)
             assert command, f"no command makes {outputs[1]}"
-            yield outputs[1].split(", "), command[1]
+            yield outputs[1].replace(" (update)", "").split(", "), command[1]
 
 
 def job_of(outputs: list[str], command: str, settings: dict[str, str]) -> Job:

@@ -17,7 +17,7 @@ from dfeat.config.files import read_settings
 from dfeat.data.classes import class_infos, imagenet_wnids
 from dfeat.data.records import INDEX_COLUMNS, PROBLEM_COLUMNS, table_text
 
-from .test_snakemake import ROOT, jobs
+from .test_snakemake import ROOT, encodes, jobs, of_all_views
 
 MODEL = {
     "unet/config.json": {"in_channels": 4, "cross_attention_dim": 1024, "sample_size": 64},
@@ -97,7 +97,7 @@ def test_the_ablation_of_copies_inpaints_anew_where_there_are_more_and_trains_on
     assert planned["train"] == planned["evaluate_point_on_holdout"] == 3 * models
     assert planned["index_train"] == 1 and "index_evaluation" not in planned and planned["pixels"] == 2  # no test image
     assert planned["parts"] == planned["write_ablation_copies"] == planned["draw_ablation_copies"] == 1
-    assert not {"latents", "features", "judge"} & planned.keys()
+    assert not encodes(planned) and "judge" not in planned
 
 
 def test_a_search_over_learning_rates_trains_what_the_run_has_not_and_encodes_held_out_images_once(tree: Path) -> None:
@@ -105,7 +105,8 @@ def test_a_search_over_learning_rates_trains_what_the_run_has_not_and_encodes_he
     planned = jobs(result)
     models = documented()["train"]
     assert planned["train"] == planned["evaluate_point_on_holdout"] == 4 * models  # rates; one of them is the run's own
-    assert planned["latents"] == planned["features"] == 3 + 3 + 5  # shards of the training images and twins; levels
+    assert planned["latents"] == planned["features"] == 3 + 3  # shards of the training images and twins
+    assert planned["latents_of_holdout"] == planned["features_of_holdout"] == 1  # of all levels
     assert planned["write_choose_learning_rate"] == 1 and "index_evaluation" not in planned
     made = re.findall(r"^ +output: (.+)$", result.stdout + result.stderr, re.MULTILINE)
     assert sum(line.startswith("results/paper/training/") for line in made) == models
@@ -116,7 +117,7 @@ def test_a_search_over_learning_rates_trains_what_the_run_has_not_and_encodes_he
 def test_without_a_holdout_a_grid_is_measured_on_the_test_sets(tree: Path) -> None:
     planned = jobs(dry_run(tree, "all-trained.yaml", target="ablation_fusion"))
     assert planned["evaluate_point"] == 4 * 2 * 3 and planned["index_evaluation"] == 2
-    assert planned["latents"] == documented()["latents"]
+    assert of_all_views(planned, "latents") == of_all_views(documented(), "latents")
 
 
 def test_points_that_inpaint_anew_judge_their_own_images(tree: Path) -> None:
@@ -135,8 +136,10 @@ def test_clean_features_need_none_of_occluded_training_images(tree: Path) -> Non
 def test_a_run_without_inpainting_inpaints_nothing_unless_asked(tree: Path) -> None:
     (tree / "plain.yaml").write_text("training: {methods: [none, blackout, replace, cutmix]}\n")
     pictured = {"inpaint", "inpainted_pixels", "draw_figure2", "draw_gallery", "write_inpaint_quality"}
-    needless = pictured | {"latents", "features", "write_controls"}
-    expected = {rule: count for rule, count in documented().items() if rule not in needless}
+    needless = pictured | {"write_controls"}
+    expected = {
+        rule: count for rule, count in documented().items() if rule not in needless and not encodes({rule: count})
+    }
     models = expected["train"] * 4 // 6
     planned = jobs(dry_run(tree, "plain.yaml"))
     assert planned.pop("total")
@@ -175,7 +178,7 @@ def finished(tree: Path) -> Path:
     write_index(tree, "dfeat", 300, wnids[:100])
     plan = dry_run(tree)
     for line in re.findall(r"^ +output: (.+)$", plan.stdout + plan.stderr, re.MULTILINE):
-        for path in line.split(", "):
+        for path in line.replace(" (update)", "").split(", "):
             (tree / path).parent.mkdir(parents=True, exist_ok=True)
             if not (tree / path).exists():
                 (tree / path).touch()
@@ -192,7 +195,8 @@ def test_a_further_set_plans_no_job_of_an_existing_view(finished: Path) -> None:
     large = {"kind": "imagenet", "root": "large.zip", "levels": [0, 50], "expected_images": 40_000}
     (finished / "large.yaml").write_text(json.dumps({"data": {"evaluation": {"large": large}}}))
     planned = jobs(dry_run(finished, "large.yaml"))
-    assert planned["latents"] == planned["features"] == 2 * 5  # its own two views, 8,192 rows a shard
+    assert planned["latents_of_large"] == planned["features_of_large"] == 5  # 8,000 rows of both its levels
+    assert of_all_views(planned, "latents") == of_all_views(planned, "features") == 5
     assert planned["index_evaluation"] == planned["pixels"] == 1
     assert not {"index_train", "parts", "inpaint", "inpainted_pixels", "train"} & planned.keys()
 

@@ -37,7 +37,7 @@ INPAINTED = [f"results/tiny/diffusion/inpaint/train/{number}-of-2.h5" for number
 CPU_STEPS = [f"results/tiny/data/{name}/pixels.h5" for name in ("train", "imagenet_val", "dfeat")]
 TOY = ["--slurm-no-account", "--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "5"]
 PROFILE = ["--workflow-profile", "profiles/slurm", "--latency-wait", "10", "--seconds-between-status-checks", "3"]
-GPU_JOBS = 2 + 5 + 5 + 2 + 2  # inpaint, latents and features of five views, train and evaluate two methods
+GPU_JOBS = 2 + 4 + 4 + 2 + 2  # inpaint, latents and features of two views and two sets, train and evaluate two methods
 
 
 @pytest.fixture(scope="module")

@@ -67,6 +67,16 @@ def jobs(result: subprocess.CompletedProcess[str]) -> dict[str, int]:
     return counts
 
 
+def of_all_views(counts: dict[str, int], kind: str) -> int:
+    """The jobs that make shards of latents or features: of the training images, and of each evaluation set."""
+    return sum(count for rule, count in counts.items() if rule == kind or rule.startswith(f"{kind}_of_"))
+
+
+def encodes(counts: dict[str, int]) -> bool:
+    """Whether any job makes latents or features."""
+    return any(of_all_views(counts, kind) for kind in ("latents", "features"))
+
+
 def test_every_published_result_is_made_by_name(tree: Path) -> None:
     result = snakemake(
         tree, "-n", "-p", "table1", "table2", "figure2", "figure3", "accuracy", "gain", "claims", "report"

@@ -96,11 +96,26 @@ def minutes(estimated, *read):
     )
 
 
-def shard_runtime(kind, view=None):
-    """The same for one shard of a view."""
+def shard_runtime(kind, *views):
+    """The same for one shard of each view (default: of the job's)."""
     return lambda wildcards, attempt: attempt * shard_minutes(
-        RUN.at(wildcards.at), kind, view or wildcards.view
+        RUN.at(wildcards.at), kind, *(views or [wildcards.view])
     )
+
+
+def latents_stage(view):
+    """What `dfeat latents` is given for a view of an evaluation set, as `stage` gives it."""
+    return lambda wildcards: RUN.latents_stage(wildcards.at, view)
+
+
+def latents_of(views):
+    """The latents that the features of these levels of a set are of, a shard of each."""
+    return lambda wildcards: [
+        RUN.source(wildcards.at, "latents", view=view).shard(
+            "latents", view, wildcards.shard, wildcards.shards
+        )
+        for view in views
+    ]
 
 
 def method_inputs(wildcards):

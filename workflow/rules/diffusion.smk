@@ -50,7 +50,7 @@ rule inpainted_pixels:
 
 rule latents:
     input:
-        index=lambda wildcards: HERE.index(view_set(wildcards.view)),
+        index=HERE.index(TRAIN),
         parts=lambda wildcards: (
             [RUN.parts(wildcards.at)] if wildcards.view == OCCLUDED else []
         ),
@@ -60,6 +60,8 @@ rule latents:
         POINT.log("diffusion", "latents_{view}_{shard}-of-{shards}"),
     benchmark:
         POINT.benchmark("diffusion", "latents_{view}_{shard}-of-{shards}")
+    wildcard_constraints:
+        view=f"{TRAIN}|{OCCLUDED}",
     threads: THREADS
     resources:
         gpu=GPU,
@@ -70,7 +72,7 @@ rule latents:
         folder=subpath(input.index, parent=True),
         view=lambda wildcards: view_pictures(wildcards.view),
         parts=lambda wildcards, input: ["--parts", input.parts] if input.parts else [],
-        settings=lambda wildcards: RUN.latents_stage(wildcards.at, wildcards.view),
+        settings=stage("latents"),
         recipe=recipe("dfeat.diffusion.latents"),
         threads=THREADS,
     shell:
@@ -91,6 +93,8 @@ rule features:
         POINT.log("diffusion", "features_{view}_{shard}-of-{shards}"),
     benchmark:
         POINT.benchmark("diffusion", "features_{view}_{shard}-of-{shards}")
+    wildcard_constraints:
+        view=f"{TRAIN}|{OCCLUDED}",
     threads: THREADS
     resources:
         gpu=GPU,
@@ -104,3 +108,74 @@ rule features:
         "dfeat features --latents {input:q} --settings {params.settings:q}"
         " --threads {params.threads} --gpus {resources.gpu} --out {output:q}"
         f"{BASE} > {{log:q}} 2>&1"
+
+
+# Of evaluation sets one job makes a shard of several levels. An output that stands is left to the job, which keeps it where
+# it was made from the same by the same settings: a further level makes no other one again.
+for made, views in RUN.level_jobs("latents"):
+
+    rule:
+        name:
+            made
+        input:
+            index=HERE.index(view_set(views[0])),
+        output:
+            [
+                update(POINT.shard("latents", view, "{shard}", "{shards}"))
+                for view in views
+            ],
+        log:
+            POINT.log("diffusion", f"latents_{views[0]}_{{shard}}-of-{{shards}}"),
+        benchmark:
+            POINT.benchmark("diffusion", f"latents_{views[0]}_{{shard}}-of-{{shards}}")
+        threads: THREADS
+        resources:
+            gpu=GPU,
+            mem_mb=per_attempt(SETTINGS.resources.mem_mb),
+            runtime=shard_runtime("latents", *views),
+            workers=SETTINGS.resources.workers,
+        params:
+            folder=subpath(input.index, parent=True),
+            views=repeated("--view", map(view_pictures, views)),
+            outs=lambda wildcards, output: repeated("--out", output),
+            settings=latents_stage(views[0]),
+            recipe=recipe("dfeat.diffusion.latents"),
+            threads=THREADS,
+        shell:
+            "dfeat latents --index {params.folder:q} {params.views:q} --shard {wildcards.shard}/{wildcards.shards}"
+            " --settings {params.settings:q} --threads {params.threads} --gpus {resources.gpu}"
+            " --workers {resources.workers} {params.outs:q} --keep"
+            f"{BASE} > {{log:q}} 2>&1"
+
+
+for made, views in RUN.level_jobs("features"):
+
+    rule:
+        name:
+            made
+        input:
+            latents_of(views),
+        output:
+            [
+                update(POINT.shard("features", view, "{shard}", "{shards}"))
+                for view in views
+            ],
+        log:
+            POINT.log("diffusion", f"features_{views[0]}_{{shard}}-of-{{shards}}"),
+        benchmark:
+            POINT.benchmark("diffusion", f"features_{views[0]}_{{shard}}-of-{{shards}}")
+        threads: THREADS
+        resources:
+            gpu=GPU,
+            mem_mb=per_attempt(SETTINGS.resources.mem_mb),
+            runtime=shard_runtime("features", *views),
+        params:
+            latents=lambda wildcards, input: repeated("--latents", input),
+            outs=lambda wildcards, output: repeated("--out", output),
+            settings=stage("features"),
+            recipe=recipe("dfeat.diffusion.features"),
+            threads=THREADS,
+        shell:
+            "dfeat features {params.latents:q} --settings {params.settings:q} --threads {params.threads}"
+            " --gpus {resources.gpu} {params.outs:q} --keep"
+            f"{BASE} > {{log:q}} 2>&1"

@@ -16,7 +16,7 @@ from pathlib import Path
 from dfeat.config import Settings
 from dfeat.data.crops import image_key
 from dfeat.data.index import read_index
-from dfeat.evaluation.judge import VIEWS, read_verdicts
+from dfeat.evaluation.verdicts import VIEWS, read_verdicts
 from dfeat.places import TRAIN, Place
 from dfeat.report.numbers import text
 from dfeat.report.numbers.paper import backbone_name
