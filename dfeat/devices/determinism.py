@@ -1,6 +1,6 @@
 """Which kernels a GPU may compute with: those that give the same bits each time.
 
-What leaves: the settings of torch, cuBLAS and the compiler for a whole process (`set_determinism`, `compile_deterministically`), and
+What leaves: the settings of torch and cuBLAS for a whole process (`set_determinism`), and
 a stricter mode for what has a backward pass (`strictly`). Some backward passes sum by atomic additions, in the order in
 which threads happen to arrive. torch has others for most of them; for attention (memory-efficient and flash, where cuDNN's
 is left out) it takes them in the strict mode alone, which refuses what has none. On a CPU nothing of this changes a bit.
@@ -39,11 +39,3 @@ def strictly() -> Iterator[None]:
         yield
     finally:
         torch.set_deterministic_debug_mode(before)
-
-
-def compile_deterministically() -> None:
-    """Have the compiler choose kernels by rules, not by timing them, which may choose others the next time."""
-    import torch._inductor.config as compiler
-
-    if hasattr(compiler, "deterministic"):  # since torch 2.9
-        compiler.deterministic = True

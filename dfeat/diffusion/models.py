@@ -17,7 +17,7 @@ from typing import Any, Final
 import torch
 
 from dfeat.devices.arithmetic import arithmetic
-from dfeat.devices.determinism import compile_deterministically
+from dfeat.devices.compiler import prepare_to_compile
 from dfeat.diffusion.fitting import in_slices
 from dfeat.diffusion.forward import forward_process, noise_schedule
 from dfeat.diffusion.layout import COMPONENTS, WEIGHTED, ModelFiles, Use, check_pairing, find_model
@@ -156,7 +156,7 @@ def compile_model(model: DiffusionModel, wanted: bool, backend: str | Callable[.
         return
     import torch._dynamo.config as limits
 
-    compile_deterministically()
+    prepare_to_compile("diffusion.compile", model.device.type)
     # All layers of a class share the code of their `forward`, which dynamo gives up compiling after 8 graphs; the layers
     # after these would run uncompiled without a word.
     limits.recompile_limit = max(limits.recompile_limit, GRAPHS)

@@ -16,7 +16,7 @@ from dfeat.config import Settings
 from dfeat.costs.estimate import Cost, estimate
 from dfeat.costs.measured import speeds_of
 from dfeat.doctor.inpaintings import InpaintReport, look_at_inpaintings
-from dfeat.doctor.machine import bytes_in, devices_held, devices_seen, free_bytes, installed_versions
+from dfeat.doctor.machine import bytes_in, compiler_faults, devices_held, devices_seen, free_bytes, installed_versions
 from dfeat.doctor.sets import (
     HiddenReport,
     SetReport,
@@ -71,6 +71,7 @@ def examine(settings: Settings, ask_torch: bool = False) -> Report:
     hidden = _or_fault(faults, look_at_parts, settings, Place(folder).parts())
     inpaintings = _or_fault(faults, look_at_inpaintings, settings, Place(folder))
     devices, packages = devices_seen(ask_torch), installed_versions()
+    faults += compiler_faults(settings, devices)
     return Report(
         settings.run,
         sets,

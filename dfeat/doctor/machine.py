@@ -8,7 +8,9 @@ from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Final
 
+from dfeat.config import Settings
 from dfeat.devices import machine_devices, occupancy
+from dfeat.devices.compiler import compiler_fault
 from dfeat.storage.provenance import versions
 
 PACKAGES: Final = (
@@ -45,6 +47,13 @@ def installed_versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "missing"
     return found
+
+
+def compiler_faults(settings: Settings, devices: list[str]) -> list[str]:
+    """What this machine lacks to compile what the settings have compiled; nothing where it has no GPU to run it on."""
+    wanted = {"diffusion.compile": settings.diffusion.compile, "training.compile": settings.training.compile}
+    faults = (compiler_fault(setting, "cuda") for setting, compiled in wanted.items() if compiled and devices)
+    return [fault for fault in faults if fault]
 
 
 def bytes_in(folder: Path) -> int:

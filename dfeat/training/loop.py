@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dfeat.devices import arithmetic
-from dfeat.devices.determinism import compile_deterministically, strictly
+from dfeat.devices.compiler import prepare_to_compile
+from dfeat.devices.determinism import strictly
 from dfeat.diffusion.stream import Done, Waiting
 from dfeat.errors import UserError
 from dfeat.progress import progress, say
@@ -101,7 +102,7 @@ def _fit(
     settings = batches.settings
     model.train()
     if settings.compile:
-        compile_deterministically()
+        prepare_to_compile("training.compile", device.type)
         model.backbone.compile(dynamic=False)
     network = team.wrapped(model)
     bar = progress(len(batches), batches.method.name)

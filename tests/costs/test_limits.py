@@ -122,7 +122,7 @@ def test_limits_follow_what_a_job_computes(settings: Callable[..., Settings]) ->
 
 
 def test_limits_follow_what_was_measured(settings: Callable[..., Settings], tmp_path: Path) -> None:
-    slow = {"precision": "float32", "compiled": False, "flops": PEAK["A100"]["float32"] / 10, "passes": 3}
+    slow = {"precision": "bfloat16", "compiled": False, "flops": PEAK["A100"]["float32"] / 10, "passes": 3}
     write_json(
         tmp_path / "card.json",
         {"card": "NVIDIA A100-SXM4-40GB", "torch": "2.15.0", "date": "2026-11-27", "steps": {"inpaint": slow}},

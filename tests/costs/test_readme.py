@@ -15,6 +15,7 @@ README = ROOT / "README.md"
 COLUMNS = (
     ("config.yaml", "A100"),
     ("config.yaml", "H100"),
+    ("config/exact.yaml", "H100"),
     ("config/fast.yaml", "H100"),
     ("config/single-gpu.yaml", "T4"),
 )
