@@ -92,13 +92,14 @@ def left_to_make(
     """
     from dfeat.progress import say
     from dfeat.storage.provenance import declared_recipe
-    from dfeat.storage.reuse import stands
+    from dfeat.storage.reuse import renew, stands
 
     module, same_model = f"dfeat.diffusion.{verb}", _same_model(source)
     left = []
     for shard, inputs in shards.items():
         if keep and stands(shard, verb, inputs, declared_recipe(module), stage, same_model):
             say(f"{shard}: stands, made from the same by the same settings")
+            renew(shard, {path for all_inputs in shards.values() for path in all_inputs})
         elif not linked_from(base, verb, module, [shard], inputs, stage, source):
             left.append(shard)
     return left

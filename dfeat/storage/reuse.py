@@ -84,6 +84,12 @@ def stands(
     )
 
 
+def renew(shard: Path, inputs: Iterable[Path]) -> None:
+    """Give a shard that stands a time that no input of its job is after, or Snakemake would plan the job again."""
+    if any(path.stat().st_mtime_ns > shard.lstat().st_mtime_ns for path in inputs):
+        os.utime(shard, follow_symlinks=False)
+
+
 def _made_so(
     recorded: Mapping[str, Any], recipe: int, settings: Any, same_model: Callable[[Mapping[str, Any]], bool]
 ) -> bool:
