@@ -20,8 +20,9 @@ from torch import Tensor
 
 from dfeat.data.crops import Crop, random_crop, view_key, view_keys
 from dfeat.methods import method
-from dfeat.methods.method import Mixture, Twin
+from dfeat.methods.method import WHOLE, Mixture, Twin, Window
 from dfeat.methods.paint import mask_image, partner_order, reached
+from dfeat.occlusion.runs import Runs
 from dfeat.randomness import rng_for
 from dfeat.storage.shards import Rows
 from dfeat.training.fusion import Moments, moments_of
@@ -203,20 +204,23 @@ class TrainingBatches:
         for row, item in enumerate(items):
             picture, painted = self._cached(item.key, item.copy), self._occluded(item.key, item.twin)
             if paint and painted and self.method.whole:
-                hidden = reached(self.sources.parts.mask(item.key), *picture.shape[:2])
-                picture = paint(self._twin(item, picture, hidden))
+                hidden = reached(self.sources.parts.runs(item.key).mask(), *picture.shape[:2])
+                window = item.crop.pixels(*picture.shape[:2])
+                images[row] = fitted(paint(self._twin(item, picture, hidden, window)), item.crop.flip, size)
+                continue
             images[row] = cut(picture, item.crop, size)
-            if paint and painted and not self.method.whole:
+            if paint and painted:
                 images[row] = paint(self._twin(item, images[row], self._mask(item, "mask")))
         return images
 
-    def _twin(self, item: _Item, picture: NDArray[np.uint8], hidden: NDArray[np.bool_]) -> Twin:
+    def _twin(self, item: _Item, picture: NDArray[np.uint8], hidden: NDArray[np.bool_], window: Window = WHOLE) -> Twin:
         return Twin(
             picture,
             hidden,
             partner=lambda: cut(self.sources.pixels[self.partner[item.key]], item.crop, self.settings.image_size),
             rng=lambda: rng_for(self.seed, item.draw, self.method.name),
             options=self.options,
+            window=window,
         )
 
     def _feature(self, item: _Item) -> NDArray[np.float16]:
@@ -233,25 +237,29 @@ class TrainingBatches:
         return np.zeros((self.settings.image_size,) * 2, bool)
 
     def _mask(self, item: _Item, which: str) -> NDArray[np.bool_]:
-        return cut_mask(self.sources.parts.mask(item.key, which), item.crop, self.settings.image_size)
+        return cut_mask(self.sources.parts.runs(item.key, which), item.crop, self.settings.image_size)
 
 
 def cut(image: NDArray[np.uint8], crop: Crop, size: int) -> NDArray[np.uint8]:
-    """A crop of an image (H, W, 3) uint8 at the nearest pixels, resized to (size, size, 3), and flipped.
+    """A crop of an image (H, W, 3) uint8 at the nearest pixels, resized to (size, size, 3), and flipped."""
+    return fitted(image[crop.pixels(*image.shape[:2])].copy(), crop.flip, size)
+
+
+def fitted(part: NDArray[np.uint8], flip: bool, size: int) -> NDArray[np.uint8]:
+    """A picture (h, w, 3) uint8, contiguous, resized to (size, size, 3), and flipped.
 
     Bicubic with antialiasing, torch's kernel for bytes: its values are Pillow's but for rounding, in less time.
     """
-    part = torch.from_numpy(image[None][:, *crop.pixels(*image.shape[:2])].copy()).permute(0, 3, 1, 2)
-    if part.shape[2:] != (size, size):
-        part = F.interpolate(part, size=(size, size), mode="bicubic", antialias=True)
-    return (part.flip(3) if crop.flip else part)[0].permute(1, 2, 0).numpy()
+    pixels = torch.from_numpy(part[None]).permute(0, 3, 1, 2)
+    if pixels.shape[2:] != (size, size):
+        pixels = F.interpolate(pixels, size=(size, size), mode="bicubic", antialias=True)
+    return (pixels.flip(3) if flip else pixels)[0].permute(1, 2, 0).numpy()
 
 
-def cut_mask(mask: NDArray[np.bool_], crop: Crop, size: int) -> NDArray[np.bool_]:
-    """A crop of a mask (H, W), resized to (size, size) by nearest pixel, and flipped."""
+def cut_mask(mask: Runs, crop: Crop, size: int) -> NDArray[np.bool_]:
+    """A crop of a mask, resized to (size, size) by nearest pixel, and flipped."""
     left, top, right, bottom = crop.box
     centres = (np.arange(size) + 0.5) / size
-    rows = ((top + centres * (bottom - top)) * mask.shape[0]).astype(np.int64)
-    columns = ((left + centres * (right - left)) * mask.shape[1]).astype(np.int64)
-    chosen = mask[rows.clip(max=mask.shape[0] - 1)[:, None], columns.clip(max=mask.shape[1] - 1)]
-    return chosen[:, ::-1] if crop.flip else chosen
+    rows = ((top + centres * (bottom - top)) * mask.height).astype(np.int64)
+    columns = ((left + centres * (right - left)) * mask.width).astype(np.int64)
+    return mask.at(np.minimum(rows, mask.height - 1), np.minimum(columns, mask.width - 1), crop.flip)
