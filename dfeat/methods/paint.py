@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 
 from dfeat.methods.method import Mask, Pixels
+from dfeat.methods.runs import Runs
 from dfeat.randomness import rng_for
 
 _WHITE: Final = np.repeat(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1), 3, axis=1) * np.uint8(255)
@@ -19,7 +20,7 @@ _WHITE: Final = np.repeat(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None],
 
 
 def mask_image(masks: Mask) -> Pixels:
-    """Eq. 1: masks (..., H, W) as three-channel images (..., H, W, 3), white where the mask is."""
+    """Masks (..., H, W) as images (..., H, W, 3), white where the mask is."""
     # Eight pixels at a time: a table of 6 KB takes a fifth of the time of repeating each.
     white = _WHITE.take(np.packbits(masks), axis=0).reshape(-1)
     return white[: 3 * masks.size].reshape(*masks.shape, 3)
@@ -69,16 +70,16 @@ def grown(mask: Mask, pixels: int) -> Mask:
     return wider
 
 
-def reached(mask: Mask, height: int, width: int) -> Mask:
+def reached(mask: Runs, height: int, width: int) -> Mask:
     """The pixels of a picture, resized to (height, width) from the size of its mask, that show something of masked ones.
 
     Bicubic resizing takes each pixel from those within two pixels of it, in the larger unit of the two sizes.
     """
-    if mask.shape == (height, width):
-        return mask
+    if (mask.height, mask.width) == (height, width):
+        return mask.mask()
     rows, columns = ((np.arange(size) + 0.5) / size for size in (height, width))
-    nearest = mask[(rows * mask.shape[0]).astype(int)].take((columns * mask.shape[1]).astype(int), axis=1)
-    return grown(nearest, math.ceil(2 * max(1.0, height / mask.shape[0], width / mask.shape[1])))
+    nearest = mask.at((rows * mask.height).astype(int), (columns * mask.width).astype(int))
+    return grown(nearest, math.ceil(2 * max(1.0, height / mask.height, width / mask.width)))
 
 
 def partner_order(keys: list[str], seed: int) -> dict[str, str]:

@@ -25,7 +25,7 @@ from pycocotools import mask as coco_mask
 from dfeat.data.index import read_index
 from dfeat.data.segmentation import decode_counts
 from dfeat.errors import UserError
-from dfeat.occlusion.runs import Runs
+from dfeat.methods.runs import Runs
 from dfeat.occlusion.settings import PartsStage
 from dfeat.storage.atomic import write_json
 from dfeat.storage.expected import check_settings

@@ -21,8 +21,8 @@ from torch import Tensor
 from dfeat.data.crops import Crop, random_crop, view_key, view_keys
 from dfeat.methods import method
 from dfeat.methods.method import WHOLE, Mixture, Twin, Window
-from dfeat.methods.paint import mask_image, partner_order, reached
-from dfeat.occlusion.runs import Runs
+from dfeat.methods.paint import partner_order, reached
+from dfeat.methods.runs import Runs
 from dfeat.randomness import rng_for
 from dfeat.storage.shards import Rows
 from dfeat.training.fusion import Moments, moments_of
@@ -39,9 +39,14 @@ class Batch:
 
     images: Tensor  # (B, S, S, 3) uint8
     targets: Tensor  # (B, C) float32
-    masks: Tensor | None = None  # (B, S, S, 3) uint8
+    masks: Tensor | None = None  # (B, S, S) bool
     features: Tensor | None = None  # (B, D) float16
     kept: Tensor | None = None  # (L, B) float32, see Classifier.draw_kept
+
+    def mask_images(self) -> Tensor | None:
+        """The masks as images (B, S, S, 3) uint8, white where they are, as the network is given them in Eq. 1."""
+        # They are made here, on the batch's device: workers hand on a third of the bytes.
+        return None if self.masks is None else (self.masks * 255).to(torch.uint8)[..., None].expand(-1, -1, -1, 3)
 
     def pin_memory(self) -> Batch:
         """The same in page-locked memory, from where a GPU fetches it while it computes. The DataLoader calls this."""
@@ -113,7 +118,7 @@ class TrainingBatches:
             twins, rng = np.array([item.twin for item in items]), rng_for(self.seed, f"step {step}", self.method.name)
             images, targets = mix(Mixture(images, targets, twins, rng, self.options))
             images, targets, items = images[self.part], targets[self.part], items[self.part]
-        masks = mask_image(np.stack([self._whole_mask(item) for item in items])) if self.method.masks else None
+        masks = np.stack([self._whole_mask(item) for item in items]) if self.method.masks else None
         fused = "features" in self.method.needs
         features = np.stack([self._feature(item) for item in items]) if fused else None
         return Batch(*(None if part is None else torch.from_numpy(part) for part in (images, targets, masks, features)))
@@ -204,7 +209,7 @@ class TrainingBatches:
         for row, item in enumerate(items):
             picture, painted = self._cached(item.key, item.copy), self._occluded(item.key, item.twin)
             if paint and painted and self.method.whole:
-                hidden = reached(self.sources.parts.runs(item.key).mask(), *picture.shape[:2])
+                hidden = reached(self.sources.parts.runs(item.key), *picture.shape[:2])
                 window = item.crop.pixels(*picture.shape[:2])
                 images[row] = fitted(paint(self._twin(item, picture, hidden, window)), item.crop.flip, size)
                 continue

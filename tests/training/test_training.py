@@ -22,6 +22,7 @@ from dfeat.data.index import read_index
 from dfeat.data.pixels import PixelCache
 from dfeat.errors import UserError
 from dfeat.methods import NAMES
+from dfeat.methods.runs import Runs
 from dfeat.occlusion.parts import choose_all, read_parts
 from dfeat.storage.shards import Rows
 from dfeat.training import loop
@@ -107,7 +108,7 @@ def test_twins_are_painted_as_their_method_says(sources: Sources) -> None:
     replaced = row_of(sources, "replace", key, True)
     partner = sources.pixels[TrainingBatches("replace", sources, SETTINGS, 0, 0).partner[key]]
     assert (replaced.images[0].numpy()[hidden] == partner[hidden]).all()
-    assert (replaced.masks[0].numpy()[..., 0] == 255 * sources.parts.mask(key, "object")).all()
+    assert (replaced.mask_images()[0].numpy()[..., 0] == 255 * sources.parts.mask(key, "object")).all()
     features = row_of(sources, "sd_features", key, True)
     assert (features.images[0].numpy() == black).all()
     assert (features.features == 1).all()
@@ -178,7 +179,7 @@ def test_a_mask_is_cut_where_its_image_is(
 ) -> None:
     mask = np.random.default_rng(height * width).random((height, width)) < 0.5
     box = (left, top, left + (1 - left) * share, top + (1 - top) * share)
-    found = cut_mask(mask, Crop(box, flip), 16)
+    found = cut_mask(Runs.of(mask), Crop(box, flip), 16)
     for row in range(16):
         for column in range(16):
             at = 15 - column if flip else column

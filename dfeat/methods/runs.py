@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Mask = NDArray[np.bool_]
+from dfeat.methods.method import Mask
 
 
 @dataclass(frozen=True)
