@@ -28,7 +28,10 @@ def test_reading_compares_batches_of_the_same_shape_and_range(tmp_path: Path) ->
 
 def test_rows_are_read_by_every_way() -> None:
     found = rows.run(rounds=1, count=128)
-    assert [row.bound for row in found.rows] == ["at most", "at most", "at least"]
+    assert [row.bound for row in found.rows] == ["at most"] * 4
+    calls, hashed = found.rows[2:]
+    assert (calls.ours, calls.peer) == (0, pytest.approx(1, abs=0.1)) and calls.reached
+    assert 0.9 < hashed.ours <= 1 and hashed.reached
 
 
 def test_every_method_is_compared_with_none_and_reads_each_mask_once(tmp_path: Path) -> None:
