@@ -255,7 +255,8 @@ def fitted(part: NDArray[np.uint8], flip: bool, size: int) -> NDArray[np.uint8]:
 
     Bicubic with antialiasing, torch's kernel for bytes: its values are Pillow's but for rounding, in less time.
     """
-    pixels = torch.from_numpy(part[None]).permute(0, 3, 1, 2)
+    # A batch of one by torch, whose strides say "channels last"; numpy's stride of 0 would get the kernel for planes.
+    pixels = torch.from_numpy(part)[None].permute(0, 3, 1, 2)
     if pixels.shape[2:] != (size, size):
         pixels = F.interpolate(pixels, size=(size, size), mode="bicubic", antialias=True)
     return (pixels.flip(3) if flip else pixels)[0].permute(1, 2, 0).numpy()
