@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dfeat.methods import method
@@ -51,7 +51,8 @@ def mean(picture: np.ndarray, hidden: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("name", "definition"), [("fill_smooth", smooth), ("fill_mean", mean)])
-@given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.integers(1, 60))
+@given(st.integers(0, 2**32 - 1), st.integers(1, 50), st.integers(1, 50))
+@settings(deadline=None)
 def test_a_window_of_a_fill_is_that_of_the_filled_picture(
     name: str, definition, seed: int, height: int, width: int
 ) -> None:  # type: ignore[no-untyped-def]

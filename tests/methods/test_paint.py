@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import maximum_filter
 
@@ -102,6 +102,7 @@ def test_a_mask_keeps_its_patches_at_another_size(rng: np.random.Generator) -> N
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32 - 1), st.integers(0, 9))
+@settings(deadline=None)
 def test_quick_ways_to_paint_give_what_they_stand_for(height: int, width: int, seed: int, pixels: int) -> None:
     rng = np.random.default_rng(seed)
     images, partners = rng.integers(0, 256, (2, height, width, 3), dtype=np.uint8)

@@ -335,3 +335,9 @@ def test_backbones_that_cannot_be_built_are_named(stage: TrainStage, tmp_path: P
     wider = backbone.model_copy(update={"kwargs": {**backbone.kwargs, "dims": [8, 16, 24, 40]}})
     with pytest.raises(UserError, match="does not fit the backbone"):
         build_backbone(wider)
+
+
+def test_a_crop_is_resized_with_its_pixels_side_by_side(rng: np.random.Generator) -> None:
+    """torch's kernel for planes gives the same bytes in twice the time, and leaves planes behind."""
+    image = rng.integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    assert cut(image, Crop((0.1, 0.1, 0.9, 0.8), False), 32).flags.c_contiguous
