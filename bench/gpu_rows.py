@@ -84,43 +84,43 @@ class Row:
 
 
 ROWS: Final = (
-    # What config.yaml's hours are made of, as they would be run.
+    # What config.yaml's hours are made of, as they are run.
     Row("latents", HALF, 32),
     Row("features", HALF, 32),
-    Row("training", HALF, 64, CONVNEXT),
-    Row("training", HALF, 64, SWIN),
-    Row("inpaint", HALF, 8, SOLVER),
-    Row("inpaint", HALF, 8, DDIM),
+    Row("training", HALF, 64, CONVNEXT, compiled=True),
+    Row("training", HALF, 64, SWIN, compiled=True),
+    Row("inpaint", HALF, 32, DDIM),
     Row("evaluation", "float32", 128, CONVNEXT),
-    # What exact arithmetic costs.
+    # Half of the steps, what exact arithmetic costs, and what compiling gives.
+    Row("inpaint", HALF, 32, SOLVER),
+    Row("training", HALF, 64, CONVNEXT),
     Row("latents", "float32", 8),
     Row("features", "float32", 32),
     Row("training", "float32", 64, CONVNEXT),
     Row("training", "tf32", 64, CONVNEXT),
     Row("latents", "tf32", 32),
     Row("features", "tf32", 32),
-    # What compiling gives.
-    Row("training", HALF, 64, CONVNEXT, compiled=True),
+    Row("evaluation", HALF, 128, CONVNEXT),
     Row("features", HALF, 32, compiled=True),
     Row("latents", HALF, 32, compiled=True),
-    Row("inpaint", HALF, 8, SOLVER, compiled=True),
+    Row("inpaint", HALF, 32, SOLVER, compiled=True),
     # The other 16 bits, and what batch sizes do.
     Row("latents", "float16", 32),
     Row("features", "float16", 32),
-    Row("inpaint", "float16", 8, SOLVER),
+    Row("inpaint", "float16", 32, SOLVER),
     Row("features", HALF, 8),
     Row("features", HALF, 128),
     Row("latents", HALF, 8),
-    Row("inpaint", HALF, 32, SOLVER),
+    Row("inpaint", HALF, 8, SOLVER),
     Row("training", HALF, 16, CONVNEXT),
     Row("training", HALF, 256, CONVNEXT),
+    Row("training", HALF, 64, SWIN),
     Row("evaluation", "float32", 128, SWIN),
     Row("inpaint", "tf32", 8, SOLVER),
-    Row("training", HALF, 64, SWIN, compiled=True),
     Row("training", "tf32", 64, SWIN),
     Row("training", "float32", 64, SWIN),
     Row("inpaint", "float32", 4, SOLVER),
-    Row("inpaint", HALF, 8, DDIM, compiled=True),
+    Row("inpaint", HALF, 32, DDIM, compiled=True),
 )
 """All rows, the most telling ones first: what the time does not suffice for is left out from the end."""
 
@@ -301,7 +301,7 @@ def _evaluation(row: Row, place: Place) -> Work:
     folder = place.root / "models" / row.kind
     if not folder.exists():
         write_untrained(folder, place.backbone(row), len(place.index.classes), place.image_size)
-    model = TrainedModel(folder, place.device)
+    model = TrainedModel(folder, place.device, row.precision)
     occlusion = TestOcclusion.of(place.index, stage.occlusion, None, model.image_size, stage.evaluation.crop_pct)
     pixels = PixelCache(place.index.folder / "pixels.h5")
 
