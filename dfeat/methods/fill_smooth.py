@@ -12,7 +12,7 @@ from dfeat.methods.smooth import smooth_fill
 
 def fill_smoothly(twin: Twin) -> Pixels:
     """The picture with its hidden pixels filled by `smooth_fill`."""
-    return smooth_fill(twin.picture, twin.hidden)
+    return smooth_fill(twin.picture, twin.hidden, twin.window)
 
 
 FILL_SMOOTH = Method(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 Need = Literal["inpainted", "features"]
+Window = tuple[slice, slice]
+WHOLE: Final[Window] = (slice(None), slice(None))
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Twin:
     partner: Callable[[], Pixels]  # (H, W, 3)
     rng: Callable[[], np.random.Generator]
     options: Mapping[str, Any]
+    window: Window = WHOLE
+    """The rows and columns that `paint` returns of a whole picture: those of the crop."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +76,8 @@ class Method:
     paint: Callable[[Twin], Pixels] | None = None
     """What the picture of an occluded twin becomes, (H, W, 3); None leaves it as it is."""
     whole: bool = False
-    """Whether `paint` is given the whole cached picture, and crops are cut of what it returns. `Twin.hidden` then has every
-    pixel that shows something of the hidden ones, so nothing of them remains. Else it is given each crop."""
+    """Whether `paint` is given the whole cached picture, and returns `Twin.window` of what it becomes. `Twin.hidden` then has
+    every pixel that shows something of the hidden ones, so nothing of them remains. Else it is given each crop."""
     mix: Callable[[Mixture], tuple[Pixels, NDArray[np.float32]]] | None = None
     """What a whole batch becomes: its images and targets."""
     ablations: tuple[str, ...] = ()

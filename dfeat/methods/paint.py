@@ -1,30 +1,45 @@
 """Painting over the chosen parts: black-out (zeta 1), CutMix (zeta 2), replace (zeta 3) (Sec. 3, "Baselines").
 
-Arrays in, arrays out. Masks are True where the object's parts are hidden. `black_out` and `replace` accept torch
-tensors as well as numpy arrays.
+Arrays in, arrays out. Masks are True where the object's parts are hidden.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dfeat.methods.method import Mask, Pixels
+from dfeat.methods.runs import Runs
 from dfeat.randomness import rng_for
 
+_WHITE: Final = np.repeat(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1), 3, axis=1) * np.uint8(255)
+"""For each byte of a packed mask, its eight pixels as an image, (256, 24)."""
 
-def black_out(images: Any, masks: Any) -> Any:
+
+def mask_image(masks: Mask) -> Pixels:
+    """Masks (..., H, W) as images (..., H, W, 3), white where the mask is."""
+    # Eight pixels at a time: a table of 6 KB takes a fifth of the time of repeating each.
+    white = _WHITE.take(np.packbits(masks), axis=0).reshape(-1)
+    return white[: 3 * masks.size].reshape(*masks.shape, 3)
+
+
+def black_out(images: Pixels, masks: Mask) -> Pixels:
     """zeta 1: hidden pixels become black (0), the rest stays. Images (..., H, W, 3), masks (..., H, W)."""
-    return images * (~masks)[..., None]
+    shown = ~mask_image(masks)
+    shown &= images
+    return shown
 
 
-def replace(images: Any, masks: Any, partners: Any) -> Any:
+def replace(images: Pixels, masks: Mask, partners: Pixels) -> Pixels:
     """zeta 3: hidden pixels are taken from another image of the same size. Shapes as `black_out`."""
-    hidden = masks[..., None]
-    return images * ~hidden + partners * hidden
+    # With masks m of all bits or none: x ^ ((x ^ y) & m) is y where m is set, else x.
+    replaced = mask_image(masks)
+    replaced &= images ^ partners
+    replaced ^= images
+    return replaced
 
 
 def cutmix_box(height: int, width: int, kept: float, rng: np.random.Generator) -> tuple[int, int, int, int]:
@@ -41,24 +56,30 @@ def cutmix_box(height: int, width: int, kept: float, rng: np.random.Generator) -
     return top, bottom, left, right
 
 
-def grown(mask: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
+def grown(mask: Mask, pixels: int) -> Mask:
     """A mask (H, W) grown by so many pixels to all sides."""
-    from scipy.ndimage import maximum_filter
-
-    wider: NDArray[np.bool_] = maximum_filter(mask, 2 * pixels + 1, mode="constant")
+    wider = np.pad(mask, pixels)
+    for axis in (0, 1):
+        # After each step a pixel holds the union of `width` neighbours, which doubles up to 2 pixels + 1.
+        width = 1
+        while width < 2 * pixels + 1:
+            step = min(width, 2 * pixels + 1 - width)
+            low, high = ((slice(None),) * axis + (part,) for part in (slice(-step), slice(step, None)))
+            wider = wider[low] | wider[high]
+            width += step
     return wider
 
 
-def reached(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[np.bool_]:
+def reached(mask: Runs, height: int, width: int) -> Mask:
     """The pixels of a picture, resized to (height, width) from the size of its mask, that show something of masked ones.
 
     Bicubic resizing takes each pixel from those within two pixels of it, in the larger unit of the two sizes.
     """
-    if mask.shape == (height, width):
-        return mask
+    if (mask.height, mask.width) == (height, width):
+        return mask.mask()
     rows, columns = ((np.arange(size) + 0.5) / size for size in (height, width))
-    nearest = mask[(rows * mask.shape[0]).astype(int)[:, None], (columns * mask.shape[1]).astype(int)]
-    return grown(nearest, math.ceil(2 * max(1.0, height / mask.shape[0], width / mask.shape[1])))
+    nearest = mask.at((rows * mask.height).astype(int), (columns * mask.width).astype(int))
+    return grown(nearest, math.ceil(2 * max(1.0, height / mask.height, width / mask.width)))
 
 
 def partner_order(keys: list[str], seed: int) -> dict[str, str]:
@@ -74,8 +95,3 @@ def random_cycle(keys: Sequence[str], rng: np.random.Generator) -> dict[str, str
     ordered = sorted(keys)
     rng.shuffle(ordered)
     return {key: ordered[(position + 1) % len(ordered)] for position, key in enumerate(ordered)}
-
-
-def mask_image(masks: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Eq. 1: masks (..., H, W) as three-channel images (..., H, W, 3), white where the mask is."""
-    return np.repeat((masks * np.uint8(255))[..., None], 3, axis=-1)

@@ -25,6 +25,7 @@ from pycocotools import mask as coco_mask
 from dfeat.data.index import read_index
 from dfeat.data.segmentation import decode_counts
 from dfeat.errors import UserError
+from dfeat.methods.runs import Runs
 from dfeat.occlusion.settings import PartsStage
 from dfeat.storage.atomic import write_json
 from dfeat.storage.expected import check_settings
@@ -273,6 +274,7 @@ class Parts:
     """The rows of images that would show less of their object than `min_visible`."""
     settings: dict[str, Any] = field(default_factory=dict)
     """The settings of `dfeat parts` by which the parts were chosen, as JSON."""
+    _runs: dict[tuple[str, str], Runs] = field(default_factory=dict, repr=False, compare=False)
 
     def mask(self, key: str, which: str = "mask") -> NDArray[np.bool_]:
         """The union of the chosen parts ("mask") or of all parts ("object") of an image, (H, W).
@@ -281,6 +283,12 @@ class Parts:
         """
         row = self.own_twins[key] if which == "object" and key in self.own_twins else self.rows[key]
         return rle_mask(row[which])
+
+    def runs(self, key: str, which: str = "mask") -> Runs:
+        """The same as runs, which are kept: training takes crops of every mask in each epoch."""
+        if (key, which) not in self._runs:
+            self._runs[key, which] = Runs.of(self.mask(key, which))
+        return self._runs[key, which]
 
 
 def read_parts(path: Path, *, index: str | None = None) -> Parts:

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from dfeat.data.crops import Crop, random_crop, view_key, view_keys
 from dfeat.methods import method
-from dfeat.methods.method import Mixture, Twin
-from dfeat.methods.paint import mask_image, partner_order, reached
+from dfeat.methods.method import WHOLE, Mixture, Twin, Window
+from dfeat.methods.paint import partner_order, reached
+from dfeat.methods.runs import Runs
 from dfeat.randomness import rng_for
 from dfeat.storage.shards import Rows
 from dfeat.training.fusion import Moments, moments_of
@@ -38,9 +39,14 @@ class Batch:
 
     images: Tensor  # (B, S, S, 3) uint8
     targets: Tensor  # (B, C) float32
-    masks: Tensor | None = None  # (B, S, S, 3) uint8
+    masks: Tensor | None = None  # (B, S, S) bool
     features: Tensor | None = None  # (B, D) float16
     kept: Tensor | None = None  # (L, B) float32, see Classifier.draw_kept
+
+    def mask_images(self) -> Tensor | None:
+        """The masks as images (B, S, S, 3) uint8, white where they are, as the network is given them in Eq. 1."""
+        # They are made here, on the batch's device: workers hand on a third of the bytes.
+        return None if self.masks is None else (self.masks * 255).to(torch.uint8)[..., None].expand(-1, -1, -1, 3)
 
     def pin_memory(self) -> Batch:
         """The same in page-locked memory, from where a GPU fetches it while it computes. The DataLoader calls this."""
@@ -112,7 +118,7 @@ class TrainingBatches:
             twins, rng = np.array([item.twin for item in items]), rng_for(self.seed, f"step {step}", self.method.name)
             images, targets = mix(Mixture(images, targets, twins, rng, self.options))
             images, targets, items = images[self.part], targets[self.part], items[self.part]
-        masks = mask_image(np.stack([self._whole_mask(item) for item in items])) if self.method.masks else None
+        masks = np.stack([self._whole_mask(item) for item in items]) if self.method.masks else None
         fused = "features" in self.method.needs
         features = np.stack([self._feature(item) for item in items]) if fused else None
         return Batch(*(None if part is None else torch.from_numpy(part) for part in (images, targets, masks, features)))
@@ -203,20 +209,23 @@ class TrainingBatches:
         for row, item in enumerate(items):
             picture, painted = self._cached(item.key, item.copy), self._occluded(item.key, item.twin)
             if paint and painted and self.method.whole:
-                hidden = reached(self.sources.parts.mask(item.key), *picture.shape[:2])
-                picture = paint(self._twin(item, picture, hidden))
+                hidden = reached(self.sources.parts.runs(item.key), *picture.shape[:2])
+                window = item.crop.pixels(*picture.shape[:2])
+                images[row] = fitted(paint(self._twin(item, picture, hidden, window)), item.crop.flip, size)
+                continue
             images[row] = cut(picture, item.crop, size)
-            if paint and painted and not self.method.whole:
+            if paint and painted:
                 images[row] = paint(self._twin(item, images[row], self._mask(item, "mask")))
         return images
 
-    def _twin(self, item: _Item, picture: NDArray[np.uint8], hidden: NDArray[np.bool_]) -> Twin:
+    def _twin(self, item: _Item, picture: NDArray[np.uint8], hidden: NDArray[np.bool_], window: Window = WHOLE) -> Twin:
         return Twin(
             picture,
             hidden,
             partner=lambda: cut(self.sources.pixels[self.partner[item.key]], item.crop, self.settings.image_size),
             rng=lambda: rng_for(self.seed, item.draw, self.method.name),
             options=self.options,
+            window=window,
         )
 
     def _feature(self, item: _Item) -> NDArray[np.float16]:
@@ -233,25 +242,30 @@ class TrainingBatches:
         return np.zeros((self.settings.image_size,) * 2, bool)
 
     def _mask(self, item: _Item, which: str) -> NDArray[np.bool_]:
-        return cut_mask(self.sources.parts.mask(item.key, which), item.crop, self.settings.image_size)
+        return cut_mask(self.sources.parts.runs(item.key, which), item.crop, self.settings.image_size)
 
 
 def cut(image: NDArray[np.uint8], crop: Crop, size: int) -> NDArray[np.uint8]:
-    """A crop of an image (H, W, 3) uint8 at the nearest pixels, resized to (size, size, 3), and flipped.
+    """A crop of an image (H, W, 3) uint8 at the nearest pixels, resized to (size, size, 3), and flipped."""
+    return fitted(image[crop.pixels(*image.shape[:2])].copy(), crop.flip, size)
+
+
+def fitted(part: NDArray[np.uint8], flip: bool, size: int) -> NDArray[np.uint8]:
+    """A picture (h, w, 3) uint8, contiguous, resized to (size, size, 3), and flipped.
 
     Bicubic with antialiasing, torch's kernel for bytes: its values are Pillow's but for rounding, in less time.
     """
-    part = torch.from_numpy(image[None][:, *crop.pixels(*image.shape[:2])].copy()).permute(0, 3, 1, 2)
-    if part.shape[2:] != (size, size):
-        part = F.interpolate(part, size=(size, size), mode="bicubic", antialias=True)
-    return (part.flip(3) if crop.flip else part)[0].permute(1, 2, 0).numpy()
+    # A batch of one by torch, whose strides say "channels last"; numpy's stride of 0 would get the kernel for planes.
+    pixels = torch.from_numpy(part)[None].permute(0, 3, 1, 2)
+    if pixels.shape[2:] != (size, size):
+        pixels = F.interpolate(pixels, size=(size, size), mode="bicubic", antialias=True)
+    return (pixels.flip(3) if flip else pixels)[0].permute(1, 2, 0).numpy()
 
 
-def cut_mask(mask: NDArray[np.bool_], crop: Crop, size: int) -> NDArray[np.bool_]:
-    """A crop of a mask (H, W), resized to (size, size) by nearest pixel, and flipped."""
+def cut_mask(mask: Runs, crop: Crop, size: int) -> NDArray[np.bool_]:
+    """A crop of a mask, resized to (size, size) by nearest pixel, and flipped."""
     left, top, right, bottom = crop.box
     centres = (np.arange(size) + 0.5) / size
-    rows = ((top + centres * (bottom - top)) * mask.shape[0]).astype(np.int64)
-    columns = ((left + centres * (right - left)) * mask.shape[1]).astype(np.int64)
-    chosen = mask[rows.clip(max=mask.shape[0] - 1)[:, None], columns.clip(max=mask.shape[1] - 1)]
-    return chosen[:, ::-1] if crop.flip else chosen
+    rows = ((top + centres * (bottom - top)) * mask.height).astype(np.int64)
+    columns = ((left + centres * (right - left)) * mask.width).astype(np.int64)
+    return mask.at(np.minimum(rows, mask.height - 1), np.minimum(columns, mask.width - 1), crop.flip)

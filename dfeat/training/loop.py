@@ -242,7 +242,8 @@ def _loss(model: nn.Module, batch: Batch, rows: slice, settings: TrainingSetting
             return model(normalised(images[rows], device, statistics), features, kept).float()
 
     logits = classify(batch.images)
-    mask_logits = None if batch.masks is None else classify(batch.masks)
+    masks = batch.mask_images()
+    mask_logits = None if masks is None else classify(masks)
     return eq1(logits, batch.targets[rows], mask_logits, settings.alpha, settings.beta), logits
 
 

@@ -59,7 +59,7 @@ def test_the_trainer_replays_the_crop_its_features_were_taken_of(world: World, t
             crop = Crop(tuple(rows.extras["box"][row].tolist()), bool(rows.extras["flip"][row]))
             name = key.rpartition("#")[0]
             whole = cut(sources.pixels[name], crop, stage.training.image_size)
-            hidden = cut_mask(sources.parts.mask(name), crop, stage.training.image_size)
+            hidden = cut_mask(sources.parts.runs(name), crop, stage.training.image_size)
             expected = np.where(hidden[..., None], 0, whole) if twin else whole
             assert (image == expected).all()
             assert sources.labels[name] == int(target.argmax())

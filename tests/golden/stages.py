@@ -211,6 +211,7 @@ def batches_of_controls(out: Path) -> Values:
 def crops(out: Path) -> Values:
     """A crop as training cuts it, of an image and of a mask, and the learning rates of a training."""
     from dfeat.data.crops import Crop
+    from dfeat.methods.runs import Runs
     from dfeat.training.dataset import cut, cut_mask
     from dfeat.training.loop import learning_rate
     from dfeat.training.settings import TrainingSettings
@@ -218,7 +219,7 @@ def crops(out: Path) -> Values:
     crop = Crop((0.1, 0.2, 0.8, 0.9), True)
     return {
         "image": numbers(cut(_ramp(), crop, 28)),
-        "mask": text(cut_mask(_ramp()[..., 1] > 100, crop, 28)),
+        "mask": text(cut_mask(Runs.of(_ramp()[..., 1] > 100), crop, 28)),
         "rates": numbers([learning_rate(TrainingSettings(), step, 100) for step in (0, 1, 50, 99)]),
     }
 
@@ -571,7 +572,7 @@ def _batches(method: str, given: dict[str, Any], name: str = "", **changes: Any)
     values: Values = {f"{name or method} order": text([made.keys_of(step) for step in range(len(made))])}
     steps = [made[step] for step in range(len(made))]
     for part in ("images", "targets", "masks", "features"):
-        tensors = [getattr(batch, part) for batch in steps]
+        tensors = [batch.mask_images() if part == "masks" else getattr(batch, part) for batch in steps]
         for epoch in (0, 1):
             own = tensors[epoch * made.steps_per_epoch : (epoch + 1) * made.steps_per_epoch]
             if own[0] is not None:

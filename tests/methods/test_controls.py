@@ -22,6 +22,7 @@ from dfeat.evaluation.predict import TrainedModel, evaluate_model
 from dfeat.methods import METHODS, controls_of, method
 from dfeat.methods.method import Twin
 from dfeat.methods.paint import reached
+from dfeat.methods.runs import Runs
 from dfeat.methods.sd_features_placebo import another_image
 from dfeat.methods.smooth import GREY
 from dfeat.occlusion.parts import read_parts
@@ -53,7 +54,7 @@ def test_a_filled_picture_holds_nothing_of_what_is_hidden(name: str, short_side:
     mask = np.hypot(*np.mgrid[-40:50, -50:70]) < 20
     other = np.where(mask[..., None], 255 - image, image)
     cached = [resize_short_side(pixels, short_side) for pixels in (image, other)]
-    hidden = reached(mask, *cached[0].shape[:2])
+    hidden = reached(Runs.of(mask), *cached[0].shape[:2])
     assert (cached[0] != cached[1]).any() and mask.mean() <= hidden.mean() < 2 * mask.mean()
     one, two = (filled(name, pixels, hidden) for pixels in cached)
     assert (one == two).all()

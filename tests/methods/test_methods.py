@@ -130,7 +130,7 @@ def test_titles_colours_and_markers_are_of_one_method_each() -> None:
 
 
 def test_every_file_of_a_method_is_in_the_list() -> None:
-    rooms = {"__init__", "method", "paint", "pretrained", "smooth"}
+    rooms = {"__init__", "box", "method", "paint", "pretrained", "runs", "smooth"}
     assert {path.stem for path in (PACKAGE / "methods").glob("*.py")} - rooms == set(NAMES)
 
 

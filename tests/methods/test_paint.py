@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import maximum_filter
 
 from dfeat.errors import UserError
-from dfeat.methods.paint import black_out, cutmix_box, mask_image, partner_order, replace
+from dfeat.methods.paint import black_out, cutmix_box, grown, mask_image, partner_order, replace
+from dfeat.methods.runs import Runs
 from dfeat.occlusion.patches import drop_for, drop_on_image, drop_on_object, drop_random, scale_mask
 from dfeat.occlusion.settings import OcclusionSettings
 
@@ -97,3 +99,16 @@ def test_a_mask_keeps_its_patches_at_another_size(rng: np.random.Generator) -> N
     mask = drop_on_image(224, 224, 16, 0.4, rng)
     assert scale_mask(mask, 512).mean() == pytest.approx(mask.mean(), abs=0.01)
     assert (scale_mask(mask, 448)[::2, ::2] == mask).all()
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32 - 1), st.integers(0, 9))
+@settings(deadline=None)
+def test_quick_ways_to_paint_give_what_they_stand_for(height: int, width: int, seed: int, pixels: int) -> None:
+    rng = np.random.default_rng(seed)
+    images, partners = rng.integers(0, 256, (2, height, width, 3), dtype=np.uint8)
+    mask = rng.random((height, width)) < rng.choice([0, 0.01, 0.1, 0.5, 1])
+    assert (black_out(images, mask) == np.where(mask[..., None], 0, images)).all()
+    assert (replace(images, mask, partners) == np.where(mask[..., None], partners, images)).all()
+    assert (mask_image(mask) == np.repeat((mask * np.uint8(255))[..., None], 3, axis=-1)).all()
+    assert (grown(mask, pixels) == maximum_filter(mask, 2 * pixels + 1, mode="constant")).all()
+    assert (Runs.of(mask).mask() == mask).all()
