@@ -20,6 +20,7 @@ NAMES: Final[dict[str, str]] = {
     "inpaint": "how the fast inpainting choices change the picture, on the built-in model",
     "index": "index and part choice for a drawn set of PartImageNet's size",
     "reading": "training images per second of one core, from the pixel cache and by timm from JPEG",
+    "crops": "training items of every method beside those of None",
     "rows": "random reads of feature rows",
     "training": "time of a training step outside the network, and memory of a training",
     "evaluation": "five levels of occlusion compared with five forward passes",

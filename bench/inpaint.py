@@ -108,7 +108,7 @@ def scenes(small: bool = False) -> Scene:
             united[part] = united.get(part, np.zeros((SIZE, SIZE), bool)) | polygon_mask([polygon], SIZE)
         parts = np.stack(list(united.values()))
         chosen = [int(parts.sum((1, 2)).argmin())] if small else list(choose_parts(parts).chosen)
-        hidden = parts[chosen].any(axis=0)
+        hidden: NDArray[np.bool_] = np.asarray(parts[chosen].any(axis=0))
         images.append(black_out(drawing.image, hidden))
         masks.append(hidden)
         prompts.append(PAPER.prompt.replace("<object_class>", names[place]))

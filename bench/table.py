@@ -77,8 +77,13 @@ class Timed:
         return Comparison(step, self.median(ours), self.median(peer), "s", bar, peer_name, times=times, **options)
 
 
-def side_by_side(ways: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int = 1) -> Timed:
-    """Time each way `rounds` times, after `warm_up` uncounted rounds.
+def side_by_side(
+    ways: Mapping[str, Callable[[], Any]],
+    rounds: int,
+    warm_up: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Timed:
+    """Time each way `rounds` times, after `warm_up` uncounted rounds, by `clock`.
 
     The ways are interleaved, in alternating order, so that a change of the machine's speed affects all of them alike.
     """
@@ -86,10 +91,10 @@ def side_by_side(ways: Mapping[str, Callable[[], Any]], rounds: int, warm_up: in
     for number in range(warm_up + rounds):
         for name in list(ways) if number % 2 else reversed(list(ways)):
             gc.collect()
-            started = time.perf_counter()
+            started = clock()
             ways[name]()
             if number >= warm_up:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(clock() - started)
     return Timed(seconds)
 
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from bench import evaluation, reading, rows, scale, training
+from bench import crops, evaluation, reading, rows, scale, training
 from bench.index import measured
 from bench.photographs import write_photographs
 from dfeat.errors import UserError
+from dfeat.methods import METHODS
 
 
 def test_reading_compares_batches_of_the_same_shape_and_range(tmp_path: Path) -> None:
@@ -27,7 +28,23 @@ def test_reading_compares_batches_of_the_same_shape_and_range(tmp_path: Path) ->
 
 def test_rows_are_read_by_every_way() -> None:
     found = rows.run(rounds=1, count=128)
-    assert [row.bound for row in found.rows] == ["at most", "at most", "at least"]
+    assert [row.bound for row in found.rows] == ["at most"] * 4
+    calls, hashed = found.rows[2:]
+    assert (calls.ours, calls.peer) == (0, pytest.approx(1, abs=0.1)) and calls.reached
+    assert 0.9 < hashed.ours <= 1 and hashed.reached
+
+
+def test_every_method_is_compared_with_none_and_reads_each_mask_once(tmp_path: Path) -> None:
+    found = crops.run(rounds=1, images=8)
+    assert [row.step for row in found.rows] == [f"item of {one.name}" for one in METHODS if one.name != "none"]
+    sources = crops.sources_of(write_photographs(tmp_path, 8))
+    for name in ("replace", "fill_mean", "fill_smooth"):
+        crops._epoch(name, sources)()
+    # What later epochs are made of is kept: without its text, a mask can still be cropped.
+    for row in sources.parts.rows.values():
+        row["mask"] = row["object"] = None
+    for one in METHODS:
+        crops._epoch(one.name, sources)()
 
 
 def test_training_and_evaluation_run_the_real_loops() -> None:
