@@ -94,7 +94,9 @@ class ResourceSettings(Section):
     """What a job asks for. Never what it computes: `threads` is fixed so that results do not depend on the machine."""
 
     threads: int = Field(4, ge=1, le=1024, description="torch threads of a job, whatever the machine has")
-    workers: int = Field(2, ge=0, le=1024, description="processes that prepare a training's batches; changes no result")
+    workers: int = Field(
+        4, ge=0, le=1024, description="processes or threads that prepare a GPU job's images; changes no result"
+    )
     gpu: int = Field(1, ge=0, le=1, description="1: a GPU job takes a device, a training training.gpus; 0: the CPU")
     device: Literal["T4", "A100", "H100", "H200"] = Field(
         "A100", description="what the GPUs are: sets the time that jobs are given, and names no file"
