@@ -43,7 +43,8 @@ class Traffic(TorchDispatchMode):
         made = [leaf.device for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor)]
         if DEVICE in given and DEVICE not in made and made:
             self.reads.append(name)
-        if name in ("aten::_to_copy", "aten::copy_") and DEVICE in made and DEVICE not in given[-1:] and self.sampling:
+        copied = name in ("aten::_to_copy", "aten::copy_") and DEVICE not in given[-1:]
+        if self.sampling and DEVICE in made and (copied or name == "aten::lift_fresh"):  # the last: torch.tensor(...)
             self.sent.append(name)
         return out
 
@@ -108,7 +109,11 @@ def sending(output: torch.Tensor) -> object:
     return torch.zeros(()).to(output.device)
 
 
-@pytest.mark.parametrize("wait", [reading, searching, fetching, sending])
+def making(output: torch.Tensor) -> object:
+    return torch.tensor([1.0], device=output.device)
+
+
+@pytest.mark.parametrize("wait", [reading, searching, fetching, sending, making])
 def test_a_wait_within_the_steps_is_found(tiny_models: dict[str, Path], wait: Callable[[torch.Tensor], object]) -> None:
     inpaint = inpainter(tiny_models["four"], steps=2)
     inpaint.model.unet.mid_block.register_forward_hook(lambda _module, _inputs, output: wait(output) and None)
