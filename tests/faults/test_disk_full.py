@@ -75,7 +75,7 @@ def test_a_shard_that_does_not_fit_beside_its_journal_is_made_of_it_once_there_i
 ) -> None:
     whole, log, out = artifacts(undisturbed(verb)), tmp_path / "log", small_disk / "out"
     size = (undisturbed(verb) / f"{verb}.h5").stat().st_size
-    filler = fill(small_disk, size + 16384)
+    filler = fill(small_disk, size + 4096)
     assert jobs[verb].run(out, log) == 1
     assert log.read_text().splitlines()[-1].startswith("dfeat: cannot write"), log.read_text()
     assert not artifacts(out)
