@@ -47,10 +47,11 @@ def paint(twin):
 NOISE = Method(name="noise", title="Noise in Parts", colour="#F0E442", marker="*", paint=paint)
 """
 NAMED_BY_OTHERS = {
-    ("evaluation/judge.py", "blackout"): "a column of verdicts.csv",
+    ("evaluation/verdicts.py", "blackout"): "a column of verdicts.csv",
     ("data/labels.py", "replace"): "how bytes are decoded",
     ("data/segmentation.py", "replace"): "how bytes are decoded",
     ("report/page/cards.py", "replace"): "how bytes are decoded",
+    ("storage/journal.py", "replace"): "how bytes are decoded",
     ("report/tables/measured.py", "replace"): "how bytes are decoded",
     ("report/figures/curves.py", "none"): "matplotlib's word for no marker",
     ("adopt.py", "none"): "Snakemake's word for no profile",
