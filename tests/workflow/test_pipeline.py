@@ -198,7 +198,8 @@ def test_every_artifact_of_the_run_is_found_whole_and_a_foreign_one_named(run: P
 def test_inpainted_images_are_judged_and_rejects_are_not_trained_on(
     run: Path, world: World, settings: Settings, tmp_path: Path
 ) -> None:
-    from dfeat.evaluation.judge import judge, read_verdicts
+    from dfeat.evaluation.judge import judge
+    from dfeat.evaluation.verdicts import read_verdicts
     from dfeat.report.tables.label_preservation import write_label_preservation
     from dfeat.training.dataset import TrainingBatches
     from dfeat.training.sources import read_sources
