@@ -36,7 +36,8 @@ def test_a_step_of_training_reads_nothing_of_the_device_and_sends_nothing(backbo
     optimizer = torch.optim.SGD(model.parameters(), 0.1, 0.9)  # the fused one has no kernels here
     images = torch.zeros(4, 32, 32, 3, dtype=torch.uint8)
     kept = model.draw_kept(0, 0, 4)
-    batch = Batch(images, torch.eye(5)[:4], images[..., 0] > 127, torch.zeros(4, 12, dtype=torch.float16), kept).to(DEVICE)
+    features = torch.zeros(4, 12, dtype=torch.float16)
+    batch = Batch(images, torch.eye(5)[:4], images[..., 0] > 127, features, kept).to(DEVICE)
     metrics = EpochMetrics(SimpleNamespace(settings=settings), state)  # type: ignore[arg-type]
     _step_in_memory(model, optimizer, batch, settings, state, Team())  # the first one sends the channels' statistics
     with Traffic() as traffic:
