@@ -33,6 +33,8 @@ EDITS: dict[str, dict[str, Any]] = {
     "gallery": {"report": {"gallery": 7}},
 }
 """Changes of the configuration, by what they change."""
+KEPT = {"latents_of_imagenet_val", "features_of_imagenet_val"}
+"""Jobs that the original plans for its shorter list of levels. They find all that they make standing, and compute nothing."""
 
 
 def lose_times(run: SmallRun) -> None:
@@ -93,7 +95,8 @@ def test_an_edit_before_the_adoption_plans_the_same(
     run = moved(finished, tmp_path / "copy", "both")
     run.configure(**EDITS[name])
     run.adopt()
-    assert run.plan() == planned[name]
+    kept = KEPT if name == "a level less" else set()
+    assert run.plan() == {rule: jobs for rule, jobs in planned[name].items() if rule not in kept}
     tried(f"run copied without {LOST['both']}, edited, then adopted", 1, "the plan of the original")
 
 
