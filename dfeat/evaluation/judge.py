@@ -24,7 +24,7 @@ from dfeat.errors import UserError
 from dfeat.evaluation.origins import model_identity
 from dfeat.evaluation.predict import RECIPE, TrainedModel, repeated_to
 from dfeat.evaluation.pretrained import five_best
-from dfeat.evaluation.settings import EvaluationSettings
+from dfeat.evaluation.settings import EvaluationSettings, JudgeStage
 from dfeat.evaluation.verdicts import COLUMNS
 from dfeat.methods.paint import black_out
 from dfeat.occlusion.parts import read_parts
@@ -75,7 +75,7 @@ def judge(
         "index": index.digest,
         "parts": parts.digest,
         "inpainted": filled.digest,
-        "settings": settings.model_dump(mode="json"),
+        "settings": JudgeStage(**dict(settings)).model_dump(mode="json"),
     }
     contents = {out: table_text(COLUMNS, rows).encode()}
     write_files({**contents, out.with_suffix(".json"): origin_bytes(record, contents)})

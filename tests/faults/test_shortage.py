@@ -33,7 +33,7 @@ FAST = ("index", "train", "figure")
 """Verbs that are given the lowest limits alone."""
 LIMITS = (2, 8, 32, 128)
 """MB of address space that a verb may take beyond what the imported libraries have."""
-FRUGAL = {"parts", "table", "ablation", "schema", "verify"}
+FRUGAL = {"parts", "table", "ablation", "schema", "verify", "plan"}
 """Verbs that do with less, on data as small as these."""
 PARTLY_WRITTEN = {"demo-model": ("training.jsonl",), "demo-data": ("PartImageNet/", "imagenet/", "dfeat/")}
 """Files and folders of a verb that writes each file when it is ready."""
