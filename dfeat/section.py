@@ -77,6 +77,16 @@ MOST_VALUES: Final = 100_000
 """Bounds of a configuration: levels of mappings and lists in each other, and values in all."""
 _NUMBER: Final = re.compile(r"[-+]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 """A number as text, which `snakemake --config` gives, and YAML 1.1 for 1e-4."""
+_LONGEST_NUMBER: Final = 40
+"""Characters; longer text is no setting's number."""
+_NULLS: Final = frozenset(("null", "Null", "NULL", "~", ""))
+_TRUTHS: Final = {
+    form(word): truth
+    for words, truth in ((("true", "yes", "on"), True), (("false", "no", "off"), False))
+    for word in words
+    for form in (str.lower, str.title, str.upper)
+}
+"""What YAML 1.1 takes for null, true and false; `snakemake --config` gives text where it stands inside a mapping or a list."""
 
 
 class Section(BaseModel):
@@ -87,12 +97,15 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _numbers_are_numbers(cls, value: Any, field: ValidationInfo) -> Any:
-        """Refuse true, and text that is no decimal number, where only numbers stand."""
+        """Take text for the null or the numbers it is; refuse true, and other text, where only numbers stand."""
+        if is_null(value) and field.field_name in _nullable_fields(cls):
+            return None
         if field.field_name in _numeric_fields(cls):
             for one in _leaves(value):
                 if isinstance(one, bool) or (isinstance(one, str) and not _NUMBER.fullmatch(one)):
                     has = "is" if one is value else f"has {_shown(one)}, which is"
                     raise ValueError(f"{has} no number; write one in decimal digits, such as 0.01 or 25")
+            return typed(value)
         return value
 
 
@@ -104,6 +117,36 @@ def _numeric_fields(section: type[BaseModel]) -> frozenset[str]:
         for name, field in section.model_fields.items()
         if (types := set(_types(field.annotation)) - {type(None)}) and types <= {int, float}
     )
+
+
+@cache
+def _nullable_fields(section: type[BaseModel]) -> frozenset[str]:
+    """The fields of a section that may be null."""
+    return frozenset(name for name, field in section.model_fields.items() if type(None) in get_args(field.annotation))
+
+
+def is_null(value: Any) -> bool:
+    """Whether a value is null, or a text that is null in YAML."""
+    return value is None or (isinstance(value, str) and value in _NULLS)
+
+
+def typed(value: Any) -> Any:
+    """A value with texts in it taken for the numbers, booleans and nulls that they are in YAML, at any depth.
+
+    `1e-3` is a number here, as in YAML 1.2; in YAML 1.1, which Snakemake reads, it is text.
+    """
+    if isinstance(value, dict):
+        return {key: typed(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(typed, value))
+    if not isinstance(value, str):
+        return value
+    if is_null(value):
+        return None
+    if len(value) > _LONGEST_NUMBER or not _NUMBER.fullmatch(value):
+        return _TRUTHS.get(value, value)
+    number = float(value) if set(value) & set(".eE") else int(value)
+    return number if math.isfinite(number) else value
 
 
 def _types(annotation: Any) -> Iterator[Any]:
@@ -154,11 +197,11 @@ def check_values(value: Any, where: str) -> None:
 
 
 def once_each(pairs: list[tuple[str, Any]], where: str) -> dict[str, Any]:
-    """The pairs of a JSON object as a mapping. Raises UserError for a key that stands twice."""
+    """The pairs of a JSON object as a mapping. Raises UserError for a duplicate key."""
     mapping = dict(pairs)
     if len(mapping) < len(pairs):
         twice = next(key for key in mapping if sum(key == other for other, _ in pairs) > 1)
-        raise UserError(f"{where}: the key {twice!r} stands twice in one mapping; keep one of the two")
+        raise UserError(f"{where}: duplicate key {twice!r} in one mapping; keep one of the two")
     return mapping
 
 
@@ -182,7 +225,7 @@ def _shown(value: Any) -> str:
 
 
 def _without_nulls(named: Any) -> Any:
-    return {name: value for name, value in named.items() if value is not None} if isinstance(named, dict) else named
+    return {name: value for name, value in named.items() if not is_null(value)} if isinstance(named, dict) else named
 
 
 T = TypeVar("T")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -47,12 +48,25 @@ def check_command_line(words: Sequence[str] | None = None) -> None:
     try:
         for option, value in _options(words):
             if option == "--config":
+                _check_name(value)
                 check_bounds(value.partition("=")[2], "--config")
             elif Path(value).exists():  # Snakemake tells of a file that is missing
                 read_mapping(Path(value))
     except UserError as error:
         print(f"dfeat: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def _check_name(entry: str) -> None:
+    """Refuse a key of `--config` that is a path of keys. Raises UserError."""
+    path, _, value = entry.partition("=")
+    name, *below = re.split("[.:]", path)
+    if below:
+        for key in reversed(below):
+            value = f"{{{key}: {value}}}"
+        raise UserError(
+            f"--config {path}: the key is no identifier, as Snakemake wants; write --config '{name}={value}'"
+        )
 
 
 def _options(words: Sequence[str]) -> Iterator[tuple[str, str]]:

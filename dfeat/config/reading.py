@@ -38,7 +38,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
     """What a configuration file holds. Raises UserError where it is too large, too deep, ambiguous, or no mapping."""
     content = parsed(_text(path), str(path))
     if not isinstance(content, dict):
-        raise UserError(f"{path} is no configuration: it must hold keys with values, as config.yaml does")
+        raise UserError(f"{path} is no configuration: it must have keys at top level, as config.yaml has")
     for key, why in _SNAKEMAKES.items():
         if key in content:
             raise UserError(f"{path} has the key {key!r}: {why}")
@@ -52,6 +52,9 @@ def parsed(text: str, where: str) -> Any:
         return json.loads(text, object_pairs_hook=lambda pairs: once_each(pairs, where))
     except RecursionError:
         raise _too_deep(where) from None
+    except UserError:
+        check_bounds(text, where)  # JSON is YAML as well, whose reader knows the lines of both keys
+        raise
     except ValueError:
         pass
     try:
@@ -77,8 +80,6 @@ def _text(path: Path) -> str:
         raise UserError(f"{path} is larger than {MOST_BYTES // 1024} KiB, as no configuration is; name another file")
     if content.startswith(_NOT_TEXT) or b"\0" in content:
         raise UserError(f"{path} is UTF-16 or binary; save the configuration as UTF-8 text")
-    if content.startswith(codecs.BOM_UTF8):
-        raise UserError(f"{path} starts with a byte order mark; save it as UTF-8 without one")
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -131,13 +132,15 @@ class YamlBounds(yaml.SafeLoader):
     def compose_mapping_node(self, anchor: Any) -> Any:
         """A mapping whose keys are text, each there once."""
         node = super().compose_mapping_node(anchor)
-        seen = set()
+        first: dict[tuple[str, str], int] = {}
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 self._refuse(key, "a key is a list or a mapping; give it a name")
-            if (key.tag, key.value) in seen:
-                self._refuse(key, f"the key {key.value!r} stands twice in one mapping; keep one of the two")
-            seen.add((key.tag, key.value))
+            name = (key.tag, key.value)
+            if name in first:
+                before = f"which stands on line {first[name]} of the same mapping"
+                self._refuse(key, f"duplicate key {key.value!r}, {before}; keep one of the two")
+            first[name] = key.start_mark.line + 1
         return node
 
     def _count(self, node: Any, event: Any) -> None:

@@ -18,7 +18,7 @@ from dfeat.evaluation.settings import EvaluationSettings
 from dfeat.methods import REFERENCE
 from dfeat.occlusion.settings import OcclusionSettings
 from dfeat.places import HOLDOUT, OCCLUDED, TRAIN
-from dfeat.section import Name, Section, Seed, parse
+from dfeat.section import Name, Section, Seed, parse, typed
 from dfeat.training.settings import MethodName, TrainingSettings
 
 
@@ -59,7 +59,7 @@ class Ablation(Section):
                     f"cannot take {key!r} apart; settings under diffusion and training can be, "
                     f"and {' and '.join(_OF_PARTS)}"
                 )
-        return grid
+        return {key: typed(values) for key, values in grid.items()}
 
     @model_serializer(mode="wrap")
     def _without_no_choice(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:

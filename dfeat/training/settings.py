@@ -18,7 +18,7 @@ from pydantic import (
 from dfeat.data.settings import CROP_SCALE, FLIP, IMAGE_SIZE, CropScale
 from dfeat.errors import UserError, nearest
 from dfeat.methods import NAMES, PAPER_NAMES, method
-from dfeat.section import BatchSize, Commit, ImageSize, Name, Section, Seed, Share, WithoutNulls
+from dfeat.section import BatchSize, Commit, ImageSize, Name, Section, Seed, Share, WithoutNulls, typed
 
 
 def _listed(name: str) -> str:
@@ -45,7 +45,8 @@ class Backbone(Section):
 
     @field_validator("kwargs")
     @classmethod
-    def _without_dropout(cls, kwargs: dict[str, Any]) -> dict[str, Any]:
+    def _without_dropout(cls, given: dict[str, Any]) -> dict[str, Any]:
+        kwargs: dict[str, Any] = typed(given)
         random = [key for key in kwargs if "drop" in key]
         if random:
             raise ValueError(

@@ -48,9 +48,11 @@ REFUSED = [
     (MERGES, "line 6: aliases repeat more than 100,000 values"),
     ("report: &a [*a]", "the alias *a stands in what it names"),
     ("report: &a {note: *a}", "the alias *a stands in what it names"),
-    ("training: {epochs: 1, epochs: 2}", "the key 'epochs' stands twice"),
-    ("run: a\nreport: {}\n'run': b", "line 3: the key 'run' stands twice"),
-    ('{"training": {"epochs": 1, "epochs": 2}}', "the key 'epochs' stands twice"),
+    ("training: {epochs: 1, epochs: 2}", "line 1: duplicate key 'epochs', which stands on line 1"),
+    ("run: a\nreport: {}\n'run': b", "line 3: duplicate key 'run', which stands on line 1 of the same mapping"),
+    ("data:\n  evaluation:\n    a: {root: x}\n    b: {root: y}\n    a: {root: z}", "line 5: duplicate key 'a', which stands on line 3"),
+    ('{"training":\n {"epochs": 1,\n "epochs": 2}}', "line 3: duplicate key 'epochs', which stands on line 2"),
+    ('{"run": "a",\t"run": "b"}', "duplicate key 'run'"),
     ("training: {learning_rate: 1:30}", "1:30 is a number to YAML, but not the one that it looks like"),
     ("training: {learning_rate: 1:30.5}", "1:30.5 is a number to YAML"),
     ("training: {batch_size: 010}", "line 1: 010 is a number to YAML"),
@@ -93,7 +95,6 @@ def test_a_hostile_file_is_refused_in_one_sentence_at_once(content: str, sentenc
 
 
 BYTES = [
-    (b"\xef\xbb\xbfrun: a\n", "starts with a byte order mark"),
     ("run: é\n".encode("utf-16"), "is UTF-16 or binary"),
     ("run: a\n".encode("utf-16-be"), "is UTF-16 or binary"),
     ("run: a\n".encode("utf-32"), "is UTF-16 or binary"),
@@ -111,6 +112,14 @@ def test_a_file_that_is_no_text_is_refused_in_one_sentence(content: bytes, sente
     with pytest.raises(UserError) as error:
         read_mapping(path)
     assert sentence in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", ["run: a\r\nreport:\r\n  note: é\r\n", '{"run": "a", "report": {"note": "é"}}'])
+def test_a_byte_order_mark_as_editors_of_windows_write_it_is_no_part_of_the_text(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_bytes(b"\xef\xbb\xbf" + content.encode())
+    with path.open(encoding="utf-8") as file:
+        assert plain(_load_configfile(file)) == read_mapping(path) == {"run": "a", "report": {"note": "é"}}
 
 
 def test_a_file_without_end_is_refused_at_once(tmp_path: Path) -> None:
@@ -200,6 +209,8 @@ def test_a_list_that_holds_itself_is_a_sentence() -> None:
         ),
         (["--configfile", "good.yaml", "-n", "bomb.yaml", "--config", "run=010", "report=*a", "x", "--cores", "2"], ""),
         (["--configfile", "missing.yaml"], ""),
+        (["--config", "training.epochs=7"], "write --config 'training={epochs: 7}'"),
+        (["--config", "run=x", "data:train:root=/a.b=c"], "write --config 'data={train: {root: /a.b=c}}'"),
     ],
 )
 def test_the_command_is_looked_at_before_snakemake_reads_it(

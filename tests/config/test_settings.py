@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
+from functools import reduce
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 import yaml
 from pydantic_core import to_jsonable_python
+from snakemake.cli import parse_config
 
 from dfeat.config import Settings, config_schema, stage_settings
+from dfeat.config.files import lay_over
 from dfeat.costs.efficiency import Step
 from dfeat.costs.estimate import work_of
 from dfeat.errors import UserError
@@ -22,19 +26,16 @@ from dfeat.storage.provenance import settings_text
 ROOT = Path(__file__).parents[2]
 
 
-def merged(*names: str) -> dict:
-    """Configuration files laid over each other, as snakemake does."""
-
-    def lay(base: dict, over: dict) -> dict:
-        return base | {
-            key: lay(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
-            for key, value in over.items()
-        }
-
-    content: dict = {}
-    for name in names:
-        content = lay(content, yaml.safe_load((ROOT / name).read_text()))
+def laid(below: dict, above: dict) -> dict:
+    """A mapping laid over another, as Snakemake does."""
+    content: dict = copy.deepcopy(below)
+    lay_over(content, above)
     return content
+
+
+def merged(*names: str) -> dict:
+    """Configuration files laid over each other, as Snakemake does."""
+    return reduce(laid, (yaml.safe_load((ROOT / name).read_text()) for name in names), {})
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_a_wrong_setting_is_a_sentence_that_names_the_key(change: dict, sentence
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
-    [('{"run": "a", "run": "b"}', "the key 'run' stands twice"), ("[" * 100_000, "cannot be read as JSON"),
+    [('{"run": "a", "run": "b"}', "duplicate key 'run'"), ("[" * 100_000, "cannot be read as JSON"),
      ('{"report": {"confidence": NaN}}', "'report.confidence' is nan: input should be a finite number"),
      ('{"report": {"note": "\\u0000"}}', "has a NUL character in it")],
 )  # fmt: skip
@@ -255,3 +256,54 @@ def test_another_model_may_inpaint_and_features_stay_those_of_the_first() -> Non
     assert stage_settings(apart, "inpaint").model.path == "b"  # type: ignore[attr-defined]
     for stage in ("latents", "features"):
         assert settings_text(stage_settings(apart, stage)) == settings_text(stage_settings(both, stage))
+
+
+GIVEN = {
+    "run": "mine", "base": None,
+    "data": {"train": {"expected_images": None, "holdout": 3}, "evaluation": {"dfeat": None}, "short_side": 300},
+    "diffusion": {"inpaint": {"shards": None, "guidance_interval": [0, 0.5], "crop": True}, "views": 2},
+    "training": {
+        "learning_rate": 1e-3, "epochs": 7, "seeds": [0, 5], "learning_rates": {"none": {"swin": 1e-2}}, "halve": True,
+        "backbones": {
+            "convnext": None,
+            "swin": {"weights": None, "kwargs": {"window_size": 7, "qkv_bias": False, "ape": True, "eps": 1e-6, "a": None, "depths": [2, 2], "act_layer": "gelu"}},
+        },
+    },
+    "ablation": {"mine": {"methods": ["none"], "grid": {"training.weight_decay": [0, 1e-3, 0.5]}}},
+    "resources": {"measured": None, "workers": 0},
+}  # fmt: skip
+"""Values of all kinds, as a file has them."""
+
+
+def written(value: Any, number: str = "{!r}") -> str:
+    """YAML in one line, as one would type it; `number` may be with an exponent."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {written(one, number)}" for key, one in value.items()) + "}"
+    if isinstance(value, list):
+        return f"[{', '.join(written(one, number) for one in value)}]"
+    if isinstance(value, float):
+        return number.format(value)
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+@pytest.mark.parametrize("number", ["{!r}", "{:g}", "{:e}"])
+def test_a_setting_is_the_same_however_it_is_given(number: str) -> None:
+    """On the command line of Snakemake, which leaves text inside a mapping, in YAML 1.1 and to a verb."""
+    base = merged("config.yaml")
+    wanted = parse(Settings, laid(base, GIVEN))
+    typed_in = [f"{section}={written(value, number)}" for section, value in GIVEN.items()]
+    assert parse(Settings, laid(base, parse_config(typed_in))) == wanted
+    assert parse(Settings, laid(base, yaml.safe_load(written(GIVEN, number)))) == wanted
+    assert parse(Settings, settings_text(wanted), "--settings") == wanted
+    backbone = wanted.training.backbones["swin"]
+    assert (backbone.kwargs, backbone.weights) == (GIVEN["training"]["backbones"]["swin"]["kwargs"], None)
+    assert wanted.ablation["mine"].grid["training.weight_decay"] == (0, 1e-3, 0.5)
+
+
+@pytest.mark.parametrize(("word", "value"), [
+    ("~", None), ("", None), ("NULL", None), ("yes", True), ("Off", False), ("FALSE", False), ("-.5E+3", -500.0), ("+7", 7),
+    ("1e999", "1e999"), ("010", "010"), ("1_0", "1_0"), ("0x1", "0x1"), ("nan", "nan"), ("9" * 50, "9" * 50), ("None", "None"),
+])  # fmt: skip
+def test_text_for_a_backbone_is_what_it_is_in_a_file_and_no_more(word: str, value: Any) -> None:
+    found = parse(Settings, {"training": {"backbones": {"a": {"name": "x", "kwargs": {"b": [word]}}}}})
+    assert found.training.backbones["a"].kwargs == {"b": [value]}
