@@ -233,6 +233,19 @@ class Settings(Section):
         return self
 
     @model_validator(mode="after")
+    def _studies_have_levels(self) -> Self:
+        for name, chosen in self.data.evaluation.items():
+            if chosen.study == "parts" and set(chosen.levels) != {0, 100}:
+                raise ValueError(
+                    f"data.evaluation.{name} has study 'parts', which needs the levels [0, 100]; give it both"
+                )
+            if chosen.study and len(chosen.levels) < 2:
+                raise ValueError(
+                    f"data.evaluation.{name} has study {chosen.study!r}, which needs several levels; give it some"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _is_no_larger_than_a_plan_can_be(self) -> Self:
         fault = fault_of_size(self)
         if fault:

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
 from dfeat.config import LEARNING_RATE, ResourceSettings, Settings, table_settings
 from dfeat.config.points import Run
 from dfeat.errors import UserError, nearest
-from dfeat.methods import REFERENCE, controlled, needed
+from dfeat.methods import REFERENCE, needed
 from dfeat.places import TRAIN
+from dfeat.report import lacks
+from dfeat.report.lacks import Lack
 from dfeat.report.numbers.paper import TableName
-from dfeat.report.numbers.sets import STUDY_TABLES, rate_grid, sets_of, study_sets
+from dfeat.report.numbers.sets import STUDY_TABLES, sets_of, study_sets
 from dfeat.storage.provenance import as_argument
 
 Make = Callable[[Path, Settings, Path], None]
@@ -34,7 +35,7 @@ class Published:
     name: str
     suffixes: tuple[str, ...]
     make: Make
-    inputs: Callable[[Run], list[Path]]
+    files_read: Callable[[Run], list[Path]]
     reads: Callable[[Settings], Settings]
     """The part of the settings that it depends on: what it is given, so that a change elsewhere does not make it again."""
     recipe: str
@@ -45,6 +46,8 @@ class Published:
     caption: str = ""
     """The caption's name where it is not the entry's own."""
     minutes: int = 30
+    lacks: Lack = lambda settings: ""
+    """What it cannot be made without. The report leaves it out; where it is asked for, it is refused at once."""
 
     @property
     def rule(self) -> str:
@@ -70,8 +73,23 @@ class Published:
         return f"{self.name}_figure" if shared else self.name
 
     def given(self, settings: Settings) -> str:
-        """The settings that it is given, as JSON."""
+        """The settings that it is given, as JSON. Raises UserError where they lack what it needs."""
+        self._check(settings)
         return as_argument(self.reads(settings))
+
+    def inputs(self, run: Run) -> list[Path]:
+        """The files that it reads. Raises UserError where the run lacks what it needs."""
+        self._check(run.settings)
+        return self.files_read(run)
+
+    def shown(self, settings: Settings) -> bool:
+        """Whether the report of a run wants it."""
+        return self.wanted is not None and self.wanted(settings) and not self.lacks(settings)
+
+    def _check(self, settings: Settings) -> None:
+        lack = self.lacks(settings)
+        if lack:
+            raise UserError(f"{self.kind} {self.name} {lack}, or leave this {self.kind} out")
 
     def files(self, run: Run) -> list[Path]:
         """Its files."""
@@ -90,7 +108,7 @@ def catalogue(settings: Settings) -> list[Published]:
 
 def wanted(settings: Settings) -> list[Published]:
     """Those that the report of a run wants."""
-    return [entry for entry in catalogue(settings) if entry.wanted and entry.wanted(settings)]
+    return [entry for entry in catalogue(settings) if entry.shown(settings)]
 
 
 def find(kind: Literal["table", "figure"], name: str, settings: Settings) -> Published:
@@ -114,7 +132,7 @@ def _efficiency_settings(settings: Settings) -> Settings:
 
 
 def _sets_of(name: str, settings: Settings) -> tuple[str, ...]:
-    """The sets that a table beyond the paper's is made from. Raises UserError where the run has none."""
+    """The sets that a table beyond the paper's is made from."""
     return study_sets(STUDY_TABLES[name], settings) if name in STUDY_TABLES else settings.data.published
 
 
@@ -122,21 +140,8 @@ def _indexes(run: Run, sets: Iterable[str]) -> list[Path]:
     return [run.place.index(name) for name in sets]
 
 
-def compares(settings: Settings) -> bool:
-    """Whether there is a method to compare with None."""
-    return REFERENCE in settings.training.methods and len(settings.training.methods) > 1
-
-
-def _has_controls(settings: Settings) -> bool:
-    return bool(controlled(settings.training.methods) and settings.data.published)
-
-
 def _inpaints(settings: Settings) -> bool:
     return "inpainted" in needed(settings.training.methods)
-
-
-def _has_study(table: str, settings: Settings) -> bool:
-    return any(chosen.study == STUDY_TABLES[table] for chosen in settings.data.evaluation.values())
 
 
 def _of_published(settings: Settings) -> Settings:
@@ -156,7 +161,9 @@ def _paper_table(name: TableName) -> Published:
     def reads(settings: Settings) -> Settings:
         return table_settings(settings, sets_of(name, settings))
 
-    return Published("table", name, (".csv", ".md", ".tex"), make, inputs, reads, "dfeat.report", "Tables")
+    return Published(
+        "table", name, (".csv", ".md", ".tex"), make, inputs, reads, "dfeat.report", "Tables", lacks=lacks.sets_of_tables(name),
+    )  # fmt: skip
 
 
 def _write_controls(results: Path, settings: Settings, out: Path) -> None:
@@ -165,7 +172,7 @@ def _write_controls(results: Path, settings: Settings, out: Path) -> None:
     write_controls(results / "evaluation", settings, out)
 
 
-def _study(name: str, shown_where: Callable[[Settings], bool]) -> Published:
+def _study(name: str, lack: Lack) -> Published:
     def make(results: Path, settings: Settings, out: Path) -> None:
         from dfeat.report.tables.studies import write_study
 
@@ -179,8 +186,9 @@ def _study(name: str, shown_where: Callable[[Settings], bool]) -> Published:
         return table_settings(settings, _sets_of(name, settings))
 
     return Published(
-        "table", name, (".csv", ".md"), make, inputs, reads, "dfeat.report", "Beyond the paper", shown_where, "study"
-    )
+        "table", name, (".csv", ".md"), make, inputs, reads, "dfeat.report", "Beyond the paper", caption="study",
+        lacks=lack,
+    )  # fmt: skip
 
 
 def _write_efficiency(results: Path, settings: Settings, out: Path) -> None:
@@ -224,11 +232,6 @@ def _write_learning_rates(results: Path, settings: Settings, out: Path) -> None:
     write_learning_rates(results, settings, out)
 
 
-def _rate_predictions(run: Run) -> list[Path]:
-    rate_grid(run.settings)
-    return run.point_predictions(LEARNING_RATE)
-
-
 def _verdicts(run: Run) -> list[Path]:
     tables = [run.place.verdicts(backbone) for backbone in run.settings.training.backbones]
     return [file for table in tables for file in (table, table.with_suffix(".json"))]
@@ -251,11 +254,11 @@ def _grid(name: str) -> tuple[Published, Published]:
     return (
         Published(
             "table", stem, (".csv", ".md"), write, lambda run: run.point_predictions(name), whole_settings,
-            "dfeat.report.tables.ablations", "Beyond the paper", None, "ablation",
+            "dfeat.report.tables.ablations", "Beyond the paper", None, "ablation", lacks=lacks.measured(name),
         ),
         Published(
             "figure", stem, (".png", ".svg"), draw, lambda run: run.place.published(stem, ".csv"), whole_settings,
-            "dfeat.report.figures.maps", "Beyond the paper", None, "ablation",
+            "dfeat.report.figures.maps", "Beyond the paper", None, "ablation", lacks=lacks.measured(name),
         ),
     )  # fmt: skip
 
@@ -321,16 +324,16 @@ _TABLES: Final = (
     _paper_table("table2"),
     Published(
         "table", "controls", (".csv", ".md", ".tex"), _write_controls, lambda run: run.predictions(run.published), _of_published,
-        "dfeat.report", "Tables", _has_controls,
+        "dfeat.report", "Tables", lacks=lacks.any_of(lacks.control, lacks.published_sets),
     ),
     Published(
         "table", "efficiency", (".csv", ".json", ".md"), _write_efficiency, _efficiency_inputs, _efficiency_settings,
-        "dfeat.report", "Tables", lambda settings: REFERENCE in settings.training.methods,
+        "dfeat.report", "Tables", lacks=lacks.reference,
     ),
     Published("table", "claims", (".md",), _write_claims, _claims_inputs, _of_published, "dfeat.report.claims", "Claims"),
-    _study("calibration", lambda settings: True),
-    _study("per_class", compares),
-    *(_study(name, partial(_has_study, name)) for name in STUDY_TABLES),
+    _study("calibration", lacks.published_sets),
+    _study("per_class", lacks.any_of(lacks.comparison, lacks.published_sets)),
+    *(_study(name, lacks.study(name)) for name in STUDY_TABLES),
     Published(
         "table", "inpaint_quality", (".csv", ".md"), _write_inpaint_quality, _inpainted_pixels, _of_published,
         "dfeat.report", "Beyond the paper", _inpaints, "study",
@@ -340,8 +343,9 @@ _TABLES: Final = (
         "dfeat.report", "Beyond the paper", None, "study",
     ),
     Published(
-        "table", "choose_learning_rate", (".csv", ".md"), _write_learning_rates, _rate_predictions, whole_settings,
-        "dfeat.report.tables.learning_rates", "Beyond the paper", None,
+        "table", "choose_learning_rate", (".csv", ".md"), _write_learning_rates,
+        lambda run: run.point_predictions(LEARNING_RATE), whole_settings,
+        "dfeat.report.tables.learning_rates", "Beyond the paper", None, lacks=lacks.rates,
     ),
 )  # fmt: skip
 
@@ -352,27 +356,26 @@ _FIGURES: Final = (
     ),
     Published(
         "figure", "figure3", _PICTURE, _draw_figure3, lambda run: _indexes(run, run.levels), whole_settings,
-        "dfeat.report.figures.examples", "Figures",
+        "dfeat.report.figures.examples", "Figures", lacks=lacks.sets_of_tables("table1", "table2"),
     ),
     Published(
         "figure", "accuracy", _PICTURE, _draw_accuracy,
         lambda run: run.predictions(sets_of("table1", run.settings)),
         lambda settings: table_settings(settings, sets_of("table1", settings)),
-        "dfeat.report.figures.curves", "Figures",
+        "dfeat.report.figures.curves", "Figures", lacks=lacks.sets_of_tables("table1"),
     ),
     Published(
         "figure", "gain", _PICTURE, _draw_gain, lambda run: run.predictions(run.published), _of_published,
-        "dfeat.report.figures.curves", "Figures",
+        "dfeat.report.figures.curves", "Figures", lacks=lacks.any_of(lacks.comparison, lacks.published_sets),
     ),
     Published(
         "figure", "cost", _PICTURE, _draw_cost, lambda run: run.place.published("efficiency", ".csv"),
         lambda settings: table_settings(settings, settings.data.evaluation),
-        "dfeat.report.figures.maps", "Figures",
-        lambda settings: compares(settings) and bool(sets_of("table1", settings)),
+        "dfeat.report.figures.maps", "Figures", lacks=lacks.any_of(lacks.comparison, lacks.sets_of_tables("table1")),
     ),
     Published(
         "figure", "part_cost", _PICTURE, _draw_part_cost, lambda run: run.place.published("part_cost", ".csv"),
-        _of_published, "dfeat.report.figures.maps", "Figures", partial(_has_study, "part_cost"),
+        _of_published, "dfeat.report.figures.maps", "Figures", lambda settings: not lacks.study("part_cost")(settings),
     ),
     Published(
         "figure", "gallery", (*_PICTURE, ".json"), _draw_gallery, _inpainted_pixels, whole_settings,

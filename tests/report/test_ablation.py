@@ -12,9 +12,10 @@ import yaml
 
 from dfeat.config import Settings, ablation_points
 from dfeat.config.files import lay_over
+from dfeat.config.points import Run
 from dfeat.errors import UserError
+from dfeat.report.catalogue import find
 from dfeat.report.figures.maps import ablation as draw_ablation
-from dfeat.report.numbers.sets import rate_grid
 from dfeat.report.numbers.statistics import holm
 from dfeat.report.tables.ablations import write_ablation
 from dfeat.report.tables.learning_rates import write_learning_rates
@@ -221,7 +222,7 @@ def test_the_text_has_the_lines_that_set_the_best_rates(searched: tuple[Path, Se
 
 def test_a_search_without_held_out_images_is_refused_unless_it_asks_for_the_test_sets(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data\.train\.holdout is 0; hold out images of each class, for example"):
-        write_learning_rates(tmp_path, small_settings(), tmp_path / "report")
+        find("table", "choose_learning_rate", small_settings()).inputs(Run(small_settings()))
     grid = {"methods": ["none"], "on": "test", "grid": {"training.learning_rate": [0.01]}}
     settings = held_out(0, {"learning_rate": grid})
     write_predictions(tmp_path / "ablation/learning_rate/0/evaluation", settings)
@@ -234,7 +235,7 @@ def test_a_search_without_held_out_images_is_refused_unless_it_asks_for_the_test
 def test_the_grid_of_the_search_varies_the_rate_alone_and_covers_the_runs_methods() -> None:
     wrong = {"learning_rate": {"methods": ["none"], "grid": {"training.learning_rate": [0.1], "training.epochs": [1]}}}
     with pytest.raises(UserError, match=r"made from ablation\.learning_rate, which varies training\.learning_rate, t"):
-        rate_grid(held_out(3, wrong))
+        find("table", "choose_learning_rate", held_out(3, wrong)).inputs(Run(held_out(3, wrong)))
     settings = held_out(3, {})
     grid = settings.grids["learning_rate"]
     assert grid.methods == settings.training.methods and {0.001, 0.01} < set(grid.grid["training.learning_rate"])

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from dfeat.config import Settings
+from dfeat.config.points import Run
 from dfeat.errors import UserError
-from dfeat.report.catalogue import wanted
+from dfeat.report.catalogue import find, wanted
 from dfeat.report.numbers.statistics import holm
 from dfeat.report.page import write_report
 from dfeat.report.tables.controls import write_controls
@@ -119,7 +120,7 @@ def test_a_run_without_a_method_and_its_control_has_no_such_table(tmp_path: Path
     assert [entry.name for entry in wanted(without) if entry.name == "controls"] == []
     assert [entry.name for entry in wanted(with_one)][2] == "controls"
     with pytest.raises(UserError, match="sd_features has sd_features_placebo and blackout"):
-        write_controls(tmp_path, without, tmp_path)
+        find("table", "controls", without).inputs(Run(without))
     write_predictions(tmp_path, without)
     write_table("table1", tmp_path, without, tmp_path)
     assert "matched control" not in (tmp_path / "table1.md").read_text()

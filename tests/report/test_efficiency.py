@@ -15,7 +15,6 @@ from dfeat.config import Settings
 from dfeat.costs.counts import Counts, count
 from dfeat.costs.efficiency import Step
 from dfeat.data.records import INDEX_COLUMNS, table_text
-from dfeat.errors import UserError
 from dfeat.report.claims.claims import write_claims
 from dfeat.report.tables.efficiency import write_efficiency
 from dfeat.section import parse
@@ -277,11 +276,6 @@ def test_the_claim_on_cost_is_read_off_it(run: Path, tmp_path: Path) -> None:
     )
     write_claims(run / "evaluation", settings, tmp_path)
     assert "significantly more efficient" not in (tmp_path / "claims.md").read_text()
-
-
-def test_without_none_there_is_nothing_to_compare_with(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="add 'none'"):
-        write_efficiency(run, settings_of("cutmix"), Fixed({}), tmp_path)
 
 
 def test_operations_of_the_papers_models_are_those_of_the_cost_model_and_small_ones_are_counted() -> None:

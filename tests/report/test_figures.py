@@ -15,7 +15,6 @@ from dfeat.config import Settings
 from dfeat.errors import UserError
 from dfeat.report.catalogue import find
 from dfeat.report.figures import curves, examples, maps, style
-from dfeat.section import parse
 
 from .predictions import small_settings, write_predictions
 
@@ -135,13 +134,6 @@ def test_figures_are_found_by_name(evaluation: Path, tmp_path: Path) -> None:
         find("figure", "acuracy", small_settings())
 
 
-def test_what_cannot_be_drawn_is_said(evaluation: Path, tmp_path: Path) -> None:
-    plain = small_settings().model_dump(mode="json")
-    plain["training"]["methods"] = ["none"]
-    with pytest.raises(UserError, match="needs 'none' and another method"):
-        curves.gain(evaluation, parse(Settings, plain), tmp_path)
-    del plain["data"]["evaluation"]["simulated"]
-    with pytest.raises(UserError, match="several levels"):
-        curves.accuracy(evaluation, parse(Settings, plain), tmp_path)
+def test_a_figure_of_no_pictures_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="figure2 got no images"):
         examples.figure2([], small_settings(), tmp_path)

@@ -181,7 +181,8 @@ def test_a_figure_that_the_run_does_not_ask_for_is_not_missed(run: Path, tmp_pat
     assert "Brown is lost" not in figures(alone)
     sets = {
         "simulated": {"root": "x", "levels": [0, 40]},
-        "parts": {"kind": "partimagenet", "root": "y", "study": "parts"},
+        "real": {"root": "z"},
+        "parts": {"kind": "partimagenet", "root": "y", "study": "parts", "levels": [0, 100]},
     }
     asked = figures(parse(Settings, {"run": "x", "data": {"evaluation": sets}}))
     assert "Brown is lost" in asked and "Cost was not made in this run." in asked

@@ -173,8 +173,6 @@ def test_object_and_sweep_tables(results: Path, held_out: Path, tmp_path: Path) 
     assert values[3] == pytest.approx((values[0] / 2 + values[1] + values[2] / 2) / 2, abs=1e-3)
     assert float(own[3]["difference_to_none"]) == 0  # the same predictions
     assert "Mean" in (tmp_path / "object.md").read_text()
-    with pytest.raises(UserError, match=r"no set of data\.evaluation has `study: sweep`"):
-        write_study("sweep", results, settings, tmp_path)
 
 
 def test_part_cost_is_taken_on_the_images_that_have_the_part(results: Path, held_out: Path, tmp_path: Path) -> None:

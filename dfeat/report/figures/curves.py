@@ -18,7 +18,6 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from dfeat.config import Settings
-from dfeat.errors import UserError
 from dfeat.methods import REFERENCE, row_of
 from dfeat.report.figures.style import line_style, panel_grid, save_with_note, styled
 from dfeat.report.numbers.paper import Cell, backbone_name, method_name
@@ -33,11 +32,6 @@ def accuracy(evaluation: Path, settings: Settings, out: Path) -> None:
     """Top-1 accuracy against information loss: a panel for each set and backbone, a line with band for each method."""
     results = load_results(evaluation, settings, sets_of("table1", settings))
     panels = [(one, b) for one in results.values() for b in one.predictions.backbones]
-    if not panels:
-        raise UserError(
-            "figure accuracy needs a set with several levels of occlusion; data.evaluation has none: "
-            "give one `levels: [0, 20, 40, 60, 80]` or leave this figure out"
-        )
     columns = min(2, len(panels))
     lines = -(-len(panels) // columns)
     figure, axes = panel_grid(lines, columns, 2.7 * lines, sharey=True)
@@ -59,11 +53,6 @@ def accuracy(evaluation: Path, settings: Settings, out: Path) -> None:
 def gain(evaluation: Path, settings: Settings, out: Path) -> None:
     """Gain in top-1 accuracy over None with its interval: a panel for each backbone, bars for each level and set."""
     methods = [method for method in settings.training.methods if method != REFERENCE]
-    if REFERENCE not in settings.training.methods or not methods:
-        raise UserError(
-            f"figure gain needs {REFERENCE!r} and another method in training.methods, which are "
-            f"{', '.join(settings.training.methods)}; add what is missing or leave this figure out"
-        )
     results = load_results(evaluation, settings)
     backbones = list(settings.training.backbones)
     figure, axes = panel_grid(len(backbones), 1, 2.1 * len(backbones), sharey=True)

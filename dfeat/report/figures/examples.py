@@ -57,12 +57,7 @@ def draw_figure2(results: Path, settings: Settings, out: Path) -> None:
 
 def draw_figure3(results: Path, settings: Settings, out: Path) -> None:
     """Draw Figure 3: test images, with patches dropped and really occluded."""
-    simulated = next(iter(sets_of("table1", settings)), None)
-    real = next(iter(sets_of("table2", settings)), None)
-    if simulated is None or real is None:
-        raise UserError(
-            "figure3 needs an evaluation set with several levels and one with a single level in data.evaluation"
-        )
+    simulated, real = sets_of("table1", settings)[0], sets_of("table2", settings)[0]
     rows = [_test_images(results, settings, name, level) for name, level in ((simulated, SHOWN_LEVEL), (real, 0))]
     figure3(rows[0], rows[1], settings, out)
 

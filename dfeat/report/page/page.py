@@ -124,7 +124,7 @@ class _Page:
             entry.name
             for entry in catalogue(self.settings)
             if entry.kind == "figure" and entry.wanted
-            if entry.name in made or (entry.wanted(self.settings) and self.caption(entry.name))
+            if entry.name in made or (entry.shown(self.settings) and self.caption(entry.name))
         ]
         return [self._figure(name) for name in (*listed, *sorted(made - set(listed)))]
 

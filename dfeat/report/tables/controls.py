@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from dfeat.config import Settings
-from dfeat.errors import UserError
-from dfeat.methods import METHODS, controlled
+from dfeat.methods import controlled
 from dfeat.methods.method import Control
 from dfeat.report.numbers import text
 from dfeat.report.numbers.paper import METRICS, Cell, TableName, backbone_name, short_name
@@ -29,14 +28,6 @@ TABLES: Final[tuple[TableName, ...]] = ("table1", "table2")
 
 def write_controls(evaluation: Path, settings: Settings, out: Path) -> None:
     """Write `controls.csv` and `controls.md` into the folder `out`; the same inputs give the same bytes."""
-    if not controlled(settings.training.methods) or not settings.data.published:
-        known = ", ".join(
-            f"{one.name} has {' and '.join(c.name for c in one.controls)}" for one in METHODS if one.controls
-        )
-        raise UserError(
-            f"controls needs a method and one of its matched controls in training.methods, and a set in data.evaluation "
-            f"that is in Table 1 or 2; {known} (config/controls.yaml trains them all)"
-        )
     found: list[tuple[TextRow, Effect]] = []
     for table in TABLES:
         for results in load_results(evaluation, settings, sets_of(table, settings)).values():

@@ -19,7 +19,6 @@ from dfeat.places import HOLDOUT
 from dfeat.report.numbers import text
 from dfeat.report.numbers.paper import Cell
 from dfeat.report.numbers.results import SetResults, Weights
-from dfeat.report.numbers.sets import rate_grid
 from dfeat.report.numbers.text import TextRow, grouped, percent, probability, with_interval
 from dfeat.report.tables.ablations import joined, measured_on_text
 
@@ -30,7 +29,7 @@ _MEAN: Final = "mean"
 
 def write_learning_rates(results: Path, settings: Settings, out: Path) -> None:
     """Write `choose_learning_rate.csv` and `.md` into `out`. Raises UserError where no image is held out."""
-    grid = rate_grid(settings)
+    grid = settings.grids[LEARNING_RATE]
     points, point_settings = zip(*ablation_points(settings, LEARNING_RATE), strict=True)
     rates = [_plain(next(iter(point.values()))) for point in points]
     rows = [

@@ -26,7 +26,6 @@ from dfeat.config import Settings
 from dfeat.data.index import read_index
 from dfeat.data.records import ClassInfo, part_of_key
 from dfeat.data.settings import Study
-from dfeat.errors import UserError
 from dfeat.methods import REFERENCE
 from dfeat.places import Place
 from dfeat.report.numbers import text
@@ -43,7 +42,7 @@ SHOWN_CLASSES: Final = 5
 
 
 def write_study(name: str, results: Path, settings: Settings, out: Path) -> None:
-    """Write one of the tables; the same inputs give the same bytes. Raises UserError where the run has no such study."""
+    """Write one of the tables; the same inputs give the same bytes."""
     title, study = STUDIES[name]
     rows, blocks = study(Place(results), settings)
     text.write_rows(out, name, rows, title, settings.report.note, blocks)
@@ -61,9 +60,7 @@ def area_weights(levels: Iterable[int], cell: Cell) -> Weights:
 
 def _curves(study: Study, place: Place, settings: Settings) -> tuple[list[TextRow], list[str]]:
     rows: list[TextRow] = []
-    for name, results in load_results(place.evaluation, settings, study_sets(study, settings)).items():
-        if len(results.predictions.levels) < 2:
-            raise UserError(f"study {study!r} needs several levels on {name!r}; give it some")
+    for results in load_results(place.evaluation, settings, study_sets(study, settings)).values():
         rows += [row for cell in _whole_cells(results) for row in _curve_rows(results, cell)]
     sets = grouped(rows, "set").items()
     return rows, [block for (name,), shown in sets for block in _curve_blocks(name, shown, study)]
@@ -123,8 +120,6 @@ def _curve_blocks(name: str, rows: list[TextRow], study: Study) -> list[str]:
 def _part_cost(place: Place, settings: Settings) -> tuple[list[TextRow], list[str]]:
     rows: list[TextRow] = []
     for name, results in load_results(place.evaluation, settings, study_sets("parts", settings)).items():
-        if set(results.predictions.levels) != {0, 100}:
-            raise UserError(f"study 'parts' needs the levels [0, 100] on {name!r}; give it both")
         annotations = read_index(place.data(name)).annotations()
         assert annotations is not None
         parts = {category["id"]: category["name"] for category in annotations["categories"]}
@@ -208,8 +203,6 @@ def _calibration_row(predictions: SetPredictions, cell: Cell) -> TextRow:
 
 
 def _per_class(place: Place, settings: Settings) -> tuple[list[TextRow], list[str]]:
-    if REFERENCE not in settings.training.methods:
-        raise UserError(f"per_class compares methods with None; add {REFERENCE!r} to training.methods")
     rows: list[TextRow] = []
     for name, results in load_results(place.evaluation, settings, settings.data.published).items():
         classes, made = read_index(place.data(name)).classes, results.predictions
