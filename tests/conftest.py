@@ -77,6 +77,17 @@ TINY_BACKBONE = {"name": "convnext_atto", "kwargs": {"depths": [1, 1, 1, 1], "di
 
 
 @pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of TINY_BACKBONE with a head for ImageNet-1k, random ones."""
+    from safetensors.torch import save_file
+    from timm import create_model
+
+    path = tmp_path_factory.mktemp("weights") / "convnext.safetensors"
+    save_file(create_model(TINY_BACKBONE["name"], num_classes=1000, **TINY_BACKBONE["kwargs"]).state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Tiny diffusers pipelines with random weights: 4 and 9 input channels, epsilon and v-prediction."""
     return {

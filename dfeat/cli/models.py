@@ -58,6 +58,7 @@ def train(
     from dfeat.devices import compute_on
     from dfeat.progress import say
     from dfeat.training.loop import train as run_training
+    from dfeat.training.probe import explained
     from dfeat.training.sources import Inputs
     from dfeat.training.team import end, is_member, launch, lost_peer
 
@@ -67,7 +68,8 @@ def train(
     if team > 1 and not is_member():
         raise typer.Exit(launch(team, sys.argv[1:]))
     try:
-        done = run_training(chosen, inputs, stage, seed, out, device, workers, checkpoint_minutes)
+        with explained(stage.backbone, stage.training.image_size, stage.training.drop_path):
+            done = run_training(chosen, inputs, stage, seed, out, device, workers, checkpoint_minutes)
     except SystemExit as told:
         if is_member() and isinstance(told.code, int):
             end(told.code)
@@ -122,13 +124,15 @@ def evaluate(
     from dfeat.devices import compute_on
     from dfeat.evaluation.predict import evaluate as run_evaluation
     from dfeat.evaluation.predict import evaluate_pretrained
+    from dfeat.training.probe import explained
 
     device = compute_on(gpus, threads, f"evaluate {out}")
     if model:
         written = run_evaluation(model, data, shards, stage, out, device)
     else:
         assert isinstance(stage, PretrainedStage)
-        written = evaluate_pretrained(data, stage, out, device)
+        with explained(stage.backbone, stage.image_size):
+            written = evaluate_pretrained(data, stage, out, device)
     typer.echo(f"{len(written)} files of predictions in {out}")
 
 

@@ -116,11 +116,7 @@ def _without(name: str, settings: Settings) -> str:
     """How far the run can go without a set."""
     if name == "train":
         return ""
-    if settings.data.evaluation[name].study:
-        return f"; to go on without it, set {_key(name)} to null"
-    of_table = "table2" if len(settings.data.evaluation[name].levels) == 1 else "table1"
-    other = "table1" if of_table == "table2" else "table2"
-    return f"; to go on without {of_table}, set {_key(name)} to null and ask for `snakemake {other}`"
+    return f"; to go on without it, set {_key(name)} to null"
 
 
 def _key(name: str) -> str:

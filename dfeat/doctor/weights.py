@@ -1,7 +1,7 @@
 """The weights before a run: where they come from, whether they are there and go together, and their digests.
 
-What enters: the settings. What leaves: a `WeightsReport` for each model. No weights are read but to digest them, and no
-torch is imported but for a `training.drop_path` above 0, which not every backbone has.
+What enters: the settings. What leaves: a `WeightsReport` for each model. No weights are read but to digest them, and
+torch is imported for a backbone alone that was never built here (`backbones`).
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from dfeat.config import Settings
 from dfeat.diffusion.layout import COMPONENTS, check_pairing, local_files
 from dfeat.diffusion.settings import ModelSource
+from dfeat.doctor.backbones import backbone_faults, is_trained
 from dfeat.errors import UserError
 from dfeat.methods import method, needed
 from dfeat.storage.provenance import combined_digest, file_digest
-from dfeat.training.settings import Backbone
 from dfeat.training.weights import weights_path
 
 
@@ -85,20 +85,9 @@ def _backbone_weights(settings: Settings, digest: bool) -> list[WeightsReport]:
             )
         else:
             report.source = f"{backbone.name} at {backbone.revision}, fetched by timm on first use"
-        if settings.training.drop_path:
-            report.faults += _drop_path_faults(backbone, settings.training.drop_path)
+        training = settings.training
+        if (backbone.weights is None or not report.faults) and not is_trained(settings, name):
+            found = backbone_faults(backbone, training.image_size, training.drop_path)
+            report.faults += [f"training.backbones.{name}: {fault}" for fault in found]
         reports.append(report)
     return reports
-
-
-def _drop_path_faults(backbone: Backbone, drop_path: float) -> list[str]:
-    import torch
-
-    from dfeat.training.network import untrained_backbone
-
-    try:
-        with torch.device("meta"):
-            untrained_backbone(backbone, drop_path)
-    except UserError as error:
-        return [str(error)]
-    return []

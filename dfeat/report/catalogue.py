@@ -328,7 +328,7 @@ _TABLES: Final = (
     ),
     Published(
         "table", "efficiency", (".csv", ".json", ".md"), _write_efficiency, _efficiency_inputs, _efficiency_settings,
-        "dfeat.report", "Tables", lacks=lacks.reference,
+        "dfeat.report", "Tables", lacks=lacks.any_of(lacks.reference, lacks.any_set),
     ),
     Published("table", "claims", (".md",), _write_claims, _claims_inputs, _of_published, "dfeat.report.claims", "Claims"),
     _study("calibration", lacks.published_sets),

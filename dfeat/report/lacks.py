@@ -46,6 +46,11 @@ def study(table: str) -> Lack:
     return lambda settings: "" if study_sets(wanted, settings) else f"{needs}: {remedy}"
 
 
+def any_set(settings: Settings) -> str:
+    """Whether anything is evaluated."""
+    return "" if settings.data.evaluation else "needs an evaluation set; add one to data.evaluation"
+
+
 def reference(settings: Settings) -> str:
     """Whether None is there to compare with."""
     if REFERENCE in settings.training.methods:

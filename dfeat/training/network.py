@@ -48,7 +48,7 @@ class Classifier(nn.Module):
         self.backbone = backbone
         self.paths = tuple(module for module in backbone.modules() if isinstance(module, RowDropPath))
         self.statistics = channel_statistics(backbone)
-        width = int(backbone.num_features)
+        width = pooled_width(backbone)
         self.fusion = FUSIONS[fusion](width, FEATURE_NORMS[feature_norm](feature_width)) if feature_width else None
         self.head = nn.Linear(self.fusion.width if self.fusion else width, classes)
         nn.init.trunc_normal_(self.head.weight, std=0.02)
@@ -103,6 +103,11 @@ class RowDropPath(nn.Module):
             )
         # H_l = ReLU(b_l f_l(H_{l-1}) + H_{l-1}), Eq. 2, here for the branch f_l of any residual block
         return branch * self.kept.to(branch.dtype).view(-1, *[1] * (branch.ndim - 1))
+
+
+def pooled_width(backbone: nn.Module) -> int:
+    """The width of a pooled feature of a timm model, which a head may widen before its last layer."""
+    return int(getattr(backbone, "head_hidden_size", None) or backbone.num_features)
 
 
 def channel_statistics(backbone: nn.Module) -> Statistics:

@@ -37,15 +37,15 @@ def outlined(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.ui
 
 
 @pytest.fixture
-def filled(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Settings]:
+def filled(
+    world: World, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Settings]:
     """A function that fills the small world's images, makes their table, and returns the settings of that run."""
     monkeypatch.chdir(tmp_path)
-    weights = tmp_path / "convnext.safetensors"
-    weights.touch()
 
     def fill(how: Fill, **inpaint: str) -> Settings:
         plain = world.settings.model_dump(mode="json")
-        plain["training"]["backbones"]["convnext"]["weights"] = str(weights)
+        plain["training"]["backbones"]["convnext"]["weights"] = str(tiny_weights)
         plain["diffusion"]["inpaint"] |= inpaint
         settings, place = parse(Settings, plain), Place(Path("results/tiny"))
         shutil.copytree(world.root / "data", place.run / "data")
