@@ -45,7 +45,6 @@ def backbone(name: str, **kwargs: Any) -> Backbone:
         (backbone("convnext_atto", deths=[1, 2, 3, 1]), 64, 0, "does not take kwargs {'deths': [1, 2, 3, 1]}"),
         (backbone("convnext_atto", in_chans=1, **SMALL), 64, 0, "does not take images of training.image_size 64"),
         (backbone("convnext_atto", features_only=True, **SMALL), 64, 0, "'features_only': True"),
-        (backbone("resnet10t", global_pool=""), 64, 0, "returns no feature of 512 values for each image"),
         (backbone("vgg11"), 64, 0.1, "training.drop_path is 0.1, but timm model 'vgg11' has no stochastic depth"),
     ],
 )  # fmt: skip
