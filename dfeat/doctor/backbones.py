@@ -16,6 +16,7 @@ from typing import Any, Final
 from dfeat.config import Settings
 from dfeat.errors import UserError
 from dfeat.places import RESULTS, Place
+from dfeat.shortage import pass_on
 from dfeat.storage.provenance import bytes_digest, versions
 from dfeat.training.settings import Backbone
 from dfeat.training.weights import weights_path
@@ -45,9 +46,25 @@ SHIPPED: Final = (
 
 
 def is_trained(settings: Settings, name: str) -> bool:
-    """Whether all models of a backbone stand, so that nothing is to be asked of it."""
-    place, training = Place(RESULTS / settings.run), settings.training
-    return all(place.weights(method, name, seed).is_file() for method in training.methods for seed in training.seeds)
+    """Whether all models of a backbone stand as configured, so that nothing is to be asked of it."""
+    training = settings.training
+    return all(_stands(settings, name, method, seed) for method in training.methods for seed in training.seeds)
+
+
+def _stands(settings: Settings, name: str, method: str, seed: int) -> bool:
+    """Whether a model was trained from this backbone on images of this size."""
+    path, training = Place(RESULTS / settings.run).weights(method, name, seed), settings.training
+    try:
+        made = json.loads(path.with_name("run.json").read_text(encoding="utf-8"))["settings"]
+        trained = made["training"]
+        return (
+            path.is_file()
+            and made["backbone"] == training.backbones[name].model_dump(mode="json")
+            and (trained["image_size"], trained.get("drop_path", 0.0)) == (training.image_size, training.drop_path)
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        pass_on(error, str(path))
+        return False
 
 
 def backbone_faults(backbone: Backbone, image_size: int, drop_path: float) -> list[str]:

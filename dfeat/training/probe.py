@@ -67,7 +67,7 @@ def _check_tag(backbone: Backbone) -> None:
 
 def _check_size(model: nn.Module, backbone: Backbone, image_size: int) -> None:
     """Raise UserError where the network does not take images of this size, or returns no feature a row."""
-    built_for = (getattr(model, "pretrained_cfg", None) or {}).get("input_size", (3, 224, 224))[-1]
+    weights_for = (getattr(model, "pretrained_cfg", None) or {}).get("input_size", (3, 224, 224))[-1]
     try:
         feature = model(torch.empty(2, 3, image_size, image_size, device="meta"))
     except NotImplementedError:  # an operation without a form for the meta device tells nothing
@@ -76,7 +76,7 @@ def _check_size(model: nn.Module, backbone: Backbone, image_size: int) -> None:
         pass_on(error)
         raise UserError(
             f"timm model {backbone.name!r} does not take images of training.image_size {image_size} ({_in_a_line(error)}); "
-            f"set it to the {built_for} that its weights are for, or, where the model takes that, kwargs img_size to "
+            f"set it to {backbone.kwargs.get('img_size', weights_for)}, or, where the model takes that, kwargs img_size to "
             f"{image_size}"
         ) from None
     width = pooled_width(model) if hasattr(model, "num_features") else 0
@@ -88,4 +88,4 @@ def _check_size(model: nn.Module, backbone: Backbone, image_size: int) -> None:
 
 
 def _in_a_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from dfeat.config import Settings
+from dfeat.config import Settings, stage_settings
 from dfeat.config.files import read_settings
 from dfeat.doctor import examine, missing_inputs
 from dfeat.doctor.backbones import SHIPPED, backbone_faults
@@ -38,7 +39,7 @@ def backbone(name: str, **kwargs: Any) -> Backbone:
         (backbone("convnext_bse"), 64, 0, "no timm model 'convnext_bse'; did you mean 'convnext_base'?"),
         (backbone("convnext_base.fb_in1"), 64, 0, "timm model 'convnext_base' has no weights 'fb_in1'; did you mean 'fb_in1k'?"),
         (backbone("swin_tiny_patch4_window7_224", img_size=64, **WINDOWS), 32, 0, "does not take images of training.image_size 32"),
-        (backbone("vit_tiny_patch16_224", **VIT), 240, 0, "set it to the 224 that its weights are for, or, where the model takes that, kwargs img_size to 240"),
+        (backbone("vit_tiny_patch16_224", **VIT), 240, 0, "set it to 224, or, where the model takes that, kwargs img_size to 240"),
         (backbone("maxvit_tiny_rw_224"), 200, 0, "does not take images of training.image_size 200 (height (50) must be divisible"),
         (backbone("convnext_atto", **SMALL), 16, 0, "does not take images of training.image_size 16"),
         (backbone("convnext_atto", depths=[1, 2]), 64, 0, "cannot be built with kwargs {'depths': [1, 2]}: list index out of range; correct them"),
@@ -118,9 +119,11 @@ def test_no_backbone_is_built_again_that_was_right_or_is_trained(settings: Setti
     model = tmp_path / "results/tiny/training/none/mine/seed0/model.safetensors"
     model.parent.mkdir(parents=True)
     model.touch()
+    record = {"settings": stage_settings(settings, "train", "mine", "none").model_dump(mode="json")}
+    model.with_name("run.json").write_text(json.dumps(record))
     code = """
 import sys
-from dfeat.config import Settings
+from dfeat.config import Settings, stage_settings
 from dfeat.doctor import missing_inputs
 from dfeat.section import parse
 for trained in (parse(Settings, text) for text in sys.argv[1:]):
@@ -129,8 +132,9 @@ assert "timm" not in sys.modules and "torch" not in sys.modules
 """
     command = [sys.executable, "-c", code, settings.model_dump_json(), right.model_dump_json()]
     subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    other = parse(Settings, plain | {"training": plain["training"] | {"image_size": 17}})
+    assert len(missing_inputs(other)) == 1, "the models that stand are others"
     model.unlink()
-    subprocess.run([*command[:3], right.model_dump_json()], check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
     assert len(missing_inputs(settings)) == 1
 
 
