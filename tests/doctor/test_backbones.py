@@ -132,7 +132,7 @@ assert "timm" not in sys.modules and "torch" not in sys.modules
 """
     command = [sys.executable, "-c", code, settings.model_dump_json(), right.model_dump_json()]
     subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
-    other = parse(Settings, plain | {"training": plain["training"] | {"image_size": 17}})
+    other = parse(Settings, plain | {"training": plain["training"] | {"drop_path": 0.1}})
     assert len(missing_inputs(other)) == 1, "the models that stand are others"
     model.unlink()
     assert len(missing_inputs(settings)) == 1
