@@ -34,14 +34,16 @@ _CONFLICT: Final = re.compile(r"\.sync-conflict-\d{8}-|\bconflicted copy\b", re.
 _PLACEHOLDER: Final = re.compile(r"\..+\.icloud")
 
 
-def mark_of(part: str) -> str | None:
-    """The mark by which one part of a path (a file or a folder) is what another program left; None where it has none."""
+def mark_of(part: str, *, folder: bool = False) -> str | None:
+    """The mark by which a file, or a folder, is what another program left; None where its name has none."""
     low = part.lower()
-    if part.startswith("."):
+    if part.startswith(".") and part not in (".", ".."):
         beginning = next((one for one in _HIDDEN if part.startswith(one)), None)
         return f"{beginning}*" if beginning else part
     if low in _NAMES:
         return part.rstrip("\r")
+    if folder:
+        return None
     ending = next((one for one in _ENDINGS if low.endswith(one)), None)
     if ending:
         return f"*{ending}"
@@ -54,7 +56,7 @@ def left_by_others(name: str) -> tuple[str, str] | None:
     """(path, mark) of the outermost part of a name that another program left; None where there is none."""
     parts = name.split("/")
     for place, part in enumerate(parts, 1):
-        mark = mark_of(part)
+        mark = mark_of(part, folder=place < len(parts))
         if mark is not None:
             return "/".join(parts[:place]), mark
     return None

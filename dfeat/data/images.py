@@ -62,8 +62,8 @@ _OTHER_SIGNATURES: Final = (
     (re.compile(rb"RIFF....WEBP", re.DOTALL), "WEBP"),
     (re.compile(rb"BM.{4}\0{4}.{4}[\x0c\x28\x34\x38\x40\x6c\x7c]\0{3}", re.DOTALL), "BMP"),
     (re.compile(rb"P[1-6]\s+(?:#|\d+\s)"), "PPM"),
-    (re.compile(rb".{4}ftyp(?:.{4})*?avi[fs]", re.DOTALL), "AVIF"),
-    (re.compile(rb".{4}ftyp(?:.{4})*?(?:hei[cxms]|hev[cx]|mif1|msf1)", re.DOTALL), "HEIF"),
+    (re.compile(rb".{4}ftyp(?:avi[fs]|(?:mif1|msf1)(?:.{4})+?avi[fs])", re.DOTALL), "AVIF"),
+    (re.compile(rb".{4}ftyp(?:hei[cxms]|hev[cxms]|mif1|msf1)", re.DOTALL), "HEIF"),
 )
 _ORDINARY_MODES: Final = {"RGB", "L", "1"}
 _TAIL: Final = 64

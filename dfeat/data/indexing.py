@@ -35,7 +35,7 @@ from dfeat.storage.atomic import json_bytes, write_files
 from dfeat.storage.origin import origin_bytes
 from dfeat.storage.provenance import bytes_digest, settings_text
 
-RECIPE: Final = 2
+RECIPE: Final = 3
 _WHERE: Final = {
     "partimagenet": "PartImageNet is at github.com/TACJu/PartImageNet; its images and json files belong there",
     "imagenet": "ImageNet-1k val can be had from image-net.org after registration",
@@ -239,10 +239,11 @@ def _contents(
         "images": len(index.records),
         "classes": len(index.classes),
         **counts,
+        **({"left_out": source.clutter.total()} if source.clutter else {}),
         "problems": len(problems.rows),
     }
     contents = {
-        **({"annotations.json": _coco_text(parts).encode()} if parts else {}),
+        **({"annotations.json": _coco_text(index.set_name, parts).encode()} if parts else {}),
         "problems.csv": problems.csv().encode(),
         "classes.json": json_bytes([{"wnid": info.wnid, "name": info.name} for info in index.classes]),
         "index.csv": table_text(INDEX_COLUMNS, rows).encode(),
@@ -251,8 +252,18 @@ def _contents(
     return {**placed, index.folder / "source.json": origin_bytes(described, placed)}
 
 
-def _coco_text(data: TrainData) -> str:
-    """The COCO file with one record per line; ids count from 1 in the order of keys."""
+def _coco_text(set_name: str, data: TrainData) -> str:
+    """The COCO file with one record per line; ids count from 1 in the order of keys.
+
+    It has every section of COCO's own files, which pycocotools (`loadRes`, `info`) and other readers look up. `info` has no
+    date, so that the same images give the same bytes.
+    """
+    about = {
+        "description": f"The usable images of the set {set_name!r} and their part annotations",
+        "version": str(RECIPE),
+        "contributor": "D-Feat Occlusions",
+        "url": "",
+    }
     images: list[str] = []
     annotations: list[str] = []
     for image_id, key in enumerate(sorted(data.images), 1):
@@ -265,7 +276,8 @@ def _coco_text(data: TrainData) -> str:
             annotations.append(f"{json.dumps(head)[:-1]}, {_coco_record(part)[1:]}")
     categories = [json.dumps(data.categories[number], ensure_ascii=False) for number in sorted(data.categories)]
     sections = [("images", images), ("annotations", annotations), ("categories", categories)]
-    return "{" + ",\n".join(f'"{name}": [\n' + ",\n".join(lines) + "\n]" for name, lines in sections) + "}\n"
+    head = f'"info": {json.dumps(about)},\n"licenses": [],\n'
+    return "{" + head + ",\n".join(f'"{name}": [\n' + ",\n".join(lines) + "\n]" for name, lines in sections) + "}\n"
 
 
 def _coco_record(part: Part) -> str:

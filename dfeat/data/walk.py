@@ -45,8 +45,8 @@ def walk(root: Path, resolved: Path) -> Found:
             found.links[name] = target
         elif not (resolved / target).is_dir():
             found.refused.append((name, _NO_FILE))
-        elif f"{_real(root / name, resolved)}/".startswith(f"{target}/") or target == ".":
-            found.refused.append((name, "is a link to a folder around it, whose files are listed already"))
+        elif target == "." or f"{_real(root / name, resolved)}/".startswith(f"{target}/"):
+            continue  # a folder around it, whose files are listed
         elif target in followed:
             found.refused.append((name, f"is a second link to {target}, whose files are listed as {followed[target]}"))
         else:
@@ -72,7 +72,8 @@ def _list(root: Path, top: str, found: Found) -> list[str]:
             found.refused.append((folder or ".", f"cannot be listed ({error.strerror})"))
             continue
         for entry in entries:
-            name, mark = f"{folder}/{entry.name}" if folder else entry.name, mark_of(entry.name)
+            name = f"{folder}/{entry.name}" if folder else entry.name
+            mark = mark_of(entry.name, folder=entry.is_dir(follow_symlinks=False))
             if is_placeholder(entry.name):
                 found.refused.append((name, PLACEHOLDER))
             elif mark is not None:
