@@ -110,7 +110,9 @@ class LocalPath(os.PathLike[str]):
         if os.path.lexists(self._written):
             return self._written
         what = f"{unset} is not set" if unset else "no such user has a home folder"
-        raise UserError(f"the path {self._written!r} cannot be found: {what}; export the variable, or write the path out")
+        raise UserError(
+            f"the path {self._written!r} cannot be found: {what}; export the variable, or write the path out"
+        )
 
     def exists(self) -> bool:
         """Whether something is there; False where a variable is not set."""

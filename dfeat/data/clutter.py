@@ -22,7 +22,17 @@ _NAMES: Final = frozenset(
     }
 )  # fmt: skip
 """Of macOS, Windows, file systems, Python, network disks (Synology, QNAP), and programs that show pictures."""
-_HIDDEN: Final = ("._", ".~lock.", ".nfs", ".fuse_hidden", ".smbdelete", ".goutputstream-", ".Trash-", ".trashed-", ".pending-")
+_HIDDEN: Final = (
+    "._",
+    ".~lock.",
+    ".nfs",
+    ".fuse_hidden",
+    ".smbdelete",
+    ".goutputstream-",
+    ".Trash-",
+    ".trashed-",
+    ".pending-",
+)
 """Beginnings of hidden names that end in a number or in another file's name."""
 _ENDINGS: Final = (
     "~", ".crdownload", ".part", ".partial", ".filepart", ".opdownload", ".download", ".aria2", ".!ut", ".!qb", ".tmp", ".temp",
@@ -38,8 +48,8 @@ def mark_of(part: str, *, folder: bool = False) -> str | None:
     """The mark by which a file, or a folder, is what another program left; None where its name has none."""
     low = part.lower()
     if part.startswith(".") and part not in (".", ".."):
-        beginning = next((one for one in _HIDDEN if part.startswith(one)), None)
-        return f"{beginning}*" if beginning else part
+        beginning = next((f"{one}*" for one in _HIDDEN if part.startswith(one)), "")
+        return beginning or (part if folder or "." not in part[1:] else ".*")
     if low in _NAMES:
         return part.rstrip("\r")
     if folder:

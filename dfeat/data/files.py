@@ -65,7 +65,9 @@ def classified(
         found.append((same[place], classes[place]))
         for name, wnid in zip(same, classes, strict=True):
             if wnid and wnid != classes[place]:
-                problems.add(name, "class", f"is a link to the file of {same[place]}, of another class", "used once, as that")
+                problems.add(
+                    name, "class", f"is a link to the file of {same[place]}, of another class", "used once, as that"
+                )
     return sorted(found)
 
 
@@ -73,9 +75,10 @@ def report_unused(source: Source, problems: Problems) -> None:
     """Add a row for each name that is refused, for each file of which nothing is used, and one for other programs' files."""
     for name, why in source.refused:
         problems.add(name, "file", why, "not read")
-    if source.clutter:
-        marks = ", ".join(f"{count}x {mark}" for mark, count in sorted(source.clutter.items()))
-        problems.add(".", "clutter", f"has copies, thumbnails or metadata of other programs: {marks}", "left out")
+    for mark, count in source.clutter.items():
+        problems.add(
+            mark, "clutter", f"is what another program left: a copy, a thumbnail or metadata ({count:,}x)", "left out"
+        )
     used = {source.file_of(name) for name in source.used}
     there = set(source.names())
     folders: dict[tuple[str, str], list[str]] = defaultdict(list)
@@ -85,7 +88,9 @@ def report_unused(source: Source, problems: Problems) -> None:
             folders[str(PurePosixPath(name).parent), _why_unused(source, name)].append(name)
     for (folder, why), names in folders.items():
         if len(names) > MOST_ROWS:
-            problems.add(f"{folder}/", "unused", f"{len(names):,} files ({names[0]}, ...), each of which {why}", "not used")
+            problems.add(
+                f"{folder}/", "unused", f"{len(names):,} files ({names[0]}, ...), each of which {why}", "not used"
+            )
         else:
             for name in names:
                 problems.add(name, "unused", why, "not used")

@@ -35,7 +35,6 @@ def read_imagenet(
         )
     candidates: dict[str, Candidate] = {}
 
-
     def class_of(name: str) -> str | None:
         return _named_class(name) or (labels.find(stem_of(name)) if labels is not None else None)
 

@@ -49,7 +49,9 @@ class TrainSet(Section):
     """The training images and their part annotations [Sec. 4.1]."""
 
     kind: Literal["partimagenet"] = "partimagenet"
-    root: LocalPath = Field(LocalPath("data/PartImageNet"), description="folder or .zip of PartImageNet_OOD or PartImageNet_Seg")
+    root: LocalPath = Field(
+        LocalPath("data/PartImageNet"), description="folder or .zip of PartImageNet_OOD or PartImageNet_Seg"
+    )
     layout: Literal["auto", "ood", "seg"] = Field("auto", description="how files are laid out; auto looks")
     wnid: str | None = Field(
         None, pattern=WNID, description="class of images whose names and folders carry none (one-class sets)"

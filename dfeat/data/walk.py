@@ -125,9 +125,9 @@ def _under(names: Sequence[str], folder: str) -> list[str]:
 def code_page(names: Sequence[bytes]) -> str:
     """The encoding in which all names have Latin letters alone beside ASCII, as Western programs write zip archives.
 
-    UTF-8 without its flag is macOS's, cp437 and cp850 are those of Windows Explorer, cp1252 is other programs'.
+    UTF-8 without its flag is macOS's, cp437 and cp850 are Windows Explorer's, cp1252 (Latin 1 but for rare letters) is that of others.
     """
-    for page in ("utf-8", "cp437", "cp1252", "cp850"):
+    for page in ("utf-8", "cp437", "latin-1", "cp850", "cp1252"):
         try:
             letters = {letter for name in names for letter in name.decode(page) if not letter.isascii()}
         except UnicodeDecodeError:

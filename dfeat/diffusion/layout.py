@@ -108,7 +108,9 @@ def find_model(source: ModelSource) -> ModelFiles:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return ModelFiles(Path(snapshot_download(str(source.path), revision=source.revision, allow_patterns=_HUB_FILES)))
+        return ModelFiles(
+            Path(snapshot_download(str(source.path), revision=source.revision, allow_patterns=_HUB_FILES))
+        )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise UserError(
             f"cannot fetch {source.path} at {source.revision} ({error}); download it and give its folder"

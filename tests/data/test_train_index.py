@@ -69,7 +69,7 @@ def test_every_layout_gives_the_same_index(tmp_path: Path, layout: str, containe
     rows = problems_of(tmp_path / "out")
     of_others = 2 + 2 * 3 if layout.startswith("seg") else 0  # whole objects, and a mask and a size of each image
     assert [row["field"] for row in rows if row["field"] != "clutter"] == ["unused"] * of_others
-    assert len(rows) == (1 + of_others if of_others else 0)
+    assert len(rows) == (of_others and of_others + 3), "and a row for each of __MACOSX, ._* and .DS_Store"
     assert [info.name for info in index.classes] == ["tench", "macaque"]
     assert all(index.load(record).shape == (16, 24, 3) for record in index.records)
     source = json.loads((tmp_path / "out/source.json").read_text())
