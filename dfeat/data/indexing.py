@@ -276,8 +276,8 @@ def _coco_text(set_name: str, data: TrainData) -> str:
             annotations.append(f"{json.dumps(head)[:-1]}, {_coco_record(part)[1:]}")
     categories = [json.dumps(data.categories[number], ensure_ascii=False) for number in sorted(data.categories)]
     sections = [("images", images), ("annotations", annotations), ("categories", categories)]
-    head = f'"info": {json.dumps(about)},\n"licenses": [],\n'
-    return "{" + head + ",\n".join(f'"{name}": [\n' + ",\n".join(lines) + "\n]" for name, lines in sections) + "}\n"
+    start = f'"info": {json.dumps(about)},\n"licenses": [],\n'
+    return "{" + start + ",\n".join(f'"{name}": [\n' + ",\n".join(lines) + "\n]" for name, lines in sections) + "}\n"
 
 
 def _coco_record(part: Part) -> str:

@@ -25,6 +25,8 @@ MEND: Final = {
     "segmentation": "draw the polygon again, or accept that this part is not hidden",
     "size": "fetch the image again that the annotations were made on",
     "key": "rename one of the two files",
+    "unused": "nothing where the file is no image of the set, else as its row says",
+    "clutter": "nothing",
     "holdout": "add images of the class, or lower data.train.holdout",
 }
 """How to mend a problem of problems.csv, by its field."""
