@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from dfeat.data.classes import is_wnid
 from dfeat.data.files import classified, images_of
 from dfeat.data.images import stem_of
-from dfeat.data.labels import Labels, read_labels
+from dfeat.data.labels import LISTS, Labels, read_labels
 from dfeat.data.records import Candidate, ClassInfo, Problems
 from dfeat.data.settings import EvaluationSet
 from dfeat.data.sources import Source
@@ -27,7 +27,9 @@ def read_imagenet(
     flat = [name for name in images if _named_class(name) is None]
     labels: Labels | None = None
     if settings.labels is not None:
-        labels = read_labels(_label_path(settings.labels, source.root))
+        path = _label_path(settings.labels, source.root)
+        labels = read_labels(path)
+        source.used.update(name for name in source.names() if PurePosixPath(name).name in {path.name, *LISTS})
     elif flat and len(flat) == len(images):
         raise UserError(
             f"{source.root} holds images without class folders ({flat[0]}, ...); set `labels` of the set to the file "

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,10 +34,11 @@ class Found:
 def walk(root: Path, resolved: Path) -> Found:
     """List what is under `root`, whose real path is `resolved`."""
     found = Found()
-    links, walked = _list(root, "", found), {"."}
+    found.names, more = _list(root, "", found)
+    links = deque(more)
     followed: dict[str, str] = {}
     while links:
-        name = links.pop(0)
+        name = links.popleft()
         target = inside(root / name, resolved)
         if target is None:
             found.refused.append((name, _why_not(root / name)))
@@ -52,17 +53,18 @@ def walk(root: Path, resolved: Path) -> Found:
         else:
             followed[target] = name
             below = _under(found.names, target)
-            found.links |= {f"{name}/{one[len(target) + 1 :]}": one for one in below}
-            if not below and target not in walked:  # a hidden folder, say, which is listed by its link alone
-                walked.add(target)
-                links += _list(root, name, found)
+            if not below:  # a hidden folder, say, which is listed by its link alone
+                names, more = _list(root, name, found)
+                below = [target + one[len(name) :] for one in names]
+                links += more
+            found.links |= {name + one[len(target) :]: one for one in below}
     found.names += found.links
     return found
 
 
-def _list(root: Path, top: str, found: Found) -> list[str]:
-    """Add the plain files under a folder to `found`; returns the links there, in order."""
-    links, folders, names = [], [top], []
+def _list(root: Path, top: str, found: Found) -> tuple[list[str], list[str]]:
+    """The plain files and the links under a folder, sorted; what is neither is added to `found`."""
+    names, links, folders = [], [], [top]
     while folders:
         folder = folders.pop()
         try:
@@ -86,8 +88,7 @@ def _list(root: Path, top: str, found: Found) -> list[str]:
                 names.append(name)
             else:  # it could block for ever
                 found.refused.append((name, _NO_FILE))
-    found.names = sorted(found.names + names)
-    return sorted(links)
+    return sorted(names), sorted(links)
 
 
 def inside(path: Path, root: Path) -> str | None:

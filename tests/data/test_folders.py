@@ -197,7 +197,11 @@ def test_links_inside_the_root_are_followed_once(tmp_path: Path, classes: Path) 
     assert found == {("0.jpg", TENCH), ("annexed.jpg", TENCH), ("1.jpg", MACAQUE), ("2.jpg", MACAQUE)}
     assert len(index.records) == 4
     assert all(index.load(record).shape == (16, 24, 3) for record in index.records)
-    assert "second link to pool/a" in rows_of(classes)["pool/b"]["what"]
+    rows = rows_of(classes)
+    assert "second link to pool/a" in rows.pop("pool/b")["what"]
+    assert {name: row["field"] for name, row in rows.items()} == {
+        ".annex": "clutter", "tench/there/a/1.jpg": "class", "tench/there/a/2.jpg": "class"
+    }  # fmt: skip
 
 
 def test_links_in_every_direction_do_not_multiply(tmp_path: Path) -> None:
