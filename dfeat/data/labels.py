@@ -19,7 +19,7 @@ from dfeat.errors import UserError
 
 _NUMBER = re.compile(r"_val_(\d{8})(?:\D|$)", re.ASCII)
 _GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
-_LISTS = (
+LISTS = (
     "meta.mat",
     "map_clsloc.txt",
     "synsets.txt",
@@ -108,7 +108,7 @@ def _one_a_line(path: Path, rows: list[tuple[int, list[str]]]) -> tuple[str, ...
 def _devkit_order(labels: Path) -> tuple[str, ...]:
     """The wnids in the order of the devkit's ids, from a list beside the label file."""
     for folder in (labels.parent, labels.parent / "data", labels.parent.parent):
-        for name in _LISTS:
+        for name in LISTS:
             if (folder / name).is_file():
                 path = folder / name
                 order = _from_meta(path) if path.suffix == ".mat" else _from_text(path)
