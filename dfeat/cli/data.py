@@ -55,7 +55,7 @@ def index(
     found = json.loads((out / "source.json").read_text(encoding="utf-8"))
     kept = f" and {found['held_out']} held out" if holdout else ""
     typer.echo(
-        f"{name}: {len(built.records)} images{kept}, {len(built.classes)} classes; a {found['container']} in the layout "
+        f"{name}: {len(built.records)} images{kept}, {len({r.label for r in built.records})} classes; a {found['container']} in the layout "
         f"{found['layout']!r}; {found['problems']} problems in {out / 'problems.csv'}"
     )
 

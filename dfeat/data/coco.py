@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from typing import Any, Final, TypeGuard
 
 from dfeat.data.records import Problems, text_of
-from dfeat.data.segmentation import MAX_ID, Fault, Unusable, clean_segmentation, whole_number
+from dfeat.data.segmentation import MAX_ID, Fault, Shape, Unusable, clean_segmentation, whole_number
 from dfeat.data.sources import Source
 from dfeat.errors import UserError
 
@@ -116,7 +116,9 @@ def read_images(file: AnnotationFile, problems: Problems) -> dict[int | str, dic
         name = record.get("file_name")
         number = identifier(record.get("id"))
         if not isinstance(name, str) or not name:
-            problems.add(where, "file_name", f"is {text_of(name)}", "image dropped")
+            problems.add(where, "file_name", f"is {text_of(name)}", "image dropped with its annotations")
+            if number is not None:
+                images.setdefault(number, None)
         elif number is None:
             problems.add(name, "id", f"is {text_of(record.get('id'))}", "image dropped with its annotations")
         elif number in images:
@@ -195,21 +197,39 @@ def clean_part(
     finally:
         for part, what, done in faults:
             problems.add(name, part, what, done)
-    area, bbox = shape.area, shape.bbox
-    reported = record.get("area")
-    if _is_real(reported) and float(reported) > 0:
-        area = float(reported)
-    else:
-        problems.add(name, "area", f"is {text_of(reported)}", f"computed: {area:g}")
-    box = record.get("bbox")
-    if isinstance(box, list) and len(box) == 4 and all(_is_real(value) for value in box):
-        bbox = tuple(float(value) for value in box)
-    else:
-        problems.add(name, "bbox", f"is {text_of(box)}, not four numbers", "computed")
+    # A polygon that was cut or dropped has a row of its own, and `area` and `bbox` were measured with it.
+    reshaped = any(part == "segmentation" and ("cut" in done or "dropped" in done) for part, _, done in faults)
+    noted = Problems(problems.set_name) if reshaped else problems
+    area, bbox = _area(record.get("area"), shape, noted, name), _bbox(record.get("bbox"), shape, noted, name)
     crowd = record.get("iscrowd", 0)
     if crowd not in (0, 1):
         problems.add(name, "iscrowd", f"is {text_of(crowd)}", "taken as 0")
     return Part(category, json.dumps(shape.segmentation, separators=(",", ":")), area, bbox, int(crowd == 1))
+
+
+def _area(reported: Any, shape: Shape, problems: Problems, name: str) -> float:
+    """The area that a record has, or that of its shape where it has none or contradicts it."""
+    if not _is_real(reported) or float(reported) <= 0:
+        problems.add(name, "area", f"is {text_of(reported)}", f"computed: {shape.area:g}")
+    elif shape.has_area(float(reported)):
+        return float(reported)
+    else:
+        problems.add(name, "area", f"is {text_of(reported)}, and the mask has {shape.area:g} pixels", "computed")
+    return shape.area
+
+
+def _bbox(reported: Any, shape: Shape, problems: Problems, name: str) -> tuple[float, ...]:
+    """The box that a record has, or that of its shape where it has none or contradicts it."""
+    if not isinstance(reported, list) or len(reported) != 4 or not all(_is_real(value) for value in reported):
+        problems.add(name, "bbox", f"is {text_of(reported)}, not four numbers", "computed")
+        return shape.bbox
+    box = tuple(float(value) for value in reported)
+    if shape.has_box(box):
+        return box
+    shown = ", ".join(f"{value:g}" for value in box)
+    there = ", ".join(f"{value:g}" for value in shape.bbox)
+    problems.add(name, "bbox", f"is [{shown}], and the mask has [{there}] (left, top, width, height)", "computed")
+    return shape.bbox
 
 
 def _category(value: Any, categories: set[int], faults: list[Fault]) -> int:

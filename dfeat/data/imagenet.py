@@ -48,6 +48,11 @@ def read_imagenet(
             problems.add(key, "key", f"{name} has the name of {candidates[key].file}", "first kept, this one dropped")
         else:
             candidates[key] = Candidate(key, name, wnid)
+    if labels is not None:
+        labelled, absent = labels.without_image({stem_of(name) for name in images}, {info.wnid for info in classes})
+        if absent:
+            what = f"has labels of {labelled:,} images of the run's classes, {len(absent):,} of which are not here ({absent[0]}, ...)"
+            problems.add(path.name, "labels", what, "left out")
     return ("flat" if len(flat) == len(images) else "folders"), list(candidates.values())
 
 

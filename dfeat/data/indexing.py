@@ -113,7 +113,7 @@ def build_evaluation_index(name: str, settings: EvaluationSet, classes: Path, ou
         raise _nothing(name, source, settings.kind, looked, problems)
     counts = {
         "images_of_other_classes": len(candidates) - len(wanted),
-        "classes_with_images": len({record.label for record in records}),
+        **_with_images(records),
     }
     index = Index(name, records, run_classes, out, source.written)
     return _write(index, _contents(index, source, settings, layout, counts, problems))
@@ -123,25 +123,27 @@ def _build_part_index(
     name: str, settings: EvaluationSet, classes: tuple[ClassInfo, ...], source: Source, problems: Problems, out: Path
 ) -> Index:
     """Index an evaluation set with part annotations: a record for each image that has parts, or for each such part."""
-    data = read_partimagenet(source, TrainSet(root=settings.root), problems)
+    data = read_partimagenet(source, TrainSet(root=settings.root), problems, "left out of this evaluation set")
     report_unused(source, problems)
     labels = {info.wnid: label for label, info in enumerate(classes)}
     usable = [data.images[key] for key in sorted(data.images) if data.images[key].candidate.wnid in labels]
     whole = _records_of([image for image in usable if image.parts], labels)
-    for image in usable:
-        if not image.parts:
-            problems.add(image.candidate.key, "annotations", "has no usable part", "left out of this evaluation set")
     records = _drawn(whole, settings.per_class)
     if not records:
         raise _nothing(name, source, settings.kind, "annotated images of the training set's classes", problems)
-    kept = {record.key for record in records}
+    kept, found = {record.key for record in records}, len(data.images)
     data.images = {key: image for key, image in data.images.items() if key in kept}
     if settings.study == "parts":
         categories = {key: sorted({part.category_id for part in data.images[key].parts}) for key in kept}
         records = tuple(replace(r, key=part_key(r.key, category)) for r in records for category in categories[r.key])
-    counts = {**data.counts, "classes_with_images": len({record.label for record in records})}
+    others = found - len(usable)
+    counts = {**data.counts, "images_of_other_classes": others, **_with_images(records)}
     index = Index(name, records, classes, out, source.written)
     return _write(index, _contents(index, source, settings, data.layout, counts, problems, data))
+
+
+def _with_images(records: Iterable[Record]) -> dict[str, int]:
+    return {"classes_with_images": len({record.label for record in records})}
 
 
 def _records_of(images: Iterable[TrainImage], labels: dict[str, int]) -> tuple[Record, ...]:

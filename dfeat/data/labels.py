@@ -9,6 +9,7 @@ of its own, so they are read only with its own list, meta.mat or a text of wnids
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -42,6 +43,14 @@ class Labels:
         number = _NUMBER.search(key)
         place = int(number.group(1)) if number else 0
         return self.by_number[place - 1] if 1 <= place <= len(self.by_number) else None
+
+    def without_image(self, keys: Collection[str], wnids: Collection[str]) -> tuple[int, list[str]]:
+        """How many images of these classes (of all, where there are none) have a label, and which of them are not in `keys`."""
+        numbers = {int(number.group(1)) for number in map(_NUMBER.search, keys) if number}
+        named = [(key, wnid, key in keys) for key, wnid in self.by_key.items()]
+        named += [(f"number {place}", wnid, place in numbers) for place, wnid in enumerate(self.by_number, 1)]
+        wanted = [(key, there) for key, wnid, there in named if not wnids or wnid in wnids]
+        return len(wanted), [key for key, there in wanted if not there]
 
 
 def read_labels(path: Path) -> Labels:

@@ -59,11 +59,16 @@ class TrainData:
     counts: dict[str, int] = field(default_factory=dict)
 
 
-def read_partimagenet(source: Source, settings: TrainSet, problems: Problems) -> TrainData:
-    """Read every usable image of every split. Raises UserError when the layout is not clear or ids conflict."""
-    reader = _Reader(source, settings, problems)
+def read_partimagenet(
+    source: Source, settings: TrainSet, problems: Problems, unparted: str = "kept, without parts"
+) -> TrainData:
+    """Read every usable image of every split. Raises UserError when the layout is not clear or ids conflict.
+
+    `unparted` is what becomes of an image without parts.
+    """
+    reader = _Reader(source, settings, problems, unparted)
     data = reader.data
-    for layout, names in _layouts(annotation_names(source, reader.locator), settings, source):
+    for layout, names in layouts(annotation_names(source, reader.locator), settings, source):
         source.used.update(names)
         for name in names:
             if data.layout not in {"", layout}:
@@ -94,8 +99,11 @@ def classes_by_name(locator: Locator, otherwise: str | None = None) -> dict[str,
     return {key: wnid for key, wnid in named if wnid is not None}
 
 
-def _layouts(names: list[str], settings: TrainSet, source: Source) -> list[tuple[str, list[str]]]:
-    """Annotation files by layout, in the order in which a layout is preferred; only the one that is forced."""
+def layouts(names: list[str], settings: TrainSet, source: Source) -> list[tuple[str, list[str]]]:
+    """Annotation files by layout, in the order in which a layout is preferred; only the one that is forced.
+
+    Raises UserError where two releases are there, or none of the layout that is forced.
+    """
     by_layout: dict[str, list[str]] = {"ood": [], "seg": [], "coco": []}
     for name in names:
         by_layout[layout_of(name)[0]].append(name)
@@ -104,7 +112,7 @@ def _layouts(names: list[str], settings: TrainSet, source: Source) -> list[tuple
         if by_layout["ood"] and by_layout["seg"]:
             raise UserError(
                 f"{source.root} holds both releases of PartImageNet ({by_layout['ood'][0]} and {by_layout['seg'][0]}); "
-                "set data.train.layout to ood or seg, or data.train.root to one of the folders"
+                "give one of the folders as root or, for the training set, set data.train.layout to ood or seg"
             )
         return list(by_layout.items())
     if not by_layout[wanted]:
@@ -119,10 +127,11 @@ def _layouts(names: list[str], settings: TrainSet, source: Source) -> list[tuple
 class _Reader:
     """Joins the annotation files of a source in `data`."""
 
-    def __init__(self, source: Source, settings: TrainSet, problems: Problems) -> None:
+    def __init__(self, source: Source, settings: TrainSet, problems: Problems, unparted: str) -> None:
         self.source, self.settings, self.problems = source, settings, problems
         self.locator, self.data = Locator(source), TrainData("")
         self.by_file: dict[str, str] = {}
+        self.unparted = unparted
 
     def join(self, file: AnnotationFile) -> bool:
         """Add the usable images of one annotation file to `data`; False where none of its images is here."""
@@ -142,13 +151,14 @@ class _Reader:
             if image is None:
                 continue
             key = image.candidate.key
-            for number, annotation in annotations.get(image_id, []):
+            own = annotations.get(image_id, [])
+            if not own:
+                problems.add(key, "annotations", "has no part annotation", self.unparted)
+            for number, annotation in own:
                 name = f"{key} annotation {number}"
                 part = clean_part(annotation, image.width, image.height, categories, problems, name)
                 if part is not None:
                     image.parts.append(part)
-            if not image.parts:
-                problems.add(key, "annotations", "has no usable part annotation", "kept, without parts")
             self.data.images[key] = image
         bar.close()
         return bool(named)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections import Counter
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 PROBLEM_COLUMNS: Final = ("set", "record", "field", "what", "done")
+ProblemRow = tuple[str, str, str, str, str]
 _PART: Final = "~part"
 INDEX_COLUMNS: Final = ("key", "file", "label", "wnid", "width", "height", "sha256", "parts_sha256")
 
@@ -68,7 +70,7 @@ class Problems:
     """Everything that was wrong with a set, and what was done about it."""
 
     set_name: str
-    rows: list[tuple[str, str, str, str, str]] = field(default_factory=list)
+    rows: list[ProblemRow] = field(default_factory=list)
 
     def add(self, record: Any, part: str, what: str, done: str) -> None:
         """Add a row: `what` is wrong with the field `part` of `record`, and what was `done` about it."""
@@ -79,9 +81,19 @@ class Problems:
         return table_text(PROBLEM_COLUMNS, sorted(self.rows))
 
     def summary(self) -> str:
-        """The three most frequent problems, for an error message; empty if there are none."""
-        counts = Counter(f"{part}: {what}" for _, _, part, what, _ in self.rows)
-        return "; ".join(f"{what} ({count}x)" for what, count in counts.most_common(3))
+        """The three most frequent problems with an example of each, for an error message; empty if there are none."""
+        found = commonest(self.rows)[:3]
+        return "; ".join(
+            f"{count:,}x {part}: {record} {what} ({done})" for count, (_, record, part, what, done) in found
+        )
+
+
+def commonest(rows: Iterable[ProblemRow]) -> list[tuple[int, ProblemRow]]:
+    """How often each kind of problem is there, the same field with the same outcome, and the first of its rows."""
+    kinds: dict[tuple[str, str], list[ProblemRow]] = defaultdict(list)
+    for row in rows:
+        kinds[row[2], row[4]].append(row)
+    return sorted(((len(same), same[0]) for same in kinds.values()), key=lambda found: -found[0])
 
 
 def table_text(columns: tuple[str, ...], rows: list[Any]) -> str:

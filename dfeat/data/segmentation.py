@@ -20,6 +20,10 @@ from pycocotools import mask as coco_mask
 from dfeat.data.records import text_of
 
 MAX_ID: Final = 2**53
+AGREES: Final = 0.1
+"""Share by which an area or a side may differ from the mask's before it contradicts it: masks are drawn in several ways."""
+BOX_AGREES: Final = 2.0
+"""Pixels by which a side of a box may differ besides: rounding, and counting from 1."""
 TOLERANCE: Final = 1.0
 """Pixels by which a polygon may leave the image without a fault: rounding, which pycocotools clips."""
 MAX_OUTLINE: Final = 1e6
@@ -51,6 +55,33 @@ class Shape:
     segmentation: list[list[float]] | dict[str, Any]
     area: float
     bbox: tuple[float, ...]
+    outline: float = 0.0
+    """Pixels along its edges: by one for each of them two ways to count an area may differ. 0 for RLE."""
+    size: tuple[int, int] = (0, 0)
+    """Width and height of the image."""
+
+    def has_area(self, area: float) -> bool:
+        """Whether an area may be that of the shape: of its polygons, or of the mask that pycocotools makes of them."""
+        tolerance = AGREES * self.area + self.outline
+        return abs(area - self.area) <= tolerance or abs(area - self._mask_area()) <= tolerance
+
+    def _mask_area(self) -> float:
+        """Pixels of the mask, those that polygons share counted once."""
+        if isinstance(self.segmentation, dict):
+            return self.area
+        width, height = self.size
+        return float(coco_mask.area(coco_mask.merge(coco_mask.frPyObjects(self.segmentation, height, width))))
+
+    def has_box(self, box: tuple[float, ...]) -> bool:
+        """Whether a box (left, top, width, height) may be that of the shape."""
+        corners = [(side, side + length) for side, length in ((box[0], box[2]), (box[1], box[3]))]
+        own = [(side, side + length) for side, length in ((self.bbox[0], self.bbox[2]), (self.bbox[1], self.bbox[3]))]
+        ends = zip(corners, own, strict=True)
+        return all(
+            abs(ours - theirs) <= BOX_AGREES + AGREES * (there[1] - there[0])
+            for here, there in ends
+            for ours, theirs in zip(here, there, strict=True)
+        )
 
 
 def whole_number(value: Any) -> int | None:
@@ -78,18 +109,21 @@ def clean_segmentation(value: Any, width: int, height: int, faults: list[Fault])
         faults.append(("segmentation", "is one flat list", "taken as one polygon"))
         value = [value]
     polygons: list[Points] = []
+    unusable: list[Unusable] = []
     for polygon in value:
         try:
             polygons.append(_clean_polygon(polygon, width, height, faults))
         except Unusable as fault:
-            faults.append(fault.row("polygon dropped"))
+            unusable.append(fault)
     if not polygons:
-        raise _unusable("has no usable polygon")
+        faults += [fault.row("annotation dropped") for fault in unusable[:-1]]
+        raise unusable[-1]
+    faults += [fault.row("polygon dropped") for fault in unusable]
     points = np.concatenate(polygons)
     low, high = points.min(axis=0).clip(0), np.minimum(points.max(axis=0), (width, height))
     bbox = (float(low[0]), float(low[1]), float(high[0] - low[0]), float(high[1] - low[1]))
-    area = sum(_enclosed(polygon) for polygon in polygons)
-    return Shape([polygon.reshape(-1).tolist() for polygon in polygons], area, bbox)
+    area, outline = sum(map(_enclosed, polygons)), sum(map(_outline, polygons))
+    return Shape([polygon.reshape(-1).tolist() for polygon in polygons], area, bbox, outline, (width, height))
 
 
 def _unusable(what: str) -> Unusable:
@@ -137,7 +171,7 @@ def _numbers(values: list[Any], faults: list[Fault]) -> Points:
 
 def _covers_pixels(points: Points, width: int, height: int) -> bool:
     """Whether the polygon covers a pixel; rasterises it only if it may be too thin."""
-    outline = float(np.hypot(*np.diff(points, axis=0, append=points[:1]).T).sum())
+    outline = _outline(points)
     if outline == 0:
         return False
     # 2 * area / perimeter is the width of a long thin shape; above 2 pixels it is taken to cover one.
@@ -145,6 +179,10 @@ def _covers_pixels(points: Points, width: int, height: int) -> bool:
         return True
     rles = coco_mask.frPyObjects([points.reshape(-1).tolist()], height, width)
     return int(coco_mask.area(rles[0])) > 0
+
+
+def _outline(points: Points) -> float:
+    return float(np.hypot(*np.diff(points, axis=0, append=points[:1]).T).sum())
 
 
 def _enclosed(points: Points) -> float:

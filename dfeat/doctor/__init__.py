@@ -24,6 +24,7 @@ from dfeat.doctor.sets import (
     look_at_index,
     look_at_parts,
     look_at_set,
+    look_at_sets,
     sets_in_run,
 )
 from dfeat.doctor.weights import WeightsReport, look_at_weights
@@ -61,7 +62,7 @@ class Report:
 def examine(settings: Settings, ask_torch: bool = False) -> Report:
     """Look at everything a run needs; `ask_torch` lets torch say which devices there are."""
     folder = RESULTS / settings.run
-    sets = [look_at_set(name, chosen, settings, folder) for name, chosen in sets_in_run(settings)]
+    sets = look_at_sets(settings, folder)
     weights = look_at_weights(settings, digest=True)
     costs = estimate(settings, {found.name: found.count for found in sets})
     already, free = _bytes_there(folder, costs), free_bytes(folder)
@@ -100,7 +101,7 @@ def _or_fault(faults: list[str], look: Callable[[Settings, At], Found], settings
 def images_of(settings: Settings) -> dict[str, int]:
     """How many images each set has: those of its index, or as many as are expected, or as there are files."""
     folder = RESULTS / settings.run
-    return {name: look_at_set(name, chosen, settings, folder).count for name, chosen in sets_in_run(settings)}
+    return {found.name: found.count for found in look_at_sets(settings, folder)}
 
 
 def missing_inputs(settings: Settings) -> list[str]:
@@ -112,13 +113,15 @@ def missing_inputs(settings: Settings) -> list[str]:
     folder = RESULTS / settings.run
     faults: list[str] = []
     images: dict[str, int] = {}
+    classes: tuple[str, ...] = ()
     for name, chosen in sets_in_run(settings):
         runs = [folder, *([RESULTS / settings.base] if settings.base else [])]
         indexed = next(filter(None, (look_at_index(name, chosen, Place(run).data(name)) for run in runs)), None)
         if indexed is None and settings.data.drawn:
             images[name] = expected_set(name, chosen).count  # what is drawn may be drawn anew before it is indexed
             continue
-        found = indexed or look_at_set(name, chosen, settings, folder)
+        found = indexed or look_at_set(name, chosen, settings, folder, classes)
+        classes = found.wnids if name == "train" else classes
         images[name] = found.count
         faults += found.faults
     faults += [fault for found in look_at_weights(settings, digest=False) for fault in found.faults]

@@ -68,6 +68,8 @@ rule index_evaluation:
         HERE.benchmark("data", "index_{set}")
     wildcard_constraints:
         set=f"(?!(?:{TRAIN}|{HOLDOUT})$)[A-Za-z0-9][A-Za-z0-9_.-]*",
+    # Before all that waits for the training index alone: what is wrong with a set shows before hours of training.
+    priority: 1
     threads: 1
     resources:
         mem_mb=per_attempt(4000),
