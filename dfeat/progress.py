@@ -6,14 +6,21 @@ Of the processes that train one model together only the first writes.
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from traceback import clear_frames
-from typing import Any
+from typing import Any, Final
 
 from dfeat.errors import UserError
 from dfeat.shortage import ShortageError, shortage
+
+_FINAL: Final = "exit status 2, so the job is not tried again:"
+"""The line before a user's mistake in a job's log."""
+_TAIL: Final = 64 * 1024
+"""Bytes of a log in which its last two lines are looked for."""
 
 
 def progress(total: int, label: str) -> Any:
@@ -50,6 +57,25 @@ def say(line: str, always: bool = False) -> None:
         print(f"dfeat: {line}", file=sys.stderr, flush=True)
 
 
+def ended_for_good(log: Path) -> bool:
+    """Whether a job's log ends with a user's mistake, which another attempt would only meet again."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - _TAIL))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return False
+    return len(lines) > 1 and lines[-2] == f"dfeat: {_FINAL}"
+
+
+def _is_logged() -> bool:
+    """Whether standard error goes to a file, as that of a job does."""
+    try:
+        return stat.S_ISREG(os.fstat(sys.stderr.fileno()).st_mode)
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
 def leads() -> bool:
     """Whether this process is the only one or, of those started together, the first (LOCAL_RANK 0)."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
@@ -73,5 +99,7 @@ def exit_on_user_error(command: Callable[[], object], lower: Mapping[str, str] =
             raise
         less = lower.get(verb, "") if isinstance(failure, ShortageError) and failure.of_memory else ""
         with suppress(OSError):  # the log may lie on the same full disk
+            if failure.status == UserError.status and _is_logged():
+                say(_FINAL)
             say(f"{failure}{', or ' if less else ''}{less}", always=isinstance(failure, ShortageError))
         sys.exit(failure.status)

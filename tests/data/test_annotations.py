@@ -92,7 +92,7 @@ def test_unknown_categories_are_dropped_with_a_row(category: Any) -> None:
 def test_usable_shapes_are_kept(segmentation: Any, rows: int) -> None:
     part, problems = clean(record(segmentation))
     assert part is not None
-    assert len(problems.rows) == rows
+    assert len([row for row in problems.rows if row[2] == "segmentation"]) == rows
     assert coco_mask.area(rle_of(json.loads(part.segmentation))) > 0
 
 
@@ -101,6 +101,35 @@ def test_a_wrong_area_is_computed(area: Any) -> None:
     part, problems = clean(record([SQUARE], area=area))
     assert part.area == 100
     assert problems.rows[0][2] == "area"
+
+
+INNER = [4.0, 4.0, 8.0, 4.0, 8.0, 8.0, 4.0, 8.0]
+LEAVES = [-50, 2, 12, 2, 12, 12, -50, 12]
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "given", "rows"),
+    [
+        ([SQUARE], {}, []), ([SQUARE], {"area": 121, "bbox": [2, 2, 11, 11]}, []), ([SQUARE], {"area": 80.5, "bbox": [3, 3, 9, 8]}, []),
+        ([SQUARE], {"area": 384}, ["area"]), ([SQUARE], {"area": 20}, ["area"]), ([SQUARE], {"bbox": [2, 2, 12, 16]}, ["bbox"]),
+        ([SQUARE], {"bbox": [0, 0, 1, 1], "area": 1e6}, ["area", "bbox"]), ([SQUARE], {"bbox": [2, 2, 10, -10]}, ["bbox"]),
+        ([SQUARE, INNER], {"area": 100}, []), ([SQUARE, INNER], {"area": 116}, []), ([SQUARE, INNER], {"area": 300}, ["area"]),
+        ({"size": [16, 24], "counts": [10, 20, 354]}, {"area": 20, "bbox": [0, 0, 2, 16]}, []),
+        ({"size": [16, 24], "counts": [10, 20, 354]}, {"area": 90, "bbox": [0, 0, 2, 16]}, ["area"]),
+        ([LEAVES], {"area": 620, "bbox": [-50, 2, 62, 10]}, ["segmentation"]), ([SQUARE, [5, 6]], {"area": 150}, ["segmentation"]),
+        ([[5, 6]], {"area": 0, "bbox": None}, ["segmentation"]), ([[5, 6], [1, 1, 9]], {}, ["segmentation", "segmentation"]),
+        (SQUARE, {"area": 7}, ["segmentation", "area"]),
+    ],
+)  # fmt: skip
+def test_what_contradicts_the_mask_is_computed_and_one_defect_is_one_row(
+    segmentation: Any, given: dict[str, Any], rows: list[str]
+) -> None:
+    part, problems = clean(record(segmentation, **given))
+    assert [row[2] for row in problems.rows] == rows
+    if part is not None:
+        asked, computed = record(segmentation, **given), clean(record(segmentation, area=None, bbox=None))[0]
+        assert part.area in (asked["area"], computed.area) and part.bbox in (tuple(asked["bbox"]), computed.bbox)
+        assert ("area" in rows) <= (part.area == computed.area) and ("bbox" in rows) <= (part.bbox == computed.bbox)
 
 
 def test_booleans_of_iscrowd_are_plain_and_other_values_noted() -> None:
@@ -131,7 +160,7 @@ def test_compressed_rle_reads_as_pycocotools_reads_it() -> None:
         for counts in (rle["counts"], rle["counts"].decode(), runs):
             part, problems = clean(record({"size": [height, width], "counts": counts}), width, height)
             assert np.array_equal(coco_mask.decode(json.loads(part.segmentation)), mask)
-            assert not problems.rows
+            assert {row[2] for row in problems.rows} <= {"area", "bbox"}
 
 
 @settings(max_examples=300, deadline=None)

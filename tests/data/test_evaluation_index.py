@@ -16,7 +16,7 @@ from dfeat.data.indexing import build_evaluation_index, build_train_index
 from dfeat.data.settings import EvaluationSet
 from dfeat.errors import UserError
 
-from .conftest import MACAQUE, TENCH, encoded, problems_of, train_set, write, zipped
+from .conftest import MACAQUE, TENCH, coco, encoded, problems_of, train_set, write, zipped
 
 CRANE = "n02012849"
 NAMES = [f"ILSVRC2012_val_0000000{i}" for i in range(1, 5)]
@@ -44,6 +44,46 @@ def devkit_order() -> list[str]:
     order = list(imagenet_wnids())
     random.Random(0).shuffle(order)
     return order
+
+
+@pytest.mark.parametrize("form", ["names", "one a line"])
+def test_labels_without_an_image_have_one_row_with_their_count(tmp_path: Path, classes: Path, form: str) -> None:
+    root = write(tmp_path / "set", {f"{name}.JPEG": encoded() for name in NAMES[1:3]})
+    lines = [f"{n}.JPEG {w}" if form == "names" else w for n, w in zip(NAMES, WNIDS, strict=True)]
+    (tmp_path / "labels.txt").write_text("\n".join(lines))
+    assert len(index_of(root, classes, "imagenet", labels=str(tmp_path / "labels.txt")).records) == 1
+    (row,) = problems_of(tmp_path / "out")
+    first = NAMES[0] if form == "names" else "number 1"
+    assert row["record"] == "labels.txt" and row["done"] == "left out"
+    assert row["what"] == f"has labels of 3 images of the run's classes, 2 of which are not here ({first}, ...)"
+
+
+def test_a_summary_of_refusals_names_an_example_and_its_remedy(tmp_path: Path) -> None:
+    root = write(
+        tmp_path / "set", {"train.json": coco(["car1.jpg", "car2.jpg"]), "car1.jpg": encoded(), "car2.jpg": encoded()}
+    )
+    with pytest.raises(UserError) as error:
+        build_train_index(train_set(root), tmp_path / "cars")
+    assert (
+        "2x class: car1 neither its name nor its folder begins with a wnid such as n02487347 (image dropped; set"
+        in str(error.value)
+    )
+
+
+def test_an_image_without_parts_has_one_row_that_says_what_becomes_of_it(tmp_path: Path, classes: Path) -> None:
+    content = coco([f"{TENCH}_1.JPEG", f"{TENCH}_2.JPEG", f"{CRANE}_3.JPEG"])
+    content["annotations"] = [one for one in content["annotations"] if one["image_id"] != 1]
+    content["images"].append({"id": 9, "file_name": None})
+    content["annotations"] += [{**content["annotations"][0], "id": 100 + n, "image_id": 9} for n in range(3)]
+    names = {record["file_name"]: encoded() for record in content["images"] if record["file_name"]}
+    root = write(tmp_path / "set", {"train.json": content, **names})
+    index_of(root, classes, "partimagenet")
+    rows = problems_of(tmp_path / "out")
+    assert sorted((row["field"], row["done"]) for row in rows) == [
+        ("annotations", "left out of this evaluation set"), ("file_name", "image dropped with its annotations")
+    ]  # fmt: skip
+    source = json.loads((tmp_path / "out/source.json").read_text())
+    assert (source["images"], source["images_of_other_classes"], source["classes_with_images"]) == (1, 1, 1)
 
 
 @pytest.mark.parametrize("container", ["folder", "zip", "tar"])

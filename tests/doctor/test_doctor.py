@@ -20,8 +20,9 @@ from dfeat.costs.efficiency import PEAK
 from dfeat.costs.estimate import estimate
 from dfeat.costs.measured import Speeds
 from dfeat.data.classes import imagenet_wnids
-from dfeat.data.indexing import build_train_index
+from dfeat.data.indexing import build_evaluation_index, build_train_index
 from dfeat.doctor import examine, images_of, missing_inputs
+from dfeat.doctor.sets import _commonest
 from dfeat.doctor.text import as_plain, as_text
 from dfeat.errors import UserError
 from dfeat.section import parse
@@ -167,15 +168,122 @@ def test_a_set_with_parts_is_counted_by_the_names_of_its_images(settings: Settin
         (tmp_path / "seg" / name).touch()
     own = {"kind": "partimagenet", "root": "seg", "levels": [0, 100], "study": "parts"}
     chosen = changed(settings, data={"train": {"root": "seg"}, "evaluation": {"own": own}})
-    assert [found.images for found in examine(chosen).sets] == [20, 20, 20, 20]
+    assert [found.images for found in examine(chosen).sets] == [20, 3, 3, 20]  # of the 4 classes
     less = changed(chosen, data={"evaluation": {"own": {"per_class": 2}}})
-    assert [found.images for found in examine(less).sets] == [20, 20, 20, 8]
+    assert [found.images for found in examine(less).sets] == [20, 3, 3, 8]
     costs = {cost.step: cost.items for cost in examine(less).costs}
     models = len(less.training.methods)
-    assert costs["evaluation"] == models * (2 * 20 + 20 + 2 * 8)
+    assert costs["evaluation"] == models * (2 * 3 + 3 + 2 * 8)
     (tmp_path / "seg/annotations/train/train.json").unlink()
     assert "set 'own': seg holds no annotation file" in examine(less).faults[1]
     assert "to go on without it, set data.evaluation.own to null" in examine(less).faults[1]
+
+
+def touch(root: str, *names: str) -> None:
+    """Empty files: the check before a run reads names."""
+    for name in names:
+        path = Path(root, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def train_fault(settings: Settings, root: str, **more: Any) -> str:
+    """The faults of a run whose training set lies there."""
+    return "\n".join(missing_inputs(changed(settings, data={"train": {"root": root, **more}})))
+
+
+def test_what_an_index_would_refuse_of_a_training_set_is_said_before(settings: Settings) -> None:
+    one, two = (f"{wnid}_1.JPEG" for wnid in imagenet_wnids()[:2])
+    touch("both", f"train/{one}", "train.json", f"Seg/images/val/{two}", "Seg/annotations/val/val.json")
+    assert "both holds both releases of PartImageNet (train.json and Seg/annotations/val/val.json)" in train_fault(
+        settings, "both"
+    )
+    assert "releases" not in train_fault(settings, "both", layout="seg")
+    touch("ood", f"train/{one}", "train.json")
+    assert "data.train.layout is 'seg', but no annotation file is laid out so (found ood: train.json)" in train_fault(
+        settings, "ood", layout="seg"
+    )
+    touch("cars", "JPEGImages/car1.jpg", "annotations.json")
+    fault = train_fault(settings, "cars")
+    assert (
+        "cars has no image with a class (JPEGImages/car1.jpg, for example); set data.train.wnid where all are of one"
+        in fault
+    )
+    assert "no image with a class" not in train_fault(settings, "cars", wnid="n02958343")
+    held = {"kind": "partimagenet", "root": "cars", "levels": [0, 100], "study": "parts"}
+    fault = only(missing_inputs(changed(settings, data={"evaluation": {"held": held}})))
+    assert "data.train.wnid" not in fault and "name its images or their folders by wnid" in fault
+
+
+def test_links_that_lead_out_are_not_taken_for_nothing(settings: Settings) -> None:
+    touch("elsewhere", "train.json", "a/n01440764/1.jpg")
+    touch("linked", f"{imagenet_wnids()[0]}_1.JPEG")
+    Path("linked/train.json").symlink_to("../elsewhere/train.json")
+    fault = train_fault(settings, "linked")
+    assert "that are not read, such as train.json, which is a link that leads out of the root" in fault
+    Path("set").mkdir()
+    Path("set/n01440764").symlink_to("../elsewhere/a/n01440764")
+    fault = only(missing_inputs(changed(settings, data={"evaluation": {"dfeat": {"root": "set"}}})))
+    assert (
+        "no image with a class, but 1 files or folders that are not read, such as n01440764, which is a link" in fault
+    )
+
+
+@pytest.mark.parametrize("kind", ["folder", "imagenet", "partimagenet"])
+def test_a_set_of_other_classes_than_are_trained_on_is_a_fault(settings: Settings, kind: str) -> None:
+    other = imagenet_wnids()[-1]
+    indexed = build_train_index(settings.data.train, Path("results/tiny/data/train"))
+    for known in ("indexed", "by name"):
+        assert other not in {info.wnid for info in indexed.classes}
+        touch("set", f"a/{other}/{other}_1.JPEG", "train.json")
+        chosen = changed(settings, data={"evaluation": {"dfeat": {"kind": kind, "root": "set"}}})
+        fault = only(missing_inputs(chosen))
+        assert "set 'dfeat': none of the 1 images in set is of one of the training set's 20 classes" in fault, known
+        assert f"{other}, toilet" in fault and "to go on without it, set data.evaluation.dfeat to null" in fault
+        shutil.rmtree("results", ignore_errors=True)
+    mine = indexed.classes[0].wnid
+    touch("set", *(f"{mine}/{mine}_{n}.JPEG" for n in range(3)))
+    few = changed(settings, data={"evaluation": {"dfeat": {"kind": kind, "root": "set", "expected_images": 4}}})
+    assert (
+        "has 3 images with a class, 4 are expected; 1 more are of classes that the training set does not have; complete"
+        in only(missing_inputs(few))
+    )
+
+
+def test_an_indexed_set_has_the_classes_of_its_images_and_other_classes_are_named_first(settings: Settings) -> None:
+    place = Path("results/tiny/data")
+    trained = build_train_index(settings.data.train, place / "train")
+    mine = trained.classes[3].wnid
+    picture = (Path(settings.data.train.root) / trained.records[0].file).read_bytes()
+    for name in (f"{mine}/1.JPEG", f"{imagenet_wnids()[-1]}/2.JPEG", f"{imagenet_wnids()[-2]}/3.JPEG"):
+        touch("set", name)
+        Path("set", name).write_bytes(picture)
+    chosen = changed(settings, data={"evaluation": {"dfeat": {"root": "set", "expected_images": 3}}})
+    build_evaluation_index("dfeat", chosen.data.evaluation["dfeat"], place / "train/classes.json", place / "dfeat")
+    report = examine(chosen)
+    assert [(found.images, found.classes) for found in report.sets if found.name == "dfeat"] == [(1, 1)]
+    assert "1 images indexed, 1 classes" in as_text(report, chosen)
+    assert (
+        "1 images are usable, 3 are expected; 2 images there are of classes that the training set does not have; mend"
+        in only(report.faults)
+    )
+
+
+def test_what_took_nothing_away_needs_no_mending_and_comes_last() -> None:
+    cut = ("train", "a", "segmentation", "a polygon leaves the image", "cut at the image's border")
+    rows = [
+        cut,
+        cut,
+        cut,
+        ("train", "b", "class", "has no wnid", "image dropped; set data.train.wnid if all are of one"),
+    ]
+    rows += [("train", "c", "segmentation", "a polygon has 4 numbers", "annotation dropped")]
+    assert _commonest(rows) == [
+        "1x class: b has no wnid (image dropped; set data.train.wnid if all are of one)",
+        "1x segmentation: c a polygon has 4 numbers (annotation dropped); to mend: draw the polygon again, or accept that this "
+        "part is not hidden",
+        "3x segmentation: a a polygon leaves the image (cut at the image's border)",
+    ]
 
 
 @pytest.mark.parametrize(

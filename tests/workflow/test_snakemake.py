@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from dfeat.config.files import read_settings
+from dfeat.progress import ended_for_good
 from dfeat.storage.provenance import bytes_digest, settings_text
 
 ROOT = Path(__file__).parents[2]
@@ -192,3 +193,24 @@ def test_a_set_whose_name_begins_like_the_training_set_has_its_own_images(tree: 
     files = ["config.yaml", "config/demo.yaml", "tiny.json", "named.json"]
     result = snakemake(tree, "-n", "-p", "--configfile", *files, "--", latents)
     assert "dfeat latents --index results/tiny/data/train_real --view drop:0" in text(result)
+
+
+def test_a_users_mistake_is_not_tried_again(tree: Path) -> None:
+    """A real Snakemake with retries, and an image that is no image."""
+    own = {"root": "broken", "expected_images": None, "expected_classes": None}
+    (tree / "broken.json").write_text(json.dumps({"run": "broken", "data": {"drawn": None, "train": own}}))
+    (tree / "broken/train").mkdir(parents=True)
+    (tree / "broken/train/n01440764_1.JPEG").write_text("<html>not found</html>")
+    (tree / "broken/train.json").write_text('{"images": [], "annotations": [], "categories": []}')
+    files = ("config.yaml", "config/demo.yaml", "tiny.json", "broken.json")
+    alone = "data={evaluation: {imagenet_val: null, dfeat: null}}"
+    target = "results/broken/data/train/index.csv"
+    result = snakemake(tree, target, "--retries", "1", "--configfile", *files, "--config", alone)
+    assert result.returncode == 1 and "Trying to restart" not in text(result), text(result)
+    log = tree / "results/broken/logs/data/index_train.log"
+    first, second = log.read_text().splitlines()
+    assert "so the job is not tried again" in first and "has no usable image" in second and ended_for_good(log)
+    log.write_text(f"{first}\n{second}\ndfeat: main memory ran out; run fewer jobs\n")
+    assert not ended_for_good(log) and not ended_for_good(tree / "none.log")
+    log.write_text(f"{second}\n")
+    assert not ended_for_good(log)

@@ -54,6 +54,16 @@ THREADS = SETTINGS.resources.threads
 GPU = SETTINGS.resources.gpu
 
 
+# Snakemake asks a job that failed how often it may be tried again. A user's mistake stays one.
+Job.restart_times = property(
+    lambda job: (
+        0
+        if any(ended_for_good(Path(log)) for log in job.log)
+        else job.rule.restart_times
+    )
+)
+
+
 wildcard_constraints:
     at=f"{RUN_ONLY}|{RUN.points_pattern()}",
     set="[A-Za-z0-9][A-Za-z0-9_.-]*",

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.jobs import Job
 
 try:
     from dfeat.config import Settings
@@ -21,6 +22,7 @@ try:
     )
     from dfeat.doctor import missing_inputs
     from dfeat.errors import UserError
+    from dfeat.progress import ended_for_good
     from dfeat.places import (
         ADOPTING,
         HOLDOUT,
