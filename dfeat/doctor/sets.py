@@ -74,7 +74,7 @@ class SetReport:
     expected_classes: int | None = None
     held_out: int = 0
     wnids: tuple[str, ...] = ()
-    """The classes of its images, where their names tell."""
+    """The classes of its images, by their names, or of an indexed training set."""
     problems: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
@@ -222,7 +222,7 @@ def look_at_index(name: str, chosen: TrainSet | EvaluationSet, folder: Path) -> 
         held_out, classes = int(source.get("held_out", 0)), source.get("classes_with_images", source["classes"])
         counts = {"images": int(source["images"]) + held_out, "classes": int(classes)}
         others = int(source.get("images_of_other_classes", 0))
-        wnids = tuple(str(entry["wnid"]) for entry in json.loads((folder / "classes.json").read_text(encoding="utf-8")))
+        wnids = _trained_on(folder) if isinstance(chosen, TrainSet) else ()
         if _read_by_index(source["settings"]) != _read_by_index(chosen.model_dump(mode="json")):
             return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -251,6 +251,11 @@ def look_at_index(name: str, chosen: TrainSet | EvaluationSet, folder: Path) -> 
                 f"delete {folder}, or set {_key(name)}.expected_{what} to {counts[what]}"
             )
     return report
+
+
+def _trained_on(folder: Path) -> tuple[str, ...]:
+    listed = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
+    return tuple(str(entry["wnid"]) for entry in listed)
 
 
 def _read_by_index(settings: dict[str, Any]) -> dict[str, Any]:
