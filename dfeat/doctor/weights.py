@@ -15,7 +15,7 @@ from dfeat.doctor.backbones import backbone_faults, is_trained
 from dfeat.errors import UserError
 from dfeat.methods import method, needed
 from dfeat.storage.provenance import combined_digest, file_digest
-from dfeat.training.weights import weights_path
+from dfeat.training.weights import has_imagenet_head, weights_path
 
 
 @dataclass
@@ -91,5 +91,10 @@ def _backbone_weights(settings: Settings, digest: bool) -> list[WeightsReport]:
         if (backbone.weights is None or not report.faults) and not is_trained(settings, name):
             found = backbone_faults(backbone, training.image_size, training.drop_path)
             report.faults += [f"training.backbones.{name}: {fault}" for fault in found]
+        if training.head == "pretrained" and backbone.weights is not None and not has_imagenet_head(backbone):
+            report.faults.append(
+                f"training.head is pretrained, and {backbone.weights}, the weights of training.backbones.{name}, has no head for "
+                "ImageNet-1k; set training.head to new"
+            )
         reports.append(report)
     return reports

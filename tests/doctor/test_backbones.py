@@ -112,6 +112,18 @@ def test_the_check_before_a_run_and_the_doctor_name_the_backbone(settings: Setti
     assert fault in examine(settings).faults
 
 
+def test_a_head_that_the_weights_lack_is_a_fault(settings: Settings) -> None:
+    plain = settings.model_dump(mode="json")
+    kwargs = {"depths": [1, 2, 3, 1], "dims": [40, 80, 160, 240]}
+    demo = {"mine": {"name": "convnext_atto", "kwargs": kwargs, "weights": "demo:convnext"}}
+    training = plain["training"] | {"image_size": 64, "head": "pretrained", "backbones": demo}
+    (fault,) = missing_inputs(parse(Settings, plain | {"training": training}))
+    assert (
+        "demo:convnext, the weights of training.backbones.mine, has no head for ImageNet-1k; set training.head to new"
+        in fault
+    )
+
+
 def test_no_backbone_is_built_again_that_was_right_or_is_trained(settings: Settings, tmp_path: Path) -> None:
     plain = settings.model_dump(mode="json")
     right = parse(Settings, plain | {"training": plain["training"] | {"image_size": 64}})
