@@ -148,7 +148,7 @@ _NUMBER: Final = re.compile(r"[-+]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?
 """A number as text, which `snakemake --config` gives, and YAML 1.1 for 1e-4."""
 _LONGEST_NUMBER: Final = 40
 """Characters; longer text is no setting's number."""
-_NULLS: Final = frozenset(("null", "Null", "NULL", "~", ""))
+_NULLS: Final = frozenset(("null", "Null", "NULL", "~"))
 _TRUTHS: Final = {
     form(word): truth
     for words, truth in ((("true", "yes", "on"), True), (("false", "no", "off"), False))

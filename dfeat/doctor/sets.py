@@ -101,7 +101,7 @@ def look_at_set(
     if indexed is not None:
         return indexed
     report = expected_set(name, chosen)
-    if settings.data.drawn and not Path(chosen.root).exists():
+    if settings.data.drawn and not chosen.root.exists():
         return report
     report.state = "found"
     try:
@@ -110,7 +110,7 @@ def look_at_set(
         if not own:
             raise _of_no_class(name, chosen, found, classes)
     except UserError as error:
-        report.state = "missing" if not Path(chosen.root).exists() else "found"
+        report.state = "missing" if not chosen.root.exists() else "found"
         report.faults.append(f"{error}{_without(name, settings)}")
         return report
     most = chosen.per_class if isinstance(chosen, EvaluationSet) else None

@@ -301,7 +301,7 @@ def test_a_setting_is_the_same_however_it_is_given(number: str) -> None:
 
 
 @pytest.mark.parametrize(("word", "value"), [
-    ("~", None), ("", None), ("NULL", None), ("yes", True), ("Off", False), ("FALSE", False), ("-.5E+3", -500.0), ("+7", 7),
+    ("~", None), ("", ""), ("NULL", None), ("yes", True), ("Off", False), ("FALSE", False), ("-.5E+3", -500.0), ("+7", 7),
     ("1e999", "1e999"), ("010", "010"), ("1_0", "1_0"), ("0x1", "0x1"), ("nan", "nan"), ("9" * 50, "9" * 50), ("None", "None"),
 ])  # fmt: skip
 def test_text_for_a_backbone_is_what_it_is_in_a_file_and_no_more(word: str, value: Any) -> None:
