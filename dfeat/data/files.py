@@ -79,13 +79,13 @@ def report_unused(source: Source, problems: Problems) -> None:
         problems.add(
             mark, "clutter", f"is what another program left: a copy, a thumbnail or metadata ({count:,}x)", "left out"
         )
-    used = {source.file_of(name) for name in source.used}
+    used, images = {source.file_of(name) for name in source.used}, set(images_of(source))
     there = set(source.names())
     folders: dict[tuple[str, str], list[str]] = defaultdict(list)
     for name in source.names():
         file = source.file_of(name)
         if file not in used and (file == name or file not in there):
-            folders[str(PurePosixPath(name).parent), _why_unused(source, name)].append(name)
+            folders[str(PurePosixPath(name).parent), _why_unused(source, name, images)].append(name)
     for (folder, why), names in folders.items():
         if len(names) > MOST_ROWS:
             problems.add(
@@ -96,10 +96,10 @@ def report_unused(source: Source, problems: Problems) -> None:
                 problems.add(name, "unused", why, "not used")
 
 
-def _why_unused(source: Source, name: str) -> str:
+def _why_unused(source: Source, name: str, images: set[str]) -> str:
     if is_archive(name):
         return "is an archive; unpack it, or give it as the root"
-    if name in images_of(source):
+    if name in images:
         return "is an image that no record names"
     head = _head(source, name)
     found = format_of(head)

@@ -58,7 +58,7 @@ def read_imagenet(
 
 def _named_class(name: str) -> str | None:
     """The wnid of the nearest folder, or at the end of the name (ILSVRC2012_val_00000001_n01751748)."""
-    path = PurePosixPath(name)
+    path = PurePosixPath(name.lower())
     pieces = path.stem.split("_")
     return next((part for part in (*reversed(path.parts[:-1]), pieces[-1], pieces[0]) if is_wnid(part)), None)
 

@@ -18,7 +18,7 @@ from dfeat.data.classes import WNID, imagenet_wnids, is_wnid
 from dfeat.data.images import is_image_name
 from dfeat.errors import UserError
 
-_NUMBER = re.compile(r"_val_(\d{8})(?:\D|$)", re.ASCII)
+_NUMBER = re.compile(r"_val_(\d{8})(?:\D|$)", re.ASCII | re.IGNORECASE)
 _GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 LISTS = (
     "meta.mat",
@@ -31,15 +31,15 @@ LISTS = (
 
 @dataclass
 class Labels:
-    """Classes by image key, or by the number in the image's name."""
+    """Classes by image key in lower case, or by the number in the image's name."""
 
     by_key: dict[str, str] = field(default_factory=dict)
     by_number: tuple[str, ...] = ()
 
     def find(self, key: str) -> str | None:
         """The wnid of an image, or None."""
-        if key in self.by_key:
-            return self.by_key[key]
+        if key.casefold() in self.by_key:
+            return self.by_key[key.casefold()]
         number = _NUMBER.search(key)
         place = int(number.group(1)) if number else 0
         return self.by_number[place - 1] if 1 <= place <= len(self.by_number) else None
@@ -70,8 +70,9 @@ def read_labels(path: Path) -> Labels:
     for number, cells in rows:
         key, wnid = _key(cells), _class(cells)
         if key and wnid:
-            if by_key.setdefault(key, wnid) != wnid:
-                raise UserError(f"{path}, line {number}: {key} has the class {wnid} there and {by_key[key]} before")
+            before = by_key.setdefault(key.casefold(), wnid)
+            if before != wnid:
+                raise UserError(f"{path}, line {number}: {key} has the class {wnid} there and {before} before")
         elif number != rows[0][0]:  # the first line may be a header
             raise UserError(f"{path}, line {number}: no file name and wnid in {' '.join(cells)[:80]!r}")
     return Labels(by_key=by_key)

@@ -87,9 +87,9 @@ def annotation_names(source: Source, locator: Locator) -> list[str]:
         name
         for name in source.names()
         if name.lower().endswith(".json")
-        and not any(PurePosixPath(part).stem.endswith("_whole") for part in name.split("/"))
+        and not any(PurePosixPath(part).stem.lower().endswith("_whole") for part in name.split("/"))
         and (PurePosixPath(name).stem not in stems or PurePosixPath(name).stem.lower() in SPLITS)
-        and not is_wnid(PurePosixPath(name).stem.partition("_")[0])
+        and not is_wnid(PurePosixPath(name).stem.partition("_")[0].lower())
     ]
 
 
@@ -210,7 +210,5 @@ def _stated_size(record: dict[str, Any]) -> tuple[int, int] | None:
 
 
 def _wnid(path: PurePosixPath, otherwise: str | None) -> str | None:
-    first = path.stem.partition("_")[0]
-    if is_wnid(first):
-        return first
-    return path.parent.name if is_wnid(path.parent.name) else otherwise
+    named = (path.stem.partition("_")[0].lower(), path.parent.name.lower())
+    return next((name for name in named if is_wnid(name)), otherwise)

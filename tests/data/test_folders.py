@@ -301,3 +301,19 @@ def test_the_coco_file_is_whole_for_other_readers(tmp_path: Path, capsys: pytest
     one = ground_truth.anns[1]
     results = [{key: one[key] for key in ("image_id", "category_id", "bbox", "segmentation")} | {"score": 1.0}]
     assert len(ground_truth.loadRes(results).anns) == 1
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_names_in_capitals_mean_the_same(tmp_path: Path, classes: Path, flat: bool) -> None:
+    """As some programs of Windows write the names of an archive."""
+    name = "ILSVRC2012_VAL_00000001.JPEG" if flat else f"{TENCH.upper()}/ILSVRC2012_VAL_00000001.JPEG"
+    root = write(tmp_path / "set", {name: encoded(), "val.txt": f"ILSVRC2012_val_00000001.JPEG {TENCH}"})
+    index = index_of(root, classes, "imagenet", labels="val.txt")
+    assert [(record.file, record.wnid) for record in index.records] == [(name, TENCH)]
+    assert problems_of(tmp_path / "out") == [], "the label file is used"
+
+
+def test_a_training_set_in_capitals_is_read(tmp_path: Path) -> None:
+    files = {f"TRAIN/{TENCH.upper()}/{TENCH.upper()}_1.JPEG": encoded(), "TRAIN.JSON": coco([f"{TENCH}_1.JPEG"])}
+    index = build_train_index(train_set(write(tmp_path / "set", files)), tmp_path / "out")
+    assert [(record.key, record.wnid) for record in index.records] == [(f"{TENCH.upper()}_1", TENCH)]
