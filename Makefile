@@ -6,7 +6,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 CORES ?= $(shell nproc)
 DEMO := --configfile config.yaml config/demo.yaml
 
-.PHONY: demo smoke test test-full test-offline test-slurm test-faults audit lint format bench gpu gpu-pack schema lock clean
+.PHONY: demo smoke test test-full test-offline test-slurm test-faults test-fresh test-lowest audit lint format bench gpu gpu-pack schema lock clean
 
 demo: $(VENV)/ready
 	snakemake --cores $(CORES) --resources gpu=$(CORES) $(DEMO)
@@ -28,6 +28,17 @@ test-offline: $(VENV)/ready
 # Faults done for real, the slow ones too; prints what was tried how often, what was lost and what was torn.
 test-faults: $(VENV)/ready
 	pytest tests/faults -m "not cluster"
+
+# The wheel in an environment of its own, and in a fresh Debian, which wants root and mmdebstrap: README.md's first commands,
+# the Containerfile's steps.
+test-fresh: $(VENV)/ready
+	pytest tests/packaging -m "not cluster" -rs
+
+# The tests with the lowest versions that pyproject.toml allows, in .venv-lowest.
+test-lowest: $(VENV)/ready
+	uv venv --quiet --clear --python $(VENV)/bin/python .venv-lowest
+	uv pip install --quiet --resolution lowest-direct --python .venv-lowest/bin/python --group dev -e .[slurm]
+	PATH="$(CURDIR)/.venv-lowest/bin:$$PATH" pytest -n 2 --dist loadfile
 
 # Known vulnerabilities of the locked versions; asks PyPI about each of them.
 audit: $(VENV)/ready

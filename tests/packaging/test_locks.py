@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -35,7 +36,7 @@ def test_uv_lock_is_of_this_pyproject() -> None:
     assert SpecifierSet(LOCK["requires-python"]) == SpecifierSet(project["requires-python"])
     assert SpecifierSet(project["requires-python"]).contains("3.14.1")
     [own] = [package for package in LOCK["package"] if package["name"] == "dfeat"]
-    given = {*project["dependencies"], *sum(project["optional-dependencies"].values(), [])}
+    given = {*project["dependencies"], *chain(*project["optional-dependencies"].values())}
     locked = own["metadata"]["requires-dist"]
     assert {Requirement(word).name for word in given} == {entry["name"] for entry in locked}
     assert {Requirement(word).specifier for word in given} == {SpecifierSet(entry["specifier"]) for entry in locked}

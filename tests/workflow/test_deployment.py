@@ -103,5 +103,9 @@ def test_the_workflow_is_found_where_catalogues_look(tmp_path: Path) -> None:
     assert "table1" in text(result).split()
     usage = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text())["usage"]
     assert usage["report"] and {"software-stack-deployment", "mandatory-flags"} <= usage.keys()
-    named = {line.split("`")[1] for line in (ROOT / "config/README.md").read_text().splitlines() if line.startswith("| `") and ".yaml`" in line}
+    named = {
+        line.split("`")[1]
+        for line in (ROOT / "config/README.md").read_text().splitlines()
+        if line.startswith("| `") and ".yaml`" in line
+    }
     assert named <= {path.name for path in (ROOT / "config").glob("*.yaml")}
