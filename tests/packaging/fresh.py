@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-NETWORK = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "GIT_SSL_CAINFO")  # fmt: skip
+PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+CERTIFICATES = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "GIT_SSL_CAINFO")
 """How this machine reaches the network; the fresh one stands behind the same proxies and authorities."""
-AUTHORITIES = "etc/ssl/certs/ca-certificates.crt"
+AUTHORITIES = "etc/host-authorities.pem"
 BUILT_IN = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"}
 
 
@@ -38,10 +39,11 @@ class Fresh:
         (root / "etc/resolv.conf").unlink(missing_ok=True)
         shutil.copyfile("/etc/resolv.conf", root / "etc/resolv.conf")
         fresh = cls(root)
-        if Path("/", AUTHORITIES).exists():
-            (root / AUTHORITIES).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(Path("/", AUTHORITIES), root / AUTHORITIES)
-        fresh.environment |= {name: os.environ[name] for name in NETWORK if name in os.environ}
+        fresh.environment |= {name: os.environ[name] for name in PROXIES if name in os.environ}
+        trusted = next((os.environ[name] for name in CERTIFICATES if name in os.environ), None)
+        if trusted is not None:
+            shutil.copyfile(trusted, root / AUTHORITIES)
+            fresh.environment |= dict.fromkeys(CERTIFICATES, f"/{AUTHORITIES}")
         return fresh
 
     def run(self, command: str, timeout: int = 3600) -> subprocess.CompletedProcess[str]:
