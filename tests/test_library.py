@@ -6,6 +6,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ def test_features_do_not_depend_on_where_an_image_stands_nor_on_how_a_loop_is_cu
     torch.testing.assert_close(extract(images[order]), whole[order], **close)
     for sizes in ([8, 7], [1, 13, 1], [5, 5, 5]):
         cuts = np.cumsum([0, *sizes])
-        parts = torch.cat([extract(images[low:high]) for low, high in zip(cuts, cuts[1:], strict=False)])
+        parts = torch.cat([extract(images[low:high]) for low, high in pairwise(cuts)])
         torch.testing.assert_close(parts, whole, **close)
     assert (extract(images[:1], keys=["another"]) - whole[:1]).abs().max() > 0.01
 
@@ -143,7 +144,7 @@ def test_loaded_images_are_of_one_size(files: list[Path]) -> None:
     assert load_images(files, 32).shape == (4, 32, 32, 3)
     upright = load_images(files[3])
     assert upright.shape == (1, 144, 192, 3)  # stored as 144 wide and 192 high, to be turned
-    with pytest.raises(UserError, match="several sizes .* give load_images a `size`"):
+    with pytest.raises(UserError, match=r"several sizes .* give load_images a `size`"):
         load_images(files)
 
 

@@ -221,13 +221,13 @@ def _eight_bits(image: NDArray[Any], what: str) -> Pixels:
         return np.ascontiguousarray(image)
     low, high = image.min(), image.max()
     if np.issubdtype(image.dtype, np.floating):
-        if not (0 <= low and high <= 1):  # not: NaN fails both
+        if not (low >= 0 and high <= 1):  # not: NaN fails both
             raise UserError(
                 f"{what} is {image.dtype} from {low:.3g} to {high:.3g}; numbers with a fraction must be from 0 to 1. Give uint8 "
                 "for values to 255, and images before a network's normalisation"
             )
         return np.rint(image.astype(np.float64) * 255).astype(np.uint8)
-    if np.issubdtype(image.dtype, np.integer) and 0 <= low and high <= 255:
+    if np.issubdtype(image.dtype, np.integer) and low >= 0 and high <= 255:
         return image.astype(np.uint8)
     raise UserError(
         f"{what} is {image.dtype} from {low} to {high}; it must be uint8 from 0 to 255, or floating-point from 0 to 1"

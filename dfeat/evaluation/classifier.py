@@ -42,7 +42,7 @@ BATCH: Final = 64
 class Preparation:
     """How a run prepares an image for evaluation, and its diffusion model; what no run tells is the default."""
 
-    pixels: PixelsStage = PixelsStage()
+    pixels: PixelsStage
     crop_pct: float = CROP_PCT
     model: dict[str, Any] | None = None
     """`diffusion.model` of the run's configuration."""
@@ -74,7 +74,7 @@ class Classifier:
         self.model = model
         self.classes = tuple(classes)
         self.extract = extract
-        self.preparation = preparation or Preparation()
+        self.preparation = preparation or Preparation(PixelsStage())
         self.batch_size = checked_batch_size(batch_size)
 
     @classmethod
@@ -111,7 +111,7 @@ class Classifier:
             )
         model = TrainedModel(folder, on, precision)
         place = place_of(folder / "run.json")
-        preparation = _preparation(place) if place else Preparation()
+        preparation = _preparation(place) if place else None
         classes = _classes(place, model.run["classes"])
         extract = None
         if model.run["features"] is not None:
@@ -146,7 +146,9 @@ class Classifier:
         """The probabilities (b, C) of one batch."""
         crops, stage = [], self.preparation.pixels
         for image in images:
-            cached = resize(image, *resized_shape(*image.shape[:2], stage.short_side), stage.interpolation)
+            cached = resize(
+                image, *resized_shape(image.shape[0], image.shape[1], stage.short_side), stage.interpolation
+            )
             crops.append(evaluation_crop(cached, self.preparation.crop_pct, self.model.image_size))
         features = None if self.extract is None else self._features(images, keys)
         return self.model.probabilities(np.stack(crops), features).cpu().numpy()
@@ -223,7 +225,7 @@ class Classifier:
 def predicted(classifier: Classifier, images: Path, top: int) -> str:
     """A CSV of the images of a file, folder or archive: file, and the `top` most probable classes of each."""
     count = min(top, len(classifier.classes))
-    header = ["file", *(f"{what}{rank}" for rank in range(1, count + 1) for what in ("class", "p"))]
+    header = ("file", *(f"{what}{rank}" for rank in range(1, count + 1) for what in ("class", "p")))
     rows, names = [], classifier.names
     for batch in batched(in_folder(images), classifier.batch_size):
         probabilities, _ = classifier([picture for _, picture in batch])
@@ -265,7 +267,7 @@ def _classes(place: tuple[Path, str] | None, count: int) -> Sequence[ClassInfo]:
 
 
 def _source(
-    model: TrainedModel, preparation: Preparation, path: str | Path | None, revision: str | None
+    model: TrainedModel, preparation: Preparation | None, path: str | Path | None, revision: str | None
 ) -> ModelSource:
     """Where the diffusion model is whose features the classifier fuses."""
     if method_of(model.run["method"]).exchange is not None:
@@ -274,7 +276,7 @@ def _source(
         )
     if path is not None:
         return parse(ModelSource, {"path": str(path), "revision": revision}, "model")
-    if preparation.model is None:
+    if preparation is None or preparation.model is None:
         raise UserError(
             "this classifier fuses diffusion features; give diffusion='...', the model that they were made with"
         )

@@ -130,7 +130,7 @@ def test_away_from_its_run_it_asks_for_what_it_lacks(run: Path, tmp_path: Path, 
     shutil.copytree(run / "training/none/convnext/seed0", tmp_path / "mine")
     assert Classifier.from_pretrained(tmp_path / "mine")(images)[1][0].startswith("class ")
     shutil.copytree(run / "training/sd_features/convnext/seed0", tmp_path / "fused")
-    with pytest.raises(UserError, match="give diffusion='...', the model that they were made with"):
+    with pytest.raises(UserError, match=r"give diffusion='\.\.\.', the model that they were made with"):
         Classifier.from_pretrained(tmp_path / "fused")
     with pytest.raises(UserError, match="another diffusion model than the one whose features"):
         Classifier.from_pretrained(tmp_path / "fused", diffusion="demo")
