@@ -6,7 +6,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 CORES ?= $(shell nproc)
 DEMO := --configfile config.yaml config/demo.yaml
 
-.PHONY: demo smoke test test-full test-offline test-slurm test-faults audit lint format bench gpu gpu-pack schema clean
+.PHONY: demo smoke test test-full test-offline test-slurm test-faults test-fresh test-lowest audit lint format bench gpu gpu-pack schema lock clean
 
 demo: $(VENV)/ready
 	snakemake --cores $(CORES) --resources gpu=$(CORES) $(DEMO)
@@ -29,6 +29,17 @@ test-offline: $(VENV)/ready
 test-faults: $(VENV)/ready
 	pytest tests/faults -m "not cluster"
 
+# The wheel in an environment of its own, and in a fresh Debian, which wants root and mmdebstrap: README.md's first commands,
+# the Containerfile's steps.
+test-fresh: $(VENV)/ready
+	pytest tests/packaging -m "not cluster" -rs
+
+# The tests with the lowest versions that pyproject.toml allows, in .venv-lowest.
+test-lowest: $(VENV)/ready
+	uv venv --quiet --clear --python $(VENV)/bin/python .venv-lowest
+	uv pip install --quiet --resolution lowest-direct --python .venv-lowest/bin/python --group dev -e .[slurm]
+	PATH="$(CURDIR)/.venv-lowest/bin:$$PATH" pytest -n 2 --dist loadfile
+
 # Known vulnerabilities of the locked versions; asks PyPI about each of them.
 audit: $(VENV)/ready
 	uvx pip-audit -r requirements.lock --no-deps --disable-pip
@@ -43,13 +54,13 @@ lint: $(VENV)/ready
 	ruff format --check .
 	mypy
 	lint-imports
-	snakefmt --check Snakefile workflow/rules
+	snakefmt --check Snakefile workflow/Snakefile workflow/rules
 	python -m tests.workflow.lint
 
 format: $(VENV)/ready
 	ruff check --fix .
 	ruff format .
-	snakefmt Snakefile workflow/rules
+	snakefmt Snakefile workflow/Snakefile workflow/rules
 
 schema: $(VENV)/ready
 	dfeat schema --out workflow/schemas/config.schema.json
@@ -68,11 +79,16 @@ GPU_PYTHON ?= 3.12
 gpu-pack:
 	$(PYTHON) -m tools.gpu.wheels --python $(GPU_PYTHON) $(GPU_LACKS)
 
-$(VENV)/ready: requirements.lock pyproject.toml
+$(VENV)/ready: uv.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	pip install --quiet uv
-	uv pip install --quiet --compile-bytecode --python $(VENV)/bin/python -r requirements.lock -e . --no-deps
+	UV_PROJECT_ENVIRONMENT=$(VENV) uv sync --quiet --frozen --inexact --all-extras --compile-bytecode --python $(VENV)/bin/python
 	touch $@
+
+# The versions that pyproject.toml allows, locked: uv.lock for uv, requirements.lock for whatever else installs.
+lock: $(VENV)/ready
+	uv lock
+	uv export --quiet --frozen --all-extras --all-groups --no-hashes --no-emit-project --no-header --no-annotate -o requirements.lock
 
 clean:
 	rm -rf results .snakemake

@@ -134,6 +134,9 @@ _TEXT_OF_A_PATH: Final = core_schema.no_info_before_validator_function(
 
 WNID: Final = r"^n\d{8}$"
 
+_BRANCH: Final = re.compile(r"(constrained-|function-|(tuple|list|dict|literal|nullable)\[)")
+"""What pydantic calls the alternatives of a type, as parts of a fault's place."""
+
 IN_WORDS: Final = {
     _NAME: "is part of a path, so give letters, digits, '_', '-' and '.', the first a letter or a digit",
     WNID: "is no wnid; give one such as n02487347",
@@ -320,7 +323,20 @@ def parse(model: type[S], value: Any, where: str = "config.yaml") -> S:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise UserError("; ".join(f"{where}: {_sentence(model, fault)}" for fault in error.errors())) from None
+        raise UserError("; ".join(f"{where}: {_sentence(model, fault)}" for fault in _told(error))) from None
+
+
+def _told(error: ValidationError) -> list[Any]:
+    """The faults with their keys alone; of a key that may have several types, the fault of the type that was meant."""
+    told: dict[tuple[Any, ...], Any] = {}
+    for fault in error.errors():
+        key = tuple(part for part in fault["loc"] if not (isinstance(part, str) and _BRANCH.match(part)))
+        several = len(key) < len(fault["loc"])
+        group = tuple(part for part in key if isinstance(part, str)) if several else (*key, len(told))
+        # The other types' faults are of the type alone: "input should be a valid tuple".
+        if group not in told or told[group]["type"].endswith(("_type", "_parsing")):
+            told[group] = {**fault, "loc": key}
+    return list(told.values())
 
 
 def safe_inside(root: str, path: str) -> bool:

@@ -30,8 +30,15 @@ class ReportSettings(Section):
     )
     note: str = Field("", description="printed above every table and figure")
     confidence: float = Field(0.95, gt=0, lt=1)
+    tex_intervals: Literal["top1", "all", "none"] = Field(
+        "top1", description="which accuracies have their interval in the LaTeX tables; the CSV has all"
+    )
     seed: Seed = 0
     gallery: int = Field(60, ge=1, le=2000, description="training images in the report's gallery")
+
+    @model_serializer(mode="wrap")
+    def _omit_later_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in serialize(self).items() if (name, value) != ("tex_intervals", "top1")}
 
 
 _OF_PARTS: Final = ("occlusion.share", "occlusion.min_visible")

@@ -21,7 +21,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 import numpy as np
-from PIL import ExifTags, Image, features
+from PIL import ExifTags, Image, ImageOps, features
 
 from dfeat.errors import UserError
 from dfeat.shortage import pass_on, shortage
@@ -169,6 +169,13 @@ def decode(raw: bytes, where: str, size: Size | None = None) -> tuple[Image.Imag
             rgb = rgb.transpose(_TURNS[orientation])
             notes.append(f"EXIF orientation {orientation}, applied")
     return rgb, notes
+
+
+def as_rgb(image: Image.Image, where: str) -> Image.Image:
+    """A picture that a caller opened, in 8-bit RGB and upright, as `decode` gives it. Raises UserError like `decode`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return _converted(ImageOps.exif_transpose(image), where)
 
 
 def _open(raw: bytes, where: str) -> tuple[Image.Image, bytes, list[str]]:
