@@ -50,6 +50,8 @@ def test_what_lacks_a_set_or_a_method_is_left_out_and_all_else_is_made(
     write_predictions(tmp_path / "evaluation", settings, classes=2, images=8)
     for entry in catalogue(settings):
         if entry.name in FROM_PREDICTIONS & shown:
+            if entry.kind == "figure" and len(sets) + len(methods) > 2 and sets is not REAL:
+                continue  # drawn of the two runs with one kind of set
             make(entry, tmp_path, settings, tmp_path / "report")
             assert all((tmp_path / "report" / f"{entry.name}{suffix}").is_file() for suffix in entry.suffixes)
         elif entry.name in without and entry.lacks(settings):

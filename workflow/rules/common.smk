@@ -8,7 +8,9 @@ def beside_the_rules(name, files):
     """
     rules = Path(workflow.current_basedir.get_path_or_uri(secret_free=False))
     if not rules.is_dir():
-        return [Path(workflow.source_path(f"../{name}/{file}")) for file in files][0].parent
+        return [Path(workflow.source_path(f"../{name}/{file}")) for file in files][
+            0
+        ].parent
     folder = Path(os.path.normpath(rules.absolute().parent / name))
     here = Path.cwd()
     folder = folder.relative_to(here) if folder.is_relative_to(here) else folder
