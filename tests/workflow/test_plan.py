@@ -154,7 +154,7 @@ def write_index(tree: Path, name: str, images: int, wnids: list[str]) -> None:
     data = read_settings([tree / "config.yaml", tree / "model.yaml"]).data
     chosen = data.train if name in ("train", "holdout") else data.evaluation[name]
     source = {
-        "set": name, "root": chosen.root, "settings": chosen.model_dump(mode="json"), "images": images,
+        "set": name, "root": str(chosen.root), "settings": chosen.model_dump(mode="json"), "images": images,
         "classes": len(wnids), **({"held_out": HELD_OUT} if name == "train" else {}),
     }  # fmt: skip
     folder = tree / "results/paper/data" / name
