@@ -18,7 +18,7 @@ from dfeat.evaluation.settings import EvaluationSettings
 from dfeat.methods import REFERENCE
 from dfeat.occlusion.settings import OcclusionSettings
 from dfeat.places import HOLDOUT, OCCLUDED, TRAIN
-from dfeat.section import Name, Section, Seed, parse
+from dfeat.section import LocalPath, Name, Section, Seed, parse
 from dfeat.training.settings import MethodName, TrainingSettings
 
 
@@ -108,7 +108,7 @@ class ResourceSettings(Section):
     device: Literal["T4", "A100", "H100", "H200"] = Field(
         "A100", description="what the GPUs are: sets the time that jobs are given, and names no file"
     )
-    measured: str | None = Field(
+    measured: LocalPath | None = Field(
         None,
         description="file that `dfeat plan --calibrate` wrote on these GPUs: the plan and the time limits take its figures",
     )

@@ -79,13 +79,13 @@ def local_files(source: ModelSource) -> ModelFiles | None:
     """The files of a model with a local path; None for a Hub id. Raises UserError for a path that is neither."""
     if source.path == "demo":
         return ModelFiles(DEMO_MODEL)
-    path = Path(source.path).expanduser()
+    path, named = Path(source.path), str(source.path)
     if path.is_dir():
         return ModelFiles(path)
     if path.is_file():
         return _single(path, source)
-    local = source.path.startswith((".", "/", "~")) or path.suffix in (".safetensors", *PICKLES)
-    if local or source.path.count("/") != 1:
+    local = named.startswith((".", "/", "~", "$")) or path.suffix in (".safetensors", *PICKLES)
+    if local or named.count("/") != 1:
         raise UserError(
             f"diffusion.model.path {source.path!r} is no file or folder; give a folder in the diffusers layout, a "
             ".safetensors file, a Hub id with its revision, or 'demo'"
@@ -108,7 +108,9 @@ def find_model(source: ModelSource) -> ModelFiles:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return ModelFiles(Path(snapshot_download(source.path, revision=source.revision, allow_patterns=_HUB_FILES)))
+        return ModelFiles(
+            Path(snapshot_download(str(source.path), revision=source.revision, allow_patterns=_HUB_FILES))
+        )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise UserError(
             f"cannot fetch {source.path} at {source.revision} ({error}); download it and give its folder"
@@ -124,7 +126,7 @@ def _single(path: Path, source: ModelSource) -> ModelFiles:
         )
     if path.suffix not in (".safetensors", *PICKLES):
         raise UserError(f"diffusion.model.path {source.path!r} is a {path.suffix or 'nameless'} file, not .safetensors")
-    folder = Path(source.config).expanduser() if source.config else None
+    folder = Path(source.config) if source.config else None
     if folder is None or not folder.is_dir():
         raise UserError(
             f"diffusion.model.path {source.path!r} is a single file, which has no configuration; set "

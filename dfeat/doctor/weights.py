@@ -43,7 +43,7 @@ def _diffusion_weights(settings: Settings, digest: bool) -> list[WeightsReport]:
 
 
 def _diffusion_report(settings: Settings, source: ModelSource, digest: bool) -> WeightsReport:
-    report = WeightsReport("diffusion", source.path)
+    report = WeightsReport("diffusion", str(source.path))
     try:
         files = local_files(source)
         if files is None:
@@ -68,15 +68,17 @@ def _backbone_weights(settings: Settings, digest: bool) -> list[WeightsReport]:
     for name, backbone in settings.training.backbones.items():
         report = WeightsReport(name, f"{backbone.name}, fetched by timm on first use")
         if backbone.weights is not None:
-            path = weights_path(backbone.weights)
             report.source = f"{backbone.name} from {backbone.weights}"
-            if not path.is_file() or path.suffix != ".safetensors":
-                report.faults.append(
-                    f"training.backbones.{name}.weights {backbone.weights!r} is no .safetensors file; give the file, or "
-                    "null to let timm fetch the weights"
-                )
-            elif digest:
-                report.digests = {"all": file_digest(path)}
+            try:
+                path = weights_path(backbone.weights)
+                if not path.is_file() or path.suffix != ".safetensors":
+                    raise UserError(
+                        f"{backbone.weights!r} is no .safetensors file; give the file, or null to let timm fetch the weights"
+                    )
+                if digest:
+                    report.digests = {"all": file_digest(path)}
+            except UserError as error:
+                report.faults.append(f"training.backbones.{name}.weights {error}")
         elif backbone.revision is None:
             report.faults.append(
                 f"training.backbones.{name} takes the latest weights of {backbone.name} on the Hub, so that the run cannot "

@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 from dfeat.errors import UserError
+from dfeat.section import LocalPath
 from dfeat.shortage import pass_on
 from dfeat.training.settings import Backbone
 
@@ -16,11 +17,11 @@ HEADS = ("head.fc.weight", "head.weight", "classifier.weight", "fc.weight")
 """Names of the last linear layer's weight in timm's models."""
 
 
-def weights_path(path: str) -> Path:
+def weights_path(path: LocalPath) -> Path:
     """The file of a path in `backbone.weights`; "demo:<name>" is a file that ships with the package."""
-    if path.startswith("demo:"):
-        return Path(__file__).parents[1] / "demo" / "models" / f"{path[5:]}.safetensors"
-    return Path(path).expanduser()
+    if str(path).startswith("demo:"):
+        return Path(__file__).parents[1] / "demo" / "models" / f"{str(path)[5:]}.safetensors"
+    return Path(path)
 
 
 def weights_file(backbone: Backbone) -> Path:
@@ -56,18 +57,19 @@ def has_imagenet_head(backbone: Backbone) -> bool:
     """
     if backbone.weights is None:
         return backbone.name.partition(".")[2].endswith("in1k")
-    shapes = _tensor_shapes(weights_path(backbone.weights))
+    shapes = _tensor_shapes(backbone.weights)
     return any(shapes.get(name, [0])[0] == 1000 for name in HEADS)
 
 
-def _tensor_shapes(path: Path) -> dict[str, list[int]]:
+def _tensor_shapes(weights: LocalPath) -> dict[str, list[int]]:
     """Names and shapes in the header of a .safetensors file; empty if it is not one."""
     try:
+        path = weights_path(weights)
         with path.open("rb") as file:
             # A .safetensors file begins with the header's length (8 bytes, little endian) and the header, JSON.
             length = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(min(length, path.stat().st_size)))
         return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        pass_on(error, str(path))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
+        pass_on(error, str(weights))
         return {}
