@@ -295,5 +295,5 @@ def _extractor(model: TrainedModel, source: ModelSource, device: torch.device) -
     given = {name: value for name, value in wanted["features"].items() if name != "shards"}
     settings = parse(FeatureSettings, json.loads(json.dumps(given)), str(model.run["method"]))
     extractor = FeatureExtractor(loaded, settings, loaded.scaling_factor, batch_size=BATCH)
-    extractor.name = source.path
+    extractor.name = str(source.path)
     return extractor
