@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dfeat.data.images import SUFFIXES, as_rgb, decode, is_image_name
+from dfeat.data.files import images_of, is_archive
+from dfeat.data.images import SUFFIXES, as_rgb, decode
 from dfeat.data.pixels import evaluation_crop
 from dfeat.data.sources import Source
 from dfeat.errors import UserError
@@ -156,11 +157,11 @@ def in_folder(root: Path) -> Iterator[tuple[str, Pixels]]:
 
     Raises UserError where there is none, and for one that cannot be read.
     """
-    if root.is_file() and is_image_name(root.name):
-        source, names = Source(root.parent), [root.name]
+    if root.is_file() and not is_archive(root.name):
+        source, names = Source(root.resolve().parent), [root.resolve().name]
     else:
         source = Source(root)
-        names = [name for name in source.names() if is_image_name(name)]
+        names = images_of(source)
     if not names:
         raise UserError(f"{root} has no images ({', '.join(sorted(SUFFIXES))})")
     for name in names:

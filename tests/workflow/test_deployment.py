@@ -109,3 +109,11 @@ def test_the_workflow_is_found_where_catalogues_look(tmp_path: Path) -> None:
         if line.startswith("| `") and ".yaml`" in line
     }
     assert named <= {path.name for path in (ROOT / "config").glob("*.yaml")}
+
+
+@pytest.mark.parametrize("snakefile", ["Snakefile", "workflow/Snakefile"])
+def test_no_target_is_the_report(snakefile: str, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(configuration()))
+    planned = snakemake(tmp_path, "-n", "--cores", 2, "-s", ROOT / snakefile)
+    assert planned.returncode == 0, text(planned)
+    assert jobs(planned)["write_report"] == jobs(planned)["all"] == 1
