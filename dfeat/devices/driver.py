@@ -80,7 +80,7 @@ def _listed_by_nvml() -> tuple[Device, ...] | None:
             return None
         if error.value in _NOT_LOADED and not _has_card():
             return ()  # a machine whose system has the driver, and that has no card
-        raise driver_fault(f"NVML: {error}") from error
+        raise driver_fault(f"NVML: {_words(nvml, error)}") from error
     found: list[Device] = []
     faults = []
     for number in range(count):
@@ -89,12 +89,20 @@ def _listed_by_nvml() -> tuple[Device, ...] | None:
         except nvml.NVMLError_NoPermission:
             continue  # another job's
         except nvml.NVMLError as error:
-            faults.append(f"GPU {number}: {error}")
+            faults.append(f"GPU {number}: {_words(nvml, error)}")
     if faults and not found:
         raise driver_fault(f"NVML: {'; '.join(faults)}")
     for fault in faults:
         say(f"{fault} (NVML); no job is given this one")
     return tuple(found)
+
+
+def _words(nvml: Any, error: Any) -> str:
+    """An error in the words of the driver's library, which people search for; pynvml has others."""
+    try:
+        return str(nvml.nvmlErrorString(error.value))
+    except nvml.NVMLError:
+        return str(error)
 
 
 def _of_gpu(nvml: Any, handle: Any, number: int) -> Iterator[Device]:
