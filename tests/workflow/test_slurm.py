@@ -229,9 +229,10 @@ print(sys.argv[1], *(f"{device.uuid} ({device.name})" for device in devices))
     ],
 )
 def test_what_slurm_is_asked_and_what_the_job_takes_are_two_settings(
-    request_: str, options: list[str], asked: str, taken: str, cluster: dict[str, str], tmp_path: Path
+    request_: str, options: list[str], asked: str, taken: str, cluster: dict[str, str], prepared: Path, tmp_path: Path
 ) -> None:
-    tree, record = tree_in(tmp_path), tmp_path / "record"
+    tree, record = tmp_path / "tree", tmp_path / "record"
+    shutil.copytree(prepared, tree, symlinks=True)
     record.mkdir()
     (record / "takes.py").write_text(TAKES)
     (tree / "small.json").write_text(json.dumps(SMALL | {"resources": {"request": request_, "mem_mb": 500}}))
@@ -246,10 +247,6 @@ def test_what_slurm_is_asked_and_what_the_job_takes_are_two_settings(
         "DFEAT_LEASES": str(tmp_path / "leases"),
         "DFEAT_DEVICES": "GPU-a",
     }
-    before = snakemake(tree, environment, "--cores", "2", "--", "results/tiny/occlusion/parts.json")
-    assert before.returncode == 0, before.stdout + before.stderr
-    (record / "asked").unlink()
-    (record / "takes").unlink()
     run = snakemake(tree, environment, *PROFILE, *TOY, "--retries", "0", *options, "--", *INPAINTED)
     assert run.returncode == 0, run.stdout + run.stderr
     takes = (record / "takes").read_text().splitlines()
