@@ -40,8 +40,7 @@ def compute_on(gpus: int, threads: int, job: str) -> torch.device:
     """Lease the devices of a job, fix torch's number of threads, and log where the job computes.
 
     Call it before CUDA starts; returns the first leased device, or the CPU if `gpus` is 0 or the machine has no device.
-    The energy that the devices consume from here on is logged when the process ends, if they count it
-    (`devices.energy`), and so is the memory it took (`devices.memory`). A process that a leaseholder started (LOCAL_RANK is
+    Energy (`devices.energy`) and memory (`devices.memory`) are logged when the process ends. A process that a leaseholder started (LOCAL_RANK is
     set) leases nothing and uses the device of its rank among its parent's. Raises MachineError where the driver does not
     work, where torch cannot use a device that it lists, and where torch would use one that it does not list.
     """

@@ -114,12 +114,18 @@ def prepared_batches(batches: TrainingBatches, start: int, workers: int, pin_mem
             pin_memory=pin_memory,
             worker_init_fn=partial(_begin, folder, os.getpid()),
         )
-        before = active_children()
+        before, said = active_children(), False
         coming: Iterator[Batch | _InFile | _Raised] = iter(loader)
         started = [process for process in active_children() if process not in before]
         with _deaths_told_by_the_loader():
             try:
-                yield from _handed_on(coming)
+                for item in coming:
+                    if isinstance(item, _InFile) and not said:
+                        said = True
+                        say(
+                            f"shared memory ran out, so batches are handed on in files, which takes longer; {ENLARGE_SHM}"
+                        )
+                    yield _batch_of(item)
             except (ConnectionError, EOFError, FileNotFoundError) as error:
                 clear_frames(error.__traceback__)
                 raise lost_worker(_how_one_ended(started)) from error  # it ended while it handed on a batch
@@ -144,19 +150,11 @@ def _lacking_for(workers: int) -> str:
     return ""
 
 
-def _handed_on(coming: Iterator[Batch | _InFile | _Raised]) -> Iterator[Batch]:
-    """The batches that workers hand on; raises what one of them raised."""
-    said = False
-    for batch in coming:
-        if isinstance(batch, _Raised):
-            raise batch.error
-        if isinstance(batch, _InFile):
-            if not said:
-                said = True
-                say(f"shared memory ran out, so batches are handed on in files, which takes longer; {ENLARGE_SHM}")
-            yield batch.read()
-        else:
-            yield batch
+def _batch_of(item: Batch | _InFile | _Raised) -> Batch:
+    """The batch that a worker handed on; raises what it raised."""
+    if isinstance(item, _Raised):
+        raise item.error
+    return item.read() if isinstance(item, _InFile) else item
 
 
 @contextmanager
