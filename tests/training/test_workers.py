@@ -101,8 +101,10 @@ def test_where_there_is_no_room_in_files_either_it_ends_with_a_sentence(
 
     monkeypatch.setattr(torch.Tensor, "share_memory_", full)
     monkeypatch.setattr(workers._InFile, "write", no_file)
-    with pytest.raises(ShortageError, match="shared memory ran out; enlarge /dev/shm"):
+    before = multiprocessing.active_children()
+    with pytest.raises(ShortageError, match="shared memory ran out; enlarge /dev/shm") as error:
         list(prepared_batches(batches_of(world), 0, workers=2, pin_memory=False))
+    assert multiprocessing.active_children() == before, error  # whose frames would hold the workers
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.ENOENT])
