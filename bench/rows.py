@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any, Final
 from unittest.mock import patch
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.table import Comparison, Result, Timed, side_by_side
-from dfeat.storage.shards import PAYLOADS, Shard, read_rows, write_shard
+from dfeat.storage.shards import PAYLOADS, Shard, open_hdf5, read_rows, write_shard
 
 ROWS: Final = 4096
 WIDTH: Final = 1280 * 4 * 4
@@ -39,7 +38,7 @@ def run(rounds: int = 5, count: int = ROWS, **_: Any) -> Result:
         np.save(plain, rows)
         del rows
         order = rng.permutation(count).reshape(-1, BATCH)
-        with h5py.File(shard, "r") as file:
+        with open_hdf5(shard) as file:
             dataset = file[PAYLOADS[KIND]]
             mapped, loaded = read_rows([shard], KIND, fits=0).payload, read_rows([shard], KIND).payload
             memmap = np.load(plain, mmap_mode="r")

@@ -25,6 +25,8 @@ class ShortageError(Exception):
     """Whether main memory ran out, so that a smaller job would do."""
     of_device = False
     """Whether the device's memory ran out, or perhaps did."""
+    of_shared = False
+    """Whether the memory that processes share ran out."""
     certain = True
     """False where the exception tells of other faults as well, for want of a text of its own."""
 
@@ -33,7 +35,7 @@ _MEMORY: Final = "run fewer jobs at once (snakemake --cores, --resources), or gi
 _DEVICE: Final = "use precision bfloat16, a smaller batch size, or a device with more memory"
 _RAN_OUT: Final = "the device's memory ran out"
 _PERHAPS: Final = "cuDNN or cuBLAS could not start, most often because the device's memory ran out"
-_SHARED: Final = "enlarge /dev/shm (docker run --shm-size) or lower resources.workers; 0 needs none of it"
+ENLARGE_SHM: Final = "enlarge /dev/shm (docker run --shm-size) or lower resources.workers; 0 needs none of it"
 _FILES: Final = "raise the limit (ulimit -n) or lower resources.workers"
 _PROCESSES: Final = "raise the limit (ulimit -u) or lower resources.workers, resources.threads or snakemake --cores"
 _WORKER: Final = f"memory may have run out: lower resources.workers, {_MEMORY}"
@@ -49,8 +51,8 @@ _ERRNOS: Final = {
 _TEXTS: Final = tuple(
     (re.compile(pattern), what, remedy)
     for pattern, what, remedy in (
-        (r"worker \(pid.*(killed by signal: Bus error|shared memory)", "shared memory ran out", _SHARED),
-        (r"shared memory(?s:.*)No space left|No space left(?s:.*)shared memory|/torch_\d+_.*No space left", "shared memory ran out", _SHARED),
+        (r"worker \(pid.*(killed by signal: Bus error|shared memory)", "shared memory ran out", ENLARGE_SHM),
+        (r"shared memory(?s:.*)No space left|No space left(?s:.*)shared memory|/torch_\d+_.*No space left", "shared memory ran out", ENLARGE_SHM),
         (r"worker \(pid.*\) (is killed by signal|exited unexpectedly)", _LOST, _WORKER),
         (r"(?i)too many open files|received \d+ items of ancdata", *_ERRNOS[errno.EMFILE]),
         (r"can't start new thread|Resource temporarily unavailable|pthread_create failed", *_ERRNOS[errno.EAGAIN]),
@@ -104,13 +106,13 @@ def pass_on(error: BaseException, at: str = "", device: str = _DEVICE) -> None:
 def lost_worker(how: str = "") -> ShortageError:
     """The error for a process that ended before its work, killed for want of memory or by anyone."""
     if "Bus error" in how:  # memory that is shared, and is not there when it is written
-        return _short("", f"shared memory ran out ({how})", _SHARED)
+        return _short("", f"shared memory ran out ({how})", ENLARGE_SHM)
     return _short("", f"{_LOST}{f' ({how})' if how else ''}", _WORKER)
 
 
 def _short(place: str, what: str, remedy: str) -> ShortageError:
     short = ShortageError(f"{f'{place}: ' if place else ''}{what}; {remedy}")
-    short.of_memory = remedy in (_MEMORY, _WORKER)
+    short.of_memory, short.of_shared = remedy in (_MEMORY, _WORKER), remedy == ENLARGE_SHM
     short.of_device, short.certain = what.startswith((_RAN_OUT, _PERHAPS)), not what.startswith(_PERHAPS)
     return short
 

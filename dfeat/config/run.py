@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Iterable
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -97,6 +98,9 @@ def _ablations() -> dict[str, Ablation]:
     return {name: Ablation(methods=trained[name], grid=grid) for name, grid in grids.items()}
 
 
+REQUEST: Final = r"^(gpu|nothing|--gpus(-per-node)?=([A-Za-z0-9_.]+:)?1|--gres=[A-Za-z0-9_]+(:[A-Za-z0-9_.]+)?:1)$"
+
+
 class ResourceSettings(Section):
     """What a job asks for. Never what it computes: `threads` is fixed so that results do not depend on the machine."""
 
@@ -105,6 +109,13 @@ class ResourceSettings(Section):
         4, ge=0, le=1024, description="processes or threads that prepare a GPU job's images; changes no result"
     )
     gpu: int = Field(1, ge=0, le=1, description="1: a GPU job takes a device, a training training.gpus; 0: the CPU")
+    request: str = Field(
+        "gpu",
+        json_schema_extra={"pattern": REQUEST},
+        description="what a scheduler is asked for a GPU job, apart from what the job takes. gpu: Snakemake's resource of that "
+        "name, which is --gpus for SLURM; nothing: a partition alone; or SLURM's option for one device, such as "
+        "--gres=gpu:1, --gres=gpu:a100:1, --gpus=a100:1 or --gpus-per-node=1",
+    )
     device: Literal["T4", "A100", "H100", "H200"] = Field(
         "A100", description="what the GPUs are: sets the time that jobs are given, and names no file"
     )
@@ -121,11 +132,41 @@ class ResourceSettings(Section):
     mem_mb: int = Field(16_000, ge=100, le=100_000_000)
     runtime: int = Field(60, ge=1, le=1_000_000, description="minutes")
 
+    @field_validator("request")
+    @classmethod
+    def _for_one_device(cls, request: str) -> str:
+        if not re.fullmatch(REQUEST, request):
+            raise ValueError(
+                "write what a scheduler is asked for one device: gpu, nothing, --gres=gpu:1, --gres=gpu:a100:1, --gpus=a100:1 "
+                "or --gpus-per-node=1; for several devices the 1 becomes their number"
+            )
+        return request
+
+    def requested(self, devices: int) -> dict[str, int | str]:
+        """Snakemake's resources of a job that takes so many devices: what a scheduler is asked, and `devices`, what it takes.
+
+        By default one resource, `gpu`, is both. Snakemake's executor for SLURM makes --gpus of `gpu`, --gres of `gres`, and
+        takes any other option from `slurm_extra`.
+        """
+        if self.request == "gpu":
+            return {"gpu": devices}
+        taken: dict[str, int | str] = {"devices": devices}
+        option, _, one = self.request.partition("=")
+        asked = f"{one.removesuffix('1')}{devices}"
+        if not devices or self.request == "nothing":
+            return taken
+        if option == "--gres":
+            return taken | {"gres": asked}
+        if option == "--gpus" and ":" in one:
+            return taken | {"gpu": devices, "gpu_model": one.partition(":")[0]}
+        return taken | ({"gpu": devices} if option == "--gpus" else {"slurm_extra": f"{option}={asked}"})
+
     @model_serializer(mode="wrap")
-    def _without_nothing_measured(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Omit `measured` when it is null, so that what was made before the setting existed still matches."""
+    def _without_later_defaults(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Omit `measured` and `request` at their defaults, so that what was made before they existed still matches."""
         plain: dict[str, Any] = written(self)
-        return {key: value for key, value in plain.items() if key != "measured" or value is not None}
+        later = {"measured": None, "request": "gpu"}
+        return {key: value for key, value in plain.items() if key not in later or value != later[key]}
 
 
 class Settings(Section):

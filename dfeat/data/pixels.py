@@ -26,7 +26,7 @@ from dfeat.progress import progress
 from dfeat.storage.atomic import reserve, staged
 from dfeat.storage.provenance import settings_text
 from dfeat.storage.records import refusal
-from dfeat.storage.shards import SCHEMA, Shard, open_shard, read_shard
+from dfeat.storage.shards import SCHEMA, Shard, create_hdf5, open_shard, read_shard
 
 RECIPE: Final = 3
 Pixels = NDArray[np.uint8]
@@ -135,7 +135,7 @@ def _write(
     sizes = shape.astype(np.int64).prod(axis=1) * 3
     total = int(sizes.sum())
     # Before it is published the file has no record, so `PixelCache` hashes its pixels.
-    with staged(out, verify=PixelCache) as temporary, h5py.File(temporary, "w", libver=("v110", "v110")) as file:
+    with staged(out, verify=PixelCache) as temporary, create_hdf5(temporary) as file:
         # On a full disk HDF5 may fail only when it flushes, or close without an error over missing bytes.
         reserve(file.id.get_vfd_handle(), total + _METADATA + _METADATA_ROW * len(keys))
         file.create_dataset("key", data=np.array(keys, dtype=object), dtype=h5py.string_dtype("utf-8"))

@@ -13,7 +13,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any
 
-from dfeat.devices.driver import PRETENDED, Device
+from dfeat.devices.driver import PRETENDED, Device, is_split
 from dfeat.devices.leases import shared
 from dfeat.progress import say
 
@@ -38,7 +38,7 @@ def counters(devices: Sequence[Device]) -> list[int]:
     try:
         nvml.nvmlInit()
         handles = _handles(nvml, devices)
-        if any(_split(nvml, handle) for handle in handles):
+        if any(is_split(nvml, handle) for handle in handles):
             return []
         return [int(nvml.nvmlDeviceGetTotalEnergyConsumption(handle)) for handle in handles]
     except nvml.NVMLError:
@@ -67,11 +67,3 @@ def _handles(nvml: Any, devices: Sequence[Device]) -> list[Any]:
             seen.append(nvml.nvmlDeviceGetHandleByIndex(number))
     whole = all(device.uuid.isdigit() for device in devices)
     return seen if whole and len(seen) == len(devices) else []
-
-
-def _split(nvml: Any, handle: Any) -> bool:
-    """Whether a GPU is split into MIG instances, so that its counter is not the job's alone."""
-    try:
-        return bool(nvml.nvmlDeviceGetMigMode(handle)[0] == nvml.NVML_DEVICE_MIG_ENABLE)
-    except (nvml.NVMLError_NotSupported, nvml.NVMLError_FunctionNotFound):
-        return False  # a card or driver from before MIG

@@ -18,11 +18,13 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Final
 
-from dfeat.devices.driver import Device, machine_devices, visible_devices
-from dfeat.errors import UserError
+from dfeat.devices.driver import Device, machine_devices, visible_devices, visible_entries
+from dfeat.errors import MachineError, UserError
 from dfeat.progress import say
 
 SCHEDULERS: Final = {
@@ -59,7 +61,8 @@ def lease(count: int, job: str) -> list[Device]:
     """Lease `count` devices for the life of this process, all or none; wait, and log it, while others hold them.
 
     Sets CUDA_VISIBLE_DEVICES to them and returns them; an empty list if the machine has none. `job` is recorded in the
-    locks and shown to the jobs that wait for them. Raises UserError if the machine has devices, but fewer than `count`.
+    locks and shown to the jobs that wait for them. Raises UserError if the machine has devices, but fewer than `count`, and
+    MachineError if its driver does not work.
     """
     if _taken:
         return list(_taken)
@@ -87,8 +90,24 @@ def occupancy() -> list[tuple[Device, int, str | None]]:
 
 
 def jobs_at_once() -> int:
-    """How many GPU jobs this machine runs at once: its devices times their slots, or its cores if it has no device."""
-    return len(visible_devices()) * _slots() or os.cpu_count() or 1
+    """How many GPU jobs this machine runs at once: its devices times their slots, or its cores if it has no device.
+
+    One where the driver does not work: that job tells why, and what needs no device goes on.
+    """
+    try:
+        return len(visible_devices()) * _slots() or os.cpu_count() or 1
+    except MachineError:
+        return 1
+
+
+def why_none() -> str:
+    """Why this process may use no device, in a few words."""
+    wanted, scheduler = os.environ.get("CUDA_VISIBLE_DEVICES"), _scheduler()
+    if wanted and scheduler and not visible_entries(wanted):
+        return f"{scheduler} assigned it no GPU (CUDA_VISIBLE_DEVICES={wanted})"
+    if wanted and machine_devices():
+        return f"CUDA_VISIBLE_DEVICES={wanted} allows no GPU of this machine, which has {len(machine_devices())}"
+    return "no GPU was found"
 
 
 def shared() -> bool:
@@ -97,16 +116,24 @@ def shared() -> bool:
 
 
 def _assigned(count: int) -> list[Device] | None:
-    """The devices that a scheduler assigned to this job; None if it assigned none, or more than `count`."""
-    scheduler = next((name for variable, name in SCHEDULERS.items() if variable in os.environ), None)
-    entries = [word.strip() for word in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if word.strip()]
-    if scheduler is None or not entries or len(entries) > count:
+    """The devices that a scheduler assigned to this job, which may be none; None if it assigns none, or more than `count`."""
+    scheduler, wanted = _scheduler(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    if scheduler is None or not wanted:
         return None
-    if len(entries) < count:
+    entries = visible_entries(wanted)
+    if len(entries) > count:
+        return None
+    if 0 < len(entries) < count:
         raise UserError(
-            f"the job wants {count} devices and {scheduler} assigned it {len(entries)}; ask for gpu={count}"
+            f"the job wants {count} devices and {scheduler} assigned it {len(entries)}; ask it for {count}, by gpu={count} "
+            "or resources.request"
         )
     return [Device(entry, f"assigned by {scheduler}") for entry in entries]
+
+
+def _scheduler() -> str | None:
+    """The scheduler whose job this is, if it is one's."""
+    return next((name for variable, name in SCHEDULERS.items() if variable in os.environ), None)
 
 
 def _wait_for(count: int, devices: Sequence[Device], job: str) -> list[Device]:
@@ -233,7 +260,25 @@ def _folder() -> Path:
             folder.chmod(0o1777)
         except OSError as error:
             raise UserError(f"cannot make {folder} ({error}); set DFEAT_LEASES to a folder of this machine") from None
+    _check_locks(folder)
     return folder
+
+
+@cache
+def _check_locks(folder: Path) -> None:
+    """Refuse a folder whose file system has no locks, by a file of this process alone."""
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(TemporaryFile(dir=folder))
+        except OSError:
+            return  # a folder of another user, whose locks may be open to all
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(
+                f"cannot lock devices in {folder} ({error.strerror}): its file system has no locks; set DFEAT_LEASES to a "
+                "folder of this machine"
+            ) from None
 
 
 def _slots() -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 from dfeat.config import Settings
 from dfeat.costs.estimate import Cost, estimate
@@ -37,7 +37,7 @@ FOLDERS: Final = {
 }  # fmt: skip
 """Where a step's files go in results/<run>."""
 
-At = TypeVar("At", Path, Place)
+At = ParamSpec("At")
 Found = TypeVar("Found")
 
 
@@ -71,8 +71,10 @@ def examine(settings: Settings, ask_torch: bool = False) -> Report:
     faults += _disk_faults(folder, costs, already, free) + _measured_faults(settings)
     hidden = _or_fault(faults, look_at_parts, settings, Place(folder).parts())
     inpaintings = _or_fault(faults, look_at_inpaintings, settings, Place(folder))
-    devices, packages = devices_seen(ask_torch), installed_versions()
-    faults += compiler_faults(settings, devices)
+    asked = faults if settings.resources.gpu else []
+    devices, packages = _or_fault(asked, devices_seen, ask_torch), installed_versions()
+    held = ["not known: the driver does not work"] if devices is None else _or_fault(asked, devices_held)
+    faults += compiler_faults(settings, devices or [])
     return Report(
         settings.run,
         sets,
@@ -82,17 +84,17 @@ def examine(settings: Settings, ask_torch: bool = False) -> Report:
         costs,
         already,
         free,
-        devices,
-        devices_held(),
+        devices or [],
+        held or [],
         packages,
         faults,
     )
 
 
-def _or_fault(faults: list[str], look: Callable[[Settings, At], Found], settings: Settings, at: At) -> Found | None:
-    """What `look` finds; None where it refuses an artifact, whose message is added to `faults`."""
+def _or_fault(faults: list[str], look: Callable[At, Found], *at: At.args, **how: At.kwargs) -> Found | None:
+    """What `look` finds; None where it raises UserError, whose message is added to `faults`."""
     try:
-        return look(settings, at)
+        return look(*at, **how)
     except UserError as error:
         faults.append(str(error))
         return None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from dfeat.config import Settings
-from dfeat.devices import machine_devices, occupancy
+from dfeat.devices import machine_devices, occupancy, unlisted_fault
 from dfeat.devices.compiler import compiler_fault
 from dfeat.storage.provenance import versions
 
@@ -20,16 +20,23 @@ PACKAGES: Final = (
 
 
 def devices_seen(ask_torch: bool) -> list[str]:
-    """Names of the NVIDIA devices of this machine; by the driver's own tool, or by torch, which takes seconds."""
-    if ask_torch:
-        import torch
+    """Names of the NVIDIA devices of this machine; by the driver, or by torch, which takes seconds.
 
-        return [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
-    return [device.name for device in machine_devices()]
+    Raises MachineError where the driver does not work, and where torch finds devices that it does not list.
+    """
+    listed = [device.name for device in machine_devices()]
+    if not ask_torch:
+        return listed
+    import torch
+
+    found = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    if found and not listed:
+        raise unlisted_fault(len(found))
+    return found
 
 
 def devices_held() -> list[str]:
-    """A line for each slot of each device: who holds it, or that it is free."""
+    """A line for each slot of each device: who holds it, or that it is free. Raises as `devices_seen`."""
     slots = [(f"{device.uuid} ({device.name})", slot, holder) for device, slot, holder in occupancy()]
     several = any(slot for _, slot, _ in slots)
     return [

@@ -67,7 +67,7 @@ def write_shard(path: Path, shard: Shard) -> None:
     """
     _refuse_bad_rows(path, shard)
     buffer = io.BytesIO()
-    with h5py.File(buffer, "w", libver=("v110", "v110")) as file:
+    with create_hdf5(buffer) as file:
         file.create_dataset("key", data=np.array(shard.keys, dtype=object), dtype=h5py.string_dtype("utf-8"))
         file.create_dataset("done", data=np.ones(len(shard.keys), bool))
         name = PAYLOADS[shard.kind]
@@ -102,9 +102,19 @@ def read_shard(
         return Shard(kind, recipe, settings, model, _keys(file), rows, _extras(file, kind), {}, *claims)
 
 
+def create_hdf5(file: Path | io.BytesIO) -> h5py.File:
+    """A new HDF5 file, without HDF5's own locks: files are renamed once written, and some network disks have no locks."""
+    return h5py.File(file, "w", libver=("v110", "v110"), locking=False)
+
+
+def open_hdf5(path: Path) -> h5py.File:
+    """An HDF5 file to read, without HDF5's own locks, as in `create_hdf5`."""
+    return h5py.File(path, "r", locking=False)
+
+
 def read_attributes(path: Path) -> dict[str, Any]:
     """The attributes of a shard or pixel cache, unchecked. Raises OSError if it is no HDF5 file."""
-    with h5py.File(path, "r") as file:
+    with open_hdf5(path) as file:
         return dict(file.attrs)
 
 
@@ -124,7 +134,7 @@ def open_shard(
     """
     digest = check_file(path, kind)
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             fault = _fault(file, kind) or _of_other_origin(file, model=model, index=index, parts=parts)
             fault = fault or _misplaced(path, file.attrs)
             if fault is None and digest is None and _stored_digest(file[PAYLOADS[kind]]) != file.attrs["sha256"]:

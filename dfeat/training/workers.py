@@ -2,32 +2,41 @@
 
 What enters: batches by step, and a number of workers. What leaves: each batch, the same for any number. A worker hands on
 what it raises as a value, since torch would put a traceback into its text, and moves a batch to shared memory by itself:
-torch does so in a thread whose error, as of a full /dev/shm, nobody hears, and the training would wait forever.
+torch does so in a thread whose error, as of a full /dev/shm, nobody hears, and the training would wait forever. Where
+shared memory does not hold a batch, as in a container with 64 MB of it, the batch is handed on in a temporary file.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import pickle
 import signal
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import active_children
+from multiprocessing import Lock, active_children
 from multiprocessing.process import BaseProcess, current_process
 from multiprocessing.util import Finalize
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from shutil import rmtree
+from tempfile import NamedTemporaryFile, TemporaryDirectory
 from threading import current_thread, main_thread
 from traceback import clear_frames
-from typing import Any
+from typing import Any, Final
 
+import torch
 from torch.utils.data import DataLoader, get_worker_info
 
 from dfeat.errors import UserError
-from dfeat.shortage import ShortageError, lost_worker, shortage
+from dfeat.progress import say
+from dfeat.shortage import ENLARGE_SHM, ShortageError, lost_worker, shortage
 from dfeat.training.checkpoint import ignore_sigterm
 from dfeat.training.dataset import Batch, TrainingBatches
+
+_NO_SEMAPHORES: Final = (errno.ENOSPC, errno.EROFS, errno.ENOENT, errno.EACCES, errno.ENOSYS)
+"""Errors of a /dev/shm that is full, read-only, missing or closed to us; processes share locks through it too."""
 
 
 @dataclass(frozen=True)
@@ -38,19 +47,51 @@ class _Raised:
 
 
 @dataclass(frozen=True)
+class _InFile:
+    """A batch in a file, which whoever reads it removes. A pipe would not do: a worker that is killed amid the writing of
+    some megabytes leaves the reader waiting for the rest."""
+
+    path: str
+
+    @classmethod
+    def write(cls, batch: Batch, folder: str) -> _InFile:
+        with NamedTemporaryFile(dir=folder, delete=False) as file:
+            arrays = [None if tensor is None else tensor.numpy() for tensor in vars(batch).values()]
+            pickle.dump(arrays, file, protocol=pickle.HIGHEST_PROTOCOL)
+        return cls(file.name)
+
+    def read(self) -> Batch:
+        path = Path(self.path)
+        with path.open("rb") as file:
+            arrays = pickle.load(file)
+        path.unlink()
+        return Batch(*(None if array is None else torch.from_numpy(array) for array in arrays))
+
+
+@dataclass(frozen=True)
 class _InWorker:
-    """`batches`, as a worker hands them on."""
+    """`batches`, as a worker hands them on; `folder` is where it may write."""
 
     batches: TrainingBatches
+    folder: str
 
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __getitem__(self, step: int) -> Batch | _Raised:
+    def __getitem__(self, step: int) -> Batch | _InFile | _Raised:
         if get_worker_info() is None:
             return self.batches[step]
         try:
-            return self.batches[step].shared()
+            batch = self.batches[step]
+            try:
+                return batch.shared()
+            except RuntimeError as error:
+                short = shortage(error, "a worker process")
+                if short is None or not short.of_shared:
+                    raise
+                with suppress(OSError):  # no room there either
+                    return _InFile.write(batch, self.folder)
+                raise
         except Exception as error:
             failure = shortage(error, "a worker process") or error
             if not isinstance(failure, UserError | ShortageError):
@@ -60,24 +101,31 @@ class _InWorker:
 
 def prepared_batches(batches: TrainingBatches, start: int, workers: int, pin_memory: bool) -> Generator[Batch]:
     """Yield the batches from step `start` on; 0 workers: prepared here. Raises ShortageError where a worker was killed."""
-    with _sockets() as folder:
-        loader: DataLoader[Batch | _Raised] = DataLoader(
-            _InWorker(batches),  # type: ignore[arg-type]
+    lacking = _lacking_for(workers) if workers else ""
+    if lacking:
+        say(f"no worker is started ({lacking}), so batches are prepared one by one; {ENLARGE_SHM}")
+        workers = 0
+    with _temporary_folder() as folder:
+        loader: DataLoader[Batch | _InFile | _Raised] = DataLoader(
+            _InWorker(batches, folder),  # type: ignore[arg-type]
             batch_size=None,
             sampler=range(start, len(batches)),
             num_workers=workers,
             pin_memory=pin_memory,
             worker_init_fn=partial(_begin, folder, os.getpid()),
         )
-        before = active_children()
-        coming: Iterator[Batch | _Raised] = iter(loader)
+        before, said = active_children(), False
+        coming: Iterator[Batch | _InFile | _Raised] = iter(loader)
         started = [process for process in active_children() if process not in before]
         with _deaths_told_by_the_loader():
             try:
-                for batch in coming:
-                    if isinstance(batch, _Raised):
-                        raise batch.error
-                    yield batch
+                for item in coming:
+                    if isinstance(item, _InFile) and not said:
+                        said = True
+                        say(
+                            f"shared memory ran out, so batches are handed on in files, which takes longer; {ENLARGE_SHM}"
+                        )
+                    yield _batch_of(item)
             except (ConnectionError, EOFError, FileNotFoundError) as error:
                 clear_frames(error.__traceback__)
                 raise lost_worker(_how_one_ended(started)) from error  # it ended while it handed on a batch
@@ -88,6 +136,25 @@ def prepared_batches(batches: TrainingBatches, start: int, workers: int, pin_mem
                 raise
             finally:
                 del coming  # ends the workers
+
+
+def _lacking_for(workers: int) -> str:
+    """Why /dev/shm does not hold the locks that so many workers share, if it does not."""
+    try:
+        # Three to a queue and five to an event: torch's loader has a queue for each worker, one for all, and an event.
+        _ = [Lock() for _ in range(3 * workers + 8)]
+    except OSError as error:
+        if error.errno in _NO_SEMAPHORES:
+            return f"/dev/shm: {error.strerror}"
+        raise
+    return ""
+
+
+def _batch_of(item: Batch | _InFile | _Raised) -> Batch:
+    """The batch that a worker handed on; raises what it raised."""
+    if isinstance(item, _Raised):
+        raise item.error
+    return item.read() if isinstance(item, _InFile) else item
 
 
 @contextmanager
@@ -116,8 +183,8 @@ def _how_one_ended(started: list[BaseProcess]) -> str:
 
 
 @contextmanager
-def _sockets() -> Iterator[str]:
-    """A folder for the sockets through which workers hand on memory, removed after the block.
+def _temporary_folder() -> Iterator[str]:
+    """A folder for what workers hand on: the sockets of shared memory, and files; removed after the block.
 
     Each worker would make one of its own, and leave it where it is killed.
     """
@@ -138,7 +205,6 @@ def _begin(folder: str, training: int, worker: int) -> None:
 
 
 def _sweep(folder: str, training: int) -> None:
-    """Remove the folder of a training that was killed: the last of its workers to end finds it empty."""
+    """Remove the folder of a training that was killed."""
     if not Path(f"/proc/{training}").exists():
-        with suppress(OSError):
-            Path(folder).rmdir()
+        rmtree(folder, ignore_errors=True)

@@ -13,7 +13,6 @@ import pytest
 
 from dfeat.cli import main
 from dfeat.devices import compute_on, leases
-from dfeat.devices.driver import parse_driver_list, visible_devices
 from dfeat.devices.leases import jobs_at_once, lease
 from dfeat.errors import UserError
 from tests.workflow.journal import JournalEntry, overlaps
@@ -114,8 +113,12 @@ def test_what_a_scheduler_assigned_is_taken_as_it_is(jobs: type[Job], monkeypatc
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     assert [(device.uuid, device.name) for device in lease(1, "x")] == [("0", "assigned by SLURM")]
-    with pytest.raises(UserError, match="wants 2 devices and SLURM assigned it 1"):
+    with pytest.raises(UserError, match="wants 2 devices and SLURM assigned it 1; ask it for 2"):
         lease(2, "x")
+    for none in ("NoDevFiles", "-1", "void"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", none)
+        assert lease(1, "x") == []
+        assert leases.why_none() == f"SLURM assigned it no GPU (CUDA_VISIBLE_DEVICES={none})"
     # a local Snakemake inside one job that was given the whole node: its jobs share what was assigned
     assert jobs(1, "first", CUDA_VISIBLE_DEVICES="0,1").devices() == ["GPU-b"]
 
@@ -175,36 +178,6 @@ def test_without_a_gpu_one_line_says_that_the_cpu_computes(
         "dfeat: inpaint x.h5 computes on the CPU: it asks for no GPU",
     ]
     assert jobs_at_once() == os.cpu_count()
-
-
-DRIVER = """\
-GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-5c89852c-d268-c3f3-1b07-005d5ae1dc3f)
-  MIG 1g.5gb      Device  0: (UUID: MIG-c6d4f1ef-42e4-5de3-91c7-45d71c87eb3f)
-  MIG 2g.10gb     Device  1: (UUID: MIG-cba663e8-9bed-5b25-b243-5985ef7c9beb)
-GPU 1: Tesla T4 (UUID: GPU-d7e2a1b3-0000-1111-2222-333344445555)
-"""
-
-
-def test_the_drivers_list_is_read_with_its_split_devices() -> None:
-    devices = parse_driver_list(DRIVER)
-    assert [device.uuid[:8] for device in devices] == ["MIG-c6d4", "MIG-cba6", "GPU-d7e2"]
-    assert devices[2].name == "Tesla T4"
-    assert "1g.5gb" in devices[0].name
-    assert parse_driver_list("No devices were found\n") == []
-
-
-@pytest.mark.parametrize(
-    ("wanted", "expected"),
-    [
-        (None, "abc"), ("", ""), ("-1", ""), ("2,0", "ca"), ("0,7,1", "a"), ("GPU-b,GPU-a", "ba"), ("1,1", "b"), (" 1 , 2", "bc"),
-    ],
-)  # fmt: skip
-def test_visible_devices_are_read_as_cuda_reads_them(
-    wanted: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DFEAT_DEVICES", "GPU-a1, GPU-b1, GPU-c1")
-    environment = {} if wanted is None else {"CUDA_VISIBLE_DEVICES": wanted}
-    assert "".join(device.uuid[4] for device in visible_devices(environment)) == expected
 
 
 def test_overlaps_are_found() -> None:

@@ -367,6 +367,20 @@ def test_the_hours_of_this_machines_card_are_marked(
     )
 
 
+def test_a_driver_that_does_not_work_is_a_fault_of_a_run_that_computes_on_it(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 'Driver/library version mismatch'\nexit 18\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("DFEAT_DEVICES", raising=False)
+    monkeypatch.setattr("dfeat.devices.driver._listed_by_nvml", lambda: None)
+    report = examine(changed(settings, resources={"gpu": 1}))
+    assert "nvidia-smi, status 18: Driver/library version mismatch" in only(report.faults)
+    assert "not known: the driver does not work" in as_text(report, settings)
+    assert examine(changed(settings, resources={"gpu": 0})).faults == []
+
+
 def test_measured_speeds_that_cannot_be_read_are_a_fault(settings: Settings) -> None:
     report = examine(changed(settings, resources={"measured": "no-card.json"}))
     assert "no-card.json" in only(report.faults)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,6 +60,8 @@ def test_nothing_but_the_writer_writes() -> None:
     assert not found
 
 
-def test_nothing_but_storage_and_the_pixel_cache_opens_hdf5() -> None:
-    found = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py") if "h5py.File" in path.read_text()}
-    assert found == {"storage/shards.py", "data/pixels.py"}
+def test_one_module_opens_hdf5_and_without_locks() -> None:
+    found = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py") if "h5py.File(" in path.read_text()}
+    assert found == {"storage/shards.py"}
+    opened = re.findall(r"h5py\.File\((.*)\)", (PACKAGE / "storage/shards.py").read_text())
+    assert len(opened) == 2 and all("locking=False" in arguments for arguments in opened)

@@ -201,6 +201,63 @@ def test_the_tables_through_slurm_equal_a_local_runs(cluster: dict[str, str], pr
         assert (here / name).read_bytes() == (there / name).read_bytes(), name
 
 
+def recorder(record: Path, jobs: dict[str, tuple[list[str], str]], first: str) -> None:
+    """Put a `dfeat` into a folder that runs a line of shell, writes down its words and makes the outputs of its job."""
+    (record / "outputs.json").write_text(json.dumps({log: outputs for log, (outputs, _) in jobs.items()}))
+    (record / "recorder").write_text(RECORDER.format(python=sys.executable, folder=str(record)))
+    (record / "dfeat").write_text(f'#!/bin/sh\n{first}\nexec "{record}/recorder" "$@"\n')
+    for name in ("recorder", "dfeat"):
+        (record / name).chmod(0o755)
+
+
+TAKES = """
+import sys
+from dfeat.devices.leases import lease
+devices = lease(int(sys.argv[sys.argv.index("--gpus") + 1]), "x") if "--gpus" in sys.argv else []
+print(sys.argv[1], *(f"{device.uuid} ({device.name})" for device in devices))
+"""
+
+
+@pytest.mark.parametrize(
+    ("request_", "options", "asked", "taken"),
+    [
+        ("gpu", [], "TresPerJob=gres:gpu:1", "0 (assigned by SLURM)"),
+        ("--gres=gpu:1", [], "TresPerNode=gres:gpu:1", "0 (assigned by SLURM)"),
+        ("--gres=gpu:1", ["--slurm-array-jobs", "inpaint"], "TresPerNode=gres:gpu:1", "0 (assigned by SLURM)"),
+        ("--gpus-per-node=1", [], "TresPerNode=gres:gpu:1", "0 (assigned by SLURM)"),
+        ("nothing", [], "", "GPU-a (pretended)"),
+    ],
+)
+def test_what_slurm_is_asked_and_what_the_job_takes_are_two_settings(
+    request_: str, options: list[str], asked: str, taken: str, cluster: dict[str, str], prepared: Path, tmp_path: Path
+) -> None:
+    tree, record = tmp_path / "tree", tmp_path / "record"
+    shutil.copytree(prepared, tree, symlinks=True)
+    record.mkdir()
+    (record / "takes.py").write_text(TAKES)
+    (tree / "small.json").write_text(json.dumps(SMALL | {"resources": {"request": request_, "mem_mb": 500}}))
+    plan = snakemake(tree, os.environ | {"PATH": path_with()}, "-n", "-p", "--cores", "2", "--", *INPAINTED)
+    jobs = by_log(plan.stdout + plan.stderr)
+    devices = f'"{sys.executable}" "{record}/takes.py" "$@" >> "{record}/takes"'
+    shown = f'scontrol show job -o "$SLURM_JOB_ID" | sed "s/^/$1 ${{SLURM_ARRAY_JOB_ID:-none}} /" >> "{record}/asked"'
+    recorder(record, jobs, f"{devices}\n{shown}")
+    environment = cluster | {
+        "PATH": os.pathsep.join([str(record), str(Path(sys.executable).parent), cluster["PATH"]]),
+        "PYTHONPATH": str(ROOT),
+        "DFEAT_LEASES": str(tmp_path / "leases"),
+        "DFEAT_DEVICES": "GPU-a",
+    }
+    run = snakemake(tree, environment, *PROFILE, *TOY, "--retries", "0", *options, "--", *INPAINTED)
+    assert run.returncode == 0, run.stdout + run.stderr
+    takes = (record / "takes").read_text().splitlines()
+    assert [re.sub(r"^inpaint [01] ", "inpaint 0 ", line) for line in takes] == [f"inpaint {taken}"] * 2
+    seen = (record / "asked").read_text().splitlines()
+    assert len(seen) == 2
+    assert all(asked in line if asked else "gres" not in line for line in seen)
+    arrays = {line.split()[1] for line in seen} - {"none"}
+    assert len(arrays) == bool(options)
+
+
 def test_a_job_is_given_what_was_planned_whatever_becomes_of_the_files(cluster: dict[str, str], tmp_path: Path) -> None:
     """The first job edits the configuration; `--config` has what a shell and two readers of YAML would change."""
     tree, record = tree_in(tmp_path), tmp_path / "record"
@@ -216,11 +273,7 @@ def test_a_job_is_given_what_was_planned_whatever_becomes_of_the_files(cluster: 
     asked = ["--config", given, "base=", "--", INPAINTED[0]]
     plan = snakemake(tree, os.environ | {"PATH": path_with()}, "-n", "-p", "--cores", "2", *asked)
     jobs = by_log(plan.stdout + plan.stderr)
-    (record / "outputs.json").write_text(json.dumps({log: outputs for log, (outputs, _) in jobs.items()}))
-    (record / "recorder").write_text(RECORDER.format(python=sys.executable, folder=str(record)))
-    (record / "dfeat").write_text(f'#!/bin/sh\ncp changed.json small.json\nexec "{record}/recorder" "$@"\n')
-    for name in ("recorder", "dfeat"):
-        (record / name).chmod(0o755)
+    recorder(record, jobs, "cp changed.json small.json")
     environment = cluster | {"PATH": os.pathsep.join([str(record), str(Path(sys.executable).parent), cluster["PATH"]])}
     run = snakemake(tree, environment | {"PYTHONPATH": str(ROOT)}, *PROFILE, *TOY, *asked)
     assert run.returncode == 0, run.stdout + run.stderr

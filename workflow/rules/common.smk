@@ -59,6 +59,11 @@ RAW = [HERE.run / "raw" / "drawn.json"] if SETTINGS.data.drawn else []
 BASE = f" --base {RESULTS / SETTINGS.base}" if SETTINGS.base else ""
 THREADS = SETTINGS.resources.threads
 GPU = SETTINGS.resources.gpu
+# Where a scheduler is asked otherwise, what a job takes is a resource of its own. By default it is `gpu`, as it was before
+# there was a choice: the text of a command that has another name in it would be another command, made again once.
+TAKEN = (
+    "{resources.gpu}" if SETTINGS.resources.request == "gpu" else "{resources.devices}"
+)
 
 
 # Snakemake asks a job that failed how often it may be tried again. A user's mistake stays one.

@@ -10,7 +10,7 @@ rule inpaint:
         POINT.benchmark("diffusion", "inpaint_{shard}-of-{shards}")
     threads: THREADS
     resources:
-        gpu=GPU,
+        **SETTINGS.resources.requested(GPU),
         mem_mb=per_attempt(SETTINGS.resources.mem_mb),
         runtime=shard_runtime("inpaint", TRAIN),
         workers=SETTINGS.resources.workers,
@@ -21,7 +21,8 @@ rule inpaint:
         threads=THREADS,
     shell:
         "dfeat inpaint --index {params.folder:q} --parts {input.parts:q} --shard {wildcards.shard}/{wildcards.shards}"
-        " --settings {params.settings:q} --threads {params.threads} --gpus {resources.gpu}"
+        " --settings {params.settings:q} --threads {params.threads}"
+        f" --gpus {TAKEN}"
         " --workers {resources.workers} --out {output:q}"
         f"{BASE} > {{log:q}} 2>&1"
 
@@ -64,7 +65,7 @@ rule latents:
         view=f"{TRAIN}|{OCCLUDED}",
     threads: THREADS
     resources:
-        gpu=GPU,
+        **SETTINGS.resources.requested(GPU),
         mem_mb=per_attempt(SETTINGS.resources.mem_mb),
         runtime=shard_runtime("latents"),
         workers=SETTINGS.resources.workers,
@@ -78,7 +79,9 @@ rule latents:
     shell:
         "dfeat latents --index {params.folder:q} --view {params.view} {params.parts:q}"
         " --shard {wildcards.shard}/{wildcards.shards} --settings {params.settings:q}"
-        " --threads {params.threads} --gpus {resources.gpu} --workers {resources.workers} --out {output:q}"
+        " --threads {params.threads}"
+        f" --gpus {TAKEN}"
+        " --workers {resources.workers} --out {output:q}"
         f"{BASE} > {{log:q}} 2>&1"
 
 
@@ -97,7 +100,7 @@ rule features:
         view=f"{TRAIN}|{OCCLUDED}",
     threads: THREADS
     resources:
-        gpu=GPU,
+        **SETTINGS.resources.requested(GPU),
         mem_mb=per_attempt(SETTINGS.resources.mem_mb),
         runtime=shard_runtime("features"),
     params:
@@ -106,7 +109,9 @@ rule features:
         threads=THREADS,
     shell:
         "dfeat features --latents {input:q} --settings {params.settings:q}"
-        " --threads {params.threads} --gpus {resources.gpu} --out {output:q}"
+        " --threads {params.threads}"
+        f" --gpus {TAKEN}"
+        " --out {output:q}"
         f"{BASE} > {{log:q}} 2>&1"
 
 
@@ -130,7 +135,7 @@ for made, views in RUN.level_jobs("latents"):
             POINT.benchmark("diffusion", f"latents_{views[0]}_{{shard}}-of-{{shards}}")
         threads: THREADS
         resources:
-            gpu=GPU,
+            **SETTINGS.resources.requested(GPU),
             mem_mb=per_attempt(SETTINGS.resources.mem_mb),
             runtime=shard_runtime("latents", *views),
             workers=SETTINGS.resources.workers,
@@ -143,7 +148,8 @@ for made, views in RUN.level_jobs("latents"):
             threads=THREADS,
         shell:
             "dfeat latents --index {params.folder:q} {params.views:q} --shard {wildcards.shard}/{wildcards.shards}"
-            " --settings {params.settings:q} --threads {params.threads} --gpus {resources.gpu}"
+            " --settings {params.settings:q} --threads {params.threads}"
+            f" --gpus {TAKEN}"
             " --workers {resources.workers} {params.outs:q} --keep"
             f"{BASE} > {{log:q}} 2>&1"
 
@@ -166,7 +172,7 @@ for made, views in RUN.level_jobs("features"):
             POINT.benchmark("diffusion", f"features_{views[0]}_{{shard}}-of-{{shards}}")
         threads: THREADS
         resources:
-            gpu=GPU,
+            **SETTINGS.resources.requested(GPU),
             mem_mb=per_attempt(SETTINGS.resources.mem_mb),
             runtime=shard_runtime("features", *views),
         params:
@@ -177,5 +183,6 @@ for made, views in RUN.level_jobs("features"):
             threads=THREADS,
         shell:
             "dfeat features {params.latents:q} --settings {params.settings:q} --threads {params.threads}"
-            " --gpus {resources.gpu} {params.outs:q} --keep"
+            f" --gpus {TAKEN}"
+            " {params.outs:q} --keep"
             f"{BASE} > {{log:q}} 2>&1"

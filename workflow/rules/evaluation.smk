@@ -21,7 +21,7 @@ rule evaluate:
         at=RUN_ONLY,
     threads: THREADS
     resources:
-        gpu=GPU,
+        **SETTINGS.resources.requested(GPU),
         mem_mb=per_attempt(SETTINGS.resources.mem_mb),
         runtime=minutes(evaluation_minutes, "backbone"),
     params:
@@ -38,7 +38,8 @@ rule evaluate:
         threads=THREADS,
     shell:
         "dfeat evaluate --model {params.model:q} --data {params.data:q} {params.features:q}"
-        " --settings {params.settings:q} --threads {params.threads} --gpus {resources.gpu}"
+        " --settings {params.settings:q} --threads {params.threads}"
+        f" --gpus {TAKEN}"
         " --out {params.folder:q} > {log:q} 2>&1"
 
 
@@ -71,7 +72,7 @@ rule evaluate_pretrained:
         HERE.benchmark("evaluation", "pretrained_{backbone}")
     threads: THREADS
     resources:
-        gpu=GPU,
+        **SETTINGS.resources.requested(GPU),
         mem_mb=per_attempt(SETTINGS.resources.mem_mb),
         runtime=minutes(evaluation_minutes, "backbone"),
     params:
@@ -82,7 +83,8 @@ rule evaluate_pretrained:
         threads=THREADS,
     shell:
         "dfeat evaluate --data {params.data:q} --settings {params.settings:q} --threads {params.threads}"
-        " --gpus {resources.gpu} --out {params.folder:q} > {log:q} 2>&1"
+        f" --gpus {TAKEN}"
+        " --out {params.folder:q} > {log:q} 2>&1"
 
 
 rule judge:
@@ -101,7 +103,7 @@ rule judge:
         POINT.benchmark("evaluation", "judge_{backbone}")
     threads: THREADS
     resources:
-        gpu=GPU,
+        **SETTINGS.resources.requested(GPU),
         mem_mb=per_attempt(SETTINGS.resources.mem_mb),
         runtime=minutes(judging_minutes, "backbone"),
     params:
@@ -115,4 +117,5 @@ rule judge:
     shell:
         "dfeat judge {params.models:q} --index {params.folder:q} --pixels {input.pixels:q} --parts {input.parts:q}"
         " --inpainted {input.inpainted:q} --settings {params.settings:q} --threads {params.threads}"
-        " --gpus {resources.gpu} --out {output.verdicts:q} > {log:q} 2>&1"
+        f" --gpus {TAKEN}"
+        " --out {output.verdicts:q} > {log:q} 2>&1"

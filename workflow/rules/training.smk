@@ -17,7 +17,7 @@ rule train:
         POINT.benchmark("training", "{method}_{backbone}_seed{seed}")
     threads: THREADS * SETTINGS.training.gpus
     resources:
-        gpu=GPU * SETTINGS.training.gpus,
+        **SETTINGS.resources.requested(GPU * SETTINGS.training.gpus),
         mem_mb=per_attempt(SETTINGS.resources.mem_mb),
         runtime=minutes(training_minutes, "backbone", "method"),
         workers=SETTINGS.resources.workers,
@@ -32,5 +32,7 @@ rule train:
     shell:
         "dfeat train --method {wildcards.method} --seed {wildcards.seed} --index {params.data:q}"
         " --pixels {input.pixels:q} --parts {input.parts:q} {params.options:q} --settings {params.settings:q}"
-        " --threads {params.threads} --gpus {resources.gpu} --workers {resources.workers}"
+        " --threads {params.threads}"
+        f" --gpus {TAKEN}"
+        " --workers {resources.workers}"
         " --checkpoint-minutes {resources.checkpoint_minutes} --out {params.folder:q} > {log:q} 2>&1"
