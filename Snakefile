@@ -4,7 +4,7 @@ from pathlib import Path
 
 from snakemake.utils import min_version
 
-min_version("9.10")
+min_version("9.17")
 
 
 include: "workflow/rules/configuration.smk"

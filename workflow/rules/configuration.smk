@@ -2,7 +2,7 @@
 import os
 import re
 import sys
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -19,7 +19,8 @@ try:
         shard_minutes,
         training_minutes,
     )
-    from dfeat.doctor import missing_inputs
+    from dfeat.doctor import missing_data, missing_inputs, missing_weights
+    from dfeat.doctor.weights import backbone_weights
     from dfeat.errors import UserError
     from dfeat.places import (
         ADOPTING,

@@ -42,6 +42,7 @@ rule index_train:
         HERE.log("data", "index_train"),
     benchmark:
         HERE.benchmark("data", "index_train")
+    priority: needs(data=True)
     threads: 1
     resources:
         mem_mb=per_attempt(4000),
@@ -68,6 +69,7 @@ rule index_evaluation:
         HERE.benchmark("data", "index_{set}")
     wildcard_constraints:
         set=f"(?!(?:{TRAIN}|{HOLDOUT})$)[A-Za-z0-9][A-Za-z0-9_.-]*",
+    priority: needs(data=True)
     threads: 1
     resources:
         mem_mb=per_attempt(4000),
@@ -91,6 +93,7 @@ rule pixels:
         HERE.log("data", "pixels_{set}"),
     benchmark:
         HERE.benchmark("data", "pixels_{set}")
+    priority: needs()
     threads: 1
     resources:
         mem_mb=per_attempt(2000),
