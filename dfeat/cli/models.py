@@ -56,6 +56,7 @@ def train(
     )
 
     from dfeat.devices import compute_on
+    from dfeat.devices.attempts import attempt
     from dfeat.progress import say
     from dfeat.training.loop import train as run_training
     from dfeat.training.sources import Inputs
@@ -63,11 +64,13 @@ def train(
 
     inputs = Inputs(index, pixels, parts, inpainted, own, twins, verdicts)
     team = stage.training.gpus
-    device = compute_on(gpus and team, threads, f"train {out}")
     if team > 1 and not is_member():
+        compute_on(gpus and team, threads, f"train {out}")
         raise typer.Exit(launch(team, sys.argv[1:]))
     try:
-        done = run_training(chosen, inputs, stage, seed, out, device, workers, checkpoint_minutes)
+        with attempt(out / "run.json"):
+            device = compute_on(gpus and team, threads, f"train {out}")
+            done = run_training(chosen, inputs, stage, seed, out, device, workers, checkpoint_minutes)
     except SystemExit as told:
         if is_member() and isinstance(told.code, int):
             end(told.code)
@@ -120,15 +123,17 @@ def evaluate(
     )
 
     from dfeat.devices import compute_on
+    from dfeat.devices.attempts import attempt
     from dfeat.evaluation.predict import evaluate as run_evaluation
     from dfeat.evaluation.predict import evaluate_pretrained
 
-    device = compute_on(gpus, threads, f"evaluate {out}")
-    if model:
-        written = run_evaluation(model, data, shards, stage, out, device)
-    else:
-        assert isinstance(stage, PretrainedStage)
-        written = evaluate_pretrained(data, stage, out, device)
+    with attempt(out / "predictions.json"):
+        device = compute_on(gpus, threads, f"evaluate {out}")
+        if model:
+            written = run_evaluation(model, data, shards, stage, out, device)
+        else:
+            assert isinstance(stage, PretrainedStage)
+            written = evaluate_pretrained(data, stage, out, device)
     typer.echo(f"{len(written)} files of predictions in {out}")
 
 
@@ -163,7 +168,10 @@ def judge(
     )
 
     from dfeat.devices import compute_on
+    from dfeat.devices.attempts import attempt
     from dfeat.evaluation.judge import judge as run_judge
 
-    device = compute_on(gpus, threads, f"judge {out}")
-    typer.echo(f"{run_judge(model, index, pixels, parts, inpainted, stage, out, device)} inpainted images accepted")
+    with attempt(out):
+        device = compute_on(gpus, threads, f"judge {out}")
+        accepted = run_judge(model, index, pixels, parts, inpainted, stage, out, device)
+    typer.echo(f"{accepted} inpainted images accepted")

@@ -12,6 +12,7 @@ import os
 from typing import TYPE_CHECKING
 
 from dfeat.devices.arithmetic import arithmetic, set_arithmetic
+from dfeat.devices.attempts import record
 from dfeat.devices.determinism import set_determinism
 from dfeat.devices.driver import machine_devices
 from dfeat.devices.energy import meter
@@ -46,6 +47,7 @@ def compute_on(gpus: int, threads: int, job: str) -> torch.device:
     set_threads(threads)
     device = pick_device() if gpus else torch.device("cpu")
     names = ", ".join(f"{device.uuid} ({device.name})" for device in devices)
+    record("device", device=names or str(device))
     if device.type == "cuda":
         meter(devices)
         watch()

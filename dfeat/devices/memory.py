@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import resource
+import sys
 
 from dfeat.progress import say
 
@@ -15,6 +17,14 @@ from dfeat.progress import say
 def watch() -> None:
     """Log at exit the most memory that this process reserved on a device; nothing if it computed on none."""
     atexit.register(_tell)
+
+
+def peak() -> int:
+    """The most memory in bytes that this process took so far: of a device, or of the machine where it used none."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        return int(max(map(torch.cuda.max_memory_reserved, range(torch.cuda.device_count()))))
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _tell() -> None:
