@@ -19,8 +19,9 @@ Kind = Literal["inpaint", "latents", "features"]
 
 
 def write_expected(run: Run) -> None:
-    """Write what the run's configuration expects into the run's folder, unless it is there already."""
-    path, content = run.place.run / FILE, json_bytes(expected(run))
+    """Write what the run's configuration expects, and itself, into the run's folder, unless it is there already."""
+    path = run.place.run / FILE
+    content = json_bytes(expected(run) | {"configuration": run.settings.model_dump(mode="json")})
     if not path.is_file() or read_bytes(path, "adopt") != content:
         write_bytes(path, content)
 
