@@ -104,10 +104,10 @@ def _configured(folder: Path) -> Settings:
 
 
 def _expected(settings: Settings, jobs: Sequence[Job], standing: Sequence[Standing]) -> dict[str, tuple[float, str]]:
-    """What a job of each kind takes: the median of those that were made, or else the plan's estimate."""
+    """What a job of each kind takes: the median of those that ended, or else the plan's estimate."""
     took: dict[str, list[float]] = defaultdict(list)
     for found in standing:
-        if found.state == "made" and found.seconds is not None:
+        if found.state != "running" and found.seconds is not None:
             took[found.kind].append(found.seconds)
     planned = _planned(settings)
     kinds = dict.fromkeys(job.kind for job in jobs)

@@ -62,7 +62,7 @@ def _of_point(run: Run, at: str) -> Iterator[Job]:
     yield Job(parts, "occlusion", "parts", "parts", (parts.parts(),))
     if "inpainted" in needs:
         for path in run.shards(at, "inpaint", TRAIN):
-            yield _named("inpaint", [path])
+            yield _named(run, "inpaint", [path])
         pixels = run.inpainted(at)
         yield Job(run.source(at, "inpaint"), "diffusion", "inpainted pixels", "inpainted_pixels", (pixels,))
     if "features" in needs:
@@ -71,17 +71,17 @@ def _of_point(run: Run, at: str) -> Iterator[Job]:
         (method, backbone, seed) for method in methods for backbone in backbones for seed in settings.training.seeds
     ]
     for method, backbone, seed in models:
-        yield _named(f"training of {backbone}", [run.weights(at, method, backbone, seed)])
+        yield _named(run, f"training of {backbone}", [run.weights(at, method, backbone, seed)])
     if settings.training.inpainted == "accepted" and "inpainted" in needs:
         for backbone in backbones:
-            yield _named("verdicts", [run.source(at, "verdicts", backbone=backbone).verdicts(backbone)])
+            yield _named(run, "verdicts", [run.source(at, "verdicts", backbone=backbone).verdicts(backbone)])
     own = Place(run.place.run, at)
     for method, backbone, seed in models:
-        yield _named(f"evaluation of {backbone}", [own.predictions(method, backbone, seed) / "predictions.json"])
+        yield _named(run, f"evaluation of {backbone}", [own.predictions(method, backbone, seed) / "predictions.json"])
     if not at:
         read_out = dict.fromkeys(path.parent for path in run.pretrained_predictions(run.published))
         for folder in read_out:
-            yield _named(f"evaluation of {folder.parent.name}", [folder / "predictions.json"])
+            yield _named(run, f"evaluation of {folder.parent.name}", [folder / "predictions.json"])
 
 
 def _of_features(run: Run, at: str) -> Iterator[Job]:
@@ -94,14 +94,15 @@ def _of_features(run: Run, at: str) -> Iterator[Job]:
         for views in groups:
             read = [view for view in views if view in tests or view in (TRAIN, OCCLUDED)]
             for paths in zip(*(run.shards(at, kind, view) for view in read), strict=True) if read else ():
-                yield _named(kind, paths)
+                yield _named(run, kind, paths)
 
 
-def _named(kind: str, makes: Sequence[Path]) -> Job:
+def _named(run: Run, kind: str, makes: Sequence[Path]) -> Job:
     """The job that makes shards, a model or its predictions, by the first of them."""
     job = job_of(makes[0])
     assert job is not None
-    return Job(*job[:2], kind, job[2], tuple(makes))
+    place, step, name = job
+    return Job(Place(run.place.run, place.at), step, kind, name, tuple(makes))
 
 
 def _of_report(run: Run) -> Iterator[Job]:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from dfeat.devices.attempts import ENDED, is_alive, read_attempts
-from dfeat.places import Place
 from dfeat.report.tables.measured import benchmark_rows
 from dfeat.status.jobs import Job
 from dfeat.storage.journal import journal_rows, journals
@@ -40,7 +39,7 @@ class Standing:
     told: str = ""
     """What it is at, or what went wrong."""
     seconds: float | None = None
-    """What it took, of a made one; what it has been at, of one that runs."""
+    """What it took when it last ended; of one that runs, what it has been at."""
     seconds_left: float | None = None
     attempts: int = 0
     halved: list[int] = field(default_factory=list)
@@ -86,8 +85,10 @@ def stand(job: Job, marked: Marks, here: bool, elsewhere: bool) -> Standing:
         runs = here and mark is not None and not _told(begun, mark)
     if runs:
         _running(job, found, lines if open_since else [], open_since, mark)
-    elif all(path.exists() for path in job.makes):
-        found.state, found.seconds = "made", _took(job.place, job)
+        return found
+    found.seconds = _took(job)
+    if all(path.exists() for path in job.makes):
+        found.state = "made"
     else:
         _left(job, found, lines, open_since is not None)
     return found
@@ -152,10 +153,10 @@ def _succeeded(job: Job) -> bool:
     return benchmark.is_file() and benchmark.stat().st_mtime >= job.log.stat().st_mtime - 1
 
 
-def _took(place: Place, job: Job) -> float | None:
+def _took(job: Job) -> float | None:
     """Wall time of a job that ended, from Snakemake's benchmark."""
     try:
-        return float(benchmark_rows(place.benchmark(job.step, job.name))[0]["s"])
+        return float(benchmark_rows(job.place.benchmark(job.step, job.name))[0]["s"])
     except (OSError, ValueError, KeyError, IndexError):
         return None
 

@@ -9,14 +9,17 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dfeat.config.files import read_settings
+from dfeat.config.points import Run
 from dfeat.data.classes import class_infos, imagenet_wnids
 from dfeat.data.records import INDEX_COLUMNS, PROBLEM_COLUMNS, table_text
+from dfeat.status.jobs import jobs_of
 
 from .test_snakemake import ROOT, encodes, jobs, of_all_views, text
 
@@ -88,6 +91,17 @@ def test_every_rule_has_as_many_jobs_as_documented(tree: Path) -> None:
     assert planned.pop("total", 0) == sum(documented().values()), result.stdout + result.stderr
     planned.pop("all")
     assert planned == {rule: count for rule, count in documented().items() if rule != "all"}
+
+
+def test_a_status_counts_the_jobs_that_are_planned() -> None:
+    counted = Counter(job.step for job in jobs_of(Run(read_settings([ROOT / "config.yaml"]))))
+    planned = {rule: count for rule, count in documented().items() if rule != "all"}
+    assert sum(counted.values()) == sum(planned.values())
+    assert counted["training"] == planned["train"]
+    assert counted["evaluation"] == planned["evaluate"] + planned["evaluate_pretrained"]
+    of_diffusion = ("inpaint", "inpainted_pixels")
+    shards = of_all_views(planned, "latents") + of_all_views(planned, "features")
+    assert counted["diffusion"] == sum(planned[rule] for rule in of_diffusion) + shards
 
 
 def test_the_ablation_of_copies_inpaints_anew_where_there_are_more_and_trains_one_method(tree: Path) -> None:
