@@ -73,7 +73,7 @@ def read_attempts(path: Path) -> list[dict[str, Any]]:
             entry = json.loads(line)
         except ValueError:
             continue
-        found += [entry] if isinstance(entry, dict) else []
+        found += [entry] if isinstance(entry, dict) and {"event", "time"} <= entry.keys() else []
     return found
 
 

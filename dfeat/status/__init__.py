@@ -56,10 +56,15 @@ class Status:
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds that what is not made takes, one job after another; None where any of it has no estimate."""
+        """Seconds that what is not made takes, one job after another, without jobs of `unknown` kinds; None without others."""
         left = [self.left_of(job) for job in self.jobs if job.state != "made"]
         known = [seconds for seconds in left if seconds is not None]
-        return sum(known) if len(known) == len(left) else None
+        return sum(known) if known or not left else None
+
+    @property
+    def unknown(self) -> list[str]:
+        """The kinds of jobs that are not made and of which nothing says how long they take."""
+        return list(dict.fromkeys(job.kind for job in self.jobs if job.state != "made" and self.left_of(job) is None))
 
     def left_of(self, job: Standing) -> float | None:
         """Seconds that a job that is not made still takes; None where no job of its kind was measured or planned."""
@@ -144,6 +149,7 @@ def as_plain(status: Status) -> dict[str, Any]:
         "locked": status.locked,
         "jobs": {state: status.count(state) for state in states},
         "seconds_left": status.seconds_left,
+        "unknown": status.unknown,
         "expected": {
             kind: {"seconds": seconds, "source": source} for kind, (seconds, source) in status.expected.items()
         },

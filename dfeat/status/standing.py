@@ -103,20 +103,17 @@ def _running(
     job: Job, found: Standing, lines: list[dict[str, Any]], begun: dict[str, Any] | None, mark: tuple[float, str] | None
 ) -> None:
     found.state = "running"
-    since = (
-        datetime.fromisoformat(begun["time"]) if begun else datetime.fromtimestamp(mark[0] if mark else 0).astimezone()
-    )
-    found.since, found.seconds = (
-        since.isoformat(timespec="seconds"),
-        (datetime.now().astimezone() - since).total_seconds(),
-    )
+    now = datetime.now().astimezone()
+    marked = datetime.fromtimestamp(mark[0]).astimezone() if mark else now
+    since = datetime.fromisoformat(begun["time"]) if begun else marked
+    found.since, found.seconds = since.isoformat(timespec="seconds"), (now - since).total_seconds()
     device = next((str(line["device"]) for line in reversed(lines) if line.get("event") == "device"), "")
     scheduled = (begun or {}).get("job") or (f"job {mark[1]}" if mark and mark[1] else "")
     found.where = ", ".join(filter(None, [(begun or {}).get("host", ""), device, scheduled]))
     paces = [line for line in lines[_last_begun(lines) :] if line.get("event") == "epoch"]
     if paces:
         pace = paces[-1]
-        gone = (datetime.now().astimezone() - datetime.fromisoformat(pace["time"])).total_seconds()
+        gone = (now - datetime.fromisoformat(pace["time"])).total_seconds()
         found.seconds_left = max(0.0, pace["seconds_left"] - gone)
         found.told = f"epoch {pace['epoch']} of {pace['epochs']} done, {pace['images_per_second']:.3g} images a second"
     elif rows := sum(journal_rows(path) for path in journals(job.makes[0])):
@@ -133,10 +130,8 @@ def _left(job: Job, found: Standing, lines: list[dict[str, Any]], killed: bool) 
         found.state = "failed"
         found.told = (told or found.failures[-1]) if ended == "failed" else told
         if killed:
-            found.told = (
-                f"its process ended without a word; last: {told}" if told else "its process ended without a word"
-            )
             found.failures.append("its process ended without a word")
+            found.told = "; last: ".join(filter(None, [found.failures[-1], told]))
     checkpoint = job.makes[0].parent / "checkpoint.safetensors"
     if job.step == "training" and checkpoint.is_file():
         kept = _checkpointed(checkpoint)
@@ -149,8 +144,10 @@ def _last_begun(lines: list[dict[str, Any]]) -> int:
 
 def _succeeded(job: Job) -> bool:
     """Whether a job's last attempt ended well: only then has Snakemake written its benchmark."""
-    benchmark = job.place.benchmark(job.step, job.name)
-    return benchmark.is_file() and benchmark.stat().st_mtime >= job.log.stat().st_mtime - 1
+    try:
+        return job.place.benchmark(job.step, job.name).stat().st_mtime >= job.log.stat().st_mtime - 1
+    except OSError:
+        return False
 
 
 def _took(job: Job) -> float | None:

@@ -73,12 +73,12 @@ def _trouble(job: Standing) -> str:
 def _left(status: Status) -> Iterator[str]:
     if status.count("made") == len(status.jobs):
         return
-    total = status.seconds_left
+    total, unknown = status.seconds_left, ", ".join(status.unknown)
     if total is None:
-        kinds = dict.fromkeys(job.kind for job in status.jobs if job.state != "made" and status.left_of(job) is None)
-        yield from ("", f"Time left is not known: no job has been measured or planned of {', '.join(kinds)}.")
+        yield from ("", f"Time left is not known: no job has been measured or planned of {unknown}.")
         return
     at_once = (
         f"; {duration(total / status.running)} with {status.running} at once, as now" if status.running > 1 else ""
     )
-    yield from ("", f"Left: some {duration(total)}, one job after another{at_once}.")
+    further = f", and what no job has been measured of: {unknown}" if unknown else ""
+    yield from ("", f"Left: some {duration(total)}, one job after another{at_once}{further}.")

@@ -97,7 +97,8 @@ def test_a_run_that_has_not_begun_is_planned_and_a_finished_one_is_made(run: Run
     status = status_of(FOLDER)
     assert (status.count("left"), status.count("made")) == (len(status.jobs), 0)
     assert status.expected["inpaint"][1] == f"planned on one {run.settings.resources.device}"
-    assert "Time left is not known: no job has been measured or planned of index" in as_text(status)
+    assert status.seconds_left and status.seconds_left > 24 * 3600
+    assert "one job after another, and what no job has been measured of: index, pixels, parts" in as_text(status)
     for job in jobs_of(run):
         make(job)
     status = status_of(FOLDER)
