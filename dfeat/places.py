@@ -48,6 +48,26 @@ def place_of(path: Path) -> tuple[Path, str] | None:
     return (Path(text[: found.start(1)]), found[1]) if found else None
 
 
+def job_of(artifact: Path) -> tuple[Place, str, str] | None:
+    """The place, the step and the name of the job that makes a shard, a model, its predictions or verdicts in a run; None for
+    anything else."""
+    found = place_of(artifact)
+    if found is None:
+        return None
+    run, inside = found
+    point = re.match(r"ablation/[^/]+/\d+(?=/)", inside)
+    at = f"/{point[0]}" if point else ""
+    step, *names = f"/{inside}".removeprefix(f"{at}/").split("/")
+    if step in ("training", "evaluation"):
+        seedless = {"pretrained": names[:2], "labels": ["judge", *names[1:2]]}
+        return Place(run, at), step, "_".join(seedless.get(names[0], names[:3]))
+    if step == "diffusion" and names[-1] != "pixels.h5":
+        kind, view = names[:2]
+        shard = names[2].removesuffix(".h5")
+        return Place(run, at), step, f"{kind}_{shard}" if kind == "inpaint" else f"{kind}_{view}_{shard}"
+    return None
+
+
 def level_view(set_name: str, level: int | str) -> str:
     """The view of an evaluation set at a level of occlusion: SET@LEVEL."""
     return f"{set_name}@{level}"
@@ -157,6 +177,10 @@ class Place:
     def benchmark(self, step: str, job: str) -> Path:
         """What Snakemake measured of a job."""
         return Path(f"{self.run}/benchmarks{self.at}") / step / f"{job}.tsv"
+
+    def attempts(self, step: str, job: str) -> Path:
+        """What the attempts of a job measured themselves, a line each time."""
+        return self.benchmark(step, job).with_suffix(".jsonl")
 
     def published(self, name: str, *suffixes: str) -> list[Path]:
         """The files of a table or figure."""

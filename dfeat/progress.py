@@ -76,6 +76,18 @@ def _is_logged() -> bool:
         return False
 
 
+def duration(seconds: float) -> str:
+    """A time for people, in its two largest units: 45 s, 12 min, 3 h 20 min, 2 d 4 h."""
+    minutes, hours, days = round(seconds / 60), round(seconds / 3600), round(seconds / 86400)
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    if minutes < 100:
+        return f"{minutes} min"
+    if hours < 48:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{hours // 24} d {hours % 24} h" if days < 100 else f"{days} d"
+
+
 def leads() -> bool:
     """Whether this process is the only one or, of those started together, the first (LOCAL_RANK 0)."""
     return os.environ.get("LOCAL_RANK", "0") == "0"

@@ -33,7 +33,10 @@ ROOMS = {
         TORCH | DRAWING - {"matplotlib"},
     ),
     "report": ("dfeat.report.page.page", TORCH | DRAWING - {"jinja2", "itables", "vl_convert"}),
-    "plan doctor verify adopt": ("dfeat.costs.plan dfeat.doctor dfeat.verify dfeat.adopt", TORCH | DRAWING),
+    "plan doctor verify adopt status": (
+        "dfeat.costs.plan dfeat.doctor dfeat.verify dfeat.adopt dfeat.status.text",
+        TORCH | DRAWING,
+    ),
     "the verbs that compute, before they load a model": (
         "dfeat.diffusion.inpaint dfeat.diffusion.latents dfeat.diffusion.features dfeat.training.loop "
         "dfeat.evaluation.predict dfeat.evaluation.judge",

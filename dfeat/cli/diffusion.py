@@ -56,10 +56,13 @@ def inpaint(
         return
 
     from dfeat.devices import compute_on
+    from dfeat.devices.attempts import attempt
     from dfeat.diffusion.inpaint import inpaint_shard
 
-    device = compute_on(gpus, threads, f"inpaint {out}")
-    typer.echo(f"inpainted images in {out}: {inpaint_shard(index, parts, stage, out, device, rows, workers)}")
+    with attempt(out):
+        device = compute_on(gpus, threads, f"inpaint {out}")
+        done = inpaint_shard(index, parts, stage, out, device, rows, workers)
+    typer.echo(f"inpainted images in {out}: {done}")
 
 
 @app.command(
@@ -94,11 +97,14 @@ def latents(
         return
 
     from dfeat.devices import compute_on
+    from dfeat.devices.attempts import attempt
     from dfeat.diffusion.latents import encode_views
 
-    device, outs = compute_on(gpus, threads, f"latents {left[0]}"), dict(zip(view, out, strict=True))
+    outs = dict(zip(view, out, strict=True))
     standing = {name for name, path in outs.items() if path not in left}
-    done = encode_views(index, outs, stage, device, parts, rows, workers, standing)
+    with attempt(out[0]):
+        device = compute_on(gpus, threads, f"latents {left[0]}")
+        done = encode_views(index, outs, stage, device, parts, rows, workers, standing)
     typer.echo(f"latents in {', '.join(map(str, left))}: {done}")
 
 
@@ -131,8 +137,10 @@ def features(
         return
 
     from dfeat.devices import compute_on
+    from dfeat.devices.attempts import attempt
     from dfeat.diffusion.features import extract_all
 
-    device = compute_on(gpus, threads, f"features {left[0]}")
-    for path, done in zip(left, extract_all({source[path]: path for path in left}, stage, device), strict=True):
-        typer.echo(f"features in {path}: {done}")
+    with attempt(out[0]):
+        device = compute_on(gpus, threads, f"features {left[0]}")
+        for path, done in zip(left, extract_all({source[path]: path for path in left}, stage, device), strict=True):
+            typer.echo(f"features in {path}: {done}")

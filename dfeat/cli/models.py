@@ -56,6 +56,7 @@ def train(
     )
 
     from dfeat.devices import compute_on
+    from dfeat.devices.attempts import attempt
     from dfeat.progress import say
     from dfeat.training.loop import train as run_training
     from dfeat.training.probe import explained
@@ -64,11 +65,13 @@ def train(
 
     inputs = Inputs(index, pixels, parts, inpainted, own, twins, verdicts)
     team = stage.training.gpus
-    device = compute_on(gpus and team, threads, f"train {out}")
     if team > 1 and not is_member():
+        compute_on(gpus and team, threads, f"train {out}")
         raise typer.Exit(launch(team, sys.argv[1:]))
     try:
-        with explained(stage.backbone, stage.training.image_size, stage.training.drop_path):
+        explain = explained(stage.backbone, stage.training.image_size, stage.training.drop_path)
+        with attempt(out / "run.json"), explain:
+            device = compute_on(gpus and team, threads, f"train {out}")
             done = run_training(chosen, inputs, stage, seed, out, device, workers, checkpoint_minutes)
     except SystemExit as told:
         if is_member() and isinstance(told.code, int):
@@ -122,17 +125,19 @@ def evaluate(
     )
 
     from dfeat.devices import compute_on
+    from dfeat.devices.attempts import attempt
     from dfeat.evaluation.predict import evaluate as run_evaluation
     from dfeat.evaluation.predict import evaluate_pretrained
     from dfeat.training.probe import explained
 
-    device = compute_on(gpus, threads, f"evaluate {out}")
-    if model:
-        written = run_evaluation(model, data, shards, stage, out, device)
-    else:
-        assert isinstance(stage, PretrainedStage)
-        with explained(stage.backbone, stage.image_size):
-            written = evaluate_pretrained(data, stage, out, device)
+    with attempt(out / "predictions.json"):
+        device = compute_on(gpus, threads, f"evaluate {out}")
+        if model:
+            written = run_evaluation(model, data, shards, stage, out, device)
+        else:
+            assert isinstance(stage, PretrainedStage)
+            with explained(stage.backbone, stage.image_size):
+                written = evaluate_pretrained(data, stage, out, device)
     typer.echo(f"{len(written)} files of predictions in {out}")
 
 
@@ -167,10 +172,13 @@ def judge(
     )
 
     from dfeat.devices import compute_on
+    from dfeat.devices.attempts import attempt
     from dfeat.evaluation.judge import judge as run_judge
 
-    device = compute_on(gpus, threads, f"judge {out}")
-    typer.echo(f"{run_judge(model, index, pixels, parts, inpainted, stage, out, device)} inpainted images accepted")
+    with attempt(out):
+        device = compute_on(gpus, threads, f"judge {out}")
+        accepted = run_judge(model, index, pixels, parts, inpainted, stage, out, device)
+    typer.echo(f"{accepted} inpainted images accepted")
 
 
 @app.command(epilog=example("dfeat predict results/demo/training/none/swin/seed0 results/demo/raw/dfeat"))

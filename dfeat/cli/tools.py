@@ -1,4 +1,4 @@
-"""Verbs beside the rules: adopt, demo-data, doctor, plan, schema, verify."""
+"""Verbs beside the rules: adopt, demo-data, doctor, plan, schema, status, verify."""
 
 from __future__ import annotations
 
@@ -112,6 +112,25 @@ def schema(out: Out) -> None:
     from dfeat.storage.atomic import write_text
 
     write_text(out, config_schema())
+
+
+@app.command(epilog=example("dfeat status results/demo"))
+def status(
+    run: Annotated[Path, typer.Argument(help="results/<run>")],
+    config: ConfigFiles = None,
+    as_json: Annotated[bool, typer.Option("--json", help="the status for programs, with every job")] = False,
+) -> None:
+    """Say how a run stands: what is made, what runs where since when, what failed and why, and how long the rest takes.
+
+    By the configuration that its last Snakemake started with, or that of --config.
+    """
+    import json
+
+    from dfeat.status import as_plain, status_of
+    from dfeat.status.text import as_text
+
+    found = status_of(run, all_settings(config, None) if config else None)
+    typer.echo(json.dumps(as_plain(found), indent=1) if as_json else as_text(found), nl=as_json)
 
 
 @app.command(epilog=example("dfeat verify results/demo"))

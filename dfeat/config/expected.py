@@ -8,6 +8,7 @@ from pathlib import PurePath
 from typing import Any, Literal
 
 from dfeat.config.points import Run
+from dfeat.config.run import ResourceSettings
 from dfeat.config.shards import shard_count
 from dfeat.methods import PRETRAINED, REFERENCE
 from dfeat.places import HOLDOUT, OCCLUDED, TRAIN, Place, level_view, point_folder, view_pictures
@@ -26,7 +27,8 @@ def write_expected(run: Run) -> None:
 
 
 def expected(run: Run) -> dict[str, dict[str, Any]]:
-    """By place inside the run's folder: under `settings` those that its artifact records, under `shards` their number.
+    """By place inside the run's folder: under `settings` those that its artifact records, under `shards` their number; and
+    the `configuration`, by which `dfeat status` says what is left to make.
 
     A point of a grid has places for what its settings reach, as it has artifacts.
     """
@@ -42,7 +44,9 @@ def expected(run: Run) -> dict[str, dict[str, Any]]:
             settings[_inside(run, file)] = recorded
         for kind, view in _views(run, at):
             shards[_inside(run, place.view(kind, view))] = shard_count(run.at(at), kind, view)
-    return {"settings": settings, "shards": shards}
+    unneeded = set(ResourceSettings.model_fields) - {"device", "measured"}  # how a run computes is not what it makes
+    configuration = run.settings.model_dump(mode="json", exclude={"resources": unneeded})
+    return {"settings": settings, "shards": shards, "configuration": configuration}
 
 
 def _points(run: Run) -> list[str]:

@@ -23,7 +23,8 @@ from dfeat.methods import PRETRAINED, REFERENCE, method
 from dfeat.places import HOLDOUT, OCCLUDED, RESULTS, TRAIN, Place, level_view, point_folder, prediction_files, view_set
 from dfeat.section import Section
 from dfeat.storage.provenance import as_argument
-from dfeat.training.weights import has_imagenet_head
+from dfeat.training.settings import Backbone
+from dfeat.training.weights import has_imagenet_head, weights_path
 
 Artifact = Literal["parts", "inpaint", "latents", "features", "train", "verdicts"]
 RUN_ONLY: Final = "(?:)"
@@ -226,8 +227,14 @@ class Run:
             self.place.predictions(PRETRAINED.name, name, 0) / file
             for file in _prediction_files({key: self.levels[key] for key in sets})
             for name, chosen in backbones
-            if has_imagenet_head(chosen)
+            if self._is_read_out(name, chosen)
         ]
+
+    def _is_read_out(self, name: str, backbone: Backbone) -> bool:
+        """Whether a backbone is evaluated before fine-tuning: by its head, or where its weights are gone, whether it was."""
+        if backbone.weights is None or weights_path(backbone.weights).exists():
+            return has_imagenet_head(backbone)
+        return (self.place.predictions(PRETRAINED.name, name, 0) / "predictions.json").exists()
 
     def evaluation_files(
         self, place: Place, method_name: str, backbone: str, seed: str, levels: dict[str, tuple[int, ...]] | None = None

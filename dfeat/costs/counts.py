@@ -8,7 +8,7 @@ those of `operations`; for others, such as the built-in ones, they are counted o
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
@@ -25,7 +25,9 @@ from dfeat.costs.operations import (
     until_flops,
     until_parameters,
 )
+from dfeat.errors import UserError
 from dfeat.methods import needed
+from dfeat.progress import say
 
 BACKWARD: Final = 3.0
 """FLOPs of a forward and a backward pass together over those of the forward: 2.997 and 2.999 on the paper's backbones."""
@@ -119,12 +121,30 @@ def stated(settings: Settings) -> Counts:
 def _counted(settings: Settings) -> Counts:
     import torch
 
+    from dfeat.training.network import untrained_backbone
+
+    try:
+        counts = _counted_diffusion(settings)
+    except UserError as error:
+        say(f"operations of the diffusion model are those of Stable Diffusion 2, since none can be loaded: {error}")
+        counts = stated(settings)
+    size = settings.training.image_size
+    forward = {
+        name: _flops(partial(untrained_backbone(backbone).eval(), torch.zeros(1, 3, size, size)))
+        for name, backbone in settings.training.backbones.items()
+    }
+    return replace(counts, forward=forward)
+
+
+def _counted_diffusion(settings: Settings) -> Counts:
+    """The counts without those of backbones. Raises UserError where a diffusion model is missing."""
+    import torch
+
     from dfeat.diffusion.denoise import forward_keeping, forward_shallow
     from dfeat.diffusion.features import find_block, forward_until
     from dfeat.diffusion.models import load_model
-    from dfeat.training.network import untrained_backbone
 
-    diffusion, size, side = settings.diffusion, settings.training.image_size, settings.diffusion.resolution
+    diffusion, side = settings.diffusion, settings.diffusion.resolution
     chosen = [one.model_copy(update={"precision": "float32"}) for one in (diffusion.model, diffusion.inpainting_model)]
     model, painter = (load_model(source, "inpaint", torch.device("cpu"), side) for source in chosen)
     image, timestep = torch.zeros(1, 3, side, side), torch.zeros(1, dtype=torch.long)
@@ -136,17 +156,13 @@ def _counted(settings: Settings) -> Counts:
     blocks = [find_block(model.unet, name) for name in diffusion.features.blocks]
     encode = partial(model.vae.encode, image)
     features = partial(forward_until, model.unet, blocks, noisy, timestep, prompts[0])
-    forward = {
-        name: _flops(partial(untrained_backbone(backbone).eval(), torch.zeros(1, 3, size, size)))
-        for name, backbone in settings.training.backbones.items()
-    }
     return Counts(
         _flops(encode),
         _flops(lambda: painter.vae.decode(latent)),
         _flops(lambda: painter.unet(masked, timestep, encoder_hidden_states=prompts[1])),
         _flops(lambda: forward_shallow(painter.unet, masked, timestep, prompts[1], deep)),
         _flops(features),
-        forward,
+        {},
         parameters_run(model.vae, encode) + parameters_run(model.unet, features),
     )
 

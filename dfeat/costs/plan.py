@@ -152,7 +152,7 @@ def as_text(plan: Plan) -> str:
     lines = [
         f'The run "{plan.run}" on one {plan.speeds.card}, estimated. Images: {images}.',
         "",
-        *_aligned(_step_rows(plan)),
+        *aligned(_step_rows(plan)),
         "",
         "Hours are central estimates (low to high) where the device waits for no image, with the start of each job. Speeds:",
         *(f"[{number}] {source}" for number, source in enumerate(plan.sources, 1)),
@@ -162,12 +162,12 @@ def as_text(plan: Plan) -> str:
         "classifier, and for diffusion features the VAE's encoder and the U-Net up to the last block, without the text",
         "encoder, since the null prompt's embedding can be stored. Even after so many test images, the extra operations of",
         "inference exceed those of the whole training. Seconds are central estimates.",
-        *_aligned(_method_rows(plan.methods)),
+        *aligned(_method_rows(plan.methods)),
     ]
     if plan.savings:
         lines += ["", "What faster settings save (approximations of the paper's choice: see docs/performance.md)"]
         savings = plan.savings
-        lines += _aligned([(s.setting, f"{_tera(s.flops)} TFLOP", f"{s.hours} GPU-hours") for s in savings])
+        lines += aligned([(s.setting, f"{_tera(s.flops)} TFLOP", f"{s.hours} GPU-hours") for s in savings])
     return "\n".join(lines) + "\n"
 
 
@@ -211,7 +211,7 @@ def _tera(flops: float) -> str:
     return f"{flops / 1e12:,.0f}"
 
 
-def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
+def aligned(rows: list[tuple[str, ...]]) -> list[str]:
     """Columns of one width; those that hold numbers, in the last row but the head, to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     numbers = (rows[-1], rows[min(1, len(rows) - 1)])

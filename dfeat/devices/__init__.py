@@ -13,6 +13,7 @@ import os
 from typing import TYPE_CHECKING
 
 from dfeat.devices.arithmetic import arithmetic, set_arithmetic
+from dfeat.devices.attempts import record
 from dfeat.devices.determinism import set_determinism
 from dfeat.devices.driver import PRETENDED, machine_devices
 from dfeat.devices.energy import meter
@@ -59,6 +60,7 @@ def compute_on(gpus: int, threads: int, job: str) -> torch.device:
     names = ", ".join(f"{device.uuid} ({device.name})" for device in devices)
     if device.type == "cuda" and not devices:
         raise unlisted_fault(torch.cuda.device_count())
+    record("device", device=names or str(device))
     if device.type == "cuda":
         meter(devices)
         watch()

@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 
 import torch
 
+from dfeat.devices.attempts import record
 from dfeat.errors import UserError
 from dfeat.progress import say
 from dfeat.shortage import shortage
@@ -45,6 +46,7 @@ class Fitting(Generic[Row]):
                 )
             self.size = max(1, min(self.size, len(batch) * self.passes) // 2)
             torch.cuda.empty_cache()
+            record("halved", batch=self.size)
             say(f"{self.what}: the batch does not fit the device's memory; from here on {self.size} images at a time")
 
 

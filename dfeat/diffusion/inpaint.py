@@ -24,6 +24,7 @@ from PIL import Image
 
 from dfeat.data.classes import lemmas
 from dfeat.data.index import ClassInfo, Record, read_index
+from dfeat.devices.attempts import record
 from dfeat.diffusion.canvas import Canvas, Copy, Square, around, conceal, copies_of, paste_known, resize_mask, sides
 from dfeat.diffusion.denoise import Denoiser
 from dfeat.diffusion.features import BATCH, draw_noise
@@ -309,6 +310,8 @@ def inpaint_shard(
 
     with journal_of(out, made, **made_on(device)) as journal:
         count = len(copies) - len(journal.rows)
+        if journal.rows:
+            record("taken up", rows=len(journal.rows))
         waiting, bar = Waiting(), progress(count, "inpaint")
 
         def filled() -> Iterator[_Batch]:

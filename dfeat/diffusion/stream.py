@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dfeat.devices.attempts import record
+from dfeat.devices.memory import peak
 from dfeat.diffusion.fitting import Fitting
 from dfeat.progress import progress
 from dfeat.storage.journal import Journal
@@ -81,8 +83,9 @@ class Done:
 
     @classmethod
     def after(cls, rows: int, waiting: Waiting) -> Done:
-        """Stop the clock; call this when the loop ends, before the result is written."""
+        """Stop the clock and record what was measured; call this when the loop ends, before the result is written."""
         seconds = time.perf_counter() - waiting.started
+        record("computed", rows=rows, seconds=round(seconds, 3), waited=round(waiting.waited, 3), memory=peak())
         return cls(rows, seconds, waiting.waited / max(seconds, 1e-9))
 
     def __str__(self) -> str:
@@ -136,6 +139,8 @@ def gathered(
     """
     size, left = fitting.size, [key for key in keys if key not in journal.rows]
     fitting.size = journal.least_size(keys, size)
+    if journal.rows:
+        record("taken up", rows=len(keys) - len(left))
     waiting, bar = Waiting(), progress(len(left), label)
     end = 0
     for _, (batch, *_) in fetched(padded(waiting.of(items), size), compute):

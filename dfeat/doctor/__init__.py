@@ -7,7 +7,7 @@ it is asked for. `missing_inputs` is the part that is quick enough to be asked e
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
@@ -112,6 +112,19 @@ def missing_inputs(settings: Settings) -> list[str]:
     The files of a set that is indexed already may be gone: what was made from them is still good. Those of one that is
     not are counted by their names, which takes a second for the paper's sets.
     """
+    return missing_data(settings) + missing_weights(settings)
+
+
+def missing_weights(settings: Settings, only: Collection[str] | None = None) -> list[str]:
+    """The part of `missing_inputs` that is of weights; `only` is that of `look_at_weights`."""
+    return [fault for found in look_at_weights(settings, digest=False, only=only) for fault in found.faults]
+
+
+def missing_data(settings: Settings, read: bool = True) -> list[str]:
+    """The part of `missing_inputs` that is of data, time limits and the disk.
+
+    Where `read` is False, sets without an index are passed over: nothing is to be made that reads their files.
+    """
     folder = RESULTS / settings.run
     faults: list[str] = []
     images: dict[str, int] = {}
@@ -119,14 +132,13 @@ def missing_inputs(settings: Settings) -> list[str]:
     for name, chosen in sets_in_run(settings):
         runs = [folder, *([RESULTS / settings.base] if settings.base else [])]
         indexed = next(filter(None, (look_at_index(name, chosen, Place(run).data(name)) for run in runs)), None)
-        if indexed is None and settings.data.drawn:
+        if indexed is None and (settings.data.drawn or not read):
             images[name] = expected_set(name, chosen).count  # what is drawn may be drawn anew before it is indexed
             continue
         found = indexed or look_at_set(name, chosen, settings, folder, classes)
         classes = found.wnids if name == "train" else classes
         images[name] = found.count
         faults += found.faults
-    faults += [fault for found in look_at_weights(settings, digest=False) for fault in found.faults]
     costs = estimate(settings, images)
     return (
         faults

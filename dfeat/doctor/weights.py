@@ -6,6 +6,7 @@ torch is imported for a backbone alone that was never built here (`backbones`).
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from dfeat.config import Settings
@@ -29,15 +30,23 @@ class WeightsReport:
     faults: list[str] = field(default_factory=list)
 
 
-def look_at_weights(settings: Settings, digest: bool) -> list[WeightsReport]:
-    """All models that the run's methods use; `digest` reads local files whole, which takes a second a gigabyte."""
-    return [*_diffusion_weights(settings, digest), *_backbone_weights(settings, digest)]
+def backbone_weights(backbone: str) -> str:
+    """The weights of a backbone, as `look_at_weights` is asked for them."""
+    return f"training.backbones.{backbone}"
 
 
-def _diffusion_weights(settings: Settings, digest: bool) -> list[WeightsReport]:
+def look_at_weights(settings: Settings, digest: bool, only: Collection[str] | None = None) -> list[WeightsReport]:
+    """All models that the run's methods use; `digest` reads local files whole, which takes a second a gigabyte.
+
+    `only`: what of them is looked at, of `inpainted` and `features` (the diffusion models for these) and `backbone_weights`.
+    """
+    return [*_diffusion_weights(settings, digest, only), *_backbone_weights(settings, digest, only)]
+
+
+def _diffusion_weights(settings: Settings, digest: bool, only: Collection[str] | None) -> list[WeightsReport]:
     """The diffusion models that the run's methods use: one for both uses, or one for each."""
     used = {"features": settings.diffusion.model, "inpainted": settings.diffusion.inpainting_model}
-    needs = needed(settings.training.methods)
+    needs = needed(settings.training.methods) if only is None else only
     sources = dict.fromkeys(source for need, source in used.items() if need in needs)
     return [_diffusion_report(settings, source, digest) for source in sources]
 
@@ -63,9 +72,11 @@ def _diffusion_report(settings: Settings, source: ModelSource, digest: bool) -> 
     return report
 
 
-def _backbone_weights(settings: Settings, digest: bool) -> list[WeightsReport]:
+def _backbone_weights(settings: Settings, digest: bool, only: Collection[str] | None) -> list[WeightsReport]:
     reports = []
     for name, backbone in settings.training.backbones.items():
+        if only is not None and backbone_weights(name) not in only:
+            continue
         report = WeightsReport(name, f"{backbone.name}, fetched by timm on first use")
         if backbone.weights is not None:
             report.source = f"{backbone.name} from {backbone.weights}"

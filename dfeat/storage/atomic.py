@@ -165,6 +165,18 @@ def append(descriptor: int, payload: bytes, path: Path) -> None:
         raise _cannot_write(path, error) from error
 
 
+def append_line(path: Path, line: bytes, anew: bool = False) -> None:
+    """Append a line to a file of measurements, or begin it `anew`. It is no artifact: where it cannot be written, it is not."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (os.O_TRUNC if anew else 0)
+        descriptor = os.open(path, flags, 0o666)
+        try:
+            os.write(descriptor, line)
+        finally:
+            os.close(descriptor)
+
+
 def left_by(path: Path) -> tuple[str, bool] | None:
     """Of a temporary file, the host of the process that writes it and whether that may be alive; None for another file."""
     found = _TEMPORARY.search(path.name)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dfeat.devices import arithmetic
+from dfeat.devices.attempts import record
 from dfeat.devices.compiler import prepare_to_compile
 from dfeat.devices.determinism import strictly
 from dfeat.diffusion.stream import Done, Waiting
@@ -36,6 +37,7 @@ from dfeat.training.dataset import Batch, TrainingBatches
 from dfeat.training.losses import eq1
 from dfeat.training.metrics import EpochMetrics
 from dfeat.training.network import Classifier, build_backbone, mixed, normalised, start_from_pretrained_head
+from dfeat.training.pace import Pace
 from dfeat.training.settings import TrainingSettings, TrainStage
 from dfeat.training.sources import Inputs, Sources, features_identity, read_sources
 from dfeat.training.team import Team
@@ -106,7 +108,7 @@ def _fit(
         model.backbone.compile(dynamic=False)
     network = team.wrapped(model)
     bar = progress(len(batches), batches.method.name)
-    metrics = EpochMetrics(batches, state)
+    metrics, pace = EpochMetrics(batches, state), Pace(batches, waiting, state.step)
     with closing(prepared_batches(batches, state.step, workers, device.type == "cuda")) as coming:
         for batch in waiting.of(coming):
             kept = model.draw_kept(batches.seed, state.step, settings.batch_size)
@@ -120,6 +122,7 @@ def _fit(
             bar.update(1)
             if state.step % batches.steps_per_epoch == 0:
                 state.metrics.append({"epoch": state.step // batches.steps_per_epoch} | metrics.end_epoch())
+                pace.tell(state.step, optimizer.param_groups[0]["lr"])
             stopped = state.step < len(batches) and team.any_of(stop())
             if stopped or checkpoints.due():
                 metrics.fetch()
@@ -201,6 +204,7 @@ def _step_in_memory(
         optimizer.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
         state.accumulate = min(2 * parts, len(batch.targets))
+        record("halved", batch=-(-len(batch.targets) // state.accumulate))
         say(f"a batch does not fit the device's memory; from step {state.step} on in {state.accumulate} parts")
 
 

@@ -38,14 +38,19 @@ class Finding:
 
 def verify_run(run: Path, paths: Iterable[Path] | None = None) -> Iterator[Finding]:
     """Look at every artifact of a run, in the order of the steps, or at some of its files. UserError where there is no run."""
-    if not any((run / step).is_dir() for step in STEPS):
-        raise UserError(f"{run} holds no run: none of the folders {', '.join(STEPS)} is there; give results/<run>")
+    check_is_run(run)
     seen, began_under_way = Standing(run), under_way(run)
     for path in _artifacts(run) if paths is None else paths:
         found = list(_look_at(seen, path))
         if began_under_way and any(finding.state == "bad" for finding in found):
             found = list(_look_at(Standing(run), path))  # the last job may have ended since others were looked at
         yield from found
+
+
+def check_is_run(run: Path) -> None:
+    """Raise UserError where a folder is no run's."""
+    if not any((run / step).is_dir() for step in STEPS):
+        raise UserError(f"{run} holds no run: none of the folders {', '.join(STEPS)} is there; give results/<run>")
 
 
 def _artifacts(run: Path) -> Iterator[Path]:

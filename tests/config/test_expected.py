@@ -47,7 +47,7 @@ def test_it_is_written_once_and_again_only_where_it_changes(tmp_path: Path, monk
     write_expected(run_of())
     path = tmp_path / "results/tiny/expected.json"
     before = path.stat().st_mtime_ns
-    write_expected(run_of())
+    write_expected(run_of(resources={"workers": 1, "mem_mb": 9_000}))
     assert path.stat().st_mtime_ns == before
     write_expected(run_of(training={"learning_rate": 0.5}))
     assert json.loads(path.read_text())["settings"]["training/none/swin"]["training"]["learning_rate"] == 0.5

@@ -146,3 +146,22 @@ def test_places_are_the_documented_ones() -> None:
     assert Place(Path("results/r")).weights("none", "swin", 1).as_posix() == (
         "results/r/training/none/swin/seed1/model.safetensors"
     )
+
+
+@pytest.mark.parametrize("shape", [[1000, 8], [10, 8]])
+def test_what_was_read_out_before_fine_tuning_stays_so_where_the_weights_are_gone(
+    shape: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    header = json.dumps({"head.weight": {"shape": shape}}).encode()
+    weights = tmp_path / "mine.safetensors"
+    weights.write_bytes(len(header).to_bytes(8, "little") + header)
+    backbones = {"mine": {"name": "convnext_atto", "weights": str(weights)}, "convnext": None, "swin": None}
+    run = Run(parse(Settings, {"training": {"backbones": backbones}}))
+    files = run.pretrained_predictions(run.published)
+    assert bool(files) == (shape[0] == 1000)
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    weights.unlink()
+    assert run.pretrained_predictions(run.published) == files

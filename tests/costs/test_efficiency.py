@@ -10,11 +10,14 @@ from typing import get_args
 import pytest
 
 from dfeat.config import Settings
+from dfeat.costs.counts import count, stated
 from dfeat.costs.efficiency import PEAK, SHARES, STEPS, Range, Work, card_of, expected_speed
 from dfeat.costs.measured import ASIDE, read_measured, speeds_of
+from dfeat.diffusion.settings import ModelSource
 from dfeat.errors import UserError
 from dfeat.section import Precision, parse
 from dfeat.storage.atomic import write_json
+from tests.conftest import World
 
 LARGE = 1e14
 """FLOPs of a pass that no host is too slow for."""
@@ -132,3 +135,18 @@ def test_a_file_of_another_card_or_of_another_kind_is_refused(tmp_path: Path) ->
     file.write_text(json.dumps(json.loads(file.read_text()) | {"card": "NVIDIA A100"}))
     with pytest.raises(UserError, match=r"t4\.json"):
         read_measured(tmp_path / ".." / tmp_path.name / "t4.json")
+
+
+def test_operations_are_counted_where_the_diffusion_model_is_gone(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = world.settings
+    gone = here.model_copy(
+        update={"diffusion": here.diffusion.model_copy(update={"model": ModelSource(path="/gone/model")})}
+    )
+    counted, whole = count(gone), count(here)
+    assert counted.forward == whole.forward and counted.unet == stated(gone).unet != whole.unet
+    assert (
+        "those of Stable Diffusion 2, since none can be loaded: diffusion.model.path '/gone/model'"
+        in capsys.readouterr().err
+    )

@@ -38,7 +38,8 @@ def nothing(_content: bytes) -> bytes:
 
 
 def log(content: bytes) -> bytes:
-    """A log without the seconds of its job."""
+    """A log without the seconds of its job and the paces of its epochs."""
+    content = re.sub(rb"(?m)^(dfeat: epoch \d+ of \d+:).*$", rb"\1", content)
     return re.sub(rb"rows in [\d.]+ s, \d+ % of them spent", b"rows", content)
 
 
@@ -98,6 +99,7 @@ def making(content: bytes) -> bytes:
 
 MEASURED: Final[dict[str, Callable[[bytes], bytes]]] = {
     "benchmarks/*.tsv": nothing,  # seconds, memory and load of each job
+    "benchmarks/*.jsonl": nothing,  # when, where and how fast each attempt of a job computed
     "logs/*.log": log,
     "training/*/run.json": run_record,
     "report/efficiency.json": costs_json,

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib as mpl
@@ -12,9 +16,11 @@ import pytest
 from PIL import Image
 
 from dfeat.config import Settings
+from dfeat.data.index import read_index
 from dfeat.errors import UserError
 from dfeat.report.catalogue import find
 from dfeat.report.figures import curves, examples, maps, style
+from tests.conftest import World
 
 from .predictions import small_settings, write_predictions
 
@@ -91,6 +97,51 @@ def write_ablation_table(folder: Path, keys: dict[str, list[str]]) -> None:
                     f"{number},{','.join(point)},simulated,{level},sd_features,{backbone},top1,{60 + number - level / 2}"
                 )
     (folder / f"ablation_{len(keys)}.csv").write_text("\n".join(lines) + "\n")
+
+
+USERS = {
+    "a notebook's backend": {"MPLBACKEND": "module://matplotlib_inline.backend_inline"},
+    "a user's settings and language": {"HOME": "{home}", "LC_ALL": "xx_YY", "PYTHONHASHSEED": "7"},
+    "settings that are not text": {"MATPLOTLIBRC": "{broken}", "MPLBACKEND": "nonsense", "TZ": "Asia/Tokyo"},
+}
+DRAW = """\
+import sys
+from pathlib import Path
+from dfeat.report.figures import curves
+from tests.report.predictions import small_settings
+curves.accuracy(Path(sys.argv[1]), small_settings(), Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_figures_do_not_depend_on_whose_process_draws_them(evaluation: Path, tmp_path: Path, user: str) -> None:
+    """matplotlib reads its user's backend, settings and styles at its import, before any figure could set its own."""
+    curves.accuracy(evaluation, small_settings(), tmp_path / "a")
+    broken, home = tmp_path / "matplotlibrc", tmp_path / "home"
+    own = home / ".config" / "matplotlib"
+    (own / "stylelib").mkdir(parents=True)
+    (own / "matplotlibrc").write_text("backend: TkAgg\naxes.formatter.use_locale: True\nfont.size: 40\n")
+    for path in (broken, own / "stylelib" / "mine.mplstyle"):
+        path.write_bytes(b"\xff\xfe\x00")
+    told = {name: value.format(home=home, broken=broken) for name, value in USERS[user].items()}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **told}
+    folder = tmp_path if user == "a notebook's backend" else home  # the first has the broken file beside it
+    command = [sys.executable, "-c", DRAW, str(evaluation), str(tmp_path / "b")]
+    drawn = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert drawn.returncode == 0, drawn.stderr
+    for kind in ("png", "svg"):
+        first, second = (tmp_path / name / f"accuracy.{kind}" for name in ("a", "b"))
+        assert first.read_bytes() == second.read_bytes()
+
+
+def test_where_the_images_are_gone_a_figure_shows_what_the_cache_has(world: World, tmp_path: Path) -> None:
+    index = read_index(world.root / "data" / "dfeat")
+    record, moved = index.records[0], replace(index, root=tmp_path / "gone")
+    there, gone = examples.picture_of(record, index), examples.picture_of(record, moved)
+    assert there.shape == gone.shape == (record.height, record.width, 3)
+    assert np.abs(there.astype(int) - gone).mean() < 20
+    with pytest.raises(UserError, match="gone is missing"):
+        examples.picture_of(record, replace(moved, folder=tmp_path, _source=None))
 
 
 @pytest.mark.parametrize("keys", [1, 2, 3])

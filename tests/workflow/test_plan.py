@@ -9,15 +9,19 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dfeat.config.files import read_settings
+from dfeat.config.points import Run
 from dfeat.data.classes import class_infos, imagenet_wnids
 from dfeat.data.records import INDEX_COLUMNS, PROBLEM_COLUMNS, table_text
+from dfeat.status.jobs import jobs_of
 
-from .test_snakemake import ROOT, encodes, jobs, of_all_views
+from .test_snakemake import ROOT, encodes, jobs, of_all_views, text
 
 MODEL = {
     "unet/config.json": {"in_channels": 4, "cross_attention_dim": 1024, "sample_size": 64},
@@ -87,6 +91,17 @@ def test_every_rule_has_as_many_jobs_as_documented(tree: Path) -> None:
     assert planned.pop("total", 0) == sum(documented().values()), result.stdout + result.stderr
     planned.pop("all")
     assert planned == {rule: count for rule, count in documented().items() if rule != "all"}
+
+
+def test_a_status_counts_the_jobs_that_are_planned() -> None:
+    counted = Counter(job.step for job in jobs_of(Run(read_settings([ROOT / "config.yaml"]))))
+    planned = {rule: count for rule, count in documented().items() if rule != "all"}
+    assert sum(counted.values()) == sum(planned.values())
+    assert counted["training"] == planned["train"]
+    assert counted["evaluation"] == planned["evaluate"] + planned["evaluate_pretrained"]
+    of_diffusion = ("inpaint", "inpainted_pixels")
+    shards = of_all_views(planned, "latents") + of_all_views(planned, "features")
+    assert counted["diffusion"] == sum(planned[rule] for rule in of_diffusion) + shards
 
 
 def test_the_ablation_of_copies_inpaints_anew_where_there_are_more_and_trains_one_method(tree: Path) -> None:
@@ -206,6 +221,34 @@ def test_another_device_plans_nothing(finished: Path, resources: dict[str, objec
     (finished / "device.yaml").write_text(json.dumps({"resources": resources}))
     result = dry_run(finished, "device.yaml")
     assert "Nothing to be done" in result.stdout + result.stderr
+
+
+@pytest.fixture
+def bare(finished: Path) -> Iterator[Path]:
+    """The finished run where its data and weights are gone."""
+    aside = {path: path.with_suffix(".aside") for path in (*finished.glob("*.zip"), finished / "model")}
+    for path, kept in aside.items():
+        path.rename(kept)
+    yield finished
+    for path, kept in aside.items():
+        kept.rename(path)
+
+
+def test_a_finished_run_plans_nothing_without_data_and_weights(bare: Path) -> None:
+    assert "Nothing to be done" in text(dry_run(bare))
+    shard = next(bare.glob("results/paper/diffusion/inpaint/train/*.h5"))
+    shard.rename(shard.with_suffix(".aside"))
+    refused = dry_run(bare, target=str(shard.relative_to(bare)))
+    shard.with_suffix(".aside").rename(shard)
+    assert refused.returncode == 2 and "diffusion.model.path 'model' is" in text(refused)
+    assert "total" not in jobs(refused) and "Traceback" not in text(refused)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["--summary", "--unlock", "--rulegraph", "--dag", "--list-changes=code", "--touch"])
+def test_a_finished_run_stays_readable_without_data_and_weights(bare: Path, mode: str) -> None:
+    result = dry_run(bare, mode=(mode,))
+    assert result.returncode == 0, text(result)
 
 
 def changed_code(folder: Path, file: str, pattern: str, replacement: str) -> Path:

@@ -13,6 +13,7 @@ import pytest
 
 from dfeat.config.files import read_settings
 from dfeat.progress import ended_for_good
+from dfeat.status import status_of
 from dfeat.storage.provenance import bytes_digest, settings_text
 
 ROOT = Path(__file__).parents[2]
@@ -158,6 +159,16 @@ def test_jobs_leave_a_log_and_a_benchmark(made: Path) -> None:
     assert "inpainted images in" in (run / "logs/diffusion/inpaint_0-of-1.log").read_text()
     assert (run / "benchmarks/diffusion/inpaint_0-of-1.tsv").read_text().startswith("s\t")
     assert not list(run.rglob("*.tmp.*"))
+
+
+def test_a_status_tells_of_a_run_what_its_snakemake_made(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(made)
+    status = status_of(Path("results/tiny"))
+    (inpainting,) = [job for job in status.jobs if job.kind == "inpaint"]
+    assert (inpainting.state, inpainting.attempts, inpainting.computed["rows"]) == ("made", 1, 20)
+    assert inpainting.seconds and inpainting.seconds > inpainting.computed["seconds"]
+    assert {job.state for job in status.jobs if job.step == "training"} == {"left"}
+    assert not status.at_work and not status.locked
 
 
 def test_a_typo_in_the_configuration_is_a_sentence(tree: Path) -> None:

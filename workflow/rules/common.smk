@@ -22,14 +22,42 @@ def beside_the_rules(name, files):
     return folder
 
 
-def stop_where_inputs_are_missing(settings):
-    """Stop before any job is planned if data or weights are missing, one sentence per fault."""
-    faults = missing_inputs(settings) if started_by_a_person() else []
-    if faults:
-        more = (
-            "nothing was run; `dfeat doctor` says more, and `make demo` needs no data."
-        )
-        stop(*faults, more)
+@cache
+def faults_of_data(read):
+    return missing_data(SETTINGS, read)
+
+
+@cache
+def faults_of_weights(at, named):
+    return missing_weights(RUN.at(at), named)
+
+
+def with_weights_of(at):
+    """The run itself, where a point of it starts from the same weights: they are looked at once."""
+    own, weights = RUN.at(at), RUN.at("")
+    same_model = own.diffusion.model == weights.diffusion.model
+    same_painter = own.diffusion.inpainting_model == weights.diffusion.inpainting_model
+    same_backbones = own.training.backbones == weights.training.backbones
+    return "" if same_model and same_painter and same_backbones else at
+
+
+def needs(*weights, data=False, rank=0):
+    """The priority of a rule's jobs, `rank` for all. Snakemake works it out for the jobs that it will run, in a dry
+    run too, and before the first starts; so here it stops where one of them misses something, one sentence a fault. A
+    finished run needs neither data nor weights. `weights` are those of `look_at_weights`, with wildcards.
+    """
+
+    def priority(wildcards):
+        if started_by_a_person() and not workflow.touch:
+            at = with_weights_of(wildcards.get("at", ""))
+            named = tuple(one.format(**wildcards) for one in weights)
+            if faults_of_data(data) or faults_of_weights(at, named):
+                faults = [*faults_of_weights(at, named), *missing_inputs(SETTINGS)]
+                more = "nothing was run; `dfeat doctor` says more, and `make demo` needs no data."
+                stop(*dict.fromkeys(faults), more)
+        return rank
+
+    return priority
 
 
 def stop_where_half_adopted(place):
@@ -43,7 +71,6 @@ def stop_where_half_adopted(place):
 SETTINGS = exit_on_user_error(
     parse_section, Settings, *(planned_settings() or (config, configuration_files()))
 )
-stop_where_inputs_are_missing(SETTINGS)
 if set('$`"\\') & set(str(Path.cwd())) and has_long_commands(SETTINGS):
     stop(
         f'the working folder {Path.cwd()} has one of $ ` " \\ in its name, which a shell would read in the long commands '

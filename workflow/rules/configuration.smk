@@ -2,7 +2,7 @@
 import os
 import re
 import sys
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -20,7 +20,8 @@ try:
         shard_minutes,
         training_minutes,
     )
-    from dfeat.doctor import missing_inputs
+    from dfeat.doctor import missing_data, missing_inputs, missing_weights
+    from dfeat.doctor.weights import backbone_weights
     from dfeat.errors import UserError
     from dfeat.progress import ended_for_good
     from dfeat.places import (

@@ -42,6 +42,7 @@ rule index_train:
         HERE.log("data", "index_train"),
     benchmark:
         HERE.benchmark("data", "index_train")
+    priority: needs(data=True)
     threads: 1
     resources:
         mem_mb=per_attempt(4000),
@@ -69,7 +70,7 @@ rule index_evaluation:
     wildcard_constraints:
         set=f"(?!(?:{TRAIN}|{HOLDOUT})$)[A-Za-z0-9][A-Za-z0-9_.-]*",
     # Before all that waits for the training index alone: what is wrong with a set shows before hours of training.
-    priority: 1
+    priority: needs(data=True, rank=1)
     threads: 1
     resources:
         mem_mb=per_attempt(4000),
@@ -93,6 +94,7 @@ rule pixels:
         HERE.log("data", "pixels_{set}"),
     benchmark:
         HERE.benchmark("data", "pixels_{set}")
+    priority: needs()
     threads: 1
     resources:
         mem_mb=per_attempt(2000),

@@ -8,6 +8,7 @@ rule inpaint:
         POINT.log("diffusion", "inpaint_{shard}-of-{shards}"),
     benchmark:
         POINT.benchmark("diffusion", "inpaint_{shard}-of-{shards}")
+    priority: needs("inpainted")
     threads: THREADS
     resources:
         **SETTINGS.resources.requested(GPU),
@@ -36,6 +37,7 @@ rule inpainted_pixels:
         POINT.log("diffusion", "inpainted_pixels"),
     benchmark:
         POINT.benchmark("diffusion", "inpainted_pixels")
+    priority: needs()
     threads: 1
     resources:
         mem_mb=per_attempt(16000),
@@ -63,6 +65,7 @@ rule latents:
         POINT.benchmark("diffusion", "latents_{view}_{shard}-of-{shards}")
     wildcard_constraints:
         view=f"{TRAIN}|{OCCLUDED}",
+    priority: needs("features")
     threads: THREADS
     resources:
         **SETTINGS.resources.requested(GPU),
@@ -98,6 +101,7 @@ rule features:
         POINT.benchmark("diffusion", "features_{view}_{shard}-of-{shards}")
     wildcard_constraints:
         view=f"{TRAIN}|{OCCLUDED}",
+    priority: needs("features")
     threads: THREADS
     resources:
         **SETTINGS.resources.requested(GPU),
@@ -133,6 +137,7 @@ for made, views in RUN.level_jobs("latents"):
             POINT.log("diffusion", f"latents_{views[0]}_{{shard}}-of-{{shards}}"),
         benchmark:
             POINT.benchmark("diffusion", f"latents_{views[0]}_{{shard}}-of-{{shards}}")
+        priority: needs("features")
         threads: THREADS
         resources:
             **SETTINGS.resources.requested(GPU),
@@ -170,6 +175,7 @@ for made, views in RUN.level_jobs("features"):
             POINT.log("diffusion", f"features_{views[0]}_{{shard}}-of-{{shards}}"),
         benchmark:
             POINT.benchmark("diffusion", f"features_{views[0]}_{{shard}}-of-{{shards}}")
+        priority: needs("features")
         threads: THREADS
         resources:
             **SETTINGS.resources.requested(GPU),

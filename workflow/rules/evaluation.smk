@@ -19,6 +19,7 @@ rule evaluate:
         POINT.benchmark("evaluation", "{method}_{backbone}_seed{seed}")
     wildcard_constraints:
         at=RUN_ONLY,
+    priority: needs()
     threads: THREADS
     resources:
         **SETTINGS.resources.requested(GPU),
@@ -70,6 +71,7 @@ rule evaluate_pretrained:
         HERE.log("evaluation", "pretrained_{backbone}"),
     benchmark:
         HERE.benchmark("evaluation", "pretrained_{backbone}")
+    priority: needs(backbone_weights("{backbone}"))
     threads: THREADS
     resources:
         **SETTINGS.resources.requested(GPU),
@@ -101,6 +103,7 @@ rule judge:
         POINT.log("evaluation", "judge_{backbone}"),
     benchmark:
         POINT.benchmark("evaluation", "judge_{backbone}")
+    priority: needs()
     threads: THREADS
     resources:
         **SETTINGS.resources.requested(GPU),

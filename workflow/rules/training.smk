@@ -15,6 +15,7 @@ rule train:
         POINT.log("training", "{method}_{backbone}_seed{seed}"),
     benchmark:
         POINT.benchmark("training", "{method}_{backbone}_seed{seed}")
+    priority: needs(backbone_weights("{backbone}"))
     threads: THREADS * SETTINGS.training.gpus
     resources:
         **SETTINGS.resources.requested(GPU * SETTINGS.training.gpus),

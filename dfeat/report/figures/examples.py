@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,13 +19,14 @@ from PIL import Image
 from dfeat.config import Settings
 from dfeat.data.crops import view_keys
 from dfeat.data.index import Index, Record, read_index
-from dfeat.data.pixels import copies_in, evaluation_crop
+from dfeat.data.pixels import PixelCache, copies_in, evaluation_crop, resize
 from dfeat.errors import UserError
 from dfeat.methods.method import Pixels
 from dfeat.methods.paint import black_out
 from dfeat.occlusion.parts import Parts, read_parts
 from dfeat.occlusion.patches import drop_for
 from dfeat.places import TRAIN, Place
+from dfeat.progress import say
 from dfeat.randomness import rng_for
 from dfeat.report.figures.style import picture_grid
 from dfeat.report.numbers.sets import sets_of
@@ -49,7 +51,7 @@ def draw_figure2(results: Path, settings: Settings, out: Path) -> None:
     inpainted = read_inpainted(results, {record.key for record in chosen}, index, parts)
     images = []
     for record in chosen:
-        original = index.load(record)
+        original = picture_of(record, index)
         occluded = black_out(original, parts.mask(record.key))
         images.append((index.classes[record.label].name, original, occluded, inpainted[record.key]))
     figure2(images, settings, out)
@@ -89,7 +91,7 @@ def _test_images(results: Path, settings: Settings, name: str, level: int) -> li
     index = read_index(Place(results).data(name))
     images = []
     for record in _one_a_class(index, list(index.records), settings):
-        crop = evaluation_crop(index.load(record), crop_pct, size)
+        crop = evaluation_crop(picture_of(record, index), crop_pct, size)
         if level:
             shape = (record.height, record.width)
             crop = black_out(crop, drop_for(settings.occlusion, record.key, level, size, shape, crop_pct))
@@ -119,13 +121,29 @@ def draw_sheet(results: Path, settings: Settings, out: Path) -> None:
     filled = read_inpainted(results, {record.key for record in chosen}, index, parts)
     rows: list[list[Pixels]] = [[], [], [], []]
     for record in chosen:
-        original, hidden = index.load(record), parts.mask(record.key)
+        original, hidden = picture_of(record, index), parts.mask(record.key)
         coloured = tinted(tinted(original, parts.mask(record.key, "object"), KEPT), hidden, HIDDEN)
         pictures = (original, coloured, black_out(original, hidden), filled[record.key])
         for row, picture in zip(rows, pictures, strict=True):
             row.append(picture)
     titles = [[record.key for record in chosen], [], [], []]
     picture_grid("sheet", ["Original", "Parts", "Occluded", "Inpainted"], rows, titles, settings, out)
+
+
+def picture_of(record: Record, index: Index) -> Pixels:
+    """The picture of a record, (H, W, 3) at its own size: its file, or where that is gone, what the pixel cache has of it."""
+    root = Path(index.root)
+    lies = root / record.file if root.is_dir() else root
+    cache = index.folder / "pixels.h5"
+    if lies.exists() or not cache.is_file():
+        return index.load(record)
+    return resize(_cached_pixels(cache, index.digest)[record.key], record.height, record.width)
+
+
+@lru_cache(maxsize=1)
+def _cached_pixels(path: Path, index: str) -> PixelCache:
+    say(f"the images of {path.parent.name} are gone; they are shown as {path} has them")
+    return PixelCache(path, index=index, parts="")
 
 
 def read_inpainted(results: Path, keys: set[str], index: Index, parts: Parts) -> dict[str, Pixels]:

@@ -32,10 +32,10 @@ _STYLE: Final[dict[str, Any]] = {
 
 
 def styled() -> Any:
-    """Draw in this style, regardless of the user's matplotlibrc; a decorator, or a context."""
-    import matplotlib.style
+    """Draw in this style, regardless of the user's matplotlibrc and styles; a decorator, or a context."""
+    from matplotlib import rc_context, rcParamsDefault
 
-    return matplotlib.style.context(["default", _STYLE])
+    return rc_context({name: value for name, value in rcParamsDefault.items() if name != "backend"} | _STYLE)
 
 
 def new_figure(width: float, height: float, layout: Any = None) -> Figure:
