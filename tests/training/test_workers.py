@@ -82,7 +82,10 @@ def test_what_shared_memory_does_not_hold_is_handed_on_in_files(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     coming = prepared_batches(batches, 1, workers=2, pin_memory=False)
     got = [next(coming)]
-    assert 0 < len([path for path in tmp_path.rglob("*") if path.is_file()]) <= 4
+    until = time.monotonic() + 30
+    while not (files := [path for path in tmp_path.rglob("*") if path.is_file()]) and time.monotonic() < until:
+        time.sleep(0.01)  # the other worker is not there yet
+    assert 0 < len(files) <= 4
     got += coming
     assert len(got) == len(wanted) > 2 and all(same(one, other) for one, other in zip(got, wanted, strict=True))
     assert got[0].masks is not None
