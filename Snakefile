@@ -17,6 +17,9 @@ CONFIGURATION = OWN if Path(OWN).exists() else str(workflow.source_path(OWN))
 
 if planned_settings() is None:
     check_configuration(CONFIGURATION)
+    if Path(PINNED).exists():
+
+        configfile: str(PINNED)
 
     configfile: CONFIGURATION
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from dfeat.config import Settings
-from dfeat.diffusion.layout import COMPONENTS, check_pairing, local_files
+from dfeat.diffusion.layout import COMPONENTS, check_pairing, is_hub_id, local_files
 from dfeat.diffusion.settings import ModelSource
 from dfeat.errors import UserError
+from dfeat.hub import cached, offline
 from dfeat.methods import method, needed
 from dfeat.storage.provenance import combined_digest, file_digest
 from dfeat.training.settings import Backbone
-from dfeat.training.weights import weights_path
+from dfeat.training.weights import SUFFIXES, USUAL, weights_path
 
 
 @dataclass
@@ -34,12 +35,15 @@ def look_at_weights(settings: Settings, digest: bool) -> list[WeightsReport]:
     return [*_diffusion_weights(settings, digest), *_backbone_weights(settings, digest)]
 
 
-def _diffusion_weights(settings: Settings, digest: bool) -> list[WeightsReport]:
+def diffusion_models(settings: Settings) -> list[ModelSource]:
     """The diffusion models that the run's methods use: one for both uses, or one for each."""
     used = {"features": settings.diffusion.model, "inpainted": settings.diffusion.inpainting_model}
     needs = needed(settings.training.methods)
-    sources = dict.fromkeys(source for need, source in used.items() if need in needs)
-    return [_diffusion_report(settings, source, digest) for source in sources]
+    return list(dict.fromkeys(source for need, source in used.items() if need in needs))
+
+
+def _diffusion_weights(settings: Settings, digest: bool) -> list[WeightsReport]:
+    return [_diffusion_report(settings, source, digest) for source in diffusion_models(settings)]
 
 
 def _diffusion_report(settings: Settings, source: ModelSource, digest: bool) -> WeightsReport:
@@ -47,8 +51,14 @@ def _diffusion_report(settings: Settings, source: ModelSource, digest: bool) -> 
     try:
         files = local_files(source)
         if files is None:
-            report.source = f"{source.path} at {source.revision}, fetched from the Hub on first use"
+            report.source = (
+                f"{source.path} at {source.revision}, fetched from the Hub on first use, or by `dfeat fetch`"
+            )
+            if offline():
+                report.notes.append(_absent(source.path, source.revision))
             return report
+        if is_hub_id(source):
+            report.source = f"{source.path} at {source.revision}, in {files.folder}"
         fault = files.missing(COMPONENTS["inpaint"])
         if fault:
             raise UserError(fault)
@@ -63,6 +73,10 @@ def _diffusion_report(settings: Settings, source: ModelSource, digest: bool) -> 
     return report
 
 
+def _absent(name: str, revision: str | None) -> str:
+    return f"{name} at {revision} is not on this disk, and HF_HUB_OFFLINE is set; run `dfeat fetch` where there is a network"
+
+
 def _backbone_weights(settings: Settings, digest: bool) -> list[WeightsReport]:
     reports = []
     for name, backbone in settings.training.backbones.items():
@@ -70,25 +84,38 @@ def _backbone_weights(settings: Settings, digest: bool) -> list[WeightsReport]:
         if backbone.weights is not None:
             path = weights_path(backbone.weights)
             report.source = f"{backbone.name} from {backbone.weights}"
-            if not path.is_file() or path.suffix != ".safetensors":
+            if not path.is_file() or not path.name.endswith(SUFFIXES):
                 report.faults.append(
-                    f"training.backbones.{name}.weights {backbone.weights!r} is no .safetensors file; give the file, or "
-                    "null to let timm fetch the weights"
+                    f"training.backbones.{name}.weights {backbone.weights!r} is no file that timm loads "
+                    f"({', '.join(SUFFIXES)}); give the file, or null and run `dfeat fetch`"
                 )
             elif digest:
                 report.digests = {"all": file_digest(path)}
         elif backbone.revision is None:
             report.faults.append(
                 f"training.backbones.{name} takes the latest weights of {backbone.name} on the Hub, so that the run cannot "
-                f"be repeated; set training.backbones.{name}.revision to a commit (in the path that `hf download "
-                f"timm/{backbone.name}` prints), or .weights to a local .safetensors file"
+                "be repeated; run `dfeat fetch`, which gets and pins them, or set "
+                f"training.backbones.{name}.revision to a commit (in the path that `hf download timm/{backbone.name}` "
+                "prints), or .weights to a local .safetensors file"
             )
         else:
-            report.source = f"{backbone.name} at {backbone.revision}, fetched by timm on first use"
+            _look_at_hub_weights(report, backbone, backbone.revision, digest)
         if settings.training.drop_path:
             report.faults += _drop_path_faults(backbone, settings.training.drop_path)
         reports.append(report)
     return reports
+
+
+def _look_at_hub_weights(report: WeightsReport, backbone: Backbone, revision: str, digest: bool) -> None:
+    """Where pinned weights of timm are, as far as its registry need not be asked: most are in timm/<name>."""
+    repository = f"timm/{backbone.name}"
+    found = next(filter(None, (cached(repository, revision, file) for file in USUAL)), None)
+    at = f"{backbone.name} at {revision}"
+    report.source = f"{at}, {f'in {found.parent}' if found else 'fetched on first use, or by `dfeat fetch`'}"
+    if found is None and offline():
+        report.notes.append(_absent(backbone.name, revision))
+    elif found is not None and digest:
+        report.digests = {"all": file_digest(found)}
 
 
 def _drop_path_faults(backbone: Backbone, drop_path: float) -> list[str]:

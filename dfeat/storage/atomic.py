@@ -38,10 +38,10 @@ _MACHINE: Final = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EF
 
 
 @contextlib.contextmanager
-def staged(path: Path, verify: Callable[[Path], object] | None = None) -> Iterator[Path]:
+def staged(path: Path, verify: Callable[[Path], object] | None = None, *, recorded: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`; after the block, sync and verify it and rename it to `path`.
 
-    The block must `reserve` the space it needs before it writes; `verify` reads the closed file and raises if its
+    `recorded=False` writes no digest record, for files that are not a run's. The block must `reserve` the space it needs before it writes; `verify` reads the closed file and raises if its
     content is not the intended one. On any error the temporary file is removed and what stood under the final name
     stays. Raises UserError if the file cannot be written, MachineError for a full disk or a device error.
     """
@@ -50,7 +50,7 @@ def staged(path: Path, verify: Callable[[Path], object] | None = None) -> Iterat
         _sync(temporary)
         if verify is not None:
             verify(temporary)
-        _publish({path: (temporary, unguarded_file_digest(temporary))})
+        _publish({path: (temporary, unguarded_file_digest(temporary) if recorded else "")}, recorded)
 
 
 def write_files(contents: Mapping[Path, Payload], *, recorded: bool = True) -> None:
@@ -188,6 +188,20 @@ def remove(path: Path) -> None:
 
 
 @contextlib.contextmanager
+def locked(folder: Path, waiting: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Serialise writers of one folder, so that files that belong together stay so; `waiting` is called before a wait."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("ab") as file:
+        with contextlib.suppress(OSError):  # the file system has no locks
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waiting()
+                fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
 def _temporaries(paths: list[Path]) -> Iterator[list[Path]]:
     """Yield an empty temporary file beside each path, removed after the block; an OSError raises as `staged` does."""
     made: list[Path] = []
@@ -218,7 +232,7 @@ def _publish(written: dict[Path, tuple[Path, str]], recorded: bool = True) -> No
     with contextlib.ExitStack() as stack:
         if recorded:
             for folder in sorted(folders):
-                stack.enter_context(_locked(folder / FOLDER))
+                stack.enter_context(locked(folder / FOLDER))
             _write_records({path: _with_standing(digest, path) for path, (_, digest) in written.items()})
         for path, (temporary, _) in written.items():
             temporary.replace(path)
@@ -245,16 +259,6 @@ def _write_records(digests: Mapping[Path, tuple[str, ...]]) -> None:
     }
     if contents:
         write_files(contents, recorded=False)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Serialise writers of one folder, so that a file and its record stay a pair."""
-    folder.mkdir(exist_ok=True)
-    with (folder / ".lock").open("ab") as file:
-        with contextlib.suppress(OSError):  # the file system has no locks
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _cannot_write(path: Path, error: OSError) -> UserError | ShortageError:
