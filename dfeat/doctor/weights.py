@@ -86,7 +86,7 @@ def _backbone_weights(settings: Settings, digest: bool) -> list[WeightsReport]:
             report.source = f"{backbone.name} from {backbone.weights}"
             if not path.is_file() or not path.name.endswith(SUFFIXES):
                 report.faults.append(
-                    f"training.backbones.{name}.weights {backbone.weights!r} is no file that timm loads "
+                    f"training.backbones.{name}.weights {backbone.weights!r} is no file of weights "
                     f"({', '.join(SUFFIXES)}); give the file, or null and run `dfeat fetch`"
                 )
             elif digest:

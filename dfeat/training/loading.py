@@ -17,6 +17,7 @@ from unittest.mock import patch
 from torch import Tensor, nn
 
 from dfeat.errors import UserError
+from dfeat.shortage import pass_on
 from dfeat.training.weights import SUFFIXES
 
 State = dict[str, Tensor]
@@ -41,44 +42,46 @@ def weights_checked(path: Path) -> Iterator[None]:
         def fitting(state: State, _model: nn.Module) -> State:
             return _fitting(_converted(state, model, filter_fn, path), model, cfg, path)
 
-        load(model, pretrained_cfg=cfg, filter_fn=fitting, **options)
+        with _readable(path):
+            load(model, pretrained_cfg=cfg, filter_fn=fitting, **options)
 
     _check_file(path)
     # timm hands a model's own conversion of weights to this function and keeps it nowhere else.
-    with _readable(path), patch.object(_builder, "load_pretrained", checked):
+    with patch.object(_builder, "load_pretrained", checked):
         yield
 
 
 def _check_file(path: Path) -> None:
     if not path.name.endswith(SUFFIXES):
-        raise UserError(f"{path}: weights must be a file that timm loads, one of {', '.join(SUFFIXES)}")
+        raise UserError(
+            f"{path}: weights must be a file of one of the kinds {', '.join(SUFFIXES)}; load others with timm and save the "
+            "state_dict as .safetensors"
+        )
     if not path.is_file():
         raise UserError(f"{path} is missing; it should hold the backbone's weights")
 
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Inside, a file that is damaged, or that holds more than tensors, raises UserError."""
+    """Inside, a file that is damaged, or that holds other things than named tensors, raises UserError."""
     from safetensors import SafetensorError
 
     try:
         yield
-    except (SafetensorError, EOFError, OSError, pickle.UnpicklingError) as error:
-        raise UserError(f"{path} is not a readable file of weights ({error}); get it again") from None
-    except RuntimeError as error:
+    except (SafetensorError, EOFError, OSError, pickle.UnpicklingError, *_BROKEN) as error:
+        pass_on(error, str(path))
         if "weights_only" in str(error):
             raise UserError(
                 f"{path} holds more than tensors, so it could run code and is not opened; save its state_dict alone, as "
                 ".safetensors, where you trust it"
             ) from None
-        if "PytorchStreamReader" not in str(error):
-            raise
-        raise UserError(f"{path} is not a readable file of weights ({error}); get it again") from None
+        why = " ".join(str(error).split())
+        raise UserError(f"{path} is not a readable file of named tensors ({why}); get it again") from None
 
 
 def _converted(state: State, model: nn.Module, convert: Callable[..., State] | None, path: Path) -> State:
     """The weights by the model's names and in its sizes, as far as timm can. Raises UserError for foreign ones."""
-    if not isinstance(state, dict) or not all(isinstance(one, Tensor) for one in state.values()):
+    if not all(isinstance(one, Tensor) for one in state.values()):
         raise UserError(f"{path} is not a file of named tensors; give the model's state_dict")
     if convert is None:
         return state

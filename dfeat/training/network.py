@@ -199,10 +199,9 @@ def build_pretrained(settings: Backbone) -> nn.Module:
 
 def _load(settings: Backbone, classes: int, drop_path: float = 0.0) -> nn.Module:
     path = weights_file(settings)
-    # timm takes these for weights of its own format unless it is told that they are JAX's.
-    overlay = {"file": str(path), "custom_load": path.suffix == ".npz"}
+    options = {"pretrained": True, "pretrained_cfg_overlay": {"file": str(path)}, "num_classes": classes}
     with weights_checked(path):
-        return _create(settings, drop_path, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=classes)
+        return _create(settings, drop_path, **options)
 
 
 def _create(settings: Backbone, drop_path: float, **options: Any) -> nn.Module:

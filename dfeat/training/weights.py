@@ -18,8 +18,8 @@ from dfeat.training.settings import Backbone
 
 HEADS = ("head.fc.weight", "head.weight", "classifier.weight", "fc.weight")
 """Names of the last linear layer's weight in timm's models."""
-SUFFIXES: Final = (".safetensors", ".pth", ".pt", ".bin", ".pth.tar", ".ckpt", ".npz")
-"""Of the files that timm loads; but for the first and the last, pickles, of which only tensors are read."""
+SUFFIXES: Final = (".safetensors", ".pth", ".pt", ".bin", ".pth.tar", ".ckpt")
+"""Of the files that are read; all but the first are pickles, of which only tensors are read."""
 USUAL: Final = ("model.safetensors", "pytorch_model.bin")
 """How the files of timm's repositories on the Hub are called."""
 _WRAPPERS: Final = ("state_dict_ema", "model_ema", "state_dict", "model")

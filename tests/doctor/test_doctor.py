@@ -191,8 +191,8 @@ def test_a_set_with_parts_is_counted_by_the_names_of_its_images(settings: Settin
         ),
         ({"diffusion": {"model": {"path": "./gone"}}}, "is no file or folder"),
         ({"diffusion": {"resolution": 512}}, "diffusion.resolution is 512"),
-        ({"training": {"backbones": {"convnext": {"weights": "x.bin"}}}}, "'x.bin' is no file that timm loads"),
-        ({"training": {"backbones": {"convnext": {"weights": "Makefile"}}}}, "'Makefile' is no file that timm loads"),
+        ({"training": {"backbones": {"convnext": {"weights": "x.bin"}}}}, "'x.bin' is no file of weights"),
+        ({"training": {"backbones": {"convnext": {"weights": "Makefile"}}}}, "'Makefile' is no file of weights"),
     ],
 )
 def test_weights_that_would_not_load_are_faults(settings: Settings, section: dict[str, Any], sentence: str) -> None:
