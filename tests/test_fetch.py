@@ -5,13 +5,11 @@ from __future__ import annotations
 import re
 import shutil
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from huggingface_hub import constants
-from huggingface_hub.utils import close_session
 from safetensors.torch import load_file, save_file
 
 from dfeat import hub
@@ -24,7 +22,7 @@ from dfeat.section import parse
 from dfeat.training.weights import weights_file
 
 from .conftest import CPU, TINY_BACKBONE
-from .hub import StandIn, files_in, serving
+from .hub import StandIn, files_in
 
 SD, CONVNEXT = "someone/tiny-diffusion", "timm/convnext_atto.d2_in1k"
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -32,11 +30,8 @@ UNET = "unet/diffusion_pytorch_model.safetensors"
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder, and a machine whose huggingface_hub has an empty cache and may use the network."""
+    """The working folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("HF_TOKEN", raising=False)
     return tmp_path
 
 
@@ -51,25 +46,17 @@ def timm_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def online(
-    here: Path, tiny_models: dict[str, Path], timm_weights: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[StandIn]:
-    """The stand-in, with the repositories of the run's models and what lies beside the weights in real ones."""
-    with serving() as served:
-        monkeypatch.setattr(constants, "ENDPOINT", served.url)
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", served.url + "/{repo_id}/resolve/{revision}/{filename}"
-        )
-        beside = {
-            "README.md": b"# tiny",
-            "safety_checker/model.safetensors": b"not read",
-            "vae/diffusion_pytorch_model.bin": b"no",
-        }
-        served.add(SD, files_in(tiny_models["four"]) | beside | {UNET.replace(".safe", ".fp16.safe"): b"half"})
-        weights = timm_weights.read_bytes()
-        served.add(CONVNEXT, {"model.safetensors": weights, "pytorch_model.bin": b"pickle", "config.json": b"{}"})
-        yield served
-        close_session()
+def online(online: StandIn, here: Path, tiny_models: dict[str, Path], timm_weights: Path) -> StandIn:
+    """The stand-in with the repositories of the run's models, and what lies beside the weights in real ones."""
+    beside = {
+        "README.md": b"# tiny",
+        "safety_checker/model.safetensors": b"no",
+        "vae/diffusion_pytorch_model.bin": b"no",
+    }
+    online.add(SD, files_in(tiny_models["four"]) | beside | {UNET.replace(".safe", ".fp16.safe"): b"half"})
+    weights = timm_weights.read_bytes()
+    online.add(CONVNEXT, {"model.safetensors": weights, "pytorch_model.bin": b"pickle", "config.json": b"{}"})
+    return online
 
 
 def settings(**changes: Any) -> Settings:
@@ -214,7 +201,7 @@ def test_what_the_hub_refuses_is_a_sentence(online: StandIn, here: Path, monkeyp
         fetched(settings())
 
 
-def test_offline_it_says_what_is_missing(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_it_says_what_is_missing(online: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     pinned = {"convnext": {"name": "convnext_atto.d2_in1k", "revision": "b" * 40}}
     with pytest.raises(UserError, match=rf"{SD} \(no commit of it is known here\), convnext_atto\.d2_in1k at b{{40}}$"):
@@ -223,7 +210,6 @@ def test_offline_it_says_what_is_missing(here: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(UserError, match=r"cannot fetch .*Connection refused.*these are not in weights"):
         fetched(settings())
-    close_session()
 
 
 def test_a_repository_that_several_models_share_is_fetched_once(online: StandIn) -> None:
