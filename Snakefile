@@ -20,7 +20,6 @@ if planned_settings() is None:
     if Path(PINNED).exists():
 
         configfile: str(PINNED)
-
     configfile: CONFIGURATION
 
 

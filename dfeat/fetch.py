@@ -18,7 +18,8 @@ from dfeat import hub
 from dfeat.config import Settings
 from dfeat.config.files import PINNED, read_pins
 from dfeat.config.reading import parsed
-from dfeat.diffusion.layout import files_read, is_hub_id
+from dfeat.config.run import ablation_points
+from dfeat.diffusion.layout import files_read, is_hub_id, local_files
 from dfeat.diffusion.settings import ModelSource
 from dfeat.doctor.machine import free_bytes
 from dfeat.doctor.weights import diffusion_models
@@ -44,6 +45,8 @@ class Model:
     repository: str
     revision: str | None
     read: Callable[[Listing], list[str]]
+    here: Callable[[str], bool]
+    """Whether all that is read at a commit is on this disk, as far as can be told without the Hub."""
     listing: Listing | None = None
     files: dict[str, HubFile] = field(default_factory=dict)
     """The files that are read, by name, as the Hub states them."""
@@ -72,7 +75,15 @@ def fetch(settings: Settings, dry_run: bool, say: Callable[[str], object]) -> No
         say("every model of this run is a local one, so there is nothing to fetch")
         return
     with locked(WEIGHTS, lambda: say(f"waits for another `dfeat fetch`, which holds {WEIGHTS}")):
-        _list(models)
+        pins = read_pins()
+        for model in models:
+            model.revision = model.revision or pins.get(model.name)
+        try:
+            _list(models)
+        except UnreachableError as error:
+            _check_offline(models, error)
+            say(f"{error}; every model of this run is on this disk, and was compared with nothing")
+            return
         for model in models:
             say(_line(model))
         missing = sum(file.size for (_, file) in _distinct(models))
@@ -89,8 +100,12 @@ def fetch(settings: Settings, dry_run: bool, say: Callable[[str], object]) -> No
 
 
 def hub_models(settings: Settings) -> list[Model]:
-    """The models that the run's methods use and that are on the Hub."""
-    diffusion = [_diffusion(source) for source in diffusion_models(settings) if is_hub_id(source)]
+    """The models on the Hub that the run's methods use, and those that an ablation puts in their place."""
+    sources = diffusion_models(settings)
+    for name, grid in settings.grids.items():
+        if any(key.startswith(("diffusion.model", "diffusion.inpaint_model")) for key in grid.grid):
+            sources += [source for _, point in ablation_points(settings, name) for source in diffusion_models(point)]
+    diffusion = [_diffusion(source) for source in dict.fromkeys(sources) if is_hub_id(source)]
     return diffusion + [_backbone(one) for one in settings.training.backbones.values() if one.weights is None]
 
 
@@ -98,7 +113,10 @@ def _diffusion(source: ModelSource) -> Model:
     def read(listing: Listing) -> list[str]:
         return files_read(listing.files, source.variant, f"{source.path} at {listing.commit}")
 
-    return Model(source.path, source.path, source.revision, read)
+    def here(commit: str) -> bool:
+        return local_files(source.model_copy(update={"revision": commit})) is not None
+
+    return Model(source.path, source.path, source.revision, read, here)
 
 
 def _backbone(backbone: Backbone) -> Model:
@@ -112,35 +130,32 @@ def _backbone(backbone: Backbone) -> Model:
             )
         return found
 
-    return Model(backbone.name, repository, backbone.revision, read)
+    def here(commit: str) -> bool:
+        return any(hub.cached(repository, commit, name) for name in names)
+
+    return Model(backbone.name, repository, backbone.revision, read, here)
 
 
 def _list(models: Sequence[Model]) -> None:
-    """Ask the Hub for the commit and files of each model. Raises UserError, where it cannot be asked with what is missing."""
+    """Ask the Hub for the commit and files of each model. Raises UserError."""
     asked: dict[tuple[str, str | None], Listing] = {}
-    try:
-        for model in models:
-            at = model.repository, model.revision
-            if at not in asked:
-                asked[at] = hub.list_files(*at)
-            model.listing = asked[at]
-            names = model.read(model.listing)
-            model.files = {name: model.listing.files[name] for name in names}
-    except UnreachableError as error:
-        raise UnreachableError(_offline(models, error)) from None
-
-
-def _offline(models: Sequence[Model], error: UserError) -> str:
-    """What is missing where the Hub cannot be asked."""
-    missing = []
     for model in models:
-        if model.revision is None:
-            missing.append(f"{model.name} (no commit of it is known here)")
-        elif not hub.folder_of(model.repository, model.revision).is_dir():
-            missing.append(f"{model.name} at {model.revision}")
-    if not missing:
-        return f"{error}; every model of this run has its folder in {WEIGHTS}, which nothing was compared with"
-    return f"{error}; of this run's models these are not in {WEIGHTS}: {', '.join(dict.fromkeys(missing))}"
+        at = model.repository, model.revision
+        if at not in asked:
+            asked[at] = hub.list_files(*at)
+        model.listing = asked[at]
+        model.files = {name: model.listing.files[name] for name in model.read(model.listing)}
+
+
+def _check_offline(models: Sequence[Model], error: UserError) -> None:
+    """Where the Hub cannot be asked, raise UserError with what is missing; return if nothing is."""
+    missing = [
+        f"{model.name} at {model.revision}" if model.revision else f"{model.name} (no commit of it is known here)"
+        for model in models
+        if model.revision is None or not model.here(model.revision)
+    ]
+    if missing:
+        raise UnreachableError(f"{error}; of this run's models these are missing: {', '.join(dict.fromkeys(missing))}")
 
 
 def _distinct(models: Sequence[Model]) -> Iterator[tuple[Path, HubFile]]:
@@ -215,7 +230,7 @@ def _pin(models: Sequence[Model], say: Callable[[str], object]) -> None:
     added = {name: commit for name, commit in added.items() if name not in pins}
     if not added:
         return
-    lines = "".join(f"  {name}: {commit}\n" for name, commit in added.items())
+    lines = "".join(f'  {name}: "{commit}"\n' for name, commit in added.items())
     text = PINNED.read_text(encoding="utf-8") if PINNED.exists() else HEAD
     text = f"{text.rstrip()}\n{lines}"
     try:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from dfeat.errors import UserError
+from dfeat.errors import MACHINE, MachineError, UserError
 from dfeat.progress import shows_bars
 from dfeat.shortage import pass_on
 
@@ -185,6 +185,8 @@ def _refusal(error: Exception, repository: str, commit: str | None, name: str) -
         return UserError(
             f"the Hub does not take the token for {repository} ({status}); set HF_TOKEN to one that is valid"
         )
+    if isinstance(error, OSError) and error.errno in MACHINE:
+        return MachineError(f"cannot fetch {name} of {at}: {error.strerror}; make room, and give the command again")
     if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _NETWORK:
         return UnreachableError(f"cannot fetch {f'{name} of ' if name else ''}{at} ({_cause(error)})")
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import resource
 import shutil
 import threading
 from pathlib import Path
@@ -15,8 +16,9 @@ from safetensors.torch import load_file, save_file
 from dfeat import hub
 from dfeat.config import Settings
 from dfeat.config.files import PINNED, read_settings
+from dfeat.config.run import ablation_points
 from dfeat.diffusion.layout import find_model
-from dfeat.errors import UserError
+from dfeat.errors import MachineError, UserError
 from dfeat.fetch import fetch
 from dfeat.section import parse
 from dfeat.training.weights import weights_file
@@ -196,6 +198,7 @@ def test_what_the_hub_refuses_is_a_sentence(online: StandIn, here: Path, monkeyp
         fetched(settings(diffusion={"model": {"path": "nobody/nothing"}}))
     with pytest.raises(UserError, match=rf"{SD} has no commit 0{{40}} on the Hub; .*`dfeat fetch` pins"):
         fetched(settings(diffusion={"model": {"path": SD, "revision": "0" * 40}}))
+    PINNED.unlink()
     online.add(SD, {"model_index.json": b"{}", "unet/diffusion_pytorch_model.bin": b""})
     with pytest.raises(UserError, match=r"someone/tiny-diffusion at \w{40}/vae has no \.safetensors weights"):
         fetched(settings())
@@ -206,10 +209,53 @@ def test_offline_it_says_what_is_missing(online: StandIn, monkeypatch: pytest.Mo
     pinned = {"convnext": {"name": "convnext_atto.d2_in1k", "revision": "b" * 40}}
     with pytest.raises(UserError, match=rf"{SD} \(no commit of it is known here\), convnext_atto\.d2_in1k at b{{40}}$"):
         fetched(settings(training={"backbones": pinned}))
+    assert not PINNED.exists()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    fetched(settings())
+    (line,) = fetched_offline(settings(), monkeypatch)
+    assert line.endswith("every model of this run is on this disk, and was compared with nothing")
+    (Path("weights") / SD / commit(online, SD) / UNET).unlink()
+    with pytest.raises(UserError, match=rf"these are missing: {SD} at {commit(online, SD)}$"):
+        fetched_offline(settings(), monkeypatch)
+    PINNED.unlink()
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(UserError, match=r"cannot fetch .*Connection refused.*these are not in weights"):
+    with pytest.raises(UserError, match=r"cannot fetch .*Connection refused.*these are missing"):
         fetched(settings())
+
+
+def fetched_offline(chosen: Settings, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    with monkeypatch.context() as patch:
+        patch.setattr(constants, "HF_HUB_OFFLINE", True)
+        return fetched(chosen)
+
+
+def test_a_disk_that_fills_is_a_fault_of_the_machine_and_leaves_nothing(online: StandIn, here: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(MachineError, match=r"cannot (fetch|write) .*File too large"):
+            fetched(settings())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not [path for path in (here / "weights").rglob("*.safetensors") if path.stat().st_size >= 100_000]
+    assert not PINNED.exists() and not list((here / "weights").glob(".fetching-*"))
+
+
+def test_a_folder_that_cannot_be_written_is_a_sentence(online: StandIn, here: Path) -> None:
+    (here / "weights").symlink_to("gone/elsewhere")
+    with pytest.raises(UserError, match="cannot write weights"):
+        fetched(settings())
+
+
+def test_the_models_of_a_grid_are_fetched_and_each_point_has_its_own_commit(online: StandIn, here: Path) -> None:
+    other = "someone/other-diffusion"
+    online.add(other, online.repositories[SD][commit(online, SD)])
+    grid = {"methods": ["sd_features"], "grid": {"diffusion.model.path": [SD, other]}}
+    chosen = settings(ablation={"model": grid})
+    fetched(chosen)
+    Path("config.yaml").write_text(chosen.model_dump_json())
+    points = [point for _, point in ablation_points(read_settings([Path("config.yaml")]), "model")]
+    assert [point.diffusion.model.revision for point in points] == [commit(online, SD), commit(online, other)]
 
 
 def test_a_repository_that_several_models_share_is_fetched_once(online: StandIn) -> None:

@@ -18,7 +18,7 @@ from dfeat.evaluation.settings import EvaluationSettings
 from dfeat.methods import REFERENCE
 from dfeat.occlusion.settings import OcclusionSettings
 from dfeat.places import HOLDOUT, OCCLUDED, TRAIN
-from dfeat.section import Commit, Name, Section, Seed, parse
+from dfeat.section import Commit, Name, Section, Seed, WithoutNulls, parse
 from dfeat.training.settings import MethodName, TrainingSettings
 
 
@@ -140,7 +140,7 @@ class Settings(Section):
         default_factory=_ablations, description="grids of settings, each a target `ablation_NAME`; none runs unasked"
     )
     resources: ResourceSettings = ResourceSettings()
-    pins: dict[str, Commit] = Field(
+    pins: WithoutNulls[dict[str, Commit]] = Field(
         default_factory=dict,
         max_length=1000,
         description="commits of Hub models without a `revision`, by their path or timm name; `dfeat fetch` writes them",

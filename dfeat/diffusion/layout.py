@@ -180,7 +180,7 @@ def find_model(source: ModelSource) -> ModelFiles:
         read = files_read(names, source.variant, source.path)
         return ModelFiles(hub.snapshot(source.path, source.revision, read), variant=source.variant)
     except UserError as error:
-        raise UserError(
+        raise type(error)(
             f"cannot fetch {source.path} at {source.revision} ({error}); run `dfeat fetch` where there is a network, or "
             "download it and give its folder"
         ) from None

@@ -11,7 +11,6 @@ all written and verified before the first of them takes its name. A crash leaves
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import glob
 import json
@@ -23,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from dfeat.errors import MachineError, UserError
+from dfeat.errors import MACHINE, MachineError, UserError
 from dfeat.shortage import ShortageError, shortage
 from dfeat.storage.provenance import bytes_digest, unguarded_file_digest
 from dfeat.storage.records import FOLDER, is_digest, record_path, recorded_digests, recorded_name
@@ -33,8 +32,6 @@ UNDER_WAY: Final = ".under-way"
 """A file in a run's folder that whoever makes the run holds a shared lock on."""
 _TEMPORARY: Final = re.compile(r"\.tmp\.(.+)\.(\d+)\.[0-9a-f]+$")
 _marks: list[int] = []
-_MACHINE: Final = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EFBIG}
-"""Errors of the machine rather than of the user: they exit with status 1."""
 
 
 @contextlib.contextmanager
@@ -190,8 +187,12 @@ def remove(path: Path) -> None:
 @contextlib.contextmanager
 def locked(folder: Path, waiting: Callable[[], object] = lambda: None) -> Iterator[None]:
     """Serialise writers of one folder, so that files that belong together stay so; `waiting` is called before a wait."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("ab") as file:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        held_by = (folder / ".lock").open("ab")
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+    with held_by as file:
         with contextlib.suppress(OSError):  # the file system has no locks
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -265,7 +266,7 @@ def _cannot_write(path: Path, error: OSError) -> UserError | ShortageError:
     short = shortage(error, str(path))
     if short is not None:
         return short
-    kind = MachineError if error.errno in _MACHINE else UserError
+    kind = MachineError if error.errno in MACHINE else UserError
     cause = os.strerror(error.errno) if error.errno else str(error)  # h5py's own text is a page long
     return kind(f"cannot write {path}: {cause}; nothing was left there, mend the cause and run again")
 

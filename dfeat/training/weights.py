@@ -51,7 +51,7 @@ def weights_file(backbone: Backbone) -> Path:
     try:
         return hub.first_of(repository, backbone.revision, names)
     except UserError as error:
-        raise UserError(
+        raise type(error)(
             f"cannot fetch the weights of {backbone.name} from {repository} ({error}); run `dfeat fetch` where there is a "
             "network, or give a local .safetensors as its `weights`"
         ) from None
