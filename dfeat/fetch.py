@@ -7,7 +7,7 @@ commits of the models without a `revision` in `config/pinned.yaml`, over which e
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,10 +86,10 @@ def fetch(settings: Settings, dry_run: bool, say: Callable[[str], object]) -> No
             return
         for model in models:
             say(_line(model))
-        missing = sum(file.size for (_, file) in _distinct(models))
+        missing = {model.folder / file.name: file for model in models for file in model.left()}.values()
         _check_room(missing)
         if dry_run:
-            say(f"{missing / 1e9:.2f} GB would be fetched into {WEIGHTS}")
+            say(f"{_size(missing)} would be fetched into {WEIGHTS}")
             return
         for stale in WEIGHTS.glob(f"{_STAGING}*"):
             shutil.rmtree(stale, ignore_errors=True)
@@ -158,25 +158,26 @@ def _check_offline(models: Sequence[Model], error: UserError) -> None:
         raise UnreachableError(f"{error}; of this run's models these are missing: {', '.join(dict.fromkeys(missing))}")
 
 
-def _distinct(models: Sequence[Model]) -> Iterator[tuple[Path, HubFile]]:
-    """The files that are left to fetch, each once, whatever number of models read it."""
-    yield from {model.folder / file.name: file for model in models for file in model.left()}.items()
-
-
 def _line(model: Model) -> str:
     """What there is to say of a model before anything is fetched."""
     assert model.listing is not None
-    size, left = sum(file.size for file in model.files.values()), sum(file.size for file in model.left())
-    state = "here" if not model.left() else f"{left / 1e9:.2f} GB to fetch"
+    left = model.left()
+    state = f"{_size(left)} to fetch" if left else "here"
     pinned = "pinned" if model.revision else "newest"
-    return f"{model.name} at {model.listing.commit} ({pinned}): {len(model.files)} files, {size / 1e9:.2f} GB, {state}"
+    read = f"{len(model.files)} file{'s' * (len(model.files) > 1)}, {_size(model.files.values())}"
+    return f"{model.name} at {model.listing.commit} ({pinned}): {read}, {state}"
 
 
-def _check_room(missing: int) -> None:
+def _size(files: Iterable[HubFile]) -> str:
+    size = sum(file.size for file in files)
+    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
+def _check_room(missing: Iterable[HubFile]) -> None:
     free = free_bytes(WEIGHTS)
-    if missing > free:
+    if sum(file.size for file in missing) > free:
         raise UserError(
-            f"{WEIGHTS} needs {missing / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free there; make room, or make {WEIGHTS} a "
+            f"{WEIGHTS} needs {_size(missing)} more, and {free / 1e9:.1f} GB are free there; make room, or make {WEIGHTS} a "
             "link to a larger disk"
         )
 
@@ -210,7 +211,7 @@ def _fetch(model: Model, file: HubFile, say: Callable[[str], object]) -> None:
         ):  # of huggingface_hub's cache, or of a transfer that broke: once more, from the Hub
             got = hub.download(model.repository, model.listing.commit, file.name, folder, afresh=True)
         got.replace(temporary)
-    say(f"{path}: {file.size / 1e6:,.1f} MB, as the Hub states it")
+    say(f"{path}: {_size([file])}, as the Hub states it")
 
 
 @contextmanager

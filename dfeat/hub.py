@@ -194,6 +194,8 @@ def _refusal(error: Exception, repository: str, commit: str | None, name: str) -
 
 def _cause(error: BaseException) -> str:
     """The end of a chain of errors, in one line."""
+    if offline():
+        return "HF_HUB_OFFLINE is set"
     while error.__cause__ is not None:
         error = error.__cause__
     return " ".join(str(error).split())[:200] or type(error).__name__

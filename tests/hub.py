@@ -93,7 +93,8 @@ def _handler(hub: StandIn) -> type[BaseHTTPRequestHandler]:
             tree = re.fullmatch(r"/api/models/([^/]+/[^/?]+)/tree/([^?]+)(?:\?.*)?", self.path)
             named = re.fullmatch(r"/(?:cdn/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self.path)
             found = listed or tree or named
-            assert found is not None, self.path
+            if found is None:
+                return self.answer(b"{}", 404)
             repository, revision = found[1], found[2] or "main"
             if repository not in hub.repositories:
                 return self.refuse(401, "RepoNotFound")

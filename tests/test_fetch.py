@@ -119,8 +119,8 @@ def test_one_command_fetches_what_is_read_pins_it_and_the_run_loads_it_offline(
 
 def test_a_dry_run_says_what_and_how_large_and_writes_nothing(online: StandIn, here: Path) -> None:
     lines = fetched(settings(), dry_run=True)
-    assert re.match(rf"{SD} at {commit(online, SD)} \(newest\): \d+ files, 0\.00 GB, 0\.00 GB to fetch", lines[0])
-    assert lines[-1] == "0.00 GB would be fetched into weights"
+    assert re.match(rf"{SD} at {commit(online, SD)} \(newest\): \d+ files, \d\.\d MB, \d\.\d MB to fetch", lines[0])
+    assert re.fullmatch(r"\d\.\d MB would be fetched into weights", lines[-1])
     assert not PINNED.exists() and not list((here / "weights").rglob("*.safetensors"))
     assert online.sent(".safetensors") == 0
 
