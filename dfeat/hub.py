@@ -16,6 +16,7 @@ from typing import Final
 from dfeat.errors import MACHINE, MachineError, UserError
 from dfeat.progress import shows_bars
 from dfeat.shortage import pass_on
+from dfeat.storage.provenance import unguarded_file_digest
 
 WEIGHTS: Final = Path("weights")
 """The folder in the working folder where fetched files are, as weights/<repository>/<commit>/<file>."""
@@ -34,20 +35,19 @@ class HubFile:
     name: str
     size: int
     sha256: str | None
-    git: str | None
+    git: str
 
     def fault(self, path: Path) -> str | None:
         """What is wrong with a file on this disk that should be this one; None if it is the same."""
         size = path.stat().st_size
         if size != self.size:
             return f"it has {size:,} bytes, the Hub states {self.size:,}"
-        wanted = self.sha256 or self.git
-        digest = hashlib.sha256() if self.sha256 else hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, lambda: digest).hexdigest()
-        if wanted is not None and found != wanted:
-            return f"its {'SHA-256' if self.sha256 else 'git digest'} is {found}, the Hub states {wanted}"
-        return None
+        if self.sha256 is not None:
+            kind, wanted, found = "SHA-256", self.sha256, unguarded_file_digest(path)
+        else:
+            blob = b"blob %d\0" % size + path.read_bytes()  # as git names a file
+            kind, wanted, found = "git digest", self.git, hashlib.sha1(blob, usedforsecurity=False).hexdigest()
+        return None if wanted in (found, "") else f"its {kind} is {found}, the Hub states {wanted}"
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def list_files(repository: str, commit: str | None = None) -> Listing:
     with _asked(repository, commit):
         info = HfApi().model_info(repository, revision=commit, files_metadata=True)
     files = {
-        one.rfilename: HubFile(one.rfilename, one.size or 0, one.lfs.sha256 if one.lfs else None, one.blob_id)
+        one.rfilename: HubFile(one.rfilename, one.size or 0, one.lfs.sha256 if one.lfs else None, one.blob_id or "")
         for one in info.siblings or ()
     }
     assert info.sha is not None

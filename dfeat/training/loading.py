@@ -37,21 +37,22 @@ def weights_checked(path: Path) -> Iterator[None]:
     load = _builder.load_pretrained
 
     def checked(model: nn.Module, pretrained_cfg: dict[str, Any], filter_fn: Any = None, **options: Any) -> None:
-        cfg = dict(pretrained_cfg)
+        cfg = {**pretrained_cfg, "state_dict": _read(path)}
 
         def fitting(state: State, _model: nn.Module) -> State:
             return _fitting(_converted(state, model, filter_fn, path), model, cfg, path)
 
-        with _readable(path):
-            load(model, pretrained_cfg=cfg, filter_fn=fitting, **options)
+        load(model, pretrained_cfg=cfg, filter_fn=fitting, **options)
 
-    _check_file(path)
     # timm hands a model's own conversion of weights to this function and keeps it nowhere else.
     with patch.object(_builder, "load_pretrained", checked):
         yield
 
 
-def _check_file(path: Path) -> None:
+def _read(path: Path) -> State:
+    """The named tensors in a file, of a pickle nothing else. Raises UserError if there are none."""
+    from timm.models import load_state_dict
+
     if not path.name.endswith(SUFFIXES):
         raise UserError(
             f"{path}: weights must be a file of one of the kinds {', '.join(SUFFIXES)}; load others with timm and save the "
@@ -59,6 +60,11 @@ def _check_file(path: Path) -> None:
         )
     if not path.is_file():
         raise UserError(f"{path} is missing; it should hold the backbone's weights")
+    with _readable(path):
+        state = load_state_dict(str(path), weights_only=True)
+    if not state or not all(isinstance(one, Tensor) for one in state.values()):
+        raise UserError(f"{path} is not a file of named tensors; give the model's state_dict")
+    return state
 
 
 @contextmanager
@@ -70,7 +76,7 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except (SafetensorError, EOFError, OSError, pickle.UnpicklingError, *_BROKEN) as error:
         pass_on(error, str(path))
-        if "weights_only" in str(error):
+        if isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error):
             raise UserError(
                 f"{path} holds more than tensors, so it could run code and is not opened; save its state_dict alone, as "
                 ".safetensors, where you trust it"
@@ -81,8 +87,6 @@ def _readable(path: Path) -> Iterator[None]:
 
 def _converted(state: State, model: nn.Module, convert: Callable[..., State] | None, path: Path) -> State:
     """The weights by the model's names and in its sizes, as far as timm can. Raises UserError for foreign ones."""
-    if not all(isinstance(one, Tensor) for one in state.values()):
-        raise UserError(f"{path} is not a file of named tensors; give the model's state_dict")
     if convert is None:
         return state
     try:

@@ -164,7 +164,7 @@ def test_weights_that_are_not_all_of_the_models_are_refused(tmp_path: Path) -> N
         "shape": (changed(state, **{"stem.0.bias": torch.zeros(3)}), r"1 of another shape"),
         "longer": (plain(longer), r"unknown.*first: stages\.0\.blocks\.1"),
         "other": (plain(small("resnet18.a1_in1k")), "does not fit the backbone"),
-        "empty": ({}, "keys missing"),
+        "empty": ({}, "is not a file of named tensors"),
     }
     for name, (content, sentence) in cases.items():
         path = write(tmp_path / f"{name}.pth", content)
