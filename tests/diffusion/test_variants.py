@@ -28,6 +28,11 @@ def folder(tiny_models: dict[str, Path], tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_models["four"], tmp_path / "model"))
 
 
+@pytest.fixture(scope="module")
+def plain(tiny_models: dict[str, Path]) -> DiffusionModel:
+    return load(tiny_models["four"])
+
+
 def load(folder: Path, variant: str | None = None) -> DiffusionModel:
     return load_model(ModelSource(path=str(folder), variant=variant), "inpaint", CPU)
 
@@ -84,25 +89,24 @@ LAYOUTS: dict[str, tuple[Change, str | None]] = {
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_way_to_write_weights_gives_those_of_the_plain_folder(
-    layout: str, folder: Path, tiny_models: dict[str, Path]
+    layout: str, folder: Path, plain: DiffusionModel
 ) -> None:
     change, variant = LAYOUTS[layout]
     change(folder)
     model = load(folder, variant)
-    assert same(model, load(tiny_models["four"]))
+    assert same(model, plain)
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     assert set(model.digests) | {"model_index.json"} == set(names)  # all is read, and all that is read is digested
     assert set(files_read(names, variant, "there")) == set(names)
 
 
-def test_diffusers_own_variants_are_read(folder: Path, tiny_models: dict[str, Path]) -> None:
+def test_diffusers_own_variants_are_read(folder: Path, plain: DiffusionModel) -> None:
     """As `save_pretrained` of the installed version writes them, in shards too."""
-    model = load(tiny_models["four"])
     for name in ("unet", "vae"):
         weights(folder, name).unlink()
-        getattr(model, name).save_pretrained(folder / name, variant="fp16", max_shard_size="150KB")
+        getattr(plain, name).save_pretrained(folder / name, variant="fp16", max_shard_size="150KB")
     assert len(list((folder / "unet").glob("*.fp16-*-of-*.safetensors"))) > 1
-    assert same(load(folder), model)
+    assert same(load(folder), plain)
 
 
 @pytest.mark.parametrize("variant", ["fp16", "ema", None])
@@ -157,8 +161,7 @@ def beside(folder: Path) -> None:
         (folder / name).write_text(text)
 
 
-def test_files_that_nobody_reads_do_not_change_the_digest(folder: Path, tiny_models: dict[str, Path]) -> None:
-    plain = load(tiny_models["four"])
+def test_files_that_nobody_reads_do_not_change_the_digest(folder: Path, plain: DiffusionModel) -> None:
     beside(folder)
     index = json.loads((folder / "model_index.json").read_text())
     (folder / "model_index.json").write_text(
