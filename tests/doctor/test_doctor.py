@@ -204,6 +204,22 @@ def test_a_backbone_of_the_hub_is_pinned_to_a_commit(settings: Settings) -> None
     assert missing_inputs(changed(settings, training={"backbones": pinned})) == []
 
 
+def test_a_model_that_was_fetched_is_looked_at_like_a_folder(
+    settings: Settings, tiny_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = "0123456789" * 4
+    fetched = Path(shutil.copytree(tiny_models["four"], Path("weights/some/model") / commit))
+    hub = changed(settings, diffusion={"model": {"path": "some/model"}}, pins={"some/model": commit})
+    (report,) = [report for report in examine(hub).weights if report.name == "diffusion"]
+    assert report.source == f"some/model at {commit}, in {fetched}" and report.digests and not report.faults
+    (fetched / "unet/diffusion_pytorch_model.safetensors").unlink()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    (report,) = [report for report in examine(hub).weights if report.name == "diffusion"]
+    assert report.notes == [
+        f"some/model at {commit} is not on this disk, and HF_HUB_OFFLINE is set; run `dfeat fetch` where there is a network"
+    ]
+
+
 def test_a_diffusion_model_that_no_method_uses_is_not_asked_for(settings: Settings) -> None:
     plain = {"training": {"methods": ["none", "blackout"]}, "diffusion": {"model": {"path": "./gone"}}}
     assert missing_inputs(changed(settings, **plain)) == []
