@@ -61,7 +61,7 @@ def adopt(run: Path, settings: Settings, configs: Sequence[Path], snakefile: Pat
     if run.resolve() != configured.place.run.resolve():
         raise UserError(f"{run} is not the configured run, {configured.place.run}; set `run: {run.name}` in an overlay")
     write_expected(configured)  # what verify holds artifacts to
-    whole, doubtful = _judged(run, configured, snakefile.parent / "workflow" / "report")
+    whole, doubtful = _judged(run, configured, project_of(snakefile) / "workflow" / "report")
     command = _command(configs, snakefile)
     write_bytes(configured.place.adopting, b"", recorded=False)
     planned = _planned(_touch("made", [*command, "--forceall", "--", *_targets(configured)]))
@@ -89,6 +89,12 @@ def _of_a_job(name: str, makes: set[str]) -> str:
         return name
     with_index = str(PurePosixPath(name).with_name("index.csv"))  # an index has files that no rule names
     return with_index if name.startswith("data/") and with_index in makes else ""
+
+
+def project_of(snakefile: Path) -> Path:
+    """The project's folder, of its Snakefile or its workflow/Snakefile."""
+    folder = snakefile.absolute().parent
+    return folder.parent if folder.name == "workflow" and (folder / "rules").is_dir() else snakefile.parent
 
 
 def _judged(run: Path, configured: Run, captions: Path) -> tuple[list[str], dict[str, str]]:

@@ -116,7 +116,7 @@ def _diffusion(source: ModelSource) -> Model:
     def here(commit: str) -> bool:
         return local_files(source.model_copy(update={"revision": commit})) is not None
 
-    return Model(source.path, source.path, source.revision, read, here)
+    return Model(str(source.path), str(source.path), source.revision, read, here)
 
 
 def _backbone(backbone: Backbone) -> Model:

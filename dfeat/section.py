@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -24,6 +25,7 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
+from pydantic_core import core_schema
 
 from dfeat.errors import UserError, nearest
 
@@ -62,8 +64,78 @@ def _forty_digits(revision: str) -> str:
 
 Commit = Annotated[str, AfterValidator(_forty_digits)]
 """A commit of a repository on the Hub."""
+_VARIABLE: Final = re.compile(r"\$(?:(\w+)|\{([^{}]*)\})", re.ASCII)
+
+
+class LocalPath(os.PathLike[str]):
+    """A path of the configuration. As text it is what was written, so that settings and what records them are the same on
+    every machine; as a path (`Path(x)`, `open(x)`) it has `~` and $VARIABLES filled in.
+
+    Every setting that may be a path has this type, so none is opened without. Making a path of it raises UserError where a
+    variable is not set.
+    """
+
+    __slots__ = ("_written",)
+
+    def __init__(self, written: str) -> None:
+        self._written = written
+
+    def __str__(self) -> str:
+        return self._written
+
+    def __repr__(self) -> str:
+        return repr(self._written)
+
+    def __eq__(self, other: object) -> bool:
+        return str(other) == self._written if isinstance(other, LocalPath | str) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._written)
+
+    def __bool__(self) -> bool:
+        return bool(self._written)
+
+    def __fspath__(self) -> str:
+        unset = ""
+
+        def value(variable: re.Match[str]) -> str:
+            nonlocal unset
+            found = os.environ.get(variable[1] or variable[2], "")
+            unset = unset or ("" if found else variable[0])
+            return found
+
+        path = os.path.expanduser(_VARIABLE.sub(value, self._written))  # noqa: PTH111  # Path("~none") raises
+        if unset == "" and not path.startswith("~"):
+            return path
+        if os.path.lexists(self._written):
+            return self._written
+        what = f"{unset} is not set" if unset else "no such user has a home folder"
+        raise UserError(
+            f"the path {self._written!r} cannot be found: {what}; export the variable, or write the path out"
+        )
+
+    def exists(self) -> bool:
+        """Whether something is there; False where a variable is not set."""
+        try:
+            return os.path.exists(self)  # noqa: PTH110
+        except UserError:
+            return False
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> core_schema.CoreSchema:
+        return core_schema.no_info_after_validator_function(
+            cls, _TEXT_OF_A_PATH, serialization=core_schema.plain_serializer_function_ser_schema(str)
+        )
+
+
+_TEXT_OF_A_PATH: Final = core_schema.no_info_before_validator_function(
+    lambda value: str(value) if isinstance(value, LocalPath) else value, core_schema.str_schema()
+)
 
 WNID: Final = r"^n\d{8}$"
+
+_BRANCH: Final = re.compile(r"(constrained-|function-|(tuple|list|dict|literal|nullable)\[)")
+"""What pydantic calls the alternatives of a type, as parts of a fault's place."""
 
 IN_WORDS: Final = {
     _NAME: "is part of a path, so give letters, digits, '_', '-' and '.', the first a letter or a digit",
@@ -208,7 +280,20 @@ def parse(model: type[S], value: Any, where: str = "config.yaml") -> S:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise UserError("; ".join(f"{where}: {_sentence(model, fault)}" for fault in error.errors())) from None
+        raise UserError("; ".join(f"{where}: {_sentence(model, fault)}" for fault in _told(error))) from None
+
+
+def _told(error: ValidationError) -> list[Any]:
+    """The faults with their keys alone; of a key that may have several types, the fault of the type that was meant."""
+    told: dict[tuple[Any, ...], Any] = {}
+    for fault in error.errors():
+        key = tuple(part for part in fault["loc"] if not (isinstance(part, str) and _BRANCH.match(part)))
+        several = len(key) < len(fault["loc"])
+        group = tuple(part for part in key if isinstance(part, str)) if several else (*key, len(told))
+        # The other types' faults are of the type alone: "input should be a valid tuple".
+        if group not in told or told[group]["type"].endswith(("_type", "_parsing")):
+            told[group] = {**fault, "loc": key}
+    return list(told.values())
 
 
 def safe_inside(root: str, path: str) -> bool:

@@ -103,6 +103,8 @@ def pass_on(error: BaseException, at: str = "", device: str = _DEVICE) -> None:
 
 def lost_worker(how: str = "") -> ShortageError:
     """The error for a process that ended before its work, killed for want of memory or by anyone."""
+    if "Bus error" in how:  # memory that is shared, and is not there when it is written
+        return _short("", f"shared memory ran out ({how})", _SHARED)
     return _short("", f"{_LOST}{f' ({how})' if how else ''}", _WORKER)
 
 

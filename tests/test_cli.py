@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -12,7 +13,9 @@ from pathlib import Path
 import pytest
 import typer
 
+import dfeat as dfeat_package
 from dfeat.cli import app, main
+from dfeat.cli.common import GROUPS, one_config_each
 from dfeat.data.settings import TrainSet
 from dfeat.diffusion.settings import FeaturesStage, InpaintStage, LatentsStage
 from dfeat.evaluation.settings import EvaluateStage
@@ -74,6 +77,36 @@ def test_the_example_in_the_help_can_be_pasted(verb: str, monkeypatch: pytest.Mo
         parse(READ_BY[verb], given["settings"])
     else:
         assert given.get("settings") in (None, "{}")
+
+
+def test_help_has_every_verb_in_a_group_with_its_first_sentence_whole(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    assert run(monkeypatch, "-h") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert (
+        all(verb in VERBS for verbs in GROUPS.values() for verb in verbs) and "Others" not in text and "..." not in text
+    )
+    assert "Encode views of each image once with the VAE; features of any setting start from them." in text
+    assert run(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == f"dfeat {dfeat_package.__version__}\n"
+
+
+def test_configuration_files_are_given_as_to_snakemake(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    answers = []
+    for words in ("--config config.yaml config/fast.yaml", "--configfile config.yaml config/fast.yaml",
+                  "--config config.yaml --config config/fast.yaml"):  # fmt: skip
+        assert run(monkeypatch, "plan", *words.split(), "--device", "H100") == 0
+        answers.append(capsys.readouterr().out)
+    assert answers[0] == answers[1] == answers[2]
+    words = ["adopt", "--config", "a.yaml", "results/demo", "--settings", "b.yaml", "c.yaml"]
+    assert one_config_each(words) == words
+
+
+def test_make_alone_lists_its_targets() -> None:
+    text = (ROOT / "Makefile").read_text()
+    said = subprocess.run(["make", "-s"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    targets = re.search(r"^\.PHONY: (.*)$", text, re.M)
+    assert targets is not None
+    assert {line.split()[1] for line in said.splitlines()} == set(targets[1].split())
 
 
 def test_all_settings_are_given_as_files_or_as_json(monkeypatch: pytest.MonkeyPatch, capsys, tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_the_architecture_page_has_the_import_contract() -> None:
 
 def test_every_table_and_figure_has_a_caption_that_snakemake_can_fill_in() -> None:
     for made in catalogue(Settings()):
-        text = (ROOT / f"workflow/report/{made.caption or made.name}.rst").read_text(encoding="utf-8")
+        text = (ROOT / "workflow/report" / made.caption_file).read_text(encoding="utf-8")
         job = SimpleNamespace(config={}, params=SimpleNamespace(command=made.command))  # what each rule gives it
         shown = Environment(undefined=StrictUndefined).from_string(text).render(snakemake=job)
         assert not made.caption or made.name.removeprefix("ablation_") in shown

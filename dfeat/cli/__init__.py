@@ -6,10 +6,11 @@ line as well: a full disk, memory that ran out) or of the program. Every heavy i
 
 from __future__ import annotations
 
+import sys
 from typing import Final
 
 from dfeat.cli import data, diffusion, models, report, tools  # noqa: F401  (each registers its verbs)
-from dfeat.cli.common import app
+from dfeat.cli.common import app, one_config_each
 from dfeat.progress import exit_on_user_error
 
 LOWER: Final = {
@@ -25,4 +26,5 @@ LOWER: Final = {
 
 def main() -> None:
     """Run the command line."""
+    sys.argv[1:] = one_config_each(sys.argv[1:])
     exit_on_user_error(app, LOWER)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
+from typer.core import TyperGroup
 
+from dfeat import __version__
 from dfeat.errors import UserError
 
 if TYPE_CHECKING:
@@ -15,18 +17,60 @@ if TYPE_CHECKING:
     from dfeat.diffusion.settings import ModelSource
     from dfeat.section import Section
 
+GROUPS: Final = {
+    "Start here": ("doctor", "fetch", "plan", "status", "verify", "adopt"),
+    "Use a trained model": ("predict",),
+    "Steps, which snakemake runs": ("index", "parts", "pixels", "inpaint", "latents", "features", "train", "evaluate", "judge"),
+    "Results": ("table", "figure", "ablation", "report"),
+    "For maintainers": ("demo-data", "schema"),
+}  # fmt: skip
+"""The verbs by what they are for, in the order of `dfeat --help`."""
+
+
+class _Groups(TyperGroup):
+    """The verbs in groups, each with its first sentence whole."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the verbs; those of no group come last."""
+        named = {verb for verbs in GROUPS.values() for verb in verbs}
+        groups = {**GROUPS, "Others": tuple(verb for verb in self.commands if verb not in named)}
+        for title, verbs in groups.items():
+            rows = [(verb, self.commands[verb].get_short_help_str(1000)) for verb in verbs if verb in self.commands]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    cls=_Groups,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Occlusion-robust classifiers with a frozen diffusion model. Each verb is one step; snakemake runs them all.",
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"dfeat {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Occlusion-robust classifiers with a frozen diffusion model. Each verb is one step; snakemake runs them all."""
+
 
 SettingsJson = Annotated[str, typer.Option("--settings", help="this step's part of config.yaml, as JSON")]
 ConfigFiles = Annotated[
     list[Path] | None,
-    typer.Option("--config", help="config.yaml and overlays, once each; later wins; default: config.yaml"),
+    typer.Option("--config", "--configfile", help="config.yaml and overlays; later wins; default: config.yaml"),
 ]
 AllSettings = Annotated[str | None, typer.Option("--settings", help="all settings as JSON, in place of files")]
 Out = Annotated[Path, typer.Option("--out", help="where the result goes")]
@@ -126,6 +170,23 @@ def _same_model(source: ModelSource | None) -> Callable[[Mapping[str, Any]], boo
         return source is None or recorded.get("model") == today[0]
 
     return same
+
+
+def one_config_each(words: Sequence[str]) -> list[str]:
+    """A command line in which each file of `--config A.yaml B.yaml`, as Snakemake takes them, has an option of its own."""
+    given: list[str] = []
+    option = ""
+    for word in words:
+        option = (
+            word
+            if word in ("--config", "--configfile")
+            else option
+            if word.endswith((".yaml", ".yml", ".json"))
+            else ""
+        )
+        again = option and word != option and given[-1] != option
+        given += [option, word] if again else [word]
+    return given
 
 
 def all_settings(config: list[Path] | None, settings: str | None) -> Settings:

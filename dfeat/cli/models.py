@@ -167,3 +167,35 @@ def judge(
 
     device = compute_on(gpus, threads, f"judge {out}")
     typer.echo(f"{run_judge(model, index, pixels, parts, inpainted, stage, out, device)} inpainted images accepted")
+
+
+@app.command(epilog=example("dfeat predict results/demo/training/none/swin/seed0 results/demo/raw/dfeat"))
+def predict(
+    model: Annotated[Path, typer.Argument(help="a model's folder, results/<run>/training/<method>/<backbone>/seed<n>")],
+    images: Annotated[Path, typer.Argument(help="a folder or archive of images, or one image")],
+    out: Annotated[Path | None, typer.Option(help="CSV file; by default the rows are printed")] = None,
+    diffusion: Annotated[
+        Path | None, typer.Option(help="diffusion model of a classifier that fuses its features")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="its commit, for a Hub id")] = None,
+    top: Annotated[int, typer.Option(min=1, help="classes an image")] = 5,
+    threads: Threads = 4,
+    gpus: Gpus = 1,
+) -> None:
+    """Classify images of your own with a trained model: file, and the most probable classes with their probabilities."""
+    if not images.exists():
+        raise UserError(f"{images} is missing; give a folder or archive of images, or one image")
+
+    from dfeat.devices import compute_on
+    from dfeat.evaluation.classifier import Classifier, predicted
+
+    device = compute_on(gpus, threads, f"predict {model}")
+    classifier = Classifier.from_pretrained(model, diffusion=diffusion, revision=revision, device=device)
+    text = predicted(classifier, images, top)
+    if out is None:
+        typer.echo(text, nl=False)
+        return
+
+    from dfeat.storage.atomic import write_bytes
+
+    write_bytes(out, text.encode())

@@ -22,10 +22,10 @@ def adopt(
 ) -> None:
     """Let Snakemake take what is whole and as configured of a copied or moved run for made, and make the rest again."""
     from dfeat.adopt import adopt as adopt_run
-    from dfeat.adopt import as_text
+    from dfeat.adopt import as_text, project_of
 
     own = Path("config.yaml")
-    base = own if own.exists() else snakefile.parent / own  # what Snakemake lays the other files over
+    base = own if own.exists() else project_of(snakefile) / own  # what Snakemake lays the other files over
     configs = [base, *(file for file in config or () if file.resolve() != base.resolve())]
     typer.echo(as_text(run, adopt_run(run, all_settings(configs, None), configs, snakefile)))
 

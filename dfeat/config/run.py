@@ -18,7 +18,7 @@ from dfeat.evaluation.settings import EvaluationSettings
 from dfeat.methods import REFERENCE
 from dfeat.occlusion.settings import OcclusionSettings
 from dfeat.places import HOLDOUT, OCCLUDED, TRAIN
-from dfeat.section import Commit, Name, Section, Seed, WithoutNulls, parse
+from dfeat.section import Commit, LocalPath, Name, Section, Seed, WithoutNulls, parse
 from dfeat.training.settings import MethodName, TrainingSettings
 
 
@@ -30,8 +30,15 @@ class ReportSettings(Section):
     )
     note: str = Field("", description="printed above every table and figure")
     confidence: float = Field(0.95, gt=0, lt=1)
+    tex_intervals: Literal["top1", "all", "none"] = Field(
+        "top1", description="which accuracies have their interval in the LaTeX tables; the CSV has all"
+    )
     seed: Seed = 0
     gallery: int = Field(60, ge=1, le=2000, description="training images in the report's gallery")
+
+    @model_serializer(mode="wrap")
+    def _omit_later_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in serialize(self).items() if (name, value) != ("tex_intervals", "top1")}
 
 
 _OF_PARTS: Final = ("occlusion.share", "occlusion.min_visible")
@@ -101,7 +108,7 @@ class ResourceSettings(Section):
     device: Literal["T4", "A100", "H100", "H200"] = Field(
         "A100", description="what the GPUs are: sets the time that jobs are given, and names no file"
     )
-    measured: str | None = Field(
+    measured: LocalPath | None = Field(
         None,
         description="file that `dfeat plan --calibrate` wrote on these GPUs: the plan and the time limits take its figures",
     )
@@ -164,7 +171,7 @@ class Settings(Section):
             for name, one in self.training.backbones.items()
         }
         models = {
-            use: source.model_copy(update={"revision": source.revision or self.pins.get(source.path)})
+            use: source.model_copy(update={"revision": source.revision or self.pins.get(str(source.path))})
             for use in ("model", "inpaint_model")
             if (source := getattr(self.diffusion, use)) is not None
         }

@@ -27,6 +27,7 @@ from dfeat.costs.operations import (
     training_passes,
 )
 from dfeat.diffusion.schedule import total
+from dfeat.errors import UserError
 from dfeat.methods import method, needed
 from dfeat.places import OCCLUDED, TRAIN, level_view
 from dfeat.training.settings import Backbone
@@ -191,7 +192,10 @@ def _taken_for(settings: Settings) -> str:
 
 def weights_bytes(backbone: Backbone) -> int:
     """Bytes of a trained model: those of the weights it starts from, where they are a local file."""
-    path = weights_path(backbone.weights) if backbone.weights else None
+    try:
+        path = weights_path(backbone.weights) if backbone.weights else None
+    except UserError:  # a path with a variable that is not set here
+        path = None
     return path.stat().st_size if path and path.is_file() else BACKBONE_BYTES
 
 

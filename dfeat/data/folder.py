@@ -13,7 +13,8 @@ from collections import Counter
 from pathlib import PurePosixPath
 
 from dfeat.data.classes import ClassFinder
-from dfeat.data.images import is_image_name
+from dfeat.data.files import classified, images_of
+from dfeat.data.images import stem_of
 from dfeat.data.records import Candidate, ClassInfo, Problems
 from dfeat.data.settings import EvaluationSet
 from dfeat.data.sources import Source
@@ -27,14 +28,12 @@ def read_folder(
     source: Source, settings: EvaluationSet, classes: tuple[ClassInfo, ...], problems: Problems
 ) -> tuple[str, list[Candidate]]:
     """("folders" or "manifest", the images with a class), whether or not the class is in the run."""
-    images = [name for name in source.names() if is_image_name(name)]
-    for name, why in source.refused:
-        problems.add(name, "file", why, "not read")
     finder = ClassFinder(classes)
-    listed = _manifest(source, finder, set(images), problems)
+    listed = _manifest(source, finder, set(images_of(source)), problems)
     named: list[tuple[str, str]] = []
-    for file in images:
-        wnid = listed[file] if file in listed else _class_of(file, finder)
+    for file, wnid in classified(
+        source, lambda file: listed[file] if file in listed else _class_of(file, finder), problems
+    ):
         if wnid is None:
             what = "no folder around it is a wnid or the name of one class of ImageNet-1k"
             remedy = "image dropped; rename the folder to its wnid, or list the file in manifest.csv"
@@ -52,10 +51,10 @@ def _class_of(file: str, finder: ClassFinder) -> str | None:
 
 def _keyed(named: list[tuple[str, str]], problems: Problems) -> list[Candidate]:
     """The stem is the key where it is unique, `<wnid>_<stem>` otherwise."""
-    uses = Counter(PurePosixPath(file).stem for file, _ in named)
+    uses = Counter(stem_of(file) for file, _ in named)
     kept: dict[str, Candidate] = {}
     for file, wnid in named:
-        stem = PurePosixPath(file).stem
+        stem = stem_of(file)
         key = stem if uses[stem] == 1 else f"{wnid}_{stem}"
         if key in kept:
             what = f"{file} has the name and class of {kept[key].file}"
@@ -67,21 +66,23 @@ def _keyed(named: list[tuple[str, str]], problems: Problems) -> list[Candidate]:
 
 def _manifest(source: Source, finder: ClassFinder, images: set[str], problems: Problems) -> dict[str, str]:
     """File -> wnid of manifest.csv; "" for a file whose class there is unknown (its row is in `problems`)."""
-    if MANIFEST not in source.names():
+    manifest = _manifest_name(source)
+    if manifest is None:
         return {}
-    rows = _rows(source)
+    source.used.add(manifest)
+    rows, folder = _rows(source, manifest), manifest[: -len(MANIFEST)]
     columns = {name.strip().casefold(): place for place, name in enumerate(rows[0])} if rows else {}
     if not {"file", "class"} <= set(columns):
         raise UserError(
-            f"{source.root}/{MANIFEST} has the columns {', '.join(columns) or 'none'}; file and class are needed"
+            f"{source.root}/{manifest} has the columns {', '.join(columns) or 'none'}; file and class are needed"
         )
     listed: dict[str, str] = {}
     for line, row in enumerate(rows[1:], 2):
         if not any(cell.strip() for cell in row):
             continue
         cells = {name: row[place].strip() if place < len(row) else "" for name, place in columns.items()}
-        file = cells["file"].replace("\\", "/").removeprefix("./")
-        where = f"{MANIFEST} line {line}"
+        file = folder + cells["file"].replace("\\", "/").removeprefix("./")
+        where = f"{manifest} line {line}"
         if not safe_inside("root", file) or file not in images:
             problems.add(where, "file", f"{file!r} is no image of the set", "line ignored")
         elif file in listed:
@@ -94,10 +95,17 @@ def _manifest(source: Source, finder: ClassFinder, images: set[str], problems: P
     return listed
 
 
-def _rows(source: Source) -> list[list[str]]:
+def _manifest_name(source: Source) -> str | None:
+    """The name of the manifest: in the root, or in the one folder that holds all of an archive."""
+    found = [name for name in source.names() if PurePosixPath(name).name.lower() == MANIFEST]
+    top = [name for name in found if all(one.startswith(name[: -len(MANIFEST)]) for one in images_of(source))]
+    return min(top, key=lambda name: (name.count("/"), name), default=None)
+
+
+def _rows(source: Source, manifest: str) -> list[list[str]]:
     try:
-        text = source.read(MANIFEST).decode("utf-8-sig")
+        text = source.read(manifest).decode("utf-8-sig")
         delimiter = max(",;\t", key=text.partition("\n")[0].count)
         return list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{source.root}/{MANIFEST} is no UTF-8 CSV file ({error}); save it as one") from None
+        raise UserError(f"{source.root}/{manifest} is no UTF-8 CSV file ({error}); save it as one") from None

@@ -3,21 +3,25 @@
 What enters: the bytes of a file. What leaves: `inspect` gives its size and what is unusual about it, mostly from the
 header; `decode` the picture, 8-bit RGB: CMYK, palette, grey and bilevel converted, transparency over white, 16 bits
 scaled to 8, gzip unwrapped, and the EXIF orientation applied, where a size is given (that of the annotations) only if
-the upright picture has it. What cannot be decoded faithfully is rejected.
+the upright picture has it. What cannot be decoded faithfully is rejected. AVIF, HEIC and JPEG XL are read where Pillow has
+a reader for them, its own or an installed plugin's.
 """
 
 from __future__ import annotations
 
+import importlib
 import io
 import mmap
+import re
 import warnings
 import zlib
 from dataclasses import dataclass
+from functools import cache
 from pathlib import PurePosixPath
 from typing import Final
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageOps, features
 
 from dfeat.errors import UserError
 from dfeat.shortage import pass_on, shortage
@@ -28,11 +32,39 @@ _WHOLE_PICTURE: Final = 16 * MAX_PIXELS
 """Bytes that decoding the largest picture takes: as read, as RGB, turned and as an array, at most 4 bytes a pixel each."""
 MAX_UNPACKED: Final = 256 << 20
 FORMATS: Final = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM")
-"""Pillow formats that are opened (MPO comes with JPEG). Some others run programs or read further files."""
-SUFFIXES: Final = frozenset(
-    {".jpeg", ".jpg", ".jpe", ".jfif", ".mpo", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif", ".ppm", ".pgm"}
+"""Pillow formats that are always opened (MPO comes with JPEG). Some others run programs or read further files."""
+_PLUGINS: Final = {
+    "AVIF": ("pillow_avif", "pillow-avif-plugin"),
+    "HEIF": ("pillow_heif", "pillow-heif"),
+    "JXL": ("pillow_jxl", "pillow-jxl-plugin"),
+}
+"""Formats that are opened where Pillow can: the module that teaches it to, and the package that has it."""
+_COMMON_NAMES: Final = {"HEIF": "HEIC", "JXL": "JPEG XL"}
+LATER_SUFFIXES: Final = frozenset({".avif", ".heic", ".heif", ".hif", ".jxl"})
+"""Those of the formats in _PLUGINS, and of many a JPEG that was renamed to one of them."""
+SUFFIXES: Final = LATER_SUFFIXES | {
+    ".jpeg", ".jpg", ".jpe", ".jfif", ".mpo", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif", ".ppm", ".pgm"
+}  # fmt: skip
+_USUAL_SUFFIX: Final = {
+    "JPEG": (".jpeg", ".jpg", ".jpe", ".jfif"),
+    "MPO": (".mpo", ".jpeg", ".jpg"),
+    "HEIF": (".heic", ".heif", ".hif"),
+}
+HEAD: Final = 64
+"""Bytes that `format_of` looks at."""
+_SIGNATURES: Final = (
+    (b"\xff\xd8\xff", "JPEG"), (b"\x89PNG\r\n\x1a\n", "PNG"), (b"GIF8", "GIF"),
+    (b"II*\0", "TIFF"), (b"MM\0*", "TIFF"), (b"II+\0", "TIFF"), (b"MM\0+", "TIFF"),
+    (b"\xff\x0a", "JXL"), (b"\0\0\0\x0cJXL \r\n\x87\n", "JXL"),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"), (b"\xff\x4f\xff\x51", "JPEG 2000"), (b"8BPS", "Photoshop"),
+)  # fmt: skip
+_OTHER_SIGNATURES: Final = (
+    (re.compile(rb"RIFF....WEBP", re.DOTALL), "WEBP"),
+    (re.compile(rb"BM.{4}\0{4}.{4}[\x0c\x28\x34\x38\x40\x6c\x7c]\0{3}", re.DOTALL), "BMP"),
+    (re.compile(rb"P[1-6]\s+(?:#|\d+\s)"), "PPM"),
+    (re.compile(rb".{4}ftyp(?:avi[fs]|(?:mif1|msf1)(?:.{4})+?avi[fs])", re.DOTALL), "AVIF"),
+    (re.compile(rb".{4}ftyp(?:hei[cxms]|hev[cxms]|mif1|msf1)", re.DOTALL), "HEIF"),
 )
-_USUAL_SUFFIX: Final = {"JPEG": (".jpeg", ".jpg", ".jpe", ".jfif"), "MPO": (".mpo", ".jpeg", ".jpg")}
 _ORDINARY_MODES: Final = {"RGB", "L", "1"}
 _TAIL: Final = 64
 _TURNS: Final = {
@@ -61,6 +93,45 @@ class Seen:
 def is_image_name(name: str) -> bool:
     """Whether a file's name says that it is an image."""
     return PurePosixPath(name).suffix.lower() in SUFFIXES
+
+
+def stem_of(name: str) -> str:
+    """The last part of a name without the ending of an image; without one, all of it."""
+    path = PurePosixPath(name)
+    return path.stem if is_image_name(name) else path.name
+
+
+def format_of(head: bytes) -> str:
+    """The image format whose signature the first HEAD bytes of a file have, by Pillow's name for it; "" for none."""
+    plain = next((name for signature, name in _SIGNATURES if head.startswith(signature)), "")
+    return plain or next((name for signature, name in _OTHER_SIGNATURES if signature.match(head[:HEAD])), "")
+
+
+@cache
+def formats() -> tuple[str, ...]:
+    """The Pillow formats that are opened here: FORMATS, and of _PLUGINS those that Pillow has a reader for."""
+    return (*FORMATS, *(name for name in _PLUGINS if _has_reader(name)))
+
+
+def _has_reader(name: str) -> bool:
+    Image.init()
+    if name == "AVIF" and features.check("avif"):
+        return True
+    try:
+        plugin = importlib.import_module(_PLUGINS[name][0])
+        getattr(plugin, f"register_{name.lower()}_opener", lambda: None)()
+    except Exception:  # a plugin whose library is missing fails in any way it likes; its format stays unread
+        return False
+    return name in Image.OPEN
+
+
+def unread_format(head: bytes) -> str:
+    """What an image is and what to do, where its format is known and not opened here; "" otherwise."""
+    name = format_of(head)
+    if not name or name in formats():
+        return ""
+    install = f"run `pip install {_PLUGINS[name][1]}`, or " if name in _PLUGINS else ""
+    return f"is a {_COMMON_NAMES.get(name, name)} image, which is not read here; {install}convert it to JPEG or PNG"
 
 
 def inspect(raw: bytes, where: str, size: Size | None = None) -> Seen:
@@ -100,16 +171,24 @@ def decode(raw: bytes, where: str, size: Size | None = None) -> tuple[Image.Imag
     return rgb, notes
 
 
+def as_rgb(image: Image.Image, where: str) -> Image.Image:
+    """A picture that a caller opened, in 8-bit RGB and upright, as `decode` gives it. Raises UserError like `decode`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return _converted(ImageOps.exif_transpose(image), where)
+
+
 def _open(raw: bytes, where: str) -> tuple[Image.Image, bytes, list[str]]:
     """The image with its header read, its bytes without gzip, and notes on what is unusual."""
     raw, notes = _unwrap(raw, where)
     try:
-        image = Image.open(io.BytesIO(raw), formats=FORMATS)
+        image = Image.open(io.BytesIO(raw), formats=formats())
     except Image.DecompressionBombError:
         raise _refusal(where, f"it is larger than {MAX_PIXELS:,} pixels") from None
     except Exception as error:  # on a broken header Pillow's readers raise exceptions of any type
         _pass_shortage_on(error, where)
-        raise _refusal(where, "it is no image that can be read" if raw else "it is empty") from None
+        reason = f"it {unread_format(raw) or 'is no image that can be read'}" if raw else "it is empty"
+        raise _refusal(where, reason) from None
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise _refusal(where, f"it claims {width} x {height} pixels, more than {MAX_PIXELS:,}")

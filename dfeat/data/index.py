@@ -22,6 +22,7 @@ from dfeat.data.records import INDEX_COLUMNS, ClassInfo, Record
 from dfeat.data.sources import Source
 from dfeat.errors import UserError
 from dfeat.places import place_of
+from dfeat.section import LocalPath
 from dfeat.storage.expected import check_settings
 from dfeat.storage.provenance import bytes_digest
 from dfeat.storage.records import parsed, read_digested, read_text, refusal
@@ -38,7 +39,7 @@ class Index:
     records: tuple[Record, ...]
     classes: tuple[ClassInfo, ...]
     folder: Path
-    root: Path
+    root: LocalPath
     digest: str = ""
     """SHA-256 of index.csv. Artifacts store it, so that rows of another index are recognised and rejected."""
     files: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
@@ -98,7 +99,7 @@ def read_index(folder: Path) -> Index:
         check_settings(folder / "source.json", source.get("settings", {}), "index")
         _check_listed(files, folder / "index.csv", digest)
         classes = read_classes(folder, files)
-        return Index(source["set"], records, classes, folder, Path(source["root"]), digest, files)
+        return Index(source["set"], records, classes, folder, LocalPath(source["root"]), digest, files)
     except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
         raise UserError(
             f"the index in {folder} cannot be read ({error}); delete it and run `dfeat index` again"

@@ -17,9 +17,10 @@ from typing import Final
 
 from dfeat.data.classes import class_infos
 from dfeat.data.coco import Part
+from dfeat.data.files import images_of, refuse_packed, report_unused
 from dfeat.data.folder import read_folder
 from dfeat.data.imagenet import read_imagenet
-from dfeat.data.images import inspect, is_image_name
+from dfeat.data.images import inspect
 from dfeat.data.index import Index, read_classes
 from dfeat.data.partimagenet import TrainData, TrainImage, read_partimagenet
 from dfeat.data.records import INDEX_COLUMNS, Candidate, ClassInfo, Problems, Record, part_key, table_text
@@ -29,11 +30,12 @@ from dfeat.errors import UserError
 from dfeat.places import HOLDOUT, TRAIN
 from dfeat.progress import progress
 from dfeat.randomness import seed_for
+from dfeat.section import LocalPath
 from dfeat.storage.atomic import json_bytes, write_files
 from dfeat.storage.origin import origin_bytes
 from dfeat.storage.provenance import bytes_digest, settings_text
 
-RECIPE: Final = 2
+RECIPE: Final = 3
 _WHERE: Final = {
     "partimagenet": "PartImageNet is at github.com/TACJu/PartImageNet; its images and json files belong there",
     "imagenet": "ImageNet-1k val can be had from image-net.org after registration",
@@ -50,6 +52,7 @@ def build_train_index(settings: TrainSet, out: Path, holdout: Path | None = None
     source = open_source(TRAIN, settings.root, settings.kind)
     problems = Problems(TRAIN)
     data = read_partimagenet(source, settings, problems)
+    report_unused(source, problems)
     if not data.images:
         raise _nothing(TRAIN, source, settings.kind, "COCO annotation files and the images they name", problems)
     images = [data.images[key] for key in sorted(data.images)]
@@ -63,11 +66,11 @@ def build_train_index(settings: TrainSet, out: Path, holdout: Path | None = None
             f"set {TRAIN!r}: no class of {source.root} has two images, one of them with parts, so none can be held out; "
             "set data.train.holdout to 0"
         )
-    trained = Index(TRAIN, tuple(r for r in records if r.key not in held_out), classes, out, source.root)
+    trained = Index(TRAIN, tuple(r for r in records if r.key not in held_out), classes, out, source.written)
     counts = {"held_out": len(held_out)} if holdout else {}
     contents = _train_contents(trained, source, settings, data, counts, problems)
     if holdout is not None:
-        kept = Index(HOLDOUT, tuple(r for r in records if r.key in held_out), classes, holdout, source.root)
+        kept = Index(HOLDOUT, tuple(r for r in records if r.key in held_out), classes, holdout, source.written)
         contents = _train_contents(kept, source, settings, data, {}, Problems(HOLDOUT)) | contents
     return _write(trained, contents)
 
@@ -100,6 +103,7 @@ def build_evaluation_index(name: str, settings: EvaluationSet, classes: Path, ou
         return _build_part_index(name, settings, run_classes, source, problems, out)
     read = read_imagenet if settings.kind == "imagenet" else read_folder
     layout, candidates = read(source, settings, run_classes, problems)
+    report_unused(source, problems)
     labels = {info.wnid: label for label, info in enumerate(run_classes)}
     wanted = [candidate for candidate in candidates if candidate.wnid in labels]
     records = _drawn(tuple(_look_into(wanted, labels, source, name, problems)), settings.per_class)
@@ -111,7 +115,7 @@ def build_evaluation_index(name: str, settings: EvaluationSet, classes: Path, ou
         "images_of_other_classes": len(candidates) - len(wanted),
         "classes_with_images": len({record.label for record in records}),
     }
-    index = Index(name, records, run_classes, out, source.root)
+    index = Index(name, records, run_classes, out, source.written)
     return _write(index, _contents(index, source, settings, layout, counts, problems))
 
 
@@ -120,6 +124,7 @@ def _build_part_index(
 ) -> Index:
     """Index an evaluation set with part annotations: a record for each image that has parts, or for each such part."""
     data = read_partimagenet(source, TrainSet(root=settings.root), problems)
+    report_unused(source, problems)
     labels = {info.wnid: label for label, info in enumerate(classes)}
     usable = [data.images[key] for key in sorted(data.images) if data.images[key].candidate.wnid in labels]
     whole = _records_of([image for image in usable if image.parts], labels)
@@ -135,7 +140,7 @@ def _build_part_index(
         categories = {key: sorted({part.category_id for part in data.images[key].parts}) for key in kept}
         records = tuple(replace(r, key=part_key(r.key, category)) for r in records for category in categories[r.key])
     counts = {**data.counts, "classes_with_images": len({record.label for record in records})}
-    index = Index(name, records, classes, out, source.root)
+    index = Index(name, records, classes, out, source.written)
     return _write(index, _contents(index, source, settings, data.layout, counts, problems, data))
 
 
@@ -224,7 +229,7 @@ def _contents(
     rows = list(map(astuple, index.records))
     described = {
         "set": index.set_name,
-        "root": str(source.root),
+        "root": str(source.written),
         "kind": settings.kind,
         "container": source.kind,
         "layout": layout,
@@ -234,10 +239,11 @@ def _contents(
         "images": len(index.records),
         "classes": len(index.classes),
         **counts,
+        **({"left_out": source.clutter.total()} if source.clutter else {}),
         "problems": len(problems.rows),
     }
     contents = {
-        **({"annotations.json": _coco_text(parts).encode()} if parts else {}),
+        **({"annotations.json": _coco_text(index.set_name, parts).encode()} if parts else {}),
         "problems.csv": problems.csv().encode(),
         "classes.json": json_bytes([{"wnid": info.wnid, "name": info.name} for info in index.classes]),
         "index.csv": table_text(INDEX_COLUMNS, rows).encode(),
@@ -246,8 +252,18 @@ def _contents(
     return {**placed, index.folder / "source.json": origin_bytes(described, placed)}
 
 
-def _coco_text(data: TrainData) -> str:
-    """The COCO file with one record per line; ids count from 1 in the order of keys."""
+def _coco_text(set_name: str, data: TrainData) -> str:
+    """The COCO file with one record per line; ids count from 1 in the order of keys.
+
+    It has every section of COCO's own files, which pycocotools (`loadRes`, `info`) and other readers look up. `info` has no
+    date, so that the same images give the same bytes.
+    """
+    about = {
+        "description": f"The usable images of the set {set_name!r} and their part annotations",
+        "version": str(RECIPE),
+        "contributor": "D-Feat Occlusions",
+        "url": "",
+    }
     images: list[str] = []
     annotations: list[str] = []
     for image_id, key in enumerate(sorted(data.images), 1):
@@ -260,7 +276,8 @@ def _coco_text(data: TrainData) -> str:
             annotations.append(f"{json.dumps(head)[:-1]}, {_coco_record(part)[1:]}")
     categories = [json.dumps(data.categories[number], ensure_ascii=False) for number in sorted(data.categories)]
     sections = [("images", images), ("annotations", annotations), ("categories", categories)]
-    return "{" + ",\n".join(f'"{name}": [\n' + ",\n".join(lines) + "\n]" for name, lines in sections) + "}\n"
+    start = f'"info": {json.dumps(about)},\n"licenses": [],\n'
+    return "{" + start + ",\n".join(f'"{name}": [\n' + ",\n".join(lines) + "\n]" for name, lines in sections) + "}\n"
 
 
 def _coco_record(part: Part) -> str:
@@ -269,18 +286,20 @@ def _coco_record(part: Part) -> str:
     return f'{{"category_id": {part.category_id}, "segmentation": {part.segmentation}, {json.dumps(tail)[1:]}'
 
 
-def open_source(set_name: str, root: str, kind: str) -> Source:
+def open_source(set_name: str, root: LocalPath, kind: str) -> Source:
     """Open the files of a set. Raises UserError, with where to obtain them, if there are none."""
     try:
-        if not root.strip():
+        if not str(root).strip():
             raise UserError("its root is empty; give the folder or archive that holds it")
-        return Source(Path(root))
+        source = Source(root)
+        refuse_packed(source)
+        return source
     except UserError as error:
         raise UserError(f"set {set_name!r}: {error}; {_WHERE[kind]}; {_DEMO}") from None
 
 
 def _nothing(set_name: str, source: Source, kind: str, looked_for: str, problems: Problems) -> UserError:
-    images = sum(map(is_image_name, source.names()))
+    images = len(images_of(source))
     met = f"; problems met: {problems.summary()}" if problems.rows else ""
     return UserError(
         f"set {set_name!r}: {source.root} has no usable image (looked for {looked_for}; {len(source.names())} files "

@@ -17,9 +17,9 @@ from dfeat.data.classes import WNID, imagenet_wnids, is_wnid
 from dfeat.data.images import is_image_name
 from dfeat.errors import UserError
 
-_NUMBER = re.compile(r"_val_(\d{8})(?:\D|$)", re.ASCII)
+_NUMBER = re.compile(r"_val_(\d{8})(?:\D|$)", re.ASCII | re.IGNORECASE)
 _GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
-_LISTS = (
+LISTS = (
     "meta.mat",
     "map_clsloc.txt",
     "synsets.txt",
@@ -30,15 +30,15 @@ _LISTS = (
 
 @dataclass
 class Labels:
-    """Classes by image key, or by the number in the image's name."""
+    """Classes by image key in lower case, or by the number in the image's name."""
 
     by_key: dict[str, str] = field(default_factory=dict)
     by_number: tuple[str, ...] = ()
 
     def find(self, key: str) -> str | None:
         """The wnid of an image, or None."""
-        if key in self.by_key:
-            return self.by_key[key]
+        if key.casefold() in self.by_key:
+            return self.by_key[key.casefold()]
         number = _NUMBER.search(key)
         place = int(number.group(1)) if number else 0
         return self.by_number[place - 1] if 1 <= place <= len(self.by_number) else None
@@ -61,8 +61,9 @@ def read_labels(path: Path) -> Labels:
     for number, cells in rows:
         key, wnid = _key(cells), _class(cells)
         if key and wnid:
-            if by_key.setdefault(key, wnid) != wnid:
-                raise UserError(f"{path}, line {number}: {key} has the class {wnid} there and {by_key[key]} before")
+            before = by_key.setdefault(key.casefold(), wnid)
+            if before != wnid:
+                raise UserError(f"{path}, line {number}: {key} has the class {wnid} there and {before} before")
         elif number != rows[0][0]:  # the first line may be a header
             raise UserError(f"{path}, line {number}: no file name and wnid in {' '.join(cells)[:80]!r}")
     return Labels(by_key=by_key)
@@ -108,7 +109,7 @@ def _one_a_line(path: Path, rows: list[tuple[int, list[str]]]) -> tuple[str, ...
 def _devkit_order(labels: Path) -> tuple[str, ...]:
     """The wnids in the order of the devkit's ids, from a list beside the label file."""
     for folder in (labels.parent, labels.parent / "data", labels.parent.parent):
-        for name in _LISTS:
+        for name in LISTS:
             if (folder / name).is_file():
                 path = folder / name
                 order = _from_meta(path) if path.suffix == ".mat" else _from_text(path)

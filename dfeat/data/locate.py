@@ -9,7 +9,8 @@ import unicodedata
 from collections import defaultdict
 from pathlib import PurePosixPath
 
-from dfeat.data.images import is_image_name
+from dfeat.data.files import images_of, unused
+from dfeat.data.images import stem_of
 from dfeat.data.records import Problems
 from dfeat.data.sources import Source
 from dfeat.errors import UserError
@@ -23,12 +24,11 @@ class Locator:
         self._source = source
         self._by_name: dict[str, list[str]] = defaultdict(list)
         self._by_stem: dict[str, list[str]] = defaultdict(list)
-        self._used: set[str] = set()
-        for name in source.names():
+        for name in images_of(source):
             path = PurePosixPath(name)
-            if is_image_name(name) and not any(part.lower().startswith("annotation") for part in path.parts[:-1]):
+            if not any(part.lower().startswith("annotation") for part in path.parts[:-1]):
                 self._by_name[_composed(path.name)].append(name)
-                self._by_stem[_composed(path.stem).casefold()].append(name)
+                self._by_stem[_composed(stem_of(name)).casefold()].append(name)
 
     def images(self) -> list[str]:
         """All image files, without what lies in folders of annotations."""
@@ -36,16 +36,20 @@ class Locator:
 
     def stems(self) -> set[str]:
         """Stems of all images."""
-        return {PurePosixPath(name).stem for name in self._by_name}
+        return {stem_of(name) for name in self._by_name}
 
     def unused(self) -> int:
         """The number of images that no record named."""
-        return sum(len(names) for names in self._by_name.values()) - len(self._used)
+        return unused(self.images(), self._source)
 
     def knows(self, file_name: str) -> bool:
         """Whether there is any file that `file_name` could mean."""
-        stem = PurePosixPath(_composed(file_name.replace("\\", "/"))).stem
-        return stem.casefold() in self._by_stem
+        return bool(self._of_stem(_composed(PurePosixPath(file_name.replace("\\", "/")).name)))
+
+    def _of_stem(self, base: str) -> list[str]:
+        """The images whose name is `base` but for the ending or case."""
+        stems = (stem_of(base).casefold(), PurePosixPath(base).stem.casefold())
+        return next((self._by_stem[stem] for stem in stems if stem in self._by_stem), [])
 
     def find(self, file_name: str, split: str, problems: Problems) -> str | None:
         """The file that `file_name` means in `split`; None, with a row in `problems`, where none or several do."""
@@ -56,7 +60,7 @@ class Locator:
         base = _composed(PurePosixPath(wanted).name)
         matches = self._by_name.get(base, [])
         if not matches:
-            matches = self._by_stem.get(PurePosixPath(base).stem.casefold(), [])
+            matches = self._of_stem(base)
             if matches:
                 problems.add(file_name, "file_name", f"is there as {matches[0]}", "that file taken")
         found = self._one_of(matches, _composed(wanted), split)
@@ -64,7 +68,7 @@ class Locator:
             what = f"means several files ({', '.join(matches[:3])})" if matches else "is not there"
             problems.add(file_name, "file_name", what, "image dropped with its annotations")
         else:
-            self._used.add(found)
+            self._source.used.add(found)
         return found
 
     def _one_of(self, matches: list[str], wanted: str, split: str) -> str | None:
@@ -78,7 +82,9 @@ class Locator:
         return matches[0] if len(matches) == 1 else None
 
     def _identical(self, names: list[str]) -> bool:
-        """Whether all the files have the same bytes: a copy nested in a copy does no harm."""
+        """Whether all the files have the same bytes: a copy nested in a copy does no harm, nor does a link."""
+        if len({self._source.file_of(name) for name in names}) == 1:
+            return True
         try:
             first = self._source.read(names[0])
             return all(self._source.read(name) == first for name in names[1:])

@@ -24,7 +24,7 @@ from dfeat.data.coco import (
     read_grouped,
     read_images,
 )
-from dfeat.data.images import inspect
+from dfeat.data.images import inspect, stem_of
 from dfeat.data.locate import Locator
 from dfeat.data.records import Candidate, Problems, text_of
 from dfeat.data.segmentation import whole_number
@@ -63,9 +63,8 @@ def read_partimagenet(source: Source, settings: TrainSet, problems: Problems) ->
     """Read every usable image of every split. Raises UserError when the layout is not clear or ids conflict."""
     reader = _Reader(source, settings, problems)
     data = reader.data
-    for name, why in source.refused:
-        problems.add(name, "file", why, "not read")
     for layout, names in _layouts(annotation_names(source, reader.locator), settings, source):
+        source.used.update(names)
         for name in names:
             if data.layout not in {"", layout}:
                 problems.add(name, "file", f"is laid out as {layout!r}; the set is read as {data.layout!r}", "ignored")
@@ -83,15 +82,15 @@ def annotation_names(source: Source, locator: Locator) -> list[str]:
         name
         for name in source.names()
         if name.lower().endswith(".json")
-        and not any(PurePosixPath(part).stem.endswith("_whole") for part in name.split("/"))
+        and not any(PurePosixPath(part).stem.lower().endswith("_whole") for part in name.split("/"))
         and (PurePosixPath(name).stem not in stems or PurePosixPath(name).stem.lower() in SPLITS)
-        and not is_wnid(PurePosixPath(name).stem.partition("_")[0])
+        and not is_wnid(PurePosixPath(name).stem.partition("_")[0].lower())
     ]
 
 
 def classes_by_name(locator: Locator, otherwise: str | None = None) -> dict[str, str]:
     """Key -> wnid of every image whose class its name or folder tells; `otherwise` is that of the others."""
-    named = ((PurePosixPath(name).stem, _wnid(PurePosixPath(name), otherwise)) for name in locator.images())
+    named = ((stem_of(name), _wnid(PurePosixPath(name), otherwise)) for name in locator.images())
     return {key: wnid for key, wnid in named if wnid is not None}
 
 
@@ -123,6 +122,7 @@ class _Reader:
     def __init__(self, source: Source, settings: TrainSet, problems: Problems) -> None:
         self.source, self.settings, self.problems = source, settings, problems
         self.locator, self.data = Locator(source), TrainData("")
+        self.by_file: dict[str, str] = {}
 
     def join(self, file: AnnotationFile) -> bool:
         """Add the usable images of one annotation file to `data`; False where none of its images is here."""
@@ -160,7 +160,7 @@ class _Reader:
         if found is None:
             return None
         path = PurePosixPath(found)
-        key, wnid = path.stem, _wnid(path, self.settings.wnid)
+        key, wnid = stem_of(found), _wnid(path, self.settings.wnid)
         if wnid is None:
             remedy = "image dropped; set data.train.wnid if all such images are of one class"
             what = "neither its name nor its folder begins with a wnid such as n02487347"
@@ -169,6 +169,10 @@ class _Reader:
         if key in self.data.images:
             first = self.data.images[key].candidate.file
             problems.add(key, "key", f"{found} has the name of {first}", "first kept, this one dropped")
+            return None
+        other = self.by_file.setdefault(self.source.file_of(found), key)
+        if other != key:
+            problems.add(key, "file", f"is a link to the file of {other}", "image dropped: the file is used once")
             return None
         size = _stated_size(record)
         try:
@@ -196,7 +200,5 @@ def _stated_size(record: dict[str, Any]) -> tuple[int, int] | None:
 
 
 def _wnid(path: PurePosixPath, otherwise: str | None) -> str | None:
-    first = path.stem.partition("_")[0]
-    if is_wnid(first):
-        return first
-    return path.parent.name if is_wnid(path.parent.name) else otherwise
+    named = (path.stem.partition("_")[0].lower(), path.parent.name.lower())
+    return next((name for name in named if is_wnid(name)), otherwise)

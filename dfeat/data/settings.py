@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from dfeat.section import WNID, Name, Section, Seed, WithoutNulls
+from dfeat.section import WNID, LocalPath, Name, Section, Seed, WithoutNulls
 
 
 def _once(levels: tuple[int, ...]) -> tuple[int, ...]:
@@ -49,7 +49,9 @@ class TrainSet(Section):
     """The training images and their part annotations [Sec. 4.1]."""
 
     kind: Literal["partimagenet"] = "partimagenet"
-    root: str = Field("data/PartImageNet", description="folder or .zip of PartImageNet_OOD or PartImageNet_Seg")
+    root: LocalPath = Field(
+        LocalPath("data/PartImageNet"), description="folder or .zip of PartImageNet_OOD or PartImageNet_Seg"
+    )
     layout: Literal["auto", "ood", "seg"] = Field("auto", description="how files are laid out; auto looks")
     wnid: str | None = Field(
         None, pattern=WNID, description="class of images whose names and folders carry none (one-class sets)"
@@ -88,8 +90,8 @@ class EvaluationSet(Section):
         description="imagenet: ImageNet val in any of its layouts; folder: one folder a class; partimagenet: images with "
         "part annotations, as the training set has them",
     )
-    root: str = Field(description="folder (or .tar for imagenet) that holds the images")
-    labels: str | None = Field(None, description="imagenet, flat layout: label file, wnid or index form")
+    root: LocalPath = Field(description="folder (or .tar for imagenet) that holds the images")
+    labels: LocalPath | None = Field(None, description="imagenet, flat layout: label file, wnid or index form")
     levels: Levels = Field((0,), description="percent of patches blacked out, one evaluation each")
     expected_images: int | None = Field(
         None, ge=1, le=MOST_IMAGES, description="the count the paper states; doctor compares"
@@ -132,9 +134,9 @@ class DataSettings(Section):
     evaluation: WithoutNulls[dict[Name, EvaluationSet]] = Field(
         default_factory=lambda: {
             "imagenet_val": EvaluationSet(
-                kind="imagenet", root="data/imagenet/val", levels=(0, 20, 40, 60, 80), expected_images=7_900
+                kind="imagenet", root=LocalPath("data/imagenet/val"), levels=(0, 20, 40, 60, 80), expected_images=7_900
             ),
-            "dfeat": EvaluationSet(kind="folder", root="data/dfeat", expected_images=300),
+            "dfeat": EvaluationSet(kind="folder", root=LocalPath("data/dfeat"), expected_images=300),
         }
     )
     short_side: ShortSide = Field(256, description="short side of cached pixels; images are never enlarged twice")

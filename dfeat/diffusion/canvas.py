@@ -43,17 +43,21 @@ def copies_of(record: Record, settings: InpaintSettings) -> list[Copy]:
 def paste_known(
     inpainted: NDArray[np.uint8], original: NDArray[np.uint8], mask: NDArray[np.bool_]
 ) -> NDArray[np.uint8]:
-    """Resize an inpainted image to the original's size and restore every known pixel.
+    """Resize inpainted images to the originals' size and restore every known pixel.
 
-    `inpainted` is (h, w, 3) uint8, `original` and the result (H, W, 3) uint8, `mask` (H, W) bool, True where hidden.
-    Raises UserError for other shapes, such as those of a batch.
+    `inpainted` is (h, w, 3) uint8, `original` and the result (H, W, 3) uint8, `mask` (H, W) bool, True where hidden; or all
+    three are batches, with a first axis more. Raises UserError for other shapes.
     """
     shapes = inpainted.shape, original.shape, mask.shape
-    if mask.ndim != 2 or mask.dtype != np.bool_ or original.shape != (*mask.shape, 3) or inpainted.ndim != 3:
+    same = original.shape == (*mask.shape, 3) and inpainted.ndim == original.ndim
+    same = same and (mask.ndim == 2 or len(inpainted) == len(original) > 0)
+    if mask.ndim not in (2, 3) or mask.dtype != np.bool_ or not same:
         raise UserError(
-            f"paste_known takes one image at a time: (h, w, 3), (H, W, 3) and a bool mask (H, W); found "
-            f"{', '.join(map(str, shapes))} and a mask of {mask.dtype}. For a batch, call it once per row"
+            f"paste_known takes (h, w, 3), (H, W, 3) and a bool mask (H, W), or batches of as many of each; found "
+            f"{', '.join(map(str, shapes))} and a mask of {mask.dtype}"
         )
+    if mask.ndim == 3:
+        return np.stack([paste_known(*row) for row in zip(inpainted, original, mask, strict=True)])
     height, width = mask.shape
     return replace(original, mask, resize(inpainted, height, width))
 

@@ -8,6 +8,7 @@ image are rows of the U-Net's batch, as other images are; their outputs are held
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -21,7 +22,15 @@ from numpy.typing import NDArray
 
 from dfeat.diffusion.fitting import Fitting, in_parts
 from dfeat.diffusion.forward import noised
-from dfeat.diffusion.inputs import checked_batch_size, checked_images, one_each
+from dfeat.diffusion.inputs import (
+    as_the_model_takes,
+    by_argument,
+    checked_arguments,
+    checked_batch_size,
+    checked_precision,
+    one_each,
+    pixel_keys,
+)
 from dfeat.diffusion.latents import encode
 from dfeat.diffusion.layout import find_model
 from dfeat.diffusion.models import DiffusionModel, compile_model, load_model, load_pretrained
@@ -46,8 +55,10 @@ UNetRow = tuple[torch.Tensor, torch.Tensor, int]
 class FeatureExtractor:
     """Diffusion features of images or of their latents, from any diffusers model of the SD family.
 
-    >>> extract = FeatureExtractor.from_pretrained("path/to/model", blocks=["mid"], timestep=25)  # doctest: +SKIP
-    >>> extract(images)  # images (B, H, W, 3) uint8 -> (B, D) float32                            # doctest: +SKIP
+    >>> extract = FeatureExtractor.from_pretrained("demo", blocks="mid", timestep=100)
+    >>> extract
+    <FeatureExtractor demo: mid at timestep 100, 96 features, 64 px, float32 on cpu>
+    >>> extract("photographs/")  # files, PIL images, arrays, tensors -> (B, D) float32        # doctest: +SKIP
     """
 
     def __init__(
@@ -65,6 +76,7 @@ class FeatureExtractor:
         `what` names the job in messages. Raises UserError for a block or a timestep that the model does not have.
         """
         self.model = model
+        self.name = "model"
         self.settings = settings
         self.scaling_factor = scaling_factor
         trained = model.scheduler.config.num_train_timesteps
@@ -86,36 +98,94 @@ class FeatureExtractor:
         cls,
         path: str | Path,
         *,
-        blocks: Sequence[str] = ("mid",),
+        blocks: str | Sequence[str] = ("mid",),
         timestep: int | Sequence[int] = 25,
         pool: int = 1,
         ensemble: int = 1,
         seed: int = 0,
-        precision: str = "float32",
+        precision: Any = "float32",
         revision: str | None = None,
         device: torch.device | str | None = None,
         batch_size: int = BATCH,
+        **others: Any,
     ) -> Self:
         """Load the model from a folder or Hub id, with its VAE and text encoder.
 
-        The keyword arguments are `diffusion.model` and `diffusion.features` of config.yaml. Raises UserError for
-        invalid ones, and for a model that cannot be loaded.
+        Args:
+            path: Folder in the diffusers layout, Hub id, or "demo", the model that ships with the package.
+            blocks: U-Net blocks: "mid", "down.<i>", "up.<i>"; one or several, whose features are concatenated.
+            timestep: Noise that is added to the latents first; several are passes of their own, concatenated.
+            pool: Each block's output is averaged to pool x pool; 0 keeps the whole map.
+            ensemble: Draws of noise that are averaged.
+            seed: Of the noise, with each image's key.
+            precision: "float32", "tf32", "bfloat16", "float16", or a torch dtype.
+            revision: The commit of a Hub model.
+            device: A torch device; None: CUDA where there is one.
+            batch_size: Images that are computed at once.
+            others: Nothing more; a name from another library is answered with the one that it has here.
+
+        Raises:
+            UserError: An argument that is not allowed, or a model that cannot be loaded.
         """
+        checked_arguments(others, inspect.signature(cls.from_pretrained).parameters.keys() - {"others"})
         steps = timestep if isinstance(timestep, int) else tuple(timestep)
-        given = {"blocks": tuple(blocks), "timestep": steps, "pool": pool, "ensemble": ensemble, "seed": seed}
-        settings = parse(FeatureSettings, given, "features")
-        model = load_pretrained(path, precision, revision, device)
-        return cls(model, settings, model.scaling_factor, batch_size=batch_size)
+        chosen = (blocks,) if isinstance(blocks, str) else tuple(blocks)
+        given = {"blocks": chosen, "timestep": steps, "pool": pool, "ensemble": ensemble, "seed": seed}
+        with by_argument():
+            settings = parse(FeatureSettings, given, "features")
+            model = load_pretrained(path, checked_precision(precision), revision, device)
+            extractor = cls(model, settings, model.scaling_factor, batch_size=batch_size)
+        extractor.name = str(path)
+        return extractor
 
-    def __call__(self, images: NDArray[np.uint8], keys: Sequence[str] | None = None) -> torch.Tensor:
-        """Features of images (B, H, W, 3) uint8, as `from_latents` returns them.
+    def __call__(self, images: Any, keys: Sequence[str] | None = None, *, resize: bool | None = None) -> torch.Tensor:
+        """Features of images, as `from_latents` returns them; one image gives one row.
 
-        H and W must be multiples of the model's `side_multiple`. `keys` seed the noise of each image (default: "0", "1",
-        ...). Raises UserError for images of another shape or dtype, or another number of keys.
+        Args:
+            images: As people have them, see `dfeat.load_images`.
+            keys: They seed the noise of each image. None: the key of an image is a digest of its pixels, so that its
+                features are the same alone, in any batch and in any order.
+            resize: True: each image's shorter side is resized to the model's own side, and the central square cropped.
+                False: none is; heights and widths must be multiples of `model.side_multiple`. None: files and PIL images
+                are, arrays and tensors are not.
+
+        Raises:
+            UserError: Images that are none, of sides that the model does not take, or another number of keys.
         """
-        images = checked_images(images, self.model)
-        names = one_each(range(len(images)) if keys is None else keys, len(images), "keys")
-        return self.from_latents(self._encoded(list(images))[0], names)
+        array, _ = as_the_model_takes(images, self.model, resize)
+        names = pixel_keys(array) if keys is None else one_each(keys, len(array), "keys")
+        return self.from_latents(self._encoded(list(array))[0], names)
+
+    @property
+    def feature_names(self) -> list[str]:
+        """The name of each feature (D of them), or of each channel where `pool` is 0: "mid[7] t=100", with pool 2 "mid[7, 0, 1] t=100"."""
+        cells = [(row, column) for row in range(self.settings.pool) for column in range(self.settings.pool)]
+        names = []
+        for timestep in self.settings.timesteps:
+            for block, module in zip(self.settings.blocks, self.blocks, strict=True):
+                for channel in range(channels_of(module)):
+                    at = [f", {row}, {column}" for row, column in cells] if len(cells) > 1 else [""]
+                    names += [f"{block}[{channel}{cell}] t={timestep}" for cell in at]
+        return names
+
+    @property
+    def num_features(self) -> int:
+        """D, the number of features of an image; of channels where `pool` is 0."""
+        per_cell = sum(map(channels_of, self.blocks))
+        return per_cell * max(1, self.settings.pool**2) * len(self.settings.timesteps)
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move the model to a device; returns the extractor."""
+        self.model.to(device)
+        self.null_prompt = self.null_prompt.to(device)
+        return self
+
+    def __repr__(self) -> str:
+        blocks, steps = " + ".join(self.settings.blocks), ", ".join(map(str, self.settings.timesteps))
+        return (
+            f"<FeatureExtractor {self.name}: {blocks} at timestep {steps}, {self.num_features:,} features, "
+            f"{self.model.native_side} px, {self.model.precision} on {self.model.device}>"
+        )
 
     @torch.no_grad()
     def from_latents(self, latents: torch.Tensor, keys: Sequence[str]) -> torch.Tensor:
@@ -178,6 +248,11 @@ def draw_noise(shape: Sequence[int], generators: Sequence[torch.Generator]) -> t
     # Not torch.randn_like: it fills memory in the order of the tensor's strides, so that the same seed gives other noise
     # for channels-last latents than for contiguous ones.
     return torch.stack([torch.randn(tuple(shape), generator=generator) for generator in generators])
+
+
+def channels_of(block: torch.nn.Module) -> int:
+    """The channels of a U-Net block's output."""
+    return int(block.resnets[-1].out_channels)  # type: ignore[index, union-attr]
 
 
 def find_block(unet: Any, name: str) -> torch.nn.Module:

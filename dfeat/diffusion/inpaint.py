@@ -9,6 +9,7 @@ prompt are embedded once, and the masked image is encoded only for the 9-channel
 
 from __future__ import annotations
 
+import inspect
 import io
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,15 +24,18 @@ from PIL import Image
 
 from dfeat.data.classes import lemmas
 from dfeat.data.index import ClassInfo, Record, read_index
-from dfeat.diffusion.canvas import Canvas, Copy, Square, around, conceal, copies_of, resize_mask, sides
+from dfeat.diffusion.canvas import Canvas, Copy, Square, around, conceal, copies_of, paste_known, resize_mask, sides
 from dfeat.diffusion.denoise import Denoiser
 from dfeat.diffusion.features import BATCH, draw_noise
 from dfeat.diffusion.fitting import Fitting
 from dfeat.diffusion.forward import noised, sampler
 from dfeat.diffusion.inputs import (
+    as_the_model_takes,
+    by_argument,
+    checked_arguments,
     checked_batch_size,
-    checked_images,
     checked_masks,
+    checked_precision,
     checked_prompts,
     checked_seeds,
     one_each,
@@ -42,6 +46,7 @@ from dfeat.diffusion.schedule import passes
 from dfeat.diffusion.settings import InpaintSettings, InpaintStage
 from dfeat.diffusion.stream import Done, Waiting, fetched, made_on, padded, prepared, to_device
 from dfeat.errors import UserError
+from dfeat.methods.paint import black_out
 from dfeat.occlusion.parts import Parts, read_parts
 from dfeat.progress import progress
 from dfeat.section import parse
@@ -61,13 +66,16 @@ _Batch = tuple[list[_Row], int]
 class Inpainter:
     """Batched inpainting with any diffusers model of the SD family, 4 or 9 input channels.
 
-    >>> inpaint = Inpainter.from_pretrained("path/to/model", steps=25)             # doctest: +SKIP
-    >>> inpaint(images, masks, prompts)  # (B, H, W, 3) uint8, (B, H, W) bool, B   # doctest: +SKIP
+    >>> inpaint = Inpainter.from_pretrained("demo", steps=10)
+    >>> inpaint
+    <Inpainter demo: 10 steps of ddim, guidance 7.5, 64 px, float32 on cpu>
+    >>> inpaint("photo.jpg", "mask.png", "A class of tiger")  # -> (1, S, S, 3) uint8            # doctest: +SKIP
     """
 
     def __init__(self, model: DiffusionModel, settings: InpaintSettings, batch_size: int = BATCH) -> None:
         """Inpaint `batch_size` images at once, fewer where the device's memory runs out."""
         self.model = model
+        self.name = "model"
         self.settings = settings
         sampler(model.scheduler, settings.scheduler, settings.steps)  # refuses steps that the model does not have
         self._embeddings: dict[str, torch.Tensor] = {}
@@ -78,50 +86,78 @@ class Inpainter:
         cls,
         path: str | Path,
         *,
-        precision: str = "float32",
+        precision: Any = "float32",
         revision: str | None = None,
         device: torch.device | str | None = None,
         batch_size: int = BATCH,
         **settings: Any,
     ) -> Self:
-        """Load the model from a folder or Hub id; `settings` are those of `diffusion.inpaint` in config.yaml.
+        """Load the model from a folder, a Hub id or "demo"; the other arguments are those of `FeatureExtractor`.
 
-        Raises UserError for invalid settings, and for a model that cannot be loaded.
+        `settings` are those of `diffusion.inpaint` in config.yaml: `steps`, `scheduler`, `guidance_scale`, ... Raises
+        UserError for invalid ones, and for a model that cannot be loaded.
         """
-        chosen = parse(InpaintSettings, settings, "inpaint")
-        return cls(load_pretrained(path, precision, revision, device), chosen, batch_size)
+        arguments = inspect.signature(cls.from_pretrained).parameters.keys() - {"settings"}
+        checked_arguments(settings, arguments | InpaintSettings.model_fields.keys())
+        with by_argument():
+            chosen = parse(InpaintSettings, settings, "inpaint")
+            model = load_pretrained(path, checked_precision(precision), revision, device)
+            inpainter = cls(model, chosen, batch_size)
+        inpainter.name = str(path)
+        return inpainter
 
     def __call__(
         self,
-        images: NDArray[np.uint8],
-        masks: NDArray[np.bool_],
-        prompts: Sequence[str],
-        seeds: Sequence[int] | None = None,
+        images: Any,
+        masks: Any,
+        prompts: str | Sequence[str],
+        seeds: int | Sequence[int] | None = None,
         names: Sequence[str] | None = None,
+        *,
+        paste: bool = False,
+        resize: bool | None = None,
     ) -> NDArray[np.uint8]:
         """Fill the masked pixels of images.
 
         Args:
-            images: (B, H, W, 3) uint8; H and W must be multiples of the model's `side_multiple`. The values of hidden
-                pixels have no influence, unless `settings.hidden` is "given".
-            masks: (B, H, W) bool, True where hidden.
-            prompts: A text per image.
-            seeds: A seed per image, so that a row does not depend on its neighbours (default: 0, 1, ...).
+            images: As people have them, see `dfeat.load_images`. The values of hidden pixels have no influence, unless
+                `settings.hidden` is "given".
+            masks: For each image one of its size, (B, H, W), or one for all: bool, True where hidden; numbers, files and
+                PIL images hide where they are not 0, or above half of their range where they have soft edges.
+            prompts: A text per image, or one for all.
+            seeds: A seed per image, so that a row does not depend on its neighbours. None, or one number: each image's is
+                drawn from it, the known pixels and the mask.
             names: A name per image for error messages (default: "row 0", "row 1", ...).
+            paste: Whether known pixels are taken from the images; else they are the decoder's, and approximate.
+            resize: As `FeatureExtractor` has it; masks follow their images.
 
         Returns:
-            (B, H, W, 3) uint8, the decoder's output. Known pixels are approximate; `paste_known` restores them.
+            (B, H, W, 3) uint8.
 
         Raises:
             UserError: Arguments that do not match each other or the model, or an output that is not finite.
         """
-        images = checked_images(images, self.model)
-        count = len(images)
-        columns = checked_masks(masks, images), checked_prompts(prompts, count), checked_seeds(seeds, count)
+        array, fits = as_the_model_takes(images, self.model, resize)
+        count = len(array)
+        hidden = checked_masks(masks, fits)
+        columns = hidden, checked_prompts(prompts, count), checked_seeds(seeds, black_out(array, hidden))
         called = [f"row {row}" for row in range(count)] if names is None else one_each(names, count, "names")
-        filled, finite = self._filled(list(zip(images, *columns, strict=True)))
+        filled, finite = self._filled(list(zip(array, *columns, strict=True)))
         self.check_finite(finite.numpy(), called)
-        return filled.numpy()
+        return paste_known(filled.numpy(), array, hidden) if paste else filled.numpy()
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move the model to a device; returns the inpainter."""
+        self.model.to(device)
+        self._embeddings.clear()
+        return self
+
+    def __repr__(self) -> str:
+        chosen = self.settings
+        return (
+            f"<Inpainter {self.name}: {chosen.steps} steps of {chosen.scheduler}, guidance {chosen.guidance_scale:g}, "
+            f"{self.model.native_side} px, {self.model.precision} on {self.model.device}>"
+        )
 
     def _on_host(self, rows: list[_Given]) -> tuple[torch.Tensor, ...]:
         """Apply `fill` to some rows and copy the result to the host, so that one batch at a time is on the device."""

@@ -135,9 +135,9 @@ def files_read(names: Collection[str], variant: str | None, where: str) -> list[
 
 def is_hub_id(source: ModelSource) -> bool:
     """Whether `path` is the id of a repository on the Hub rather than something on this disk."""
-    path = Path(source.path).expanduser()
-    local = source.path.startswith((".", "/", "~")) or path.suffix in (".safetensors", *PICKLES)
-    return source.path.count("/") == 1 and not local and not path.exists()
+    named = str(source.path)
+    local = named.startswith((".", "/", "~", "$")) or named.endswith((".safetensors", *PICKLES))
+    return named.count("/") == 1 and not local and not source.path.exists()
 
 
 def local_files(source: ModelSource) -> ModelFiles | None:
@@ -147,7 +147,7 @@ def local_files(source: ModelSource) -> ModelFiles | None:
     """
     if source.path == "demo":
         return ModelFiles(DEMO_MODEL)
-    path = Path(source.path).expanduser()
+    path = Path(source.path)
     if path.is_dir():
         return ModelFiles(path, variant=source.variant)
     if path.is_file():
@@ -163,7 +163,7 @@ def local_files(source: ModelSource) -> ModelFiles | None:
             "pins them, or set diffusion.model.revision to a commit, so that the run can be repeated (40 digits, in the "
             f"path that `hf download {source.path}` prints)"
         )
-    index = hub.cached(source.path, source.revision, "model_index.json")
+    index = hub.cached(str(source.path), source.revision, "model_index.json")
     files = ModelFiles(index.parent, variant=source.variant) if index else None
     # huggingface_hub's cache may have been filled for another use, and a fetch been interrupted.
     return files if files and not files.missing(COMPONENTS["inpaint"]) else None
@@ -176,9 +176,9 @@ def find_model(source: ModelSource) -> ModelFiles:
         return files
     assert source.revision is not None
     try:
-        names = hub.list_files(source.path, source.revision).files
-        read = files_read(names, source.variant, source.path)
-        return ModelFiles(hub.snapshot(source.path, source.revision, read), variant=source.variant)
+        names = hub.list_files(str(source.path), source.revision).files
+        read = files_read(names, source.variant, str(source.path))
+        return ModelFiles(hub.snapshot(str(source.path), source.revision, read), variant=source.variant)
     except UserError as error:
         raise type(error)(
             f"cannot fetch {source.path} at {source.revision} ({error}); run `dfeat fetch` where there is a network, or "
@@ -195,7 +195,7 @@ def _single(path: Path, source: ModelSource) -> ModelFiles:
         )
     if path.suffix not in (".safetensors", *PICKLES):
         raise UserError(f"diffusion.model.path {source.path!r} is a {path.suffix or 'nameless'} file, not .safetensors")
-    folder = Path(source.config).expanduser() if source.config else None
+    folder = Path(source.config) if source.config else None
     if folder is None or not folder.is_dir():
         raise UserError(
             f"diffusion.model.path {source.path!r} is a single file, which has no configuration; set "

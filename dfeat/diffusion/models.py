@@ -71,6 +71,12 @@ class DiffusionModel:
         """Heights and widths in pixels must be multiples of this, for every level of VAE and U-Net to halve evenly."""
         return self.latent_factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
 
+    @property
+    def native_side(self) -> int:
+        """The side in pixels of the squares that the model was trained on."""
+        cells = self.unet.config.sample_size
+        return int(max(cells) if isinstance(cells, list | tuple) else cells) * self.latent_factor
+
     def encode(self, pixels: torch.Tensor) -> Any:
         """The VAE's posterior, of unscaled latents (B, 4, h, w), for pixels (B, 3, H, W) in [-1, 1]."""
         from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
@@ -90,6 +96,13 @@ class DiffusionModel:
         # The decoder enlarges first and narrows then: a level's first activation has the width of the level below it.
         most = rows_at_once([max(widths[level : level + 2]) for level in range(len(widths))], sides)
         return in_slices(lambda rows: self.vae.decode(rows).sample, latents, most)
+
+    def to(self, device: torch.device | str) -> None:
+        """Move the components to a device, in place."""
+        self.device = torch.device(device)
+        for component in (self.vae, self.unet, self.text_encoder):
+            if component is not None:
+                component.to(self.device)
 
     def arithmetic(self) -> AbstractContextManager[None]:
         """Inside, float32 products are those of `precision`; every computation with the components takes place there."""
@@ -146,10 +159,23 @@ def load_pretrained(
     path: str | Path, precision: str, revision: str | None, device: torch.device | str | None
 ) -> DiffusionModel:
     """Load all components of a model from a folder or Hub id, for the library; `device` None is the best one here."""
+    source = parse(ModelSource, {"path": str(path), "precision": precision, "revision": revision}, "model")
+    return load_model(source, "inpaint", chosen_device(device))
+
+
+def chosen_device(device: torch.device | str | None) -> torch.device:
+    """The device of that name; None is the best one here. Raises UserError for one that torch does not reach."""
     from dfeat.devices import pick_device
 
-    source = parse(ModelSource, {"path": str(path), "precision": precision, "revision": revision}, "model")
-    return load_model(source, "inpaint", torch.device(device) if device else pick_device())
+    try:
+        chosen = torch.device(device) if device else pick_device()
+    except RuntimeError as error:
+        raise UserError(f"device is {device!r}: {str(error).splitlines()[0]}") from None
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            f"device is {device!r}, and torch reaches no such device here; use device='cpu', or leave it out"
+        )
+    return chosen
 
 
 def compile_model(model: DiffusionModel, wanted: bool, backend: str | Callable[..., Any] = "inductor") -> None:

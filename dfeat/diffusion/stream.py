@@ -191,5 +191,6 @@ class Landing:
 
 def to_device(array: NDArray[Any], device: torch.device) -> torch.Tensor:
     """An array as a tensor on `device`; the copy to a GPU is asynchronous, through pinned memory."""
-    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    # torch warns of memory that must not be written, such as a mapped file's; it is a batch of such at most, so it is copied.
+    tensor = torch.from_numpy(np.require(array, requirements=["C", "W"]))
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

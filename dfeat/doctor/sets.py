@@ -25,6 +25,8 @@ MEND: Final = {
     "segmentation": "draw the polygon again, or accept that this part is not hidden",
     "size": "fetch the image again that the annotations were made on",
     "key": "rename one of the two files",
+    "unused": "nothing where the file is no image of the set, else as its row says",
+    "clutter": "nothing",
     "holdout": "add images of the class, or lower data.train.holdout",
 }
 """How to mend a problem of problems.csv, by its field."""
@@ -80,7 +82,7 @@ def look_at_set(name: str, chosen: TrainSet | EvaluationSet, settings: Settings,
     if indexed is not None:
         return indexed
     report = expected_set(name, chosen)
-    if settings.data.drawn and not Path(chosen.root).exists():
+    if settings.data.drawn and not chosen.root.exists():
         return report
     report.state = "found"
     try:
@@ -90,7 +92,7 @@ def look_at_set(name: str, chosen: TrainSet | EvaluationSet, settings: Settings,
         if isinstance(chosen, TrainSet):
             report.held_out = sum(min(chosen.holdout, count // 2) for count in of_class)
     except UserError as error:
-        report.state = "missing" if not Path(chosen.root).exists() else "found"
+        report.state = "missing" if not chosen.root.exists() else "found"
         report.faults.append(f"{error}{_without(name, settings)}")
         return report
     if not report.images:
@@ -109,7 +111,7 @@ def look_at_set(name: str, chosen: TrainSet | EvaluationSet, settings: Settings,
 def expected_set(name: str, chosen: TrainSet | EvaluationSet) -> SetReport:
     """A set that the run will draw itself, with the counts that are expected of it."""
     held_out = chosen.expected_holdout if isinstance(chosen, TrainSet) else 0
-    return SetReport(name, chosen.root, "drawn", expected_images=chosen.expected_images, held_out=held_out)
+    return SetReport(name, str(chosen.root), "drawn", expected_images=chosen.expected_images, held_out=held_out)
 
 
 def _without(name: str, settings: Settings) -> str:
@@ -164,11 +166,11 @@ def look_at_index(name: str, chosen: TrainSet | EvaluationSet, folder: Path) -> 
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         pass_on(error, str(folder))
         fault = f"set {name!r}: the index in {folder} cannot be read ({error!r} met); delete the folder"
-        return SetReport(name, chosen.root, "indexed", faults=[fault])
+        return SetReport(name, str(chosen.root), "indexed", faults=[fault])
     expected = {"images": chosen.expected_images, "classes": getattr(chosen, "expected_classes", None)}
     report = SetReport(
         name,
-        chosen.root,
+        str(chosen.root),
         "indexed",
         counts["images"],
         counts["classes"],

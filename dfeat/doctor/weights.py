@@ -47,7 +47,7 @@ def _diffusion_weights(settings: Settings, digest: bool) -> list[WeightsReport]:
 
 
 def _diffusion_report(settings: Settings, source: ModelSource, digest: bool) -> WeightsReport:
-    report = WeightsReport("diffusion", source.path)
+    report = WeightsReport("diffusion", str(source.path))
     try:
         files = local_files(source)
         if files is None:
@@ -55,7 +55,7 @@ def _diffusion_report(settings: Settings, source: ModelSource, digest: bool) -> 
                 f"{source.path} at {source.revision}, fetched from the Hub on first use, or by `dfeat fetch`"
             )
             if offline():
-                report.notes.append(_absent(source.path, source.revision))
+                report.notes.append(_absent(str(source.path), source.revision))
             return report
         if is_hub_id(source):
             report.source = f"{source.path} at {source.revision}, in {files.folder}"
@@ -82,15 +82,18 @@ def _backbone_weights(settings: Settings, digest: bool) -> list[WeightsReport]:
     for name, backbone in settings.training.backbones.items():
         report = WeightsReport(name, f"{backbone.name}, fetched by timm on first use")
         if backbone.weights is not None:
-            path = weights_path(backbone.weights)
             report.source = f"{backbone.name} from {backbone.weights}"
-            if not path.is_file() or not path.name.endswith(SUFFIXES):
-                report.faults.append(
-                    f"training.backbones.{name}.weights {backbone.weights!r} is no file of weights "
-                    f"({', '.join(SUFFIXES)}); give the file, or null and run `dfeat fetch`"
-                )
-            elif digest:
-                report.digests = {"all": file_digest(path)}
+            try:
+                path = weights_path(backbone.weights)
+                if not path.is_file() or not path.name.endswith(SUFFIXES):
+                    raise UserError(
+                        f"{backbone.weights!r} is no file of weights ({', '.join(SUFFIXES)}); give the file, or null and run "
+                        "`dfeat fetch`"
+                    )
+                if digest:
+                    report.digests = {"all": file_digest(path)}
+            except UserError as error:
+                report.faults.append(f"training.backbones.{name}.weights {error}")
         elif backbone.revision is None:
             report.faults.append(
                 f"training.backbones.{name} takes the latest weights of {backbone.name} on the Hub, so that the run cannot "

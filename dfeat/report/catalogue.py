@@ -69,6 +69,11 @@ class Published:
         shared = self.kind == "figure" and (self.name.startswith(_GRID) or self.name in STUDY_TABLES)
         return f"{self.name}_figure" if shared else self.name
 
+    @property
+    def caption_file(self) -> str:
+        """The file of its caption, in workflow/report."""
+        return f"{self.caption or self.name}.rst"
+
     def given(self, settings: Settings) -> str:
         """The settings that it is given, as JSON."""
         return as_argument(self.reads(settings))

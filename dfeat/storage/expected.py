@@ -34,6 +34,11 @@ def check_settings(path: Path, recorded: Any, remake: str) -> None:
         raise refusal(path, f"it was made with {key} {there}, and the run is configured with {here}", remake)
 
 
+def expected_settings(path: Path) -> Any:
+    """The settings that the run is configured with at a path; None where nothing is expected."""
+    return _wanted("settings", path)
+
+
 def check_model_folder(path: Path, method: str, seed: int, remake: str) -> None:
     """Raise UserError if a file in a run's folder of one model records another method or seed than the folder's."""
     if place_of(path) is None:

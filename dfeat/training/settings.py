@@ -18,7 +18,7 @@ from pydantic import (
 from dfeat.data.settings import CROP_SCALE, FLIP, IMAGE_SIZE, CropScale
 from dfeat.errors import UserError, nearest
 from dfeat.methods import NAMES, PAPER_NAMES, method
-from dfeat.section import BatchSize, Commit, ImageSize, Name, Section, Seed, Share, WithoutNulls
+from dfeat.section import BatchSize, Commit, ImageSize, LocalPath, Name, Section, Seed, Share, WithoutNulls
 
 
 def _listed(name: str) -> str:
@@ -40,7 +40,7 @@ class Backbone(Section):
 
     name: str = Field(description="timm name with tag, e.g. convnext_base.fb_in1k")
     kwargs: dict[str, Any] = Field(default_factory=dict, description="timm model arguments, for unusual sizes")
-    weights: str | None = Field(None, description="local .safetensors file; null downloads timm's")
+    weights: LocalPath | None = Field(None, description="local .safetensors file; null downloads timm's")
     revision: Commit | None = Field(None, description="commit of timm's weights on the Hub, wanted without `weights`")
 
     @field_validator("kwargs")

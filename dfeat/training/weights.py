@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from dfeat import hub
 from dfeat.errors import UserError
+from dfeat.section import LocalPath
 from dfeat.shortage import pass_on
 from dfeat.training.settings import Backbone
 
@@ -33,11 +34,11 @@ class HubWeights(NamedTuple):
     names: tuple[str, ...]
 
 
-def weights_path(path: str) -> Path:
+def weights_path(path: LocalPath) -> Path:
     """The file of a path in `backbone.weights`; "demo:<name>" is a file that ships with the package."""
-    if path.startswith("demo:"):
-        return Path(__file__).parents[1] / "demo" / "models" / f"{path[5:]}.safetensors"
-    return Path(path).expanduser()
+    if str(path).startswith("demo:"):
+        return Path(__file__).parents[1] / "demo" / "models" / f"{str(path)[5:]}.safetensors"
+    return Path(path)
 
 
 def weights_file(backbone: Backbone) -> Path:
@@ -77,18 +78,19 @@ def has_imagenet_head(backbone: Backbone) -> bool:
     """
     if backbone.weights is None:
         return backbone.name.partition(".")[2].endswith("in1k")
-    path = weights_path(backbone.weights)
-    shapes = _tensor_shapes(path) if path.suffix == ".safetensors" else _pickled_shapes(path)
+    safe = str(backbone.weights).startswith("demo:") or str(backbone.weights).endswith(".safetensors")
+    shapes = (_tensor_shapes if safe else _pickled_shapes)(backbone.weights)
     bare = {name.removeprefix("_orig_mod.").removeprefix("module."): shape for name, shape in shapes.items()}
     return any(tuple(bare.get(name, [0]))[:1] == (1000,) for name in HEADS)
 
 
-def _pickled_shapes(path: Path) -> dict[str, Any]:
+def _pickled_shapes(weights: LocalPath) -> dict[str, Any]:
     """Names and shapes of the tensors in a file of torch.save, without torch; empty if it is not one.
 
     Nothing that the pickle names is imported or called.
     """
     try:
+        path = weights_path(weights)
         with path.open("rb") as file:
             if zipfile.is_zipfile(file):
                 with zipfile.ZipFile(file) as archive:
@@ -104,7 +106,7 @@ def _pickled_shapes(path: Path) -> dict[str, Any]:
                 break
         return {str(name): value.shape for name, value in content.items() if isinstance(value, _StandIn)}
     except Exception as error:  # of a damaged pickle, any
-        pass_on(error, str(path))
+        pass_on(error, str(weights))
         return {}
 
 
@@ -135,14 +137,15 @@ class _Shapes(pickle.Unpickler):
         return None
 
 
-def _tensor_shapes(path: Path) -> dict[str, list[int]]:
+def _tensor_shapes(weights: LocalPath) -> dict[str, list[int]]:
     """Names and shapes in the header of a .safetensors file; empty if it is not one."""
     try:
+        path = weights_path(weights)
         with path.open("rb") as file:
             # A .safetensors file begins with the header's length (8 bytes, little endian) and the header, JSON.
             length = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(min(length, path.stat().st_size)))
         return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        pass_on(error, str(path))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
+        pass_on(error, str(weights))
         return {}

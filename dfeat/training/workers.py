@@ -8,14 +8,17 @@ torch does so in a thread whose error, as of a full /dev/shm, nobody hears, and 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing.process import current_process
+from multiprocessing import active_children
+from multiprocessing.process import BaseProcess, current_process
 from multiprocessing.util import Finalize
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import current_thread, main_thread
 from traceback import clear_frames
 from typing import Any
 
@@ -66,17 +69,50 @@ def prepared_batches(batches: TrainingBatches, start: int, workers: int, pin_mem
             pin_memory=pin_memory,
             worker_init_fn=partial(_begin, folder, os.getpid()),
         )
-        try:
-            for batch in loader:
-                if isinstance(batch, _Raised):
-                    raise batch.error
-                yield batch
-        except (ConnectionError, EOFError, FileNotFoundError) as error:
-            clear_frames(error.__traceback__)
-            raise lost_worker() from error  # it ended while it handed on a batch
-        except RuntimeError as error:
-            clear_frames(error.__traceback__)  # they hold the other workers, which an exit would wait for
-            raise
+        before = active_children()
+        coming: Iterator[Batch | _Raised] = iter(loader)
+        started = [process for process in active_children() if process not in before]
+        with _deaths_told_by_the_loader():
+            try:
+                for batch in coming:
+                    if isinstance(batch, _Raised):
+                        raise batch.error
+                    yield batch
+            except (ConnectionError, EOFError, FileNotFoundError) as error:
+                clear_frames(error.__traceback__)
+                raise lost_worker(_how_one_ended(started)) from error  # it ended while it handed on a batch
+            except RuntimeError as error:
+                clear_frames(error.__traceback__)  # they hold the other workers, which an exit would wait for
+                if _how_one_ended(started):
+                    raise lost_worker(_how_one_ended(started)) from error
+                raise
+            finally:
+                del coming  # ends the workers
+
+
+@contextmanager
+def _deaths_told_by_the_loader() -> Iterator[None]:
+    """Within, a worker's death raises where the loader waits for its batch: within 5 s, for the loader looks that often.
+
+    torch's handler of SIGCHLD raises wherever the main thread is: in a `__del__`, where Python prints a traceback and goes
+    on, or amid the writing of a checkpoint.
+    """
+    if current_thread() is not main_thread():  # where torch sets no handler either
+        yield
+        return
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, handler)
+
+
+def _how_one_ended(started: list[BaseProcess]) -> str:
+    """How the first worker ended that was killed or failed; "" where none did."""
+    codes = [worker.exitcode for worker in started if worker.exitcode]
+    if not codes:
+        return ""
+    return f"killed by signal: {signal.strsignal(-codes[0])}" if codes[0] < 0 else f"with exit code {codes[0]}"
 
 
 @contextmanager

@@ -170,7 +170,7 @@ def test_folder_images_get_unique_keys(tmp_path: Path, classes: Path) -> None:
     names = ["tench/1.jpg", "macaque/1.jpg", "macaque/2.jpg", "macaque/1.png", "tench/3.txt"]
     index = index_of(write(tmp_path / "set", {name: encoded() for name in names}), classes)
     assert [r.key for r in index.records] == ["2", f"{TENCH}_1", f"{MACAQUE}_1"]
-    assert [row["field"] for row in problems_of(tmp_path / "out")] == ["key"]
+    assert [row["field"] for row in problems_of(tmp_path / "out")] == ["key", "unused"]
 
 
 def test_unknown_folders_have_a_row_and_other_classes_are_counted(tmp_path: Path, classes: Path) -> None:

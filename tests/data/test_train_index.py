@@ -66,7 +66,10 @@ def test_every_layout_gives_the_same_index(tmp_path: Path, layout: str, containe
     assert [(r.key, r.label, r.wnid, r.width, r.height) for r in index.records] == [
         (f"{TENCH}_2", 0, TENCH, 24, 16), (f"{MACAQUE}_1", 1, MACAQUE, 24, 16), (f"{MACAQUE}_3", 1, MACAQUE, 24, 16)
     ]  # fmt: skip
-    assert problems_of(tmp_path / "out") == []
+    rows = problems_of(tmp_path / "out")
+    of_others = 2 + 2 * 3 if layout.startswith("seg") else 0  # whole objects, and a mask and a size of each image
+    assert [row["field"] for row in rows if row["field"] != "clutter"] == ["unused"] * of_others
+    assert len(rows) == (of_others and of_others + 3), "and a row for each of __MACOSX, ._* and .DS_Store"
     assert [info.name for info in index.classes] == ["tench", "macaque"]
     assert all(index.load(record).shape == (16, 24, 3) for record in index.records)
     source = json.loads((tmp_path / "out/source.json").read_text())
@@ -106,7 +109,8 @@ def test_a_partial_split_will_do(tmp_path: Path) -> None:
     index = build_train_index(train_set(write(tmp_path / "set", found)), tmp_path / "out")
     assert [r.key for r in index.records] == [f"{MACAQUE}_1"]
     rows = problems_of(tmp_path / "out")
-    assert [(row["record"], row["field"]) for row in rows] == [(THREE, "file_name")]
+    unnamed = f"train/{TENCH}/{TWO}"
+    assert [(row["record"], row["field"]) for row in rows] == [(THREE, "file_name"), (unnamed, "unused")]
     assert json.loads((tmp_path / "out/source.json").read_text())["files_without_record"] == 1
 
 
@@ -292,7 +296,7 @@ def test_names_may_have_anything_a_file_system_allows(tmp_path: Path) -> None:
     index = read_index(tmp_path / "out")
     assert len(index.records) == 4
     assert all(index.load(record).shape == (16, 24, 3) for record in index.records)
-    assert [row["what"] for row in problems_of(tmp_path / "out")] == ["its name is not UTF-8"]
+    assert [row["what"] for row in problems_of(tmp_path / "out")] == ["its name is not UTF-8; rename it"]
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "header", "number", "json", "classes"])

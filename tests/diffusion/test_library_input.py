@@ -37,13 +37,23 @@ def refused(call: Any, sentence: str, *arguments: Any, **named: Any) -> None:
 @pytest.mark.parametrize(
     ("images", "sentence"),
     [
-        (IMAGES / 255, r"images are float64; they must be uint8.*\(images \* 255\)"),
-        (IMAGES[0], r"one image; give a batch .* images\[None\]"),
-        (IMAGES[:, :63, :63], "63 pixels high and 63 wide; for this model both must be multiples of 16"),
+        (IMAGES + 255.0, "images is float64 from 255 to 255; .* from 0 to 1"),
+        ((IMAGES - 0.5) / 0.2, "before a network's normalisation"),
+        (np.full((1, 64, 64, 3), np.nan), "images is float64 from nan"),
+        (IMAGES + np.int64(256), "images is int64 from 256 to 256; it must be uint8"),
+        (IMAGES > 0, "images is bool"),
+        (IMAGES[:, :63, :63], "63 pixels high and 63 wide; for this model both must be multiples of 16.* resize=True"),
         (IMAGES[:, :, :56], "64 pixels high and 56 wide"),
-        (IMAGES[..., :1], r"have the shape \(3, 64, 64, 1\)"),
-        (IMAGES[:0], "at least 1"),
-        ([IMAGES[0], IMAGES[0, :32]], "cannot be read as one array"),
+        (IMAGES[..., :2], r"images has the shape \(3, 64, 64, 2\); it must be"),
+        (np.zeros((5, 64, 64), np.uint8), r"grayscale images is \(B, H, W, 1\): images\[..., None\]"),
+        (IMAGES[:0], "not empty"),
+        ([], "images is empty"),
+        ([IMAGES[0], IMAGES[0, :32]], r"several sizes \(images\[0\] 64 x 64, images\[1\] 64 x 32 pixels\)"),
+        ([IMAGES[0], IMAGES[1:]], r"images\[1\] is a batch of 2"),
+        ([IMAGES[0], 7], r"images\[1\] is int; give paths, PIL images"),
+        (7, "images is int; give paths"),
+        ({"a": 1}, "images is dict"),
+        ("there/is/none.jpg", "there/is/none.jpg is missing"),
     ],
 )
 def test_images_that_the_model_cannot_read_are_a_sentence(
@@ -62,14 +72,16 @@ def test_each_image_needs_a_key(extract: FeatureExtractor, keys: Any) -> None:
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
-        ({"masks": MASKS[:1]}, r"masks have the shape \(1, 64, 64\); for these images it must be \(3, 64, 64\)"),
-        ({"masks": MASKS * np.uint8(255)}, "masks are uint8; they must be bool"),
+        ({"masks": MASKS[:2]}, "masks has 2 masks; there are 3 images"),
+        ({"masks": MASKS[:, :32]}, r"masks\[0\] has 64 x 32 pixels, its image 64 x 64"),
+        ({"masks": MASKS[None, None]}, r"masks has the shape \(1, 1, 3, 64, 64\)"),
+        ({"masks": MASKS.astype(complex)}, "masks is complex128; it must be bool"),
         ({"prompts": PROMPTS[:1]}, "prompts has 1 entries; there are 3 images"),
-        ({"prompts": PROMPTS[0]}, "prompts is 'A class of tiger'; give a list"),
+        ({"prompts": 7}, "prompts is 7; give a list"),
         ({"prompts": [*PROMPTS[:2], None]}, "prompts has None, which is not a text"),
         ({"seeds": [1]}, "seeds has 1 entries; there are 3 images"),
         ({"seeds": []}, "seeds has 0 entries"),
-        ({"seeds": 7}, "seeds is 7; give a list"),
+        ({"seeds": 2.5}, "seeds is 2.5; give a list"),
         ({"seeds": [1, 2, 2.5]}, "seeds has 2.5; seeds must be whole numbers"),
         ({"seeds": [1, 2, 2**64]}, "from -2"),
         ({"names": ["a"]}, "names has 1 entries"),
@@ -100,7 +112,7 @@ def test_many_images_are_inpainted_in_batches_of_one_shape(
     images = rng.integers(0, 256, (10, 64, 64, 3), dtype=np.uint8)
     masks = rng.random((10, 64, 64)) < 0.5
     prompts = [f"A class of {name}" for name in ("tiger", "goldfish") * 5]
-    filled = inpaint(images, masks, prompts)
+    filled = inpaint(images, masks, prompts, seeds=range(10))
     assert filled.shape == images.shape and decoded == [4, 4, 4]
     for rows in ([0, 1, 2, 3], [9, 3, 5, 5]):
         alone, _ = inpaint.fill(images[rows], masks[rows], [prompts[row] for row in rows], rows)
@@ -140,10 +152,15 @@ def test_images_need_not_be_square(tiny_models: dict[str, Path], model: str, rng
     assert maps.shape == (2, 32, 4, 6)
 
 
-def test_known_pixels_are_pasted_one_image_at_a_time(rng: np.random.Generator) -> None:
+def test_known_pixels_are_pasted_of_one_image_or_a_batch(inpaint: Inpainter, rng: np.random.Generator) -> None:
     images = rng.integers(0, 256, IMAGES.shape, dtype=np.uint8)
     filled, masks = 255 - images, rng.random(MASKS.shape) < 0.5
-    pasted = paste_known(filled[0], images[0], masks[0])
-    assert (pasted == np.where(masks[0][..., None], filled[0], images[0])).all()
-    refused(paste_known, "one image at a time", filled, images, masks)
+    pasted = paste_known(filled, images, masks)
+    assert (pasted == np.where(masks[..., None], filled, images)).all()
+    assert (paste_known(filled[0], images[0], masks[0]) == pasted[0]).all()
+    whole = inpaint(images, masks, PROMPTS, paste=True)
+    assert (whole[~masks] == images[~masks]).all()
+    assert (whole[masks] == inpaint(images, masks, PROMPTS)[masks]).all()
     refused(paste_known, "mask of uint8", filled[0], images[0], masks[0].astype(np.uint8))
+    refused(paste_known, "batches of as many", filled[:2], images, masks)
+    refused(paste_known, "batches of as many", filled[0], images, masks)

@@ -203,7 +203,7 @@ def test_images_that_run_programs_are_not_opened(tmp_path: Path, monkeypatch: Pa
     with pytest.raises(UserError, match="no image that can be read"):
         decode(eps, "x.jpg")
     assert not opened
-    monkeypatch.setattr(images, "FORMATS", None)
+    monkeypatch.setattr(images, "formats", lambda: None)
     Image.init()
     with pytest.raises(UserError):
         decode(eps, "x.jpg")

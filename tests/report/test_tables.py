@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from dfeat.config import Settings
+from dfeat.config import ReportSettings, Settings
 from dfeat.errors import UserError
+from dfeat.methods import NAMES
 from dfeat.report.numbers.paper import Cell, paper_table
 from dfeat.report.numbers.results import load_predictions
-from dfeat.report.tables.layout import COLUMNS, CellRow, read_rows, table_csv, tex_escaped
+from dfeat.report.tables.layout import COLUMNS, CellRow, plain_tex, read_rows, table_csv, tex, tex_escaped
 from dfeat.report.tables.published import write_table
 from dfeat.section import parse
 
@@ -120,18 +123,52 @@ def test_a_worse_method_has_the_mark_of_worse(tmp_path: Path) -> None:
     assert "↓⇓" in text and "**" not in next(line for line in text.splitlines() if "SD Features" in line)
 
 
-def test_latex_compiles_with_booktabs_alone(report: Path, tmp_path: Path) -> None:
+CVPR = (
+    r"\documentclass[10pt,twocolumn]{article}\usepackage{booktabs}\usepackage{graphicx}\setlength{\textwidth}{6.875in}"
+    r"\setlength{\textheight}{8.875in}\setlength{\columnsep}{0.3125in}\begin{document}%s\end{document}"
+)
+"""A page of that conference's size, in a typeface that is wider than its own."""
+
+
+def wide_rows(name: str, sets: list[str], levels: list[int]) -> Iterator[CellRow]:
+    """The paper's whole table with a control, every mark and every printed value, in wide numbers."""
+    for place, level, method, backbone in itertools.product(sets, levels, NAMES, ("convnext", "swin")):
+        for metric in ("top1", "top5") if name == "table1" else ("top1",):
+            ours = "better" if method.startswith("sd_") else ""
+            yield CellRow(
+                name, place, str(level), method, backbone, metric, "88.8888", low="77.7777", high="99.9999", n="7900", seeds="3",
+                mark="worse", baseline_mark=ours, paper="88.88", paper_inside="false", best="true", smallest_difference="1.2",
+            )  # fmt: skip
+
+
+@pytest.mark.parametrize("shown", ["top1", "all", "none"])
+def test_latex_fits_a_conferences_page(report: Path, tmp_path: Path, shown: str) -> None:
     compiler = shutil.which("pdflatex")
     found = compiler and subprocess.run(["kpsewhich", "booktabs.sty"], capture_output=True).returncode == 0
     if not found:
         pytest.skip("pdflatex with booktabs is not here; Debian has it in texlive-latex-recommended")
-    body = "".join(rf"\input{{{report.as_posix()}/{name}}}" for name in ("table1", "table2"))
-    page = rf"\documentclass[twocolumn]{{article}}\usepackage{{booktabs}}\begin{{document}}{body}\end{{document}}"
-    (tmp_path / "page.tex").write_text(page)
+    settings = ReportSettings(tex_intervals=shown)  # type: ignore[arg-type]
+    (tmp_path / "wide1.tex").write_text(
+        tex("table1", list(wide_rows("table1", ["imagenet_val"], [0, 20, 40, 60, 80])), settings)
+    )
+    (tmp_path / "wide2.tex").write_text(tex("table2", list(wide_rows("table2", ["dfeat", "my_set"], [0])), settings))
+    heads, line = ["Method", "Backbone", *["A column of a table"] * 9], ["CutMix", "Swin", *["88.88 ↑ & 5 %"] * 9]
+    (tmp_path / "plain.tex").write_text(plain_tex("plain", heads, [line] * 3, "One. Two. Three.", settings))
+    files = [*(f"{report.as_posix()}/{name}" for name in ("table1", "table2")), "wide1", "wide2", "plain"]
+    (tmp_path / "page.tex").write_text(CVPR % "".join(rf"\input{{{file}}}" for file in files))
     command = [str(compiler), "-interaction=nonstopmode", "-halt-on-error", "page.tex"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout[-2000:]
-    assert (tmp_path / "page.pdf").stat().st_size > 10_000 and "Undefined" not in result.stdout
+    assert "Overfull" not in result.stdout and "Undefined" not in result.stdout
+    assert (tmp_path / "page.pdf").stat().st_size > 10_000
+
+
+def test_latex_has_its_caption_above_and_the_long_words_in_comments(report: Path) -> None:
+    text = (report / "table1.tex").read_text()
+    assert text.index(r"\caption{") < text.index(r"\begin{tabular}") and text.isascii()
+    comments = [line for line in text.splitlines() if line.startswith("% ")]
+    assert "power" in " ".join(comments) and "power" not in text[text.index(r"\caption{") :]
+    assert r"\cmidrule(lr){3-" in text and "$$" not in text
 
 
 def test_tables_are_the_same_bytes_twice(report: Path, evaluation: Path, tmp_path: Path) -> None:

@@ -1,9 +1,16 @@
 # What every rules file uses: the checked settings, and the run with the points of its ablations.
 
 
-def beside_the_rules(name):
-    """A folder of the workflow: found from its code, and named from the working folder where it lies in there."""
+def beside_the_rules(name, files):
+    """A folder of the workflow: found from its code, and named from the working folder where it lies in there.
+
+    Where the workflow is read from a repository, Snakemake fetches the files into one folder of its cache.
+    """
     rules = Path(workflow.current_basedir.get_path_or_uri(secret_free=False))
+    if not rules.is_dir():
+        return [Path(workflow.source_path(f"../{name}/{file}")) for file in files][
+            0
+        ].parent
     folder = Path(os.path.normpath(rules.absolute().parent / name))
     here = Path.cwd()
     folder = folder.relative_to(here) if folder.is_relative_to(here) else folder
@@ -141,5 +148,5 @@ def when_planned(function):
 def shown_first(made, captions):
     """The files of a table or figure, the first of them in Snakemake's own report."""
     first, *others = made.files(RUN)
-    caption = str((captions / f"{made.caption or made.name}.rst").absolute())
+    caption = str((captions / made.caption_file).absolute())
     return [report(first, caption=caption, category=made.category), *others]

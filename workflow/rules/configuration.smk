@@ -47,9 +47,12 @@ try:
 except ModuleNotFoundError as missing:
     if not (missing.name or "").startswith("dfeat"):
         raise
+    rules = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).absolute()
+    hosted = "the repository of this workflow, at the same version"
+    project = os.path.normpath(rules / "../..") if rules.is_dir() else hosted
     raise WorkflowError(
         "the package dfeat is not installed in the environment that Snakemake runs in; install it there: "
-        f"pip install {Path(workflow.basedir)}"
+        f"pip install {project}"
     ) from None
 
 

@@ -1,4 +1,6 @@
-CAPTIONS = beside_the_rules("report")
+CAPTIONS = beside_the_rules(
+    "report", ["report.rst", *(made.caption_file for made in catalogue(SETTINGS))]
+)
 
 
 for made in catalogue(SETTINGS):

@@ -58,15 +58,15 @@ def model_licence(source: ModelSource) -> str:
     """The licence of a diffusion model, from its own card, else from its family's; else that none is known."""
     if source.path == "demo":
         return "Apache-2.0; trained on drawn images alone"
-    card = Path(source.path) / "README.md"
-    if card.is_file():
+    card = Path(source.path) / "README.md" if source.path.exists() else None
+    if card and card.is_file():
         stated = re.search(
             r"^license(?:_name)?:[ \t]*(\S.*)$", card.read_text(encoding="utf-8", errors="replace"), re.M
         )
         if stated:
             return f"{stated[1].strip()}, as {card} states"
     for family, licence in _KNOWN_MODELS:
-        if family in source.path:
+        if family in str(source.path):
             return f"{licence}, as the model cards of {family} state"
     return "not known to this program; the model's own card states it"
 
@@ -78,7 +78,7 @@ def _source_set(artifacts: Artifacts, name: str, settings: Settings) -> dict[str
     source = read_json(path, f"index {name}") if path.is_file() else {}
     chosen = settings.data.train if name == TRAIN else settings.data.evaluation[name]
     return {
-        "name": name, "root": chosen.root, "images": int(source.get("images", 0)),
+        "name": name, "root": str(chosen.root), "images": int(source.get("images", 0)),
         "classes": int(source.get("classes_with_images", source.get("classes", 0))),
         "problems": int(source.get("problems", 0)), "digest": artifacts.indexes.get(index, ""),
         "held_out": int(source.get("held_out", 0)),

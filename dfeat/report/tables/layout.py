@@ -7,6 +7,8 @@ backbones down, levels or sets across), which the HTML report shares.
 from __future__ import annotations
 
 import dataclasses
+import re
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -249,60 +251,99 @@ def _markdown_cell(cell: tuple[CellRow, ...]) -> str:
 
 
 def tex(name: TableName, rows: list[CellRow], report: ReportSettings) -> str:
-    """The table as a LaTeX `table*`; needs only the package booktabs."""
+    """The table as a LaTeX `table*`; needs the packages booktabs and graphicx."""
     title = heading(name, rows).partition(". ")[2]
-    above = "".join(f"{text}. " for text in [title, *(grid.title for grid in grids(name, rows))] if text)
-    tabulars = [line for grid in grids(name, rows) for line in _tabular(grid)]
-    return _tex_table(name, tabulars, above + _below(name, rows, report), report)
+    above = [f"{text}." for text in [title, *(grid.title for grid in grids(name, rows))] if text]
+    tabulars = [line for grid in grids(name, rows) for line in _tabular(grid, report.tex_intervals)]
+    legend = _legend(rows, report) if rows else _EMPTY[name]
+    return _tex_table(name, tabulars, " ".join([*above, legend]), _below(name, rows, report), report)
+
+
+def _legend(rows: list[CellRow], report: ReportSettings) -> str:
+    """The explanation in a line or two, for a caption; the whole one stands in comments of the file."""
+    interval = f"Small: {100 * report.confidence:g} % interval over images and seeds. "
+    text = {"none": "", "top1": interval.replace("interval", "interval of top-1")}.get(report.tex_intervals, interval)
+    if _seed_count(rows) == 1:
+        text = text.replace(" and seeds", "") + "With one seed no difference is marked."
+    else:
+        text += (
+            "↑ better, ↓ worse than None; ⇑ better than every other method, ⇓ worse than one; bold: best "
+            f"(Holm-adjusted, p < {1 - report.confidence:.2g})."
+        )
+    if any(row.paper for row in rows):
+        text += " Last line: the paper's value, in brackets outside the interval."
+    return text
 
 
 def plain_tex(
     name: str, heads: Sequence[str], lines: Iterable[Sequence[str]], caption: str, report: ReportSettings
 ) -> str:
-    """A table of text as a LaTeX `table*` like Tables 1 and 2; the first two columns are names."""
-    body = [" & ".join(map(tex_escaped, line)) + r" \\" for line in lines]
+    """A table of text as a LaTeX `table*` like Tables 1 and 2; the first two columns are names.
+
+    The caption is the first two sentences of `caption`; the rest stands in comments.
+    """
+    body = [" & ".join(map(_joined_marks, map(tex_escaped, line))) + r" \\" for line in lines]
     aligned = "ll" + "c" * (len(heads) - 2)
     head = " & ".join(map(tex_escaped, heads)) + r" \\"
-    tabular = [
-        rf"\begin{{tabular}}{{{aligned}}}",
-        r"\toprule",
-        head,
-        r"\midrule",
-        *body,
-        r"\bottomrule",
-        r"\end{tabular}",
+    rules = [r"\toprule", head, r"\midrule", *body, r"\bottomrule"]
+    short = " ".join(re.split(r"(?<=[.;]) ", caption)[:2])
+    return _tex_table(name, _fitted(aligned, rules), short, caption, report)
+
+
+def _fitted(aligned: str, lines: Sequence[str]) -> list[str]:
+    """A tabular that is scaled down where it is wider than the text."""
+    fit = r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%"
+    return [fit, rf"\begin{{tabular}}{{{aligned}}}", *lines, r"\end{tabular}}"]
+
+
+def _tex_table(name: str, tabulars: Iterable[str], caption: str, whole: str, report: ReportSettings) -> str:
+    """The float: a caption above, as tables have it, and the `whole` explanation in comments."""
+    note = f"{report.note}. ".replace(".. ", ". ") if report.note else ""
+    about = [f"% {tex_escaped(line)}" for line in textwrap.wrap(whole, 110)]
+    caption = (rf"\textbf{{{tex_escaped(note)}}} " if note else "") + _joined_marks(tex_escaped(caption))
+    return "\n".join([
+        *about, r"\begin{table*}[t]", rf"\caption{{{caption}}}", rf"\label{{tab:{name}}}", r"\centering", r"\footnotesize",
+        r"\setlength{\tabcolsep}{3pt}", r"\vspace{3pt}", *tabulars, r"\end{table*}",
+    ]) + "\n"  # fmt: skip
+
+
+def _joined_marks(text: str) -> str:
+    """Superscripts that follow one another as one: LaTeX sets two apart."""
+    return text.replace("}$$^{", "")
+
+
+def _tabular(grid: Grid, small: str) -> list[str]:
+    """A grid's lines of LaTeX; `small` is report.tex_intervals."""
+    names, first = len(grid.lines[0][0]), 1
+    lines, spans = [r"\toprule"], []
+    for text, width in grid.groups:
+        spans += [rf"\cmidrule(lr){{{first}-{first + width - 1}}}"] if text else []
+        first += width
+    lines += [
+        " & ".join(rf"\multicolumn{{{w}}}{{c}}{{{tex_escaped(t)}}}" for t, w in grid.groups) + r" \\",
+        "".join(spans),
     ]
-    return _tex_table(name, tabular, caption, report)
-
-
-def _tex_table(name: str, tabulars: Iterable[str], caption: str, report: ReportSettings) -> str:
-    note = [rf"\textbf{{{tex_escaped(report.note)}}}\par\smallskip"] if report.note else []
-    below = [rf"\caption{{{tex_escaped(caption)}}}", rf"\label{{tab:{name}}}", r"\end{table*}"]
-    return "\n".join([r"\begin{table*}[t]", r"\centering", r"\small", *note, *tabulars, *below]) + "\n"
-
-
-def _tabular(grid: Grid) -> list[str]:
-    names = len(grid.lines[0][0])
-    lines = [rf"\begin{{tabular}}{{{'l' * names}{'c' * (len(grid.heads) - names)}}}", r"\toprule"]
-    lines.append(" & ".join(rf"\multicolumn{{{w}}}{{c}}{{{tex_escaped(t)}}}" for t, w in grid.groups) + r" \\")
     lines += [" & ".join(map(tex_escaped, grid.heads)) + r" \\", r"\midrule"]
     for index, (labels, cells) in enumerate(grid.lines):
         if index and labels[0]:
             lines.append(r"\addlinespace")
-        blank = " & " * names
-        first = [values(cell, r"\textbf{{{}}}".format, _TEX_MARKS) for cell in cells]
-        lines.append(" & ".join([*map(tex_escaped, labels), *first]) + r" \\")
-        for small in ([intervals(cell, "--") for cell in cells], [tex_escaped(printed(cell)) for cell in cells]):
-            if any(small):
-                lines.append(blank + " & ".join(rf"{{\tiny {text}}}" for text in small) + r" \\")
-    return [*lines, r"\bottomrule", r"\end{tabular}", r"\par\medskip"]
+        shown = [_joined_marks(values(cell, r"\textbf{{{}}}".format, _TEX_MARKS)) for cell in cells]
+        lines.append(" & ".join([*map(tex_escaped, labels), *shown]) + r" \\")
+        with_interval = [() if small == "none" else cell[:1] if small == "top1" else cell for cell in cells]
+        for below in (
+            [intervals(cell, "--") for cell in with_interval],
+            [tex_escaped(printed(cell)) for cell in cells],
+        ):
+            if any(below):
+                lines.append(" & " * names + " & ".join(rf"{{\tiny {text}}}" for text in below) + r" \\")
+    return [*_fitted("l" * names + "c" * (len(grid.heads) - names), [*lines, r"\bottomrule"]), r"\par\medskip"]
 
 
-_TEX_MARKS = Marks(*(rf"$^\{name}$" for name in ("uparrow", "downarrow", "Uparrow", "Downarrow")))
+_TEX_MARKS = Marks(*(rf"$^{{\{name}}}$" for name in ("uparrow", "downarrow", "Uparrow", "Downarrow")))
 _TEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "\N{EN DASH}": "--",
-    "↑": r"$\uparrow$", "↓": r"$\downarrow$", "⇑": r"$\Uparrow$", "⇓": r"$\Downarrow$",
+    "\N{LEFT DOUBLE QUOTATION MARK}": "``", "\N{RIGHT DOUBLE QUOTATION MARK}": "''", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "⇑": r"$\Uparrow$", "⇓": r"$\Downarrow$",
 }  # fmt: skip
 
 

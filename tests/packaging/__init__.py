@@ -1,0 +1,1 @@
+"""What is installed elsewhere: locks, wheel and sdist, the container, a fresh machine."""
