@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
+from typing import Final
 
 
 class UserError(Exception):
@@ -16,6 +18,10 @@ class MachineError(UserError):
     """The machine failed, not the user: a full disk, a device error. Printed as one line too; exits 1."""
 
     status = 1
+
+
+MACHINE: Final = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EFBIG}
+"""Errors of the machine rather than of the user, who is told of them by a MachineError."""
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str:

@@ -57,7 +57,7 @@ def _forty_digits(revision: str) -> str:
     if len(revision) != 40 or set(revision) - set("0123456789abcdef"):
         raise ValueError(
             "is no commit; branches and tags move, so give the 40 hexadecimal digits that stand on the model's page on "
-            "the Hub (Files, History) and in the path that `hf download MODEL` prints"
+            "the Hub (Files, History) and in the path that `hf download MODEL` prints, or null and run `dfeat fetch`"
         )
     return revision
 

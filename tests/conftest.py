@@ -16,6 +16,7 @@ import torch
 from dfeat.config import Settings, stage_settings
 from dfeat.devices import set_threads
 from dfeat.section import parse
+from tests.hub import StandIn, serving
 
 CPU = torch.device("cpu")
 DEVICE = torch.device(os.environ.get("DFEAT_TEST_DEVICE") or "cpu")
@@ -224,3 +225,21 @@ def shared_data() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+@pytest.fixture
+def online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+    """An empty stand-in for the Hub, which this process may ask, with an empty cache in the test's folder."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import close_session
+
+    with serving() as served:
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "ENDPOINT", served.url)
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", served.url + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        yield served
+        close_session()

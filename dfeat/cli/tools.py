@@ -1,4 +1,4 @@
-"""Verbs beside the rules: adopt, demo-data, doctor, plan, schema, status, verify."""
+"""Verbs beside the rules: adopt, demo-data, doctor, fetch, plan, schema, status, verify."""
 
 from __future__ import annotations
 
@@ -64,6 +64,17 @@ def doctor(
     typer.echo(json.dumps(as_plain(report), indent=1) if as_json else as_text(report, chosen))
     if report.faults:
         raise typer.Exit(2)
+
+
+@app.command(epilog=example("dfeat fetch --config config.yaml --dry-run"))
+def fetch(
+    config: ConfigFiles = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would be fetched and how large it is")] = False,
+) -> None:
+    """Fetch the run's models from the Hub into weights/, verify them, and pin their commits in config/pinned.yaml."""
+    from dfeat.fetch import fetch as fetch_models
+
+    fetch_models(all_settings(config, None), dry_run, typer.echo)
 
 
 @app.command(epilog=example("dfeat plan --config config.yaml --config config/fast.yaml --device A100"))

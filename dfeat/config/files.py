@@ -6,20 +6,40 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from dfeat.config.reading import check_bounds, read_mapping
 from dfeat.config.run import Settings
 from dfeat.errors import UserError
 from dfeat.section import parse
 
+PINNED: Final = Path("config/pinned.yaml")
+"""The overlay that `dfeat fetch` writes in the working folder. Every configuration is laid over it."""
+
 
 def read_settings(paths: Sequence[Path]) -> Settings:
-    """The settings of the files laid over each other; later ones win. Raises UserError for a file that is no configuration."""
-    merged: dict[str, Any] = {}
+    """The settings of the files laid over each other; later ones win. Below them lies `PINNED`, where it is there.
+
+    Raises UserError for a file that is no configuration.
+    """
+    merged: dict[str, Any] = {"pins": read_pins()} if PINNED.exists() else {}
     for path in paths:
         lay_over(merged, read_mapping(path))
     return parse(Settings, merged, " + ".join(map(str, paths)))
+
+
+def read_pins() -> dict[str, Any]:
+    """The commits in `PINNED`; none where it does not exist. Raises UserError if it holds anything else."""
+    if not PINNED.exists():
+        return {}
+    content = read_mapping(PINNED)
+    others = [key for key in content if key != "pins"]
+    if others or not isinstance(content.get("pins"), dict):
+        raise UserError(
+            f"{PINNED} {f'has the key {others[0]!r}' if others else 'has no mapping `pins`'}; it is for the commits that "
+            "`dfeat fetch` writes, by model, so move what you set there to an overlay of your own"
+        )
+    return dict(parse(Settings, content, str(PINNED)).pins)
 
 
 def lay_over(below: dict[str, Any], above: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
@@ -19,7 +19,7 @@ from dfeat.evaluation.settings import EvaluationSettings
 from dfeat.methods import REFERENCE
 from dfeat.occlusion.settings import OcclusionSettings
 from dfeat.places import HOLDOUT, OCCLUDED, TRAIN
-from dfeat.section import LocalPath, Name, Section, Seed, parse, typed
+from dfeat.section import Commit, LocalPath, Name, Section, Seed, WithoutNulls, parse, typed
 from dfeat.training.settings import MethodName, TrainingSettings
 
 
@@ -188,12 +188,40 @@ class Settings(Section):
         default_factory=_ablations, description="grids of settings, each a target `ablation_NAME`; none runs unasked"
     )
     resources: ResourceSettings = ResourceSettings()
+    pins: WithoutNulls[dict[str, Commit]] = Field(
+        default_factory=dict,
+        max_length=1000,
+        description="commits of Hub models without a `revision`, by their path or timm name; `dfeat fetch` writes them",
+    )
 
     @model_serializer(mode="wrap")
-    def _without_no_base(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Omit `base` when there is none, so that what was made before the setting existed still matches."""
+    def _without_later_defaults(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Omit `base` and `pins` when there are none, so that what was made before they existed still matches."""
         plain: dict[str, Any] = written(self)
-        return {key: value for key, value in plain.items() if key != "base" or value is not None}
+        return {key: value for key, value in plain.items() if key not in ("base", "pins") or value}
+
+    @model_validator(mode="after")
+    def _revisions_from_pins(self) -> Self:
+        """The settings with a pinned `revision` wherever a model has none of its own."""
+        if not self.pins:
+            return self
+        backbones = {
+            name: one.model_copy(
+                update={"revision": one.revision or (None if one.weights else self.pins.get(one.name))}
+            )
+            for name, one in self.training.backbones.items()
+        }
+        models = {
+            use: source.model_copy(update={"revision": source.revision or self.pins.get(str(source.path))})
+            for use in ("model", "inpaint_model")
+            if (source := getattr(self.diffusion, use)) is not None
+        }
+        return self.model_copy(
+            update={
+                "diffusion": self.diffusion.model_copy(update=models),
+                "training": self.training.model_copy(update={"backbones": backbones}),
+            }
+        )
 
     @model_validator(mode="after")
     def _base_is_another_run(self) -> Self:
@@ -325,6 +353,7 @@ def ablation_points(settings: Settings, name: str) -> list[tuple[dict[str, Any],
         plain = settings.model_dump(mode="json")
         if RATE_KEY in grid:
             plain["training"].pop("learning_rates", None)
+        _unpin(plain, settings.pins)
         for key, value in zip(grid, values, strict=True):
             *sections, last = key.split(".")
             section = plain
@@ -337,6 +366,13 @@ def ablation_points(settings: Settings, name: str) -> list[tuple[dict[str, Any],
         changed = parse(Settings, plain, f"ablation.{name} at {point}")
         points.append((point, changed.model_copy(update={"data": measured})))
     return points
+
+
+def _unpin(plain: dict[str, Any], pins: Mapping[str, str]) -> None:
+    """Take out the revisions that are from `pins`, since another model may be put in a model's place."""
+    for model in (plain["diffusion"]["model"], plain["diffusion"]["inpaint_model"]):
+        if model is not None and model["revision"] == pins.get(model["path"]):
+            model["revision"] = None
 
 
 def config_schema() -> str:

@@ -8,15 +8,18 @@ incompatible ones. This module reads names and configurations only, no weights, 
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from dfeat import hub
 from dfeat.diffusion.forward import noise_schedule
 from dfeat.diffusion.settings import ModelSource
+from dfeat.diffusion.variants import chosen, files_of, shards_in, variants
 from dfeat.errors import UserError
 from dfeat.shortage import pass_on
-from dfeat.storage.provenance import file_digest
+from dfeat.storage.provenance import bytes_digest, file_digest
 
 Use = Literal["latents", "features", "inpaint"]
 COMPONENTS: Final[dict[Use, tuple[str, ...]]] = {
@@ -27,7 +30,12 @@ COMPONENTS: Final[dict[Use, tuple[str, ...]]] = {
 WEIGHTED: Final = ("vae", "unet", "text_encoder")
 DEMO_MODEL: Final = Path(__file__).parents[1] / "demo" / "models" / "diffusion"
 PICKLES: Final = (".ckpt", ".pt", ".pth", ".bin")
-_HUB_FILES: Final = ["model_index.json", "*/*.json", "*/*.safetensors", "*/*.txt"]
+TOKENIZER_FILES: Final = (
+    "tokenizer_config.json", "tokenizer.json", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json",
+)  # fmt: skip
+"""What transformers reads of a tokenizer's folder, as far as it is there."""
+_CLASSES: Final = {"vae": "AutoencoderKL", "unet": "UNet2DConditionModel", "text_encoder": "CLIPTextModel"}
+"""The classes of Stable Diffusion's components: another one in model_index.json is part of the digest."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +44,11 @@ class ModelFiles:
 
     folder: Path
     single: Path | None = None
+    variant: str | None = None
 
     def config(self, name: str) -> dict[str, Any]:
         """The configuration of a component. Raises UserError if it cannot be read."""
-        path = self.folder / name / ("scheduler_config.json" if name == "scheduler" else "config.json")
+        path = self.folder / config_file(name)
         try:
             return dict(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError) as error:
@@ -53,11 +62,29 @@ class ModelFiles:
             pass_on(error, str(self.folder))
             return None
 
+    def weights(self, name: str) -> list[Path]:
+        """The files that hold a component's weights; an index comes first. Raises UserError if it has none."""
+        folder = self.folder / name
+        names = [file.name for file in folder.iterdir() if file.is_file()]
+        return files_of(folder / chosen(names, name, self.variant, str(folder)))
+
     def digests(self) -> dict[str, str]:
-        """SHA-256 of every file that affects a result, by its path inside the folder; "single" for the single file."""
-        patterns = ["*/*.json", "*/*.txt"] + ([] if self.single else ["*/*.safetensors"])
-        files = sorted(file for pattern in patterns for file in self.folder.glob(pattern))
-        named = {file.relative_to(self.folder).as_posix(): file_digest(file) for file in files}
+        """SHA-256 of every file that is read, by its path inside the folder; "single" for the single file.
+
+        It is that of all components, so it is the same for every use, and files that lie beside them do not change it.
+        """
+        files = [self.folder / config_file(name) for name in (*WEIGHTED, "scheduler")]
+        files += [self.folder / "tokenizer" / name for name in TOKENIZER_FILES]
+        if not self.single:
+            files += [file for name in WEIGHTED if (self.folder / name).is_dir() for file in self.weights(name)]
+        named = {
+            file.relative_to(self.folder).as_posix(): file_digest(file) for file in sorted(files) if file.is_file()
+        }
+        named |= {
+            f"class of {name}": bytes_digest(found.encode())
+            for name, usual in _CLASSES.items()
+            if (self.folder / name).is_dir() and (found := self.class_name(name)) not in (None, usual)
+        }
         return named | ({"single": file_digest(self.single)} if self.single else {})
 
     def missing(self, components: tuple[str, ...]) -> str | None:
@@ -67,53 +94,95 @@ class ModelFiles:
         for name in components:
             if not (self.folder / name).is_dir():
                 return f"{self.folder} lacks the folder {name!r}, which this step needs"
-            if name in WEIGHTED and not self.single and not any((self.folder / name).glob("*.safetensors")):
-                return (
-                    f"{self.folder / name} has no .safetensors weights; pickled weights in a folder are not loaded, "
-                    "get the model's .safetensors files"
-                )
-        return None
+            if name in WEIGHTED and not self.single:
+                try:
+                    self.weights(name)
+                except UserError as error:
+                    return str(error)
+        return self._lacks_variant(components)
+
+    def _lacks_variant(self, components: tuple[str, ...]) -> str | None:
+        """A sentence if no component has weights of the variant that is asked for."""
+        weighted = [name for name in components if name in WEIGHTED and not self.single]
+        found = {
+            one for name in weighted for one in variants([file.name for file in (self.folder / name).iterdir()], name)
+        }
+        if self.variant is None or self.variant in found or not weighted:
+            return None
+        there = ", ".join(sorted(one or "the plain ones" for one in found))
+        return f"{self.folder} has no weights of the variant {self.variant!r} (diffusion.model.variant); it has {there}"
+
+
+def config_file(name: str) -> str:
+    """The configuration of a component, by its path inside the model's folder."""
+    return f"{name}/{'scheduler_config' if name == 'scheduler' else 'config'}.json"
+
+
+def files_read(names: Collection[str], variant: str | None, where: str) -> list[str]:
+    """The files that are read of a model in the diffusers layout, among the names of all of its files.
+
+    Raises UserError, which names `where` they are, if it has none for a component.
+    """
+    fixed = ["model_index.json", *(config_file(name) for name in (*WEIGHTED, "scheduler"))]
+    read = [name for name in (*fixed, *(f"tokenizer/{name}" for name in TOKENIZER_FILES)) if name in names]
+    for component in WEIGHTED:
+        inside = [name.partition("/")[2] for name in names if name.startswith(f"{component}/")]
+        first = chosen(inside, component, variant, f"{where}/{component}")
+        shards = [] if first.endswith(".safetensors") else shards_in(inside, first)
+        read += [f"{component}/{name}" for name in (first, *shards)]
+    return read
+
+
+def is_hub_id(source: ModelSource) -> bool:
+    """Whether `path` is the id of a repository on the Hub rather than something on this disk."""
+    named = str(source.path)
+    local = named.startswith((".", "/", "~", "$")) or named.endswith((".safetensors", *PICKLES))
+    return named.count("/") == 1 and not local and not source.path.exists()
 
 
 def local_files(source: ModelSource) -> ModelFiles | None:
-    """The files of a model with a local path; None for a Hub id. Raises UserError for a path that is neither."""
+    """The files of a model on this disk; None for a Hub id whose files are not here yet.
+
+    Raises UserError for a path that is neither, and for a Hub id without a revision.
+    """
     if source.path == "demo":
         return ModelFiles(DEMO_MODEL)
-    path, named = Path(source.path), str(source.path)
+    path = Path(source.path)
     if path.is_dir():
-        return ModelFiles(path)
+        return ModelFiles(path, variant=source.variant)
     if path.is_file():
         return _single(path, source)
-    local = named.startswith((".", "/", "~", "$")) or path.suffix in (".safetensors", *PICKLES)
-    if local or named.count("/") != 1:
+    if not is_hub_id(source):
         raise UserError(
             f"diffusion.model.path {source.path!r} is no file or folder; give a folder in the diffusers layout, a "
             ".safetensors file, a Hub id with its revision, or 'demo'"
         )
     if source.revision is None:
         raise UserError(
-            f"diffusion.model.path {source.path!r} is no local folder; to fetch it as a Hub id set "
-            "diffusion.model.revision to a commit, so that the run can be repeated (40 digits, in the path that "
-            f"`hf download {source.path}` prints)"
+            f"diffusion.model.path {source.path!r} is no local folder; if it is a Hub id, `dfeat fetch` gets its files and "
+            "pins them, or set diffusion.model.revision to a commit, so that the run can be repeated (40 digits, in the "
+            f"path that `hf download {source.path}` prints)"
         )
-    return None
+    index = hub.cached(str(source.path), source.revision, "model_index.json")
+    files = ModelFiles(index.parent, variant=source.variant) if index else None
+    # huggingface_hub's cache may have been filled for another use, and a fetch been interrupted.
+    return files if files and not files.missing(COMPONENTS["inpaint"]) else None
 
 
 def find_model(source: ModelSource) -> ModelFiles:
-    """The files of `source`; huggingface_hub fetches a Hub id at its pinned revision. Raises UserError if it cannot."""
+    """The files of `source`; those of a Hub id that are not here are fetched at its commit. UserError if they cannot be."""
     files = local_files(source)
     if files is not None:
         return files
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
+    assert source.revision is not None
     try:
-        return ModelFiles(
-            Path(snapshot_download(str(source.path), revision=source.revision, allow_patterns=_HUB_FILES))
-        )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise UserError(
-            f"cannot fetch {source.path} at {source.revision} ({error}); download it and give its folder"
+        names = hub.list_files(str(source.path), source.revision).files
+        read = files_read(names, source.variant, str(source.path))
+        return ModelFiles(hub.snapshot(str(source.path), source.revision, read), variant=source.variant)
+    except UserError as error:
+        raise type(error)(
+            f"cannot fetch {source.path} at {source.revision} ({error}); run `dfeat fetch` where there is a network, or "
+            "download it and give its folder"
         ) from None
 
 

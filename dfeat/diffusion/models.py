@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import torch
@@ -23,6 +24,7 @@ from dfeat.diffusion.forward import forward_process, noise_schedule
 from dfeat.diffusion.layout import COMPONENTS, WEIGHTED, ModelFiles, Use, check_pairing, find_model
 from dfeat.diffusion.settings import ModelSource
 from dfeat.diffusion.single_file import build_component, read_checkpoint
+from dfeat.diffusion.variants import STEMS
 from dfeat.errors import UserError
 from dfeat.progress import bars_of_libraries, say
 from dfeat.section import parse
@@ -238,25 +240,35 @@ def _class_of(files: ModelFiles, name: str) -> tuple[Any, str]:
     return getattr(module, cls), library
 
 
-def _pretrained(files: ModelFiles, name: str, cls: Any, **options: Any) -> Any:
+def _pretrained(files: ModelFiles, name: str, cls: Any, folder: Path | None = None, **options: Any) -> Any:
+    """Load a component, from `folder` in place of its own. Raises UserError if its library cannot."""
     from safetensors import SafetensorError
 
     try:
         with bars_of_libraries():
-            return cls.from_pretrained(files.folder / name, **options)
+            return cls.from_pretrained(folder or files.folder / name, **options)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"cannot load the {name} of {files.folder} ({error}); get the model again") from None
+        why = str(error).replace(str(folder), str(files.folder / name))
+        raise UserError(f"cannot load the {name} of {files.folder} ({why}); get the model again") from None
 
 
 def _from_folder(files: ModelFiles, name: str, cls: Any, library: str, dtype: torch.dtype) -> Any:
-    """Load a component in the diffusers layout. Raises UserError for missing weights, which would stay random."""
-    folder = files.folder / name
+    """Load a component in the diffusers layout. Raises UserError for missing weights, which would stay random.
+
+    Its library is shown a folder of links to the files that `ModelFiles.digests` covers, by their plain names. It finds
+    nothing else, whatever variants lie beside them and however their shards are called.
+    """
+    own = files.folder / name
     precision = "dtype" if library == "transformers" else "torch_dtype"
     options: dict[str, Any] = {precision: dtype, "use_safetensors": True, "output_loading_info": True}
-    if all(".fp16" in file.suffixes for file in folder.glob("*.safetensors")):
-        options["variant"] = "fp16"
-    model, seen = _pretrained(files, name, cls, **options)
+    first, *shards = files.weights(name)
+    plain = f"{STEMS[name]}.safetensors{'.index.json' if shards else ''}"
+    with TemporaryDirectory(prefix="dfeat-") as view:
+        shown = {"config.json": own / "config.json", plain: first} | {file.name: file for file in shards}
+        for called, file in shown.items():
+            (Path(view) / called).symlink_to(file.absolute())
+        model, seen = _pretrained(files, name, cls, Path(view), **options)
     if seen["missing_keys"]:
         missing = sorted(seen["missing_keys"])
-        raise UserError(f"{folder} lacks {len(missing)} weights ({missing[0]} ...); get the model again")
+        raise UserError(f"{own} lacks {len(missing)} weights ({missing[0]} ...); get the model again")
     return model

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, field_serializer, field_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_serializer, field_validator, model_serializer
 
 from dfeat.data.settings import CROP_PCT, CROP_SCALE, FLIP, IMAGE_SIZE, CropScale, CropShare, Study
 from dfeat.occlusion.settings import OcclusionSettings
@@ -131,7 +131,16 @@ class ModelSource(Section):
         None, description="for a single file: folder in the diffusers layout with the model's configurations"
     )
     allow_pickle: bool = Field(False, description="read `path` even if it is a pickled .ckpt (tensors only)")
+    variant: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=32)] | None = Field(
+        None, description="of a folder's weights, e.g. fp16, where a component has it; null: the plain ones"
+    )
     precision: Precision = Field("float32", description="float32: exact, no TF32; tf32: on NVIDIA Ampere or later")
+
+    @model_serializer(mode="wrap")
+    def _without_no_variant(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Omit `variant` when it is null, so that what was made before the setting existed still matches."""
+        plain: dict[str, Any] = written(self)
+        return {key: value for key, value in plain.items() if key != "variant" or value is not None}
 
 
 class DiffusionSettings(Section):

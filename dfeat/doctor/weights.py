@@ -10,13 +10,15 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from dfeat.config import Settings
-from dfeat.diffusion.layout import COMPONENTS, check_pairing, local_files
+from dfeat.diffusion.layout import COMPONENTS, check_pairing, is_hub_id, local_files
 from dfeat.diffusion.settings import ModelSource
 from dfeat.doctor.backbones import backbone_faults, is_trained
 from dfeat.errors import UserError
+from dfeat.hub import cached, offline
 from dfeat.methods import method, needed
 from dfeat.storage.provenance import combined_digest, file_digest
-from dfeat.training.weights import has_imagenet_head, weights_path
+from dfeat.training.settings import Backbone
+from dfeat.training.weights import SUFFIXES, USUAL, has_imagenet_head, weights_path
 
 
 @dataclass
@@ -40,15 +42,15 @@ def look_at_weights(settings: Settings, digest: bool, only: Collection[str] | No
 
     `only`: what of them is looked at, of `inpainted` and `features` (the diffusion models for these) and `backbone_weights`.
     """
-    return [*_diffusion_weights(settings, digest, only), *_backbone_weights(settings, digest, only)]
+    diffusion = [_diffusion_report(settings, source, digest) for source in diffusion_models(settings, only)]
+    return [*diffusion, *_backbone_weights(settings, digest, only)]
 
 
-def _diffusion_weights(settings: Settings, digest: bool, only: Collection[str] | None) -> list[WeightsReport]:
-    """The diffusion models that the run's methods use: one for both uses, or one for each."""
+def diffusion_models(settings: Settings, only: Collection[str] | None = None) -> list[ModelSource]:
+    """The diffusion models that the run's methods use, or that `only` names: one for both uses, or one for each."""
     used = {"features": settings.diffusion.model, "inpainted": settings.diffusion.inpainting_model}
     needs = needed(settings.training.methods) if only is None else only
-    sources = dict.fromkeys(source for need, source in used.items() if need in needs)
-    return [_diffusion_report(settings, source, digest) for source in sources]
+    return list(dict.fromkeys(source for need, source in used.items() if need in needs))
 
 
 def _diffusion_report(settings: Settings, source: ModelSource, digest: bool) -> WeightsReport:
@@ -56,8 +58,14 @@ def _diffusion_report(settings: Settings, source: ModelSource, digest: bool) -> 
     try:
         files = local_files(source)
         if files is None:
-            report.source = f"{source.path} at {source.revision}, fetched from the Hub on first use"
+            report.source = (
+                f"{source.path} at {source.revision}, fetched from the Hub on first use, or by `dfeat fetch`"
+            )
+            if offline():
+                report.notes.append(_absent(str(source.path), source.revision))
             return report
+        if is_hub_id(source):
+            report.source = f"{source.path} at {source.revision}, in {files.folder}"
         fault = files.missing(COMPONENTS["inpaint"])
         if fault:
             raise UserError(fault)
@@ -72,6 +80,10 @@ def _diffusion_report(settings: Settings, source: ModelSource, digest: bool) -> 
     return report
 
 
+def _absent(name: str, revision: str | None) -> str:
+    return f"{name} at {revision} is not on this disk, and HF_HUB_OFFLINE is set; run `dfeat fetch` where there is a network"
+
+
 def _backbone_weights(settings: Settings, digest: bool, only: Collection[str] | None) -> list[WeightsReport]:
     reports = []
     for name, backbone in settings.training.backbones.items():
@@ -82,9 +94,10 @@ def _backbone_weights(settings: Settings, digest: bool, only: Collection[str] | 
             report.source = f"{backbone.name} from {backbone.weights}"
             try:
                 path = weights_path(backbone.weights)
-                if not path.is_file() or path.suffix != ".safetensors":
+                if not path.is_file() or not path.name.endswith(SUFFIXES):
                     raise UserError(
-                        f"{backbone.weights!r} is no .safetensors file; give the file, or null to let timm fetch the weights"
+                        f"{backbone.weights!r} is no file of weights ({', '.join(SUFFIXES)}); give the file, or null and run "
+                        "`dfeat fetch`"
                     )
                 if digest:
                     report.digests = {"all": file_digest(path)}
@@ -93,11 +106,12 @@ def _backbone_weights(settings: Settings, digest: bool, only: Collection[str] | 
         elif backbone.revision is None:
             report.faults.append(
                 f"training.backbones.{name} takes the latest weights of {backbone.name} on the Hub, so that the run cannot "
-                f"be repeated; set training.backbones.{name}.revision to a commit (in the path that `hf download "
-                f"timm/{backbone.name}` prints), or .weights to a local .safetensors file"
+                "be repeated; run `dfeat fetch`, which gets and pins them, or set "
+                f"training.backbones.{name}.revision to a commit (in the path that `hf download timm/{backbone.name}` "
+                "prints), or .weights to a local .safetensors file"
             )
         else:
-            report.source = f"{backbone.name} at {backbone.revision}, fetched by timm on first use"
+            _look_at_hub_weights(report, backbone, backbone.revision, digest)
         training = settings.training
         if (backbone.weights is None or not report.faults) and not is_trained(settings, name):
             found = backbone_faults(backbone, training.image_size, training.drop_path)
@@ -109,3 +123,15 @@ def _backbone_weights(settings: Settings, digest: bool, only: Collection[str] | 
             )
         reports.append(report)
     return reports
+
+
+def _look_at_hub_weights(report: WeightsReport, backbone: Backbone, revision: str, digest: bool) -> None:
+    """Where pinned weights of timm are, as far as its registry need not be asked: most are in timm/<name>."""
+    repository = f"timm/{backbone.name}"
+    found = next(filter(None, (cached(repository, revision, file) for file in USUAL)), None)
+    at = f"{backbone.name} at {revision}"
+    report.source = f"{at}, {f'in {found.parent}' if found else 'fetched on first use, or by `dfeat fetch`'}"
+    if found is None and offline():
+        report.notes.append(_absent(backbone.name, revision))
+    elif found is not None and digest:
+        report.digests = {"all": file_digest(found)}

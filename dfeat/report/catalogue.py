@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from dfeat.config import LEARNING_RATE, ResourceSettings, Settings, table_settings
 from dfeat.config.points import Run
@@ -125,15 +125,16 @@ def find(kind: Literal["table", "figure"], name: str, settings: Settings) -> Pub
 
 
 def whole_settings(settings: Settings) -> Settings:
-    """All settings but for what jobs ask for and where they may take results from, which is no result's concern."""
+    """All settings but for what jobs ask for, where they may take results from, and pins, which are revisions by now."""
     asked = ResourceSettings(threads=settings.resources.threads)
-    return settings.model_copy(update={"resources": asked, "base": None})
+    return settings.model_copy(update={"resources": asked, "base": None, "pins": {}})
 
 
 def _efficiency_settings(settings: Settings) -> Settings:
     """What the costs depend on: all but resources, and but for what the report alone shows."""
     shown_alone = table_settings(settings, []).report
-    return settings.model_copy(update={"resources": ResourceSettings(), "report": shown_alone, "base": None})
+    kept: dict[str, Any] = {"resources": ResourceSettings(), "report": shown_alone, "base": None, "pins": {}}
+    return settings.model_copy(update=kept)
 
 
 def _sets_of(name: str, settings: Settings) -> tuple[str, ...]:

@@ -11,7 +11,6 @@ all written and verified before the first of them takes its name. A crash leaves
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import glob
 import json
@@ -23,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from dfeat.errors import MachineError, UserError
+from dfeat.errors import MACHINE, MachineError, UserError
 from dfeat.shortage import ShortageError, shortage
 from dfeat.storage.provenance import bytes_digest, unguarded_file_digest
 from dfeat.storage.records import FOLDER, is_digest, record_path, recorded_digests, recorded_name
@@ -33,15 +32,13 @@ UNDER_WAY: Final = ".under-way"
 """A file in a run's folder that whoever makes the run holds a shared lock on."""
 _TEMPORARY: Final = re.compile(r"\.tmp\.(.+)\.(\d+)\.[0-9a-f]+$")
 _marks: list[int] = []
-_MACHINE: Final = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EFBIG}
-"""Errors of the machine rather than of the user: they exit with status 1."""
 
 
 @contextlib.contextmanager
-def staged(path: Path, verify: Callable[[Path], object] | None = None) -> Iterator[Path]:
+def staged(path: Path, verify: Callable[[Path], object] | None = None, *, recorded: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`; after the block, sync and verify it and rename it to `path`.
 
-    The block must `reserve` the space it needs before it writes; `verify` reads the closed file and raises if its
+    `recorded=False` writes no digest record, for files that are not a run's. The block must `reserve` the space it needs before it writes; `verify` reads the closed file and raises if its
     content is not the intended one. On any error the temporary file is removed and what stood under the final name
     stays. Raises UserError if the file cannot be written, MachineError for a full disk or a device error.
     """
@@ -50,7 +47,7 @@ def staged(path: Path, verify: Callable[[Path], object] | None = None) -> Iterat
         _sync(temporary)
         if verify is not None:
             verify(temporary)
-        _publish({path: (temporary, unguarded_file_digest(temporary))})
+        _publish({path: (temporary, unguarded_file_digest(temporary) if recorded else "")}, recorded)
 
 
 def write_files(contents: Mapping[Path, Payload], *, recorded: bool = True) -> None:
@@ -200,6 +197,24 @@ def remove(path: Path) -> None:
 
 
 @contextlib.contextmanager
+def locked(folder: Path, waiting: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Serialise writers of one folder, so that files that belong together stay so; `waiting` is called before a wait."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        held_by = (folder / ".lock").open("ab")
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+    with held_by as file:
+        with contextlib.suppress(OSError):  # the file system has no locks
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waiting()
+                fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
 def _temporaries(paths: list[Path]) -> Iterator[list[Path]]:
     """Yield an empty temporary file beside each path, removed after the block; an OSError raises as `staged` does."""
     made: list[Path] = []
@@ -230,7 +245,7 @@ def _publish(written: dict[Path, tuple[Path, str]], recorded: bool = True) -> No
     with contextlib.ExitStack() as stack:
         if recorded:
             for folder in sorted(folders):
-                stack.enter_context(_locked(folder / FOLDER))
+                stack.enter_context(locked(folder / FOLDER))
             _write_records({path: _with_standing(digest, path) for path, (_, digest) in written.items()})
         for path, (temporary, _) in written.items():
             temporary.replace(path)
@@ -259,21 +274,11 @@ def _write_records(digests: Mapping[Path, tuple[str, ...]]) -> None:
         write_files(contents, recorded=False)
 
 
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Serialise writers of one folder, so that a file and its record stay a pair."""
-    folder.mkdir(exist_ok=True)
-    with (folder / ".lock").open("ab") as file:
-        with contextlib.suppress(OSError):  # the file system has no locks
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def _cannot_write(path: Path, error: OSError) -> UserError | ShortageError:
     short = shortage(error, str(path))
     if short is not None:
         return short
-    kind = MachineError if error.errno in _MACHINE else UserError
+    kind = MachineError if error.errno in MACHINE else UserError
     cause = os.strerror(error.errno) if error.errno else str(error)  # h5py's own text is a page long
     return kind(f"cannot write {path}: {cause}; nothing was left there, mend the cause and run again")
 

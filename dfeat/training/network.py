@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -22,8 +21,9 @@ from dfeat.diffusion.stream import to_device
 from dfeat.errors import UserError, nearest
 from dfeat.randomness import rng_for
 from dfeat.training.fusion import FEATURE_NORMS, FUSIONS
+from dfeat.training.loading import weights_checked
 from dfeat.training.settings import Backbone
-from dfeat.training.weights import weights_file, weights_path
+from dfeat.training.weights import weights_file
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 IMAGENET: Final[Statistics] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -203,12 +203,10 @@ def build_pretrained(settings: Backbone) -> nn.Module:
 
 
 def _load(settings: Backbone, classes: int, drop_path: float = 0.0) -> nn.Module:
-    fetched = {"file": str(weights_file(settings))} if settings.weights is None else None
-    options = {"pretrained": fetched is not None, "pretrained_cfg_overlay": fetched, "num_classes": classes}
-    model = _create(settings, drop_path, **options)
-    if settings.weights is not None:
-        load_weights(model, weights_path(settings.weights))
-    return model
+    path = weights_file(settings)
+    options = {"pretrained": True, "pretrained_cfg_overlay": {"file": str(path)}, "num_classes": classes}
+    with weights_checked(path):
+        return _create(settings, drop_path, **options)
 
 
 def _create(settings: Backbone, drop_path: float, **options: Any) -> nn.Module:
@@ -245,28 +243,3 @@ def _create(settings: Backbone, drop_path: float, **options: Any) -> nn.Module:
             "take the backbone out of training.backbones"
         )
     return model
-
-
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a .safetensors file that fits but for a classification head. Raises UserError for any other."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    if path.suffix != ".safetensors":
-        raise UserError(f"{path}: weights must be a .safetensors file; pickled checkpoints are not loaded")
-    if not path.is_file():
-        raise UserError(f"{path} is missing; it should hold the backbone's weights")
-    try:
-        state = load_file(path)
-    except SafetensorError as error:
-        raise UserError(f"{path} is not a readable .safetensors file ({error}); get it again") from None
-    wanted = model.state_dict()
-    unknown = [key for key in state if key not in wanted and not key.startswith(("head.", "classifier.", "fc."))]
-    missing = [key for key in wanted if key not in state]
-    shapes = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
-    if unknown or missing or shapes:
-        raise UserError(
-            f"{path} does not fit the backbone: {len(missing)} keys missing, {len(unknown)} unknown, {len(shapes)} of "
-            f"another shape (first: {(missing + unknown + shapes)[0]}); check training.backbones name and kwargs"
-        )
-    model.load_state_dict({key: state[key] for key in wanted})

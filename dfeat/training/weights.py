@@ -6,8 +6,12 @@ This module does not import torch, so that `dfeat doctor` and Snakemake can use 
 from __future__ import annotations
 
 import json
+import pickle
+import zipfile
 from pathlib import Path
+from typing import Any, Final, NamedTuple
 
+from dfeat import hub
 from dfeat.errors import UserError
 from dfeat.section import LocalPath
 from dfeat.shortage import pass_on
@@ -15,6 +19,19 @@ from dfeat.training.settings import Backbone
 
 HEADS = ("head.fc.weight", "head.weight", "classifier.weight", "fc.weight")
 """Names of the last linear layer's weight in timm's models."""
+SUFFIXES: Final = (".safetensors", ".pth", ".pt", ".bin", ".pth.tar", ".ckpt")
+"""Of the files that are read; all but the first are pickles, of which only tensors are read."""
+USUAL: Final = ("model.safetensors", "pytorch_model.bin")
+"""How the files of timm's repositories on the Hub are called."""
+_WRAPPERS: Final = ("state_dict_ema", "model_ema", "state_dict", "model")
+"""Where timm looks for weights inside a pickle, first things first."""
+
+
+class HubWeights(NamedTuple):
+    """The repository of timm's own weights of a model, and how their file may be called, the first found is read."""
+
+    repository: str
+    names: tuple[str, ...]
 
 
 def weights_path(path: LocalPath) -> Path:
@@ -25,40 +42,99 @@ def weights_path(path: LocalPath) -> Path:
 
 
 def weights_file(backbone: Backbone) -> Path:
-    """The file of a backbone's weights; huggingface_hub fetches those of timm from the Hub, once.
+    """The file of a backbone's weights: a local one, one that `dfeat fetch` fetched, or one that is fetched now.
 
-    `backbone.revision` pins them, and run.json records their digest. Raises UserError if they cannot be fetched.
+    `backbone.revision` pins it, and run.json records its digest. Raises UserError if it cannot be fetched.
     """
     if backbone.weights is not None:
         return weights_path(backbone.weights)
-    import timm
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    source = timm.get_pretrained_cfg(backbone.name)
-    if source is None or not source.hf_hub_id:
-        raise UserError(f"timm has no weights of {backbone.name!r} on the Hub; give a local .safetensors as `weights`")
+    repository, names = hub_weights(backbone.name)
     try:
-        name = source.hf_hub_filename or "model.safetensors"
-        return Path(hf_hub_download(source.hf_hub_id, name, revision=backbone.revision))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        cause = " ".join(str(error).split())
-        raise UserError(
-            f"cannot fetch the weights of {backbone.name} from {source.hf_hub_id} ({cause}); give a local .safetensors "
-            "as its `weights`"
+        return hub.first_of(repository, backbone.revision, names)
+    except UserError as error:
+        raise type(error)(
+            f"cannot fetch the weights of {backbone.name} from {repository} ({error}); run `dfeat fetch` where there is a "
+            "network, or give a local .safetensors as its `weights`"
         ) from None
+
+
+def hub_weights(name: str) -> HubWeights:
+    """Where timm's weights of a model are on the Hub. Raises UserError if timm has none there."""
+    import timm
+
+    source = timm.get_pretrained_cfg(name)
+    if source is None or not source.hf_hub_id:
+        raise UserError(f"timm has no weights of {name!r} on the Hub; give a local .safetensors as `weights`")
+    file = source.hf_hub_filename or "pytorch_model.bin"
+    safe = file.replace("pytorch_model", "model").removesuffix(".bin") + ".safetensors"
+    return HubWeights(source.hf_hub_id, (safe, file) if file.endswith(".bin") else (file,))
 
 
 def has_imagenet_head(backbone: Backbone) -> bool:
     """Whether the weights have a head of 1,000 classes, so that the backbone can be evaluated before fine-tuning.
 
-    Read from the header of a local file. For timm's own weights it follows from the tag in the name (`.fb_in1k`); a name
-    without tag counts as no.
+    Read from a local file. For timm's own weights it follows from the tag in the name (`.fb_in1k`); a name without tag
+    counts as no.
     """
     if backbone.weights is None:
         return backbone.name.partition(".")[2].endswith("in1k")
-    shapes = _tensor_shapes(backbone.weights)
-    return any(shapes.get(name, [0])[0] == 1000 for name in HEADS)
+    safe = str(backbone.weights).startswith("demo:") or str(backbone.weights).endswith(".safetensors")
+    shapes = (_tensor_shapes if safe else _pickled_shapes)(backbone.weights)
+    bare = {name.removeprefix("_orig_mod.").removeprefix("module."): shape for name, shape in shapes.items()}
+    return any(tuple(bare.get(name, [0]))[:1] == (1000,) for name in HEADS)
+
+
+def _pickled_shapes(weights: LocalPath) -> dict[str, Any]:
+    """Names and shapes of the tensors in a file of torch.save, without torch; empty if it is not one.
+
+    Nothing that the pickle names is imported or called.
+    """
+    try:
+        path = weights_path(weights)
+        with path.open("rb") as file:
+            if zipfile.is_zipfile(file):
+                with zipfile.ZipFile(file) as archive:
+                    inner = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
+                    with archive.open(inner) as pickled:
+                        content = _Shapes(pickled).load()
+            else:  # before torch 1.6: a number, a version and facts of the machine come first
+                file.seek(0)
+                content = [_Shapes(file).load() for _ in range(4)][3]
+        for wrapper in _WRAPPERS:
+            if isinstance(content, dict) and content.get(wrapper) is not None:
+                content = content[wrapper]
+                break
+        return {str(name): value.shape for name, value in content.items() if isinstance(value, _StandIn)}
+    except Exception as error:  # of a damaged pickle, any
+        pass_on(error, str(weights))
+        return {}
+
+
+class _StandIn(dict[Any, Any]):
+    """What stands for everything that a pickle makes: it takes whatever is done to it. `shape` is that of a tensor."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__()
+        # torch._utils._rebuild_tensor_v2(storage, offset, shape, stride, ...)
+        sizes = arguments[2] if len(arguments) > 3 else None
+        self.shape = sizes if isinstance(sizes, tuple) else ()
+        if len(arguments) == 2 and isinstance(arguments[0], _StandIn):  # torch._utils._rebuild_parameter(data, ...)
+            self.shape = arguments[0].shape
+
+    def __setstate__(self, _state: Any) -> None:
+        pass
+
+
+class _Shapes(pickle.Unpickler):
+    """Reads of a pickle of torch what is a plain value, and the shapes of its tensors."""
+
+    def find_class(self, _module: str, _name: str) -> Any:
+        """Every class and function is `_StandIn`."""
+        return _StandIn
+
+    def persistent_load(self, _pid: Any) -> Any:
+        """A storage, of which nothing is read."""
+        return None
 
 
 def _tensor_shapes(weights: LocalPath) -> dict[str, list[int]]:

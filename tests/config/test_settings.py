@@ -20,6 +20,7 @@ from dfeat.costs.efficiency import Step
 from dfeat.costs.estimate import work_of
 from dfeat.errors import UserError
 from dfeat.methods import NAMES, PAPER_NAMES
+from dfeat.report.catalogue import whole_settings
 from dfeat.section import parse
 from dfeat.storage.provenance import settings_text
 
@@ -307,3 +308,26 @@ def test_a_setting_is_the_same_however_it_is_given(number: str) -> None:
 def test_text_for_a_backbone_is_what_it_is_in_a_file_and_no_more(word: str, value: Any) -> None:
     found = parse(Settings, {"training": {"backbones": {"a": {"name": "x", "kwargs": {"b": [word]}}}}})
     assert found.training.backbones["a"].kwargs == {"b": [value]}
+
+
+def test_pins_are_revisions_of_the_models_that_have_none_of_their_own() -> None:
+    one, other = "1" * 40, "2" * 40
+    model, named = {"path": "a/model"}, {"name": "convnext_base.fb_in1k"}
+    chosen = parse(
+        Settings,
+        {
+            "pins": {"a/model": one, "convnext_base.fb_in1k": one, "b/unused": one, "swin_tiny": None},
+            "diffusion": {"model": model, "inpaint_model": model | {"revision": other}},
+            "training": {
+                "backbones": {"pinned": named, "own": named | {"revision": other}, "local": named | {"weights": "x"}}
+            },
+        },
+    )
+    assert (chosen.diffusion.model.revision, chosen.diffusion.inpainting_model.revision) == (one, other)
+    revisions = {name: backbone.revision for name, backbone in chosen.training.backbones.items()}
+    assert revisions == {"pinned": one, "own": other, "local": None}
+    assert parse(Settings, chosen.model_dump(mode="json")) == chosen
+    assert "pins" not in Settings().model_dump()
+    assert "pins" not in whole_settings(chosen).model_dump()
+    with pytest.raises(UserError, match=r"'pins\.a/model' is 'main': is no commit"):
+        parse(Settings, {"pins": {"a/model": "main"}})

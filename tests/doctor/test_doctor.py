@@ -296,7 +296,8 @@ def test_what_took_nothing_away_needs_no_mending_and_comes_last() -> None:
         ),
         ({"diffusion": {"model": {"path": "./gone"}}}, "is no file or folder"),
         ({"diffusion": {"resolution": 512}}, "diffusion.resolution is 512"),
-        ({"training": {"backbones": {"convnext": {"weights": "x.bin"}}}}, "'x.bin' is no .safetensors file"),
+        ({"training": {"backbones": {"convnext": {"weights": "x.bin"}}}}, "'x.bin' is no file of weights"),
+        ({"training": {"backbones": {"convnext": {"weights": "Makefile"}}}}, "'Makefile' is no file of weights"),
     ],
 )
 def test_weights_that_would_not_load_are_faults(settings: Settings, section: dict[str, Any], sentence: str) -> None:
@@ -306,6 +307,22 @@ def test_weights_that_would_not_load_are_faults(settings: Settings, section: dic
 def test_a_backbone_of_the_hub_is_pinned_to_a_commit(settings: Settings) -> None:
     pinned = {"convnext": {"weights": None, "revision": "0123456789" * 4}}
     assert missing_inputs(changed(settings, training={"backbones": pinned})) == []
+
+
+def test_a_model_that_was_fetched_is_looked_at_like_a_folder(
+    settings: Settings, tiny_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = "0123456789" * 4
+    fetched = Path(shutil.copytree(tiny_models["four"], Path("weights/some/model") / commit))
+    hub = changed(settings, diffusion={"model": {"path": "some/model"}}, pins={"some/model": commit})
+    (report,) = [report for report in examine(hub).weights if report.name == "diffusion"]
+    assert report.source == f"some/model at {commit}, in {fetched}" and report.digests and not report.faults
+    (fetched / "unet/diffusion_pytorch_model.safetensors").unlink()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    (report,) = [report for report in examine(hub).weights if report.name == "diffusion"]
+    assert report.notes == [
+        f"some/model at {commit} is not on this disk, and HF_HUB_OFFLINE is set; run `dfeat fetch` where there is a network"
+    ]
 
 
 def test_a_diffusion_model_that_no_method_uses_is_not_asked_for(settings: Settings) -> None:

