@@ -1,4 +1,4 @@
-"""README's table of costs is what `dfeat plan` says; `python -m tests.costs.test_readme` writes it anew."""
+"""The table of docs/cost.md is what `dfeat plan` says; `python -m tests.costs.test_readme` writes it anew."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dfeat.costs.measured import Speeds
 from dfeat.costs.plan import Plan, make_plan
 
 ROOT = Path(__file__).parents[2]
-README = ROOT / "README.md"
+README, COSTS = ROOT / "README.md", ROOT / "docs/cost.md"
 COLUMNS = (
     ("config.yaml", "A100"),
     ("config.yaml", "H100"),
@@ -45,16 +45,23 @@ def table() -> str:
 
 
 def with_table(text: str) -> str:
-    """README with the table as it is now."""
+    """The page with the table as it is now."""
     found = TABLE.findall(text)
-    assert len(found) == 1, "README has no table of costs, or several"
+    assert len(found) == 1, "docs/cost.md has no table of costs, or several"
     return TABLE.sub(lambda _: table(), text)
 
 
 def test_the_table_of_costs_is_what_the_plan_says() -> None:
-    text = README.read_text(encoding="utf-8")
+    text = COSTS.read_text(encoding="utf-8")
     assert text == with_table(text), "the costs changed: python -m tests.costs.test_readme"
 
 
+def test_the_readme_names_the_same_hours_and_disk() -> None:
+    plan, text = plan_of("config.yaml", "H100"), README.read_text(encoding="utf-8")
+    gigabytes = re.search(r"^\| all \| \| ([\d.]+) \|$", COSTS.read_text(encoding="utf-8"), re.MULTILINE)
+    assert gigabytes is not None
+    assert f"an estimate: {plan.hours.central:.0f} H100-hours, {float(gigabytes[1]):.0f} GB" in text
+
+
 if __name__ == "__main__":
-    README.write_text(with_table(README.read_text(encoding="utf-8")), encoding="utf-8")
+    COSTS.write_text(with_table(COSTS.read_text(encoding="utf-8")), encoding="utf-8")
