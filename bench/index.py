@@ -165,7 +165,7 @@ def _document(numbers: range, wnids: tuple[str, ...]) -> dict[str, Any]:
                 low, high = outline.min(axis=0), outline.max(axis=0)
                 annotations.append({
                     "id": len(annotations), "image_id": len(images) - 1, "category_id": names.index((group, part)),
-                    "segmentation": [outline.ravel().tolist()], "area": float((high - low).prod() / 2),
+                    "segmentation": [outline.ravel().tolist()], "area": _area(outline),
                     "bbox": [*low.tolist(), *(high - low).tolist()], "iscrowd": 0,
                 })  # fmt: skip
     categories = [{"id": i, "name": f"{group} {part}", "supercategory": group} for i, (group, part) in enumerate(names)]
@@ -180,6 +180,13 @@ def _outline(rng: np.random.Generator, width: int, height: int, large: bool) -> 
     centre = np.array([width, height]) * (0.5 + (0.02 if large else 0.25) * rng.uniform(-1, 1, 2))
     along = np.stack([np.cos(angles), np.sin(angles)], axis=1) * radius[:, None] * np.array([width, height])
     return (centre + along).clip(0, (width, height)).round(2)
+
+
+def _area(outline: NDArray[np.float64]) -> float:
+    """The area inside a closed outline (points, 2)."""
+    x, y = outline.T
+    # Shoelace formula: A = |sum of x_i y_(i+1) - x_(i+1) y_i| / 2
+    return float(abs(x @ np.roll(y, -1) - np.roll(x, -1) @ y) / 2)
 
 
 def overlapping(parts: int, seed: int) -> list[dict[str, Any]]:

@@ -39,6 +39,17 @@ def _one_thread() -> None:
         set_threads(1)  # and on a GPU bits are the same again in the mode of a job alone
 
 
+@pytest.fixture(autouse=True)
+def _devices_as_found() -> Iterator[None]:
+    """A lease names the devices of its process in the environment; the next test is another process in all but name."""
+    before = os.environ.get("CUDA_VISIBLE_DEVICES")
+    yield
+    if before is None:
+        os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    else:
+        os.environ["CUDA_VISIBLE_DEVICES"] = before
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _network_off() -> Iterator[None]:
     """No test reaches another machine: what would is a failure, not a wait."""

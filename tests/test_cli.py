@@ -81,7 +81,7 @@ def test_the_example_in_the_help_can_be_pasted(verb: str, monkeypatch: pytest.Mo
 
 def test_help_has_every_verb_in_a_group_with_its_first_sentence_whole(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     assert run(monkeypatch, "-h") == 0
-    text = " ".join(capsys.readouterr().out.split())
+    text = " ".join(capsys.readouterr().out.partition("Start here")[2].split())
     assert (
         all(verb in VERBS for verbs in GROUPS.values() for verb in verbs) and "Others" not in text and "..." not in text
     )
@@ -151,7 +151,7 @@ def test_all_settings_are_given_as_files_or_as_json(monkeypatch: pytest.MonkeyPa
         ),
         (
             ("doctor", "--config", str(ROOT / "README.md")),
-            "README.md (line 4: mapping values are not allowed here); give a YAML file",
+            "could not find expected ':'); give a YAML file",
         ),
     ],
 )

@@ -47,10 +47,11 @@ class Labels:
     def without_image(self, keys: Collection[str], wnids: Collection[str]) -> tuple[int, list[str]]:
         """How many images of these classes (of all, where there are none) have a label, and which of them are not in `keys`."""
         numbers = {int(number.group(1)) for number in map(_NUMBER.search, keys) if number}
-        named = [(key, wnid, key in keys) for key, wnid in self.by_key.items()]
+        there = {key.casefold() for key in keys}
+        named = [(key, wnid, key in there) for key, wnid in self.by_key.items()]
         named += [(f"number {place}", wnid, place in numbers) for place, wnid in enumerate(self.by_number, 1)]
-        wanted = [(key, there) for key, wnid, there in named if not wnids or wnid in wnids]
-        return len(wanted), [key for key, there in wanted if not there]
+        wanted = [(key, found) for key, wnid, found in named if not wnids or wnid in wnids]
+        return len(wanted), [key for key, found in wanted if not found]
 
 
 def read_labels(path: Path) -> Labels:

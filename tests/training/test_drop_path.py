@@ -121,7 +121,9 @@ def test_a_backbone_without_stochastic_depth_is_refused_before_a_run() -> None:
     assert look_at_weights(parse(Settings, settings), digest=False)[-1].faults == []
     settings["training"]["drop_path"] = 0.1  # type: ignore[assignment]
     (fault,) = look_at_weights(parse(Settings, settings), digest=False)[-1].faults
-    assert fault.startswith("training.drop_path is 0.1, but timm model 'vgg11' has no stochastic depth; set it to 0")
+    assert fault.startswith(
+        "training.backbones.vgg: training.drop_path is 0.1, but timm model 'vgg11' has no stochastic depth; set it to 0"
+    )
     with pytest.raises(UserError, match="no timm model 'convnxt'"):
         untrained_backbone(Backbone(name="convnxt"), 0.1)
     with pytest.raises(ValidationError, match=r"sets drop_path_rate, drop_rate; .* set training\.drop_path instead"):

@@ -60,7 +60,7 @@ def overlay() -> dict[str, Any]:
     """Laid over the demo's configuration: hostile values for every setting that is text, and a job for every rule."""
     sets = {
         SET: {"kind": "imagenet", "root": MARKED["set"], "labels": MARKED["labels"], "levels": [0]},
-        "imagenet_val": {"levels": [0, 40]}, "dfeat": None, "sweep": {"levels": [0]}, "objects": {"levels": [40]},
+        "imagenet_val": {"levels": [0, 40]}, "dfeat": None, "sweep": {"levels": [0, 40]}, "objects": {"levels": [40]},
     }  # fmt: skip
     backbones = {
         BACKBONE: {"name": MARKED["timm"], "weights": MARKED["weights"], "kwargs": {"texts": WORDS, "{a}": True}},
