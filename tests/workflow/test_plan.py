@@ -208,6 +208,8 @@ def finished(tree: Path) -> Path:
 
 
 def test_a_further_set_plans_no_job_of_an_existing_view(finished: Path) -> None:
+    if shutil.disk_usage(finished).free < 60e9:
+        pytest.skip("the check before a run would find no room for so large a set: wants 60 GB free")
     with zipfile.ZipFile(finished / "large.zip", "w") as file:
         for number in range(40_000):
             file.writestr(f"{imagenet_wnids()[number % 158]}/{number}.JPEG", b"")

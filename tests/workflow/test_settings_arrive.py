@@ -29,6 +29,8 @@ from snakemake.utils import format as snakemake_format
 from dfeat.config import Settings
 from dfeat.config.files import lay_over
 from dfeat.config.reading import read_mapping
+from dfeat.diffusion.variants import STEMS
+from dfeat.doctor.backbones import _mark
 from dfeat.report.catalogue import catalogue, whole_settings
 from dfeat.section import parse
 from dfeat.storage.provenance import as_argument, settings_text
@@ -41,8 +43,8 @@ EVIL = (
     "{shard} {{set}} {at!r} {params.settings:q} {0} { } }{ <object_class> <at> $(touch hacked) `touch hacked` ${HOME} $HOME "
     "\\ \\n \\u007b \\\" \" ' '\\'' \n \r\n \t ; & | > < * ? [a] ~ ! # % -- é 漢 🙂 \x7f \x85 \u2028 \x01 1:30 010 ?str(1)"
 )
-PATH = EVIL.replace("/", "")[:200]
-"""What may be the name of a file, which is all that is left of it where a doctor looks for one."""
+PATH = EVIL.replace("/", "").replace("HOME", "UNSET")[:200]
+"""What may be the name of a file, which is all that is left of it where a doctor looks for one. No variable in it is set."""
 LONG = EVIL * (10_000 // len(EVIL) + 1)
 PIECES = [*EVIL.split(" "), " ", "x", "--out", "-rf", "{", "}", '"', "\\", "'"]
 WORDS = ["".join(random.Random(seed).choices(PIECES, k=seed % 40)) for seed in range(200)]
@@ -60,7 +62,7 @@ def overlay() -> dict[str, Any]:
     """Laid over the demo's configuration: hostile values for every setting that is text, and a job for every rule."""
     sets = {
         SET: {"kind": "imagenet", "root": MARKED["set"], "labels": MARKED["labels"], "levels": [0]},
-        "imagenet_val": {"levels": [0, 40]}, "dfeat": None, "sweep": {"levels": [0, 40]}, "objects": {"levels": [40]},
+        "imagenet_val": {"levels": [0, 40]}, "dfeat": None, "sweep": {"levels": [0, 40]}, "objects": {"levels": [40, 80]},
     }  # fmt: skip
     backbones = {
         BACKBONE: {"name": MARKED["timm"], "weights": MARKED["weights"], "kwargs": {"texts": WORDS, "{a}": True}},
@@ -95,11 +97,25 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
             path = folder / MARKED[model] / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(content))
-        for name in ("unet", "vae", "text_encoder"):
-            (folder / MARKED[model] / name / "model.safetensors").touch()
+        for name, stem in STEMS.items():
+            (folder / MARKED[model] / name / f"{stem}.safetensors").touch()
     (folder / MARKED["weights"]).touch()
     (folder / "overlay.json").write_text(json.dumps(overlay()))
+    take_backbones_for_right(folder)
     return folder
+
+
+def take_backbones_for_right(folder: Path) -> None:
+    """timm has no model of a hostile name: the verdict that the check before a run keeps of each backbone says it is right."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("XDG_CACHE_HOME", str(folder.parent / "cache"))
+        chosen = settings_in(folder)
+        for backbone in chosen.training.backbones.values():
+            mark = _mark(backbone, chosen.training.image_size, chosen.training.drop_path)
+            assert mark is not None
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
 
 
 FILES = ("config.yaml", "config/demo.yaml", "config/demo-beyond.yaml", "overlay.json")
@@ -122,6 +138,10 @@ def snakemake(tree: Path, *mode: str, first: str = "") -> subprocess.CompletedPr
 @pytest.fixture(scope="module")
 def settings(tree: Path) -> Settings:
     """The settings that were written, read without Snakemake."""
+    return settings_in(tree)
+
+
+def settings_in(tree: Path) -> Settings:
     merged: dict[str, Any] = {}
     for name in FILES:
         lay_over(merged, read_mapping(tree / name))
