@@ -22,7 +22,7 @@ from dfeat.methods import REFERENCE
 from dfeat.occlusion.views import TestOcclusion
 from dfeat.storage.atomic import write_bytes, write_json
 from dfeat.storage.provenance import file_digest
-from dfeat.training.network import Classifier, normalised, untrained_backbone
+from dfeat.training.network import FusionNetwork, normalised, untrained_backbone
 from dfeat.training.settings import Backbone, TrainingSettings, TrainStage
 
 LEVELS: Final = (0, 20, 40, 60, 80)
@@ -64,7 +64,7 @@ def write_untrained(folder: Path, backbone: Backbone, classes: int, image_size: 
     from safetensors.torch import save
 
     stage = TrainStage(backbone=backbone, training=TrainingSettings(image_size=image_size))
-    model = Classifier(untrained_backbone(backbone), classes)
+    model = FusionNetwork(untrained_backbone(backbone), classes)
     write_bytes(folder / "model.safetensors", save(model.state_dict()))
     digest = file_digest(folder / "model.safetensors")
     settings = stage.model_dump(mode="json")

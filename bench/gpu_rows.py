@@ -50,7 +50,7 @@ from dfeat.occlusion.views import TestOcclusion
 from dfeat.section import parse
 from dfeat.training.dataset import TrainingBatches
 from dfeat.training.loop import _step, build_optimizer
-from dfeat.training.network import Classifier, untrained_backbone
+from dfeat.training.network import FusionNetwork, untrained_backbone
 from dfeat.training.settings import Backbone, TrainingSettings
 from dfeat.training.sources import Inputs, read_sources
 from dfeat.training.workers import prepared_batches
@@ -273,7 +273,7 @@ def _training(row: Row, place: Place) -> Work:
     settings, waiting = parse(TrainingSettings, chosen, "training"), Waiting()
     inputs = Inputs(place.index.folder, place.index.folder / "pixels.h5", place.parts_file)
     sources = read_sources(BLACKOUT.name, inputs, settings)
-    model = Classifier(untrained_backbone(place.backbone(row)), sources.classes)
+    model = FusionNetwork(untrained_backbone(place.backbone(row)), sources.classes)
     model.to(place.device, memory_format=torch.channels_last).train()
     if row.compiled:
         model.backbone.compile(dynamic=False, backend="eager" if place.small else "inductor")

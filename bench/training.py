@@ -60,7 +60,7 @@ def train_some(backbone: str, batch: int, steps: int) -> Steps:
     from dfeat.training import loop
     from dfeat.training.checkpoint import Checkpoints, State
     from dfeat.training.dataset import TrainingBatches
-    from dfeat.training.network import Classifier, untrained_backbone
+    from dfeat.training.network import FusionNetwork, untrained_backbone
     from dfeat.training.settings import Backbone, TrainingSettings
     from dfeat.training.sources import Sources
     from dfeat.training.team import Team
@@ -81,7 +81,7 @@ def train_some(backbone: str, batch: int, steps: int) -> Steps:
         settings = TrainingSettings(
             batch_size=batch, epochs=1, backbones={backbone: Backbone(name=backbone)}, methods=(BLACKOUT.name,)
         )
-        model = Classifier(untrained_backbone(settings.backbones[backbone]), len(index.classes))
+        model = FusionNetwork(untrained_backbone(settings.backbones[backbone]), len(index.classes))
         model.to(memory_format=torch.channels_last)
         optimizer = loop.build_optimizer(model, settings)
         model.register_forward_pre_hook(lambda *_: started.append(time.thread_time()))

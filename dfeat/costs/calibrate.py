@@ -45,7 +45,7 @@ from dfeat.section import parse
 from dfeat.shortage import pass_on
 from dfeat.training.dataset import Batch
 from dfeat.training.loop import _step, build_optimizer, less_memory
-from dfeat.training.network import Classifier, normalised, untrained_backbone
+from dfeat.training.network import FusionNetwork, normalised, untrained_backbone
 from dfeat.training.settings import Backbone
 
 SECONDS: Final = 8.0
@@ -212,7 +212,9 @@ def _trainings(settings: Settings, counts: Counts, device: torch.device) -> Iter
         batch.kept = model.draw_kept(0, 0, rows)
         batch = batch.to(device)
 
-        def step(model: Classifier = model, optimizer: torch.optim.Optimizer = optimizer, batch: Batch = batch) -> None:
+        def step(
+            model: FusionNetwork = model, optimizer: torch.optim.Optimizer = optimizer, batch: Batch = batch
+        ) -> None:
             try:
                 _step(model, optimizer, batch, training)
             except RuntimeError as error:
@@ -230,15 +232,15 @@ def _evaluations(settings: Settings, counts: Counts, device: torch.device, preci
         model = _classifier(backbone, device).eval()
 
         @torch.no_grad()
-        def predict(model: Classifier = model) -> None:
+        def predict(model: FusionNetwork = model) -> None:
             with arithmetic(precision), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
                 five_best(model(normalised(images, device, model.statistics)))
 
         yield predict, rows * counts.forward[name]
 
 
-def _classifier(backbone: Backbone, device: torch.device, drop_path: float = 0.0) -> Classifier:
-    model = Classifier(untrained_backbone(backbone, drop_path), _CLASSES)
+def _classifier(backbone: Backbone, device: torch.device, drop_path: float = 0.0) -> FusionNetwork:
+    model = FusionNetwork(untrained_backbone(backbone, drop_path), _CLASSES)
     return model.to(device, memory_format=torch.channels_last)
 
 

@@ -35,7 +35,7 @@ from dfeat.storage.atomic import write_files
 from dfeat.storage.origin import origin_bytes
 from dfeat.storage.records import read_digested, refusal
 from dfeat.storage.shards import Rows, read_rows
-from dfeat.training.network import Classifier, mixed, normalised, untrained_backbone
+from dfeat.training.network import FusionNetwork, mixed, normalised, untrained_backbone
 from dfeat.training.settings import TrainStage
 from dfeat.training.sources import exchanged_features, features_identity
 from dfeat.training.trained import read_run
@@ -61,7 +61,7 @@ class TrainedModel:
             raise refusal(folder / "model.safetensors", f"it is not a .safetensors file ({error})", "train") from None
         stage = parse(TrainStage, self.run["settings"], str(folder / "run.json"))
         fused = self.run["feature_width"], stage.training.fusion, stage.training.feature_norm
-        self.classifier = Classifier(untrained_backbone(stage.backbone), self.run["classes"], *fused)
+        self.classifier = FusionNetwork(untrained_backbone(stage.backbone), self.run["classes"], *fused)
         try:
             self.classifier.load_state_dict(state)
         except RuntimeError as error:

@@ -41,7 +41,7 @@ class Batch:
     targets: Tensor  # (B, C) float32
     masks: Tensor | None = None  # (B, S, S) bool
     features: Tensor | None = None  # (B, D) float16
-    kept: Tensor | None = None  # (L, B) float32, see Classifier.draw_kept
+    kept: Tensor | None = None  # (L, B) float32, see FusionNetwork.draw_kept
 
     def mask_images(self) -> Tensor | None:
         """The masks as images (B, S, S, 3) uint8, white where they are, as the network is given them in Eq. 1."""

@@ -36,7 +36,7 @@ from dfeat.training.checkpoint import TERMINATED, Checkpoints, State, deferred_s
 from dfeat.training.dataset import Batch, TrainingBatches
 from dfeat.training.losses import eq1
 from dfeat.training.metrics import EpochMetrics
-from dfeat.training.network import Classifier, build_backbone, mixed, normalised, start_from_pretrained_head
+from dfeat.training.network import FusionNetwork, build_backbone, mixed, normalised, start_from_pretrained_head
 from dfeat.training.pace import Pace
 from dfeat.training.settings import TrainingSettings, TrainStage
 from dfeat.training.sources import Inputs, Sources, features_identity, read_sources
@@ -65,7 +65,7 @@ def train(
     batches = TrainingBatches(method, sources, settings, seed, stage.partner_seed, part=part)
     torch.manual_seed(seed_for(seed, method, "initial weights"))
     backbone = build_backbone(stage.backbone, settings.drop_path)
-    model = Classifier(backbone, sources.classes, sources.feature_width, settings.fusion, settings.feature_norm)
+    model = FusionNetwork(backbone, sources.classes, sources.feature_width, settings.fusion, settings.feature_norm)
     if model.fusion is not None and settings.feature_norm == "channels":
         model.fusion.norm_d.set_moments(batches.feature_moments())
     if settings.head == "pretrained":
@@ -97,7 +97,7 @@ def train(
 
 
 def _fit(
-    model: Classifier, optimizer: torch.optim.Optimizer, batches: TrainingBatches, state: State, device: torch.device,
+    model: FusionNetwork, optimizer: torch.optim.Optimizer, batches: TrainingBatches, state: State, device: torch.device,
     workers: int, checkpoints: Checkpoints, stop: Callable[[], bool], team: Team, waiting: Waiting,
 ) -> bool:  # fmt: skip
     """Take the remaining steps; returns False if `stop` became True before the last of them, and a checkpoint is written."""
@@ -142,7 +142,7 @@ def build_optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim
 
 
 @contextmanager
-def deterministic(model: Classifier, batches: TrainingBatches, device: torch.device) -> Iterator[None]:
+def deterministic(model: FusionNetwork, batches: TrainingBatches, device: torch.device) -> Iterator[None]:
     """Inside, a step computed twice on the same GPU has the same bits, where the network has kernels for that."""
     without = "" if device.type == "cpu" else without_deterministic_kernel(model, batches, device)
     if without:
@@ -151,7 +151,7 @@ def deterministic(model: Classifier, batches: TrainingBatches, device: torch.dev
         yield
 
 
-def without_deterministic_kernel(model: Classifier, batches: TrainingBatches, device: torch.device) -> str:
+def without_deterministic_kernel(model: FusionNetwork, batches: TrainingBatches, device: torch.device) -> str:
     """What of a step has no deterministic kernel on the device, in torch's words; an empty string if all of it has one.
 
     It is tried on a copy of the model, with two rows.

@@ -1,6 +1,6 @@
 """Backbone, fusion and head: l_f from any timm model, fused with l_d of the diffusion model into l_a (Fig. 1b).
 
-What enters: a `Backbone` and the width of the diffusion features (0: none). What leaves: a `Classifier`, which maps
+What enters: a `Backbone` and the width of the diffusion features (0: none). What leaves: a `FusionNetwork`, which maps
 images (B, 3, S, S) and features (B, D) to logits (B, C).
 """
 
@@ -30,7 +30,7 @@ IMAGENET: Final[Statistics] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """ImageNet's channel mean and standard deviation, with which both of the paper's backbones were trained."""
 
 
-class Classifier(nn.Module):
+class FusionNetwork(nn.Module):
     """A timm backbone without its head, a fusion if `feature_width` (D) is not 0, and a linear head.
 
     `fusion` and `feature_norm` are names of FUSIONS and FEATURE_NORMS.
@@ -83,7 +83,7 @@ class Classifier(nn.Module):
 class RowDropPath(nn.Module):
     """Stochastic depth (Huang et al., 2016): in training, drop a residual branch for some rows of the batch.
 
-    Which rows is drawn for the whole batch of a step (`Classifier.draw_kept`), so that a row's loss is the same in
+    Which rows is drawn for the whole batch of a step (`FusionNetwork.draw_kept`), so that a row's loss is the same in
     whatever part of the batch, on whatever device, it is computed.
     """
 
@@ -151,7 +151,7 @@ def _normalised_rows(images: NDArray[np.uint8], statistics: Statistics) -> NDArr
     return pixels
 
 
-def start_from_pretrained_head(model: Classifier, settings: Backbone, wnids: Sequence[str]) -> None:
+def start_from_pretrained_head(model: FusionNetwork, settings: Backbone, wnids: Sequence[str]) -> None:
     """Initialise the head with the rows of the run's classes in the pretrained head for ImageNet-1k.
 
     A head that also reads diffusion features (fusion "concat") keeps its new weights for those. Raises UserError if the

@@ -21,7 +21,7 @@ from dfeat.diffusion.models import DTYPES
 from dfeat.section import Precision
 from dfeat.training.dataset import Batch
 from dfeat.training.loop import _step, build_optimizer
-from dfeat.training.network import Classifier
+from dfeat.training.network import FusionNetwork
 from dfeat.training.settings import TrainingSettings
 from tests.conftest import TINY_BACKBONE
 
@@ -82,7 +82,10 @@ def networks(model: Any) -> dict[str, torch.nn.Module]:
 def test_a_step_of_training_computes_forward_and_backward_in_the_arithmetic_of_its_precision(
     before: tuple[bool, bool], precision: Any
 ) -> None:
-    model, seen = Classifier(timm.create_model(TINY_BACKBONE["name"], num_classes=0, **TINY_BACKBONE["kwargs"]), 5), []
+    model, seen = (
+        FusionNetwork(timm.create_model(TINY_BACKBONE["name"], num_classes=0, **TINY_BACKBONE["kwargs"]), 5),
+        [],
+    )
     model.backbone.register_forward_pre_hook(lambda *_: seen.append(flags()))
     next(model.parameters()).register_hook(lambda _: seen.append(flags()))
     settings = TrainingSettings(precision=precision)

@@ -13,7 +13,7 @@ import torch
 
 from dfeat.devices import set_threads
 from dfeat.training.loop import deterministic
-from dfeat.training.network import Classifier
+from dfeat.training.network import FusionNetwork
 from dfeat.training.settings import TrainingSettings
 from tests.conftest import CPU, TINY_BACKBONE
 
@@ -67,7 +67,7 @@ def putting(*_: object) -> None:
 def test_a_training_is_strict_where_it_can_be_and_says_where_it_cannot(capsys: pytest.CaptureFixture[str]) -> None:
     torch.set_deterministic_debug_mode("warn")
     backbone = timm.create_model(TINY_BACKBONE["name"], num_classes=0, **TINY_BACKBONE["kwargs"])
-    model, sources = Classifier(backbone, 5, 12).to(META), SimpleNamespace(classes=5, feature_width=12)
+    model, sources = FusionNetwork(backbone, 5, 12).to(META), SimpleNamespace(classes=5, feature_width=12)
     batches: Any = SimpleNamespace(settings=TrainingSettings(image_size=32), sources=sources, seed=0)
     with deterministic(model, batches, META):
         assert torch.get_deterministic_debug_mode() == 2

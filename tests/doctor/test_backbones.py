@@ -19,7 +19,7 @@ from dfeat.doctor import examine, missing_inputs
 from dfeat.doctor.backbones import SHIPPED, backbone_faults
 from dfeat.errors import UserError
 from dfeat.section import parse
-from dfeat.training.network import Classifier, untrained_backbone
+from dfeat.training.network import FusionNetwork, untrained_backbone
 from dfeat.training.probe import check_backbone, check_weights, explained
 from dfeat.training.settings import Backbone
 
@@ -68,7 +68,7 @@ def test_what_a_backbone_cannot_take_is_a_sentence(
 )
 def test_what_is_said_to_be_right_computes(chosen: Backbone, image_size: int) -> None:
     check_backbone(chosen, image_size)
-    model = Classifier(untrained_backbone(chosen), 3).eval()
+    model = FusionNetwork(untrained_backbone(chosen), 3).eval()
     assert model(torch.zeros(2, 3, image_size, image_size)).shape == (2, 3)
 
 

@@ -21,7 +21,7 @@ from dfeat.methods.paint import black_out
 from dfeat.occlusion.patches import drop_for
 from dfeat.occlusion.views import TestOcclusion
 from dfeat.section import parse
-from dfeat.training.network import Classifier, untrained_backbone
+from dfeat.training.network import FusionNetwork, untrained_backbone
 from dfeat.training.settings import Backbone
 from tests.conftest import CPU, TINY_BACKBONE, World
 
@@ -118,6 +118,6 @@ def test_the_precision_is_recorded_unless_it_is_the_default_and_the_network_comp
     assert 0 < (found["bfloat16"] - found["float32"]).abs().max() < 0.02
 
 
-def build_tiny() -> Classifier:
+def build_tiny() -> FusionNetwork:
     backbone = Backbone(name=TINY_BACKBONE["name"], kwargs=TINY_BACKBONE["kwargs"])
-    return Classifier(untrained_backbone(backbone), 5).eval()
+    return FusionNetwork(untrained_backbone(backbone), 5).eval()

@@ -18,7 +18,7 @@ from dfeat.shortage import ShortageError
 from dfeat.training import loop
 from dfeat.training.dataset import Batch
 from dfeat.training.loop import _step, build_optimizer, check_halves, less_memory
-from dfeat.training.network import Classifier, normalised, restricted_logits
+from dfeat.training.network import FusionNetwork, normalised, restricted_logits
 from dfeat.training.settings import Backbone, TrainingSettings, TrainStage
 from dfeat.training.sources import Inputs
 from tests.conftest import CPU, DEVICE, TINY_BACKBONE, World
@@ -26,10 +26,10 @@ from tests.diffusion.test_fitting import small_device
 from tests.training.test_team import trained_stage
 
 
-def tiny_classifier(feature_width: int = 0) -> Classifier:
+def tiny_classifier(feature_width: int = 0) -> FusionNetwork:
     torch.manual_seed(0)
     backbone = timm.create_model(TINY_BACKBONE["name"], num_classes=0, **TINY_BACKBONE["kwargs"])
-    return Classifier(backbone, 5, feature_width)
+    return FusionNetwork(backbone, 5, feature_width)
 
 
 def after_steps(accumulate: int, batch: Batch, feature_width: int) -> tuple[list[float], torch.Tensor, Any]:
@@ -62,7 +62,7 @@ def test_a_batch_in_parts_takes_the_step_of_the_whole_batch(
 
 def test_pixels_are_normalised_with_the_statistics_the_backbone_was_trained_with() -> None:
     assert tiny_classifier().statistics == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    other = Classifier(timm.create_model("tf_efficientnet_lite0", num_classes=0), 5)
+    other = FusionNetwork(timm.create_model("tf_efficientnet_lite0", num_classes=0), 5)
     black, white = np.zeros((1, 4, 4, 3), np.uint8), np.full((1, 4, 4, 3), 255, np.uint8)
     assert normalised(black, CPU, other.statistics).unique().tolist() == [-1]
     assert normalised(white, CPU, other.statistics).unique().tolist() == [1]

@@ -23,7 +23,7 @@ from dfeat.errors import UserError
 from dfeat.section import parse
 from dfeat.training import loop
 from dfeat.training.dataset import Batch
-from dfeat.training.network import Classifier, RowDropPath, untrained_backbone
+from dfeat.training.network import FusionNetwork, RowDropPath, untrained_backbone
 from dfeat.training.settings import Backbone, TrainingSettings, TrainStage
 from dfeat.training.sources import Inputs
 from tests.conftest import DEVICE, TINY_BACKBONE, World
@@ -34,9 +34,9 @@ SWIN = Backbone(name="swin_tiny_patch4_window7_224", kwargs=KWARGS)
 ROWS = 16
 
 
-def tiny_swin(drop_path: float) -> Classifier:
+def tiny_swin(drop_path: float) -> FusionNetwork:
     torch.manual_seed(0)
-    return Classifier(untrained_backbone(SWIN, drop_path), 5)
+    return FusionNetwork(untrained_backbone(SWIN, drop_path), 5)
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_without_stochastic_depth_nothing_in_a_backbone_is_random(backbone: Back
 @pytest.mark.parametrize("name", ["swin_base_patch4_window7_224", "convnext_base"])
 def test_both_backbones_of_the_paper_take_one_rate(name: str) -> None:
     with torch.device("meta"):
-        model = Classifier(untrained_backbone(Backbone(name=name), 0.2), 5)
+        model = FusionNetwork(untrained_backbone(Backbone(name=name), 0.2), 5)
     rates = [1 - path.keep for path in model.paths]
     assert rates == sorted(rates)
     assert rates[-1] == pytest.approx(0.2)

