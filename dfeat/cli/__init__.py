@@ -26,5 +26,9 @@ LOWER: Final = {
 
 def main() -> None:
     """Run the command line."""
+    exit_on_user_error(_run, LOWER)
+
+
+def _run() -> None:
     sys.argv[1:] = one_config_each(sys.argv[1:])
-    exit_on_user_error(app, LOWER)
+    app()
