@@ -65,7 +65,12 @@ def _run(words: list[str], log: str, limit: int | None) -> None:
     else:
         from dfeat.cli import main
 
-    main()
+    try:
+        main()
+    except SystemError as error:
+        if error.__traceback__ is None or error.__traceback__.tb_next is not None:
+            raise
+        main()  # Python had no memory to enter it, so none of its lines ran
 
 
 def artifacts(folder: Path) -> dict[str, str]:
