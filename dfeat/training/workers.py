@@ -20,7 +20,6 @@ from multiprocessing import Lock, active_children
 from multiprocessing.process import BaseProcess, current_process
 from multiprocessing.util import Finalize
 from pathlib import Path
-from shutil import rmtree
 from tempfile import NamedTemporaryFile, TemporaryDirectory
 from threading import current_thread, main_thread
 from traceback import clear_frames
@@ -35,6 +34,7 @@ from dfeat.shortage import ENLARGE_SHM, ShortageError, lost_worker, shortage
 from dfeat.training.checkpoint import ignore_sigterm
 from dfeat.training.dataset import Batch, TrainingBatches
 
+_FILES: Final = "batch-"
 _NO_SEMAPHORES: Final = (errno.ENOSPC, errno.EROFS, errno.ENOENT, errno.EACCES, errno.ENOSYS)
 """Errors of a /dev/shm that is full, read-only, missing or closed to us; processes share locks through it too."""
 
@@ -55,7 +55,7 @@ class _InFile:
 
     @classmethod
     def write(cls, batch: Batch, folder: str) -> _InFile:
-        with NamedTemporaryFile(dir=folder, delete=False) as file:
+        with NamedTemporaryFile(dir=folder, prefix=_FILES, delete=False) as file:
             arrays = [None if tensor is None else tensor.numpy() for tensor in vars(batch).values()]
             pickle.dump(arrays, file, protocol=pickle.HIGHEST_PROTOCOL)
         return cls(file.name)
@@ -205,6 +205,12 @@ def _begin(folder: str, training: int, worker: int) -> None:
 
 
 def _sweep(folder: str, training: int) -> None:
-    """Remove the folder of a training that was killed."""
+    """Remove what a training that was killed leaves: the batches in files, and the folder once it is empty.
+
+    The sockets in it belong to the other workers, which remove their own when they end; the last to end finds it empty.
+    """
     if not Path(f"/proc/{training}").exists():
-        rmtree(folder, ignore_errors=True)
+        with suppress(OSError):
+            for path in Path(folder).glob(f"{_FILES}*"):
+                path.unlink(missing_ok=True)
+            Path(folder).rmdir()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import pytest
 from dfeat.devices import compute_on, driver, leases
 from dfeat.devices.driver import Device, machine_devices, parse_driver_list, visible_devices, visible_entries
 from dfeat.errors import MachineError
+from tests.library import compiled
 
 NVML = r"""
 #include <stdio.h>
@@ -62,13 +62,7 @@ BROKEN = "the NVIDIA driver of this machine does not work ("
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a libnvidia-ml.so.1 of a machine whose second GPU of three is split."""
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("there is no C compiler")
-    folder = tmp_path_factory.mktemp("nvml")
-    (folder / "nvml.c").write_text(NVML)
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", folder / "libnvidia-ml.so.1", folder / "nvml.c"], check=True)
-    return folder
+    return compiled(NVML, tmp_path_factory.mktemp("nvml") / "libnvidia-ml.so.1").parent
 
 
 def listed(library: Path, **environment: str) -> tuple[str, str]:

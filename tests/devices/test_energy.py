@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 
 from dfeat.devices import leases
 from dfeat.report.tables.measured import ENERGY
+from tests.library import compiled
 
 NVML = """
 #include <stdlib.h>
@@ -71,14 +71,7 @@ print("computed", file=sys.stderr)
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a libnvidia-ml.so.1 whose counters go on by a step each time they are read."""
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("there is no C compiler")
-    folder = tmp_path_factory.mktemp("nvml")
-    (folder / "nvml.c").write_text(NVML)
-    library = folder / "libnvidia-ml.so.1"
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, folder / "nvml.c"], check=True)
-    return folder
+    return compiled(NVML, tmp_path_factory.mktemp("nvml") / "libnvidia-ml.so.1").parent
 
 
 def log_of(script: str, *arguments: str, **environment: str) -> str:

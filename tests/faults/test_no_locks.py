@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import World
+from tests.library import compiled
 
 NO_LOCKS = r"""
 #define _GNU_SOURCE
@@ -65,13 +65,7 @@ for devices in (occupancy, lambda: lease(1, "train x")):
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A library in which flock() fails for every file under the folder $NO_LOCKS."""
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("there is no C compiler")
-    folder = tmp_path_factory.mktemp("locks")
-    (folder / "locks.c").write_text(NO_LOCKS)
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", folder / "locks.so", folder / "locks.c", "-ldl"], check=True)
-    return folder / "locks.so"
+    return compiled(NO_LOCKS, tmp_path_factory.mktemp("locks") / "locks.so", "-ldl")
 
 
 @pytest.mark.parametrize(
