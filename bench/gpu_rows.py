@@ -43,7 +43,7 @@ from dfeat.diffusion.settings import FeatureSettings, InpaintSettings, LatentsSt
 from dfeat.diffusion.stream import Waiting, fetched, padded, prepared, to_device
 from dfeat.evaluation.predict import TrainedModel, _predict_set
 from dfeat.evaluation.settings import EvaluateStage, EvaluationSettings
-from dfeat.methods import BLACKOUT
+from dfeat.methods import BLACK_OUT
 from dfeat.occlusion.parts import choose_all, read_parts
 from dfeat.occlusion.settings import OcclusionSettings, PartsStage
 from dfeat.occlusion.views import TestOcclusion
@@ -272,7 +272,7 @@ def _training(row: Row, place: Place) -> Work:
     chosen = {"batch_size": row.batch, "precision": row.precision, "image_size": place.image_size, "epochs": 1_000_000}
     settings, waiting = parse(TrainingSettings, chosen, "training"), Waiting()
     inputs = Inputs(place.index.folder, place.index.folder / "pixels.h5", place.parts_file)
-    sources = read_sources(BLACKOUT.name, inputs, settings)
+    sources = read_sources(BLACK_OUT.name, inputs, settings)
     model = FusionNetwork(untrained_backbone(place.backbone(row)), sources.classes)
     model.to(place.device, memory_format=torch.channels_last).train()
     if row.compiled:
@@ -283,7 +283,7 @@ def _training(row: Row, place: Place) -> Work:
         return (_step(model, optimizer, batch.to(place.device), settings)[0][None],)
 
     def steps() -> Iterator[int]:
-        batches = TrainingBatches(BLACKOUT.name, sources, settings, 0, 0)
+        batches = TrainingBatches(BLACK_OUT.name, sources, settings, 0, 0)
         with closing(prepared_batches(batches, 0, place.workers, place.device.type == "cuda")) as coming:
             for _ in fetched(waiting.of(coming), compute):
                 yield row.batch

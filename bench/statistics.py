@@ -26,7 +26,7 @@ from dfeat.report.numbers.results import SetPredictions, SetResults, measured
 from dfeat.report.tables.layout import CellRow
 from dfeat.report.tables.published import rows_of
 
-METHODS: Final = ("none", "blackout", "replace", "cutmix", "sd_inpaint", "sd_features")
+METHODS: Final = ("none", "black_out", "replace", "cutmix", "sd_inpaint", "sd_features")
 BACKBONES: Final = ("convnext", "swin")
 LEVELS: Final = (0, 20, 40, 60, 80)
 ABILITY: Final = (1.6, 1.5, 1.35, 1.1, 0.4)

@@ -56,7 +56,7 @@ def train_some(backbone: str, batch: int, steps: int) -> Steps:
     from bench.photographs import write_photographs
     from dfeat.data.pixels import PixelCache
     from dfeat.diffusion.stream import Waiting
-    from dfeat.methods import BLACKOUT
+    from dfeat.methods import BLACK_OUT
     from dfeat.training import loop
     from dfeat.training.checkpoint import Checkpoints, State
     from dfeat.training.dataset import TrainingBatches
@@ -79,14 +79,14 @@ def train_some(backbone: str, batch: int, steps: int) -> Steps:
             _left_halves(list(labels), index.records[0].height, index.records[0].width),
         )
         settings = TrainingSettings(
-            batch_size=batch, epochs=1, backbones={backbone: Backbone(name=backbone)}, methods=(BLACKOUT.name,)
+            batch_size=batch, epochs=1, backbones={backbone: Backbone(name=backbone)}, methods=(BLACK_OUT.name,)
         )
         model = FusionNetwork(untrained_backbone(settings.backbones[backbone]), len(index.classes))
         model.to(memory_format=torch.channels_last)
         optimizer = loop.build_optimizer(model, settings)
         model.register_forward_pre_hook(lambda *_: started.append(time.thread_time()))
         optimizer.register_step_post_hook(lambda *_: ended.append(time.thread_time()))
-        batches = TrainingBatches(BLACKOUT.name, sources, settings, 0, 0)
+        batches = TrainingBatches(BLACK_OUT.name, sources, settings, 0, 0)
         cpu = torch.device("cpu")
         with Checkpoints(Path(name), "", model, optimizer, 0, writes=False) as none:
             loop._fit(model, optimizer, batches, State(), cpu, 0, none, lambda: False, Team(), Waiting())

@@ -173,7 +173,7 @@ def make_settings(root: Path, model: Path, **changes: object) -> Settings:
             "short_side": 64,
             "evaluation": {
                 "imagenet_val": {"kind": "imagenet", "root": str(raw / "imagenet" / "val"), "levels": [0, 40]},
-                "dfeat": {"kind": "folder", "root": str(raw / "dfeat")},
+                "dfeat_real": {"kind": "folder", "root": str(raw / "dfeat_real")},
             },
         },
         "occlusion": {"patch": 8},

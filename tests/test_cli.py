@@ -215,7 +215,7 @@ def test_inputs_and_settings_are_looked_at_before_a_device_is_taken(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DFEAT_DEVICES", "GPU-a")
     monkeypatch.setenv("DFEAT_LEASES", str(tmp_path / "leases"))
-    needed = {"train": '{"backbone": {"name": "resnet18"}}', "evaluate": '{"levels": {"dfeat": [0]}}'}
+    needed = {"train": '{"backbone": {"name": "resnet18"}}', "evaluate": '{"levels": {"dfeat_real": [0]}}'}
     settings = needed.get(verb, "{}") if fault == "path" else '{"modl": 1}'
     assert run(monkeypatch, verb, *GPU_VERBS[verb], "--settings", settings) == 2
     error = capsys.readouterr().err
@@ -269,10 +269,10 @@ def test_evaluation_imports_no_diffusers(world: World, tmp_path: Path) -> None:
     from dfeat.training.settings import Backbone
 
     model = write_untrained(tmp_path / "model", Backbone(**TINY_BACKBONE), 20, image_size=64)
-    settings = json.dumps({"levels": {"dfeat": [0]}, "evaluation": {"crop_pct": 1.0, "batch_size": 32}})
+    settings = json.dumps({"levels": {"dfeat_real": [0]}, "evaluation": {"crop_pct": 1.0, "batch_size": 32}})
     folders = ("--model", str(model), "--data", str(world.root / "data"), "--out", str(tmp_path / "predictions"))
     loaded = modules_after("evaluate", *folders, "--settings", settings, "--threads", "1")
-    assert (tmp_path / "predictions" / "dfeat@0.csv").is_file()
+    assert (tmp_path / "predictions" / "dfeat_real@0.csv").is_file()
     assert not loaded & {"diffusers", "matplotlib"}
 
 

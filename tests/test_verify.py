@@ -65,10 +65,15 @@ def points(world: World, tiny_models: dict[str, Path], tmp_path_factory: pytest.
     choose_all(world.train, stage_settings(changed, "parts"), parts)
     for point, chosen in ((share, parts), (weights, world.parts)):
         inputs = Inputs(world.train, world.train / "pixels.h5", chosen)
-        train("blackout", inputs, stage, 0, point / "training/blackout/convnext/seed0", CPU)
-    predictions = weights / "evaluation/blackout/convnext/seed0"
+        train("black_out", inputs, stage, 0, point / "training/black_out/convnext/seed0", CPU)
+    predictions = weights / "evaluation/black_out/convnext/seed0"
     evaluate(
-        weights / "training/blackout/convnext/seed0", world.root / "data", {}, world.stage("evaluate"), predictions, CPU
+        weights / "training/black_out/convnext/seed0",
+        world.root / "data",
+        {},
+        world.stage("evaluate"),
+        predictions,
+        CPU,
     )
     inpainted, view = share / "diffusion/inpaint/train", "train-occluded/0-of-1.h5"
     inpaint_shard(world.train, parts, world.stage("inpaint"), inpainted / "0-of-1.h5", CPU)
@@ -103,7 +108,7 @@ def test_a_flipped_byte_in_any_file_is_named(run: Path) -> None:
 
 def test_a_file_without_record_and_one_of_another_index_are_named(run: Path, world: World) -> None:
     record_path(run / "occlusion/parts.json").unlink()
-    cache_index(run / "data/dfeat", world.stage("pixels"), run / "data/imagenet_val/pixels.h5")
+    cache_index(run / "data/dfeat_real", world.stage("pixels"), run / "data/imagenet_val/pixels.h5")
     found = bad(run)
     assert "no digest record" in found.pop("occlusion/parts.json")
     assert "another index" in found.pop("data/imagenet_val/pixels.h5")
@@ -120,8 +125,8 @@ def test_the_points_of_ablations_are_looked_at_like_the_run(run: Path, points: P
         "share/0/occlusion/parts.json",
         "share/0/diffusion/latents/train-occluded/0-of-1.h5",
         "share/0/diffusion/inpaint/train/pixels.h5",
-        "weights/10/training/blackout/convnext/seed0/model.safetensors",
-        "weights/10/evaluation/blackout/convnext/seed0/imagenet_val@40.csv",
+        "weights/10/training/black_out/convnext/seed0/model.safetensors",
+        "weights/10/evaluation/black_out/convnext/seed0/imagenet_val@40.csv",
     )
     for name in kinds:
         path = run / "ablation" / name
@@ -138,7 +143,7 @@ def test_a_point_is_held_to_its_own_parts_and_else_to_the_runs(run: Path, points
     copied(points / "share/0/training", run / "ablation/weights/10/training")
     copied(points / "weights/10/training", run / "ablation/share/0/training")
     found = bad(run)
-    model, predictions = (f"{step}/blackout/convnext/seed0" for step in ("training", "evaluation"))
+    model, predictions = (f"{step}/black_out/convnext/seed0" for step in ("training", "evaluation"))
     model = f"{model}/run.json"
     told = found.pop(f"ablation/weights/10/{predictions}/predictions.json")
     assert f"of another model than {run}/ablation/weights/10/training" in told
@@ -168,9 +173,9 @@ def evaluated(world: World, points: Path, tmp_path_factory: pytest.TempPathFacto
     root = tmp_path_factory.mktemp("evaluated")
     for step in ("data", "occlusion"):
         shutil.copytree(world.root / step, root / step)
-    told = read_json(points / "weights/10/training/blackout/convnext/seed0/run.json", "train")
+    told = read_json(points / "weights/10/training/black_out/convnext/seed0/run.json", "train")
     inputs, stage = Inputs(world.train, world.train / "pixels.h5", world.parts), parse(TrainStage, told["settings"])
-    for method, seed in (("none", 0), ("none", 1), ("blackout", 0)):
+    for method, seed in (("none", 0), ("none", 1), ("black_out", 0)):
         model = f"{method}/convnext/seed{seed}"
         train(method, inputs, stage, seed, root / "training" / model, CPU)  # type: ignore[arg-type]
         evaluate(
@@ -187,11 +192,11 @@ def whole(evaluated: Path, tmp_path: Path) -> Path:
     return tmp_path / "whole"
 
 
-FILES = ("imagenet_val@0.csv", "imagenet_val@40.csv", "dfeat@0.csv")
+FILES = ("imagenet_val@0.csv", "imagenet_val@40.csv", "dfeat_real@0.csv")
 SEED1 = "evaluation/none/convnext/seed1"
 
 
-@pytest.mark.parametrize("other", ["none/convnext/seed0", "blackout/convnext/seed0"])
+@pytest.mark.parametrize("other", ["none/convnext/seed0", "black_out/convnext/seed0"])
 def test_predictions_copied_from_another_model_are_named(whole: Path, other: str) -> None:
     kept = whole / SEED1 / "predictions.json", whole / SEED1 / ".sha256/predictions.json"
     said = [path.read_bytes() for path in kept]
@@ -240,8 +245,8 @@ def test_a_model_copied_to_another_seed_and_predictions_of_another_index_are_nam
     found = bad(whole)
     assert found.keys() == {"training/none/convnext/seed1/run.json", f"{SEED1}/predictions.json"}
     assert "is of none with seed 0, not of none in seed1" in found["training/none/convnext/seed1/run.json"]
-    copied(whole / "data/train", whole / "data/dfeat")
-    for model in ("none/convnext/seed0", "blackout/convnext/seed0"):
+    copied(whole / "data/train", whole / "data/dfeat_real")
+    for model in ("none/convnext/seed0", "black_out/convnext/seed0"):
         assert "another index.csv than that of" in bad(whole)[f"evaluation/{model}/predictions.json"]
     (whole / "evaluation/none/note.csv").write_text("nobody's")
     assert "no digest record" in bad(whole)["evaluation/none/note.csv"]
@@ -260,7 +265,7 @@ def test_predictions_of_a_level_that_was_dropped_are_left_over_and_not_bad(whole
 
 def test_a_point_is_held_to_the_runs_index(run: Path, points: Path) -> None:
     shutil.copytree(points, run / "ablation")
-    copied(run / "data/dfeat", run / "data/train")  # rightly written, of a set that has other images
+    copied(run / "data/dfeat_real", run / "data/train")  # rightly written, of a set that has other images
     found = {path for path in bad(run) if path.startswith("ablation/")}
     assert found == {
         "ablation/share/0/occlusion/parts.json",
@@ -268,30 +273,30 @@ def test_a_point_is_held_to_the_runs_index(run: Path, points: Path) -> None:
         "ablation/share/0/diffusion/inpaint/train/pixels.h5",
         "ablation/share/0/diffusion/latents/train-occluded/0-of-1.h5",
         "ablation/share/0/diffusion/features/train-occluded/0-of-1.h5",
-        "ablation/share/0/training/blackout/convnext/seed0/run.json",
-        "ablation/weights/10/training/blackout/convnext/seed0/run.json",
+        "ablation/share/0/training/black_out/convnext/seed0/run.json",
+        "ablation/weights/10/training/black_out/convnext/seed0/run.json",
     }
 
 
 def test_what_was_made_with_other_settings_than_the_run_has_is_named_and_not_read(run: Path, world: World) -> None:
     settings = world.stage("parts").model_dump(mode="json")
     pixels = world.stage("pixels").model_dump(mode="json")
-    expected = {"occlusion/parts.json": settings, "data/dfeat/pixels.h5": pixels}
+    expected = {"occlusion/parts.json": settings, "data/dfeat_real/pixels.h5": pixels}
     write_json(run / "expected.json", {"settings": expected, "shards": {}})
     assert not bad(run)
     expected |= {
         "occlusion/parts.json": settings | {"share": 0.25},
-        "data/dfeat/pixels.h5": pixels | {"short_side": 72},
+        "data/dfeat_real/pixels.h5": pixels | {"short_side": 72},
     }
     write_json(run / "expected.json", {"settings": expected, "shards": {}})
     found = bad(run)
     assert "made with share 0.5, and the run is configured with 0.25" in found.pop("occlusion/parts.json")
-    assert "made with short_side 64, and the run is configured with 72" in found.pop("data/dfeat/pixels.h5")
+    assert "made with short_side 64, and the run is configured with 72" in found.pop("data/dfeat_real/pixels.h5")
     assert not found
     with pytest.raises(UserError, match=r"parts\.json cannot be used: it was made with share 0\.5"):
         read_parts(run / "occlusion/parts.json")
     with pytest.raises(UserError, match=r"pixels\.h5 cannot be used: it was made with short_side 64"):
-        PixelCache(run / "data/dfeat/pixels.h5")
+        PixelCache(run / "data/dfeat_real/pixels.h5")
 
 
 def test_what_was_made_of_a_photograph_or_a_polygon_that_changed_is_named(world: World, tmp_path: Path) -> None:
@@ -343,12 +348,12 @@ def test_while_a_run_is_made_what_does_not_fit_is_being_made_and_what_is_damaged
     def states() -> dict[str, str]:
         return {found.path: found.state for found in verify_run(run) if found.state != "whole"}
 
-    cache_index(run / "data/dfeat", world.stage("pixels"), run / "data/imagenet_val/pixels.h5")
+    cache_index(run / "data/dfeat_real", world.stage("pixels"), run / "data/imagenet_val/pixels.h5")
     (run / "data/train" / f"index.csv.tmp.{socket.gethostname()}.{os.getpid()}.00").touch()
-    (run / "data/dfeat/problems.csv").write_text("damaged")
+    (run / "data/dfeat_real/problems.csv").write_text("damaged")
     strange = "data/imagenet_val/pixels.h5"
     writing = f"data/train/index.csv.tmp.{socket.gethostname()}.{os.getpid()}.00"
-    quiet = {writing: "being made", "data/dfeat/problems.csv": "bad", strange: "bad"}
+    quiet = {writing: "being made", "data/dfeat_real/problems.csv": "bad", strange: "bad"}
     assert states() == quiet
     code = "import sys; from pathlib import Path; from dfeat.storage.atomic import mark_under_way as mark; mark(Path(sys.argv[1]))"
     maker = subprocess.Popen(

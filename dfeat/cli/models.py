@@ -90,7 +90,7 @@ def train(
 @app.command(
     epilog=example(
         "dfeat evaluate --model results/demo/training/none/swin/seed0 --data results/demo/data"
-        ' --settings \'{"levels": {"dfeat": [0]}}\' --out out/predictions'
+        ' --settings \'{"levels": {"dfeat_real": [0]}}\' --out out/predictions'
     )
 )
 def evaluate(
@@ -181,7 +181,7 @@ def judge(
     typer.echo(f"{accepted} inpainted images accepted")
 
 
-@app.command(epilog=example("dfeat predict results/demo/training/none/swin/seed0 results/demo/raw/dfeat"))
+@app.command(epilog=example("dfeat predict results/demo/training/none/swin/seed0 results/demo/raw/dfeat_real"))
 def predict(
     model: Annotated[Path, typer.Argument(help="a model's folder, results/<run>/training/<method>/<backbone>/seed<n>")],
     images: Annotated[Path, typer.Argument(help="a folder or archive of images, or one image")],

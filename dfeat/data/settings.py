@@ -136,7 +136,7 @@ class DataSettings(Section):
             "imagenet_val": EvaluationSet(
                 kind="imagenet", root=LocalPath("data/imagenet/val"), levels=(0, 20, 40, 60, 80), expected_images=7_900
             ),
-            "dfeat": EvaluationSet(kind="folder", root=LocalPath("data/dfeat"), expected_images=300),
+            "dfeat_real": EvaluationSet(kind="folder", root=LocalPath("data/dfeat_real"), expected_images=300),
         }
     )
     short_side: ShortSide = Field(256, description="short side of cached pixels; images are never enlarged twice")

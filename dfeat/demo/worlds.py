@@ -46,7 +46,7 @@ def write_demo_data(
             write_bytes(root / "imagenet/val" / wnid / f"{wnid}_val_{number:05d}.JPEG", image, recorded=False)
         for number in range(real):
             image = jpeg(draw_occluded(class_index, number, seed))
-            write_bytes(root / "dfeat" / wnid / f"{wnid}_real_{number:03d}.jpg", image, recorded=False)
+            write_bytes(root / "dfeat_real" / wnid / f"{wnid}_real_{number:03d}.jpg", image, recorded=False)
     counts = {"train": train, "val": val, "real": real} | ({"parts": parts} if parts else {})
     write_json(root / "drawn.json", {"seed": seed, **counts, "classes": list(WNIDS)})
 

@@ -65,8 +65,8 @@ def judge(
 
     correct = _correct_counts(loaded, records, views, 2 + filled.copies, settings.batch_size)
     rows = [
-        (copy, record.label, len(loaded), original, blackout, count, int(count * 2 > len(loaded)))
-        for record, (original, blackout, *counts) in zip(records, correct.tolist(), strict=True)
+        (copy, record.label, len(loaded), original, black_out, count, int(count * 2 > len(loaded)))
+        for record, (original, black_out, *counts) in zip(records, correct.tolist(), strict=True)
         for copy, count in zip(view_keys(record.key, filled.copies), counts, strict=True)
     ]
     record = {

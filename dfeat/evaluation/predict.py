@@ -115,7 +115,7 @@ def evaluate_pretrained(data: Path, stage: PretrainedStage, out: Path, device: t
 def _read_indexes(data: Path, stage: EvaluateStage) -> dict[str, Index]:
     """The index of each set in the settings, by name, each read once. UserError if the settings name no set."""
     if not stage.levels:
-        remedy = "give each set its levels of occlusion, e.g. {'dfeat': [0]}"
+        remedy = "give each set its levels of occlusion, e.g. {'dfeat_real': [0]}"
         raise UserError(f"the settings' `levels` have no set; {remedy}")
     return {set_name: read_index(data / set_name) for set_name in stage.levels}
 

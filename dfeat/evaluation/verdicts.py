@@ -11,7 +11,7 @@ from dfeat.evaluation.origins import check_backbone, read_verdicts_origin
 from dfeat.storage.records import refusal
 from dfeat.training.settings import Backbone
 
-VIEWS: Final = ("original", "blackout", "inpainted")
+VIEWS: Final = ("original", "black_out", "inpainted")
 COLUMNS: Final = ("key", "label", "models", *VIEWS, "accepted")
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from dfeat.errors import UserError, nearest
-from dfeat.methods.blackout import BLACKOUT
+from dfeat.methods.black_out import BLACK_OUT
 from dfeat.methods.cutmix import CUTMIX
 from dfeat.methods.fill_mean import FILL_MEAN
 from dfeat.methods.fill_smooth import FILL_SMOOTH
@@ -23,7 +23,7 @@ from dfeat.methods.sd_features import SD_FEATURES
 from dfeat.methods.sd_features_placebo import SD_FEATURES_PLACEBO
 from dfeat.methods.sd_inpaint import SD_INPAINT
 
-PAPER: Final = (NONE, BLACKOUT, REPLACE, CUTMIX, SD_INPAINT, SD_FEATURES)
+PAPER: Final = (NONE, BLACK_OUT, REPLACE, CUTMIX, SD_INPAINT, SD_FEATURES)
 """The paper's methods in the order of its tables; frozen, as is what is derived from it."""
 
 METHODS: tuple[Method, ...] = (*PAPER, FILL_MEAN, FILL_SMOOTH, SD_FEATURES_PLACEBO)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dfeat.methods.blackout import black_out_parts
+from dfeat.methods.black_out import black_out_parts
 from dfeat.methods.method import Control, Method
 
 SD_FEATURES = Method(
@@ -14,6 +14,6 @@ SD_FEATURES = Method(
             "the same twins, network and fusion, and features of other images; the difference is what features hold of "
             "their own image",
         ),
-        Control("blackout", "the same twins, no features; the difference is what features and their fusion add"),
+        Control("black_out", "the same twins, no features; the difference is what features and their fusion add"),
     ),
 )  # fmt: skip

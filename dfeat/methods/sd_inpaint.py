@@ -17,6 +17,6 @@ SD_INPAINT = Method(
             "fill_mean",
             "the same parts, filled with the mean colour around them; the difference is what structure in the fill adds",
         ),
-        Control("blackout", "the same parts, black; the difference is what any fill adds to a hole"),
+        Control("black_out", "the same parts, black; the difference is what any fill adds to a hole"),
     ),
 )  # fmt: skip

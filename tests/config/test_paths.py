@@ -88,7 +88,7 @@ def test_a_variable_that_is_not_set_is_a_sentence(
     monkeypatch.setenv("EMPTY", "")
     backbones = {"convnext": {"name": "convnext_base", "weights": path}, "swin": None}
     values = {
-        "data": {"train": {"root": path}, "evaluation": {"imagenet_val": {"root": path}, "dfeat": None}},
+        "data": {"train": {"root": path}, "evaluation": {"imagenet_val": {"root": path}, "dfeat_real": None}},
         "diffusion": {"model": {"path": path}},
         "training": {"backbones": backbones},
         "resources": {"measured": path},

@@ -28,7 +28,7 @@ def reached(run: Run) -> set[str]:
     found = {name for name in ("parts", "inpaint") if run.reached(at, name)}
     for kind in ("latents", "features"):
         found |= {f"{kind} {view}" for view in (TRAIN, OCCLUDED, TEST) if run.reached(at, kind, view=view)}
-    for method in ("none", "blackout", "sd_inpaint", "sd_features"):
+    for method in ("none", "black_out", "sd_inpaint", "sd_features"):
         found |= {method} if run.reached(at, "train", method_name=method, backbone="swin") else set()
     return found
 
@@ -36,7 +36,7 @@ def reached(run: Run) -> set[str]:
 LATENTS = {f"latents {view}" for view in (TRAIN, OCCLUDED, TEST)}
 FEATURES = {f"features {view}" for view in (TRAIN, OCCLUDED, TEST)}
 FROZEN = LATENTS | FEATURES | {"inpaint", "sd_inpaint", "sd_features"}
-MODELS = {"none", "blackout", "sd_inpaint", "sd_features"}
+MODELS = {"none", "black_out", "sd_inpaint", "sd_features"}
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ def test_the_exact_run_computes_in_float32_alone() -> None:
 
 
 def test_an_overlay_takes_sets_and_backbones_away_with_null() -> None:
-    less = {"data": {"evaluation": {"dfeat": None}}, "training": {"backbones": {"swin": None}}}
+    less = {"data": {"evaluation": {"dfeat_real": None}}, "training": {"backbones": {"swin": None}}}
     whole = merged("config.yaml")
     whole["data"]["evaluation"] |= less["data"]["evaluation"]
     whole["training"]["backbones"] |= less["training"]["backbones"]
@@ -170,8 +170,8 @@ def test_every_choice_that_is_documented_is_a_setting_with_that_default() -> Non
         ("latents", {"crop_pct": 5}, "'crop_pct' is 5"),
         ("latents", {"flip": 2}, "'flip' is 2"),
         ("latents", {"crop_scale": [2, 5]}, "with 0 < least <= most <= 1"),
-        ("evaluate", {"levels": {"dfeat": [400]}}, "less than or equal to 100"),
-        ("evaluate", {"levels": {"dfeat": []}}, "'levels.dfeat' is []"),
+        ("evaluate", {"levels": {"dfeat_real": [400]}}, "less than or equal to 100"),
+        ("evaluate", {"levels": {"dfeat_real": []}}, "'levels.dfeat_real' is []"),
         ("pretrained", {"image_size": 0}, "'image_size' is 0"),
     ],
 )
@@ -261,7 +261,7 @@ def test_another_model_may_inpaint_and_features_stay_those_of_the_first() -> Non
 
 GIVEN = {
     "run": "mine", "base": None,
-    "data": {"train": {"expected_images": None, "holdout": 3}, "evaluation": {"dfeat": None}, "short_side": 300},
+    "data": {"train": {"expected_images": None, "holdout": 3}, "evaluation": {"dfeat_real": None}, "short_side": 300},
     "diffusion": {"inpaint": {"shards": None, "guidance_interval": [0, 0.5], "crop": True}, "views": 2},
     "training": {
         "learning_rate": 1e-3, "epochs": 7, "seeds": [0, 5], "learning_rates": {"none": {"swin": 1e-2}}, "halve": True,

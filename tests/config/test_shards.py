@@ -13,7 +13,7 @@ from dfeat.config.shards import ROWS, shard_count
 from dfeat.places import point_folder
 from dfeat.section import parse
 
-VIEWS = ("train", "train-occluded", "imagenet_val@0", "imagenet_val@80", "dfeat@0")
+VIEWS = ("train", "train-occluded", "imagenet_val@0", "imagenet_val@80", "dfeat_real@0")
 
 
 def counts(changes: dict[str, Any]) -> dict[str, int]:
@@ -25,7 +25,7 @@ def counts(changes: dict[str, Any]) -> dict[str, int]:
 
 def test_a_view_has_a_shard_for_every_so_many_rows() -> None:
     assert counts({}) == {
-        "train": 3, "train-occluded": 3, "imagenet_val@0": 1, "imagenet_val@80": 1, "dfeat@0": 1, "inpaint": 48,
+        "train": 3, "train-occluded": 3, "imagenet_val@0": 1, "imagenet_val@80": 1, "dfeat_real@0": 1, "inpaint": 48,
     }  # fmt: skip
     assert (ROWS["inpaint"], ROWS["features"], ROWS["latents"]) == (512, 8192, 8192)
 
@@ -40,7 +40,7 @@ def test_a_view_has_a_shard_for_every_so_many_rows() -> None:
             "data": {
                 "evaluation": {
                     "imagenet_val": {"root": "x", "levels": [0, 80], "expected_images": 7900},
-                    "dfeat": {"root": "y", "expected_images": 300},
+                    "dfeat_real": {"root": "y", "expected_images": 300},
                     "large": {"root": "z", "levels": [0, 50], "expected_images": 40_000},
                 }
             }

@@ -99,7 +99,7 @@ def test_a_limit_is_the_slow_end_with_slack_and_never_less_than_configured(setti
     for step in ("inpaint", "training", "evaluation"):
         slow = 60 * costs[step].hours(Speeds("T4")).high
         assert given(chosen)[step] == pytest.approx(SLACK * slow, rel=0.1), step
-    assert shard_minutes(settings({}), "latents", "dfeat@0") == 60
+    assert shard_minutes(settings({}), "latents", "dfeat_real@0") == 60
     assert evaluation_minutes(settings({}), "swin") == judging_minutes(settings({}), "swin") == 60
     assert training_minutes(settings({"resources": {"device": "H200"}, **FAST}), "swin", "none") == 8 * 60
 

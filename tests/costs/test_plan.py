@@ -37,7 +37,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 TRAINED = 24_095 - 158 * 10
 EXACT = [REPOSITORY / "config.yaml", REPOSITORY / "config" / "exact.yaml"]
-PAPER = {"train": TRAINED, "imagenet_val": 7_900, "dfeat": 300}
+PAPER = {"train": TRAINED, "imagenet_val": 7_900, "dfeat_real": 300}
 META = torch.device("meta")
 BLOCKS = [name for name in DIFFUSION if "." in name or name == "mid"]
 
@@ -172,7 +172,7 @@ def test_copies_are_planned_as_so_many_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("training", "device"),
     [
-        ({"methods": ["none", "blackout", "replace", "cutmix"], "precision": "bfloat16"}, "A100"),
+        ({"methods": ["none", "black_out", "replace", "cutmix"], "precision": "bfloat16"}, "A100"),
         ({"methods": ["none", "sd_features"]}, "T4"),
     ],
 )

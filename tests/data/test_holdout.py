@@ -115,7 +115,7 @@ def test_no_part_of_a_held_out_image_is_chosen_so_none_is_inpainted_or_replaced(
         read_parts(tmp_path / "parts.json", index=holdout.digest)
 
 
-@pytest.mark.parametrize("method", ["none", "blackout", "replace", "cutmix"])
+@pytest.mark.parametrize("method", ["none", "black_out", "replace", "cutmix"])
 def test_no_batch_of_any_epoch_has_a_held_out_image_nor_pixels_of_one(
     method: str, world: World, tmp_path: Path
 ) -> None:

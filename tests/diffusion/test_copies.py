@@ -163,7 +163,7 @@ def test_rejected_copies_are_not_drawn_and_an_image_without_others_is_its_own_tw
     keys = [record.key for record in read_index(world.train).records if record.key in read_parts(world.parts).rows]
     rejected = {view_key(keys[0], 1), *(view_key(keys[1], number) for number in range(K))}
     rows = [f"{view_key(key, n)},0,1,1,0,1,{int(view_key(key, n) not in rejected)}" for key in keys for n in range(K)]
-    head = "key,label,models,original,blackout,inpainted,accepted"
+    head = "key,label,models,original,black_out,inpainted,accepted"
     verdicts = tmp_path / "verdicts.csv"
     cache = run / "diffusion/inpaint/train/pixels.h5"
     inputs = Inputs(world.train, world.train / "pixels.h5", world.parts, cache, verdicts=verdicts)

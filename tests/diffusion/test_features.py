@@ -163,7 +163,7 @@ def test_shards_of_another_size_hold_the_same_rows(world: World, tmp_path: Path)
 
 
 def test_shards_say_what_they_are(world: World, tmp_path: Path) -> None:
-    encode_view(world.root / "data" / "dfeat", "drop:40", world.stage("latents"), tmp_path / "l.h5", DEVICE)
+    encode_view(world.root / "data" / "dfeat_real", "drop:40", world.stage("latents"), tmp_path / "l.h5", DEVICE)
     extract_features(tmp_path / "l.h5", world.stage("features"), tmp_path / "f.h5", DEVICE)
     latents, features = read_shard(tmp_path / "l.h5", "latents"), read_shard(tmp_path / "f.h5", "features")
     assert latents.payload.dtype == features.payload.dtype == np.float16

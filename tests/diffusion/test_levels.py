@@ -26,10 +26,10 @@ class Set:
     def __init__(self, world: World, folder: Path) -> None:
         self.world, self.folder = world, folder
         self.index = folder / "index"
-        shutil.copytree(world.root / "data" / "dfeat", self.index)
+        shutil.copytree(world.root / "data" / "dfeat_real", self.index)
 
     def file(self, kind: str, level: int, name: str = "together") -> Path:
-        return self.folder / name / kind / f"dfeat@{level}" / "0-of-1.h5"
+        return self.folder / name / kind / f"dfeat_real@{level}" / "0-of-1.h5"
 
     def encode(self, *levels: int, name: str = "together", **changed: Any) -> None:
         stage = self.world.stage("latents").model_copy(update=changed)

@@ -95,7 +95,7 @@ def test_test_sets_keep_their_one_evaluation_crop(world: World, tmp_path: Path) 
     latents = world.stage("latents")
     assert isinstance(latents, LatentsStage)
     several = latents.model_copy(update={"views": K})
-    dfeat = world.root / "data" / "dfeat"
+    dfeat = world.root / "data" / "dfeat_real"
     encode_view(dfeat, "drop:40", several, tmp_path / "k.h5", DEVICE)
     encode_view(dfeat, "drop:40", latents, tmp_path / "one.h5", DEVICE)
     shards = [read_shard(tmp_path / f"{name}.h5", "latents") for name in ("k", "one")]

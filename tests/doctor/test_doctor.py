@@ -29,7 +29,7 @@ from dfeat.section import parse
 from tests.conftest import World
 
 REPOSITORY = Path(__file__).parents[2]
-PAPER = {"train": 24_095, "imagenet_val": 7_900, "dfeat": 300}
+PAPER = {"train": 24_095, "imagenet_val": 7_900, "dfeat_real": 300}
 
 
 @pytest.fixture
@@ -68,16 +68,16 @@ def test_a_set_that_is_missing_says_where_to_get_it_and_how_far_one_comes_withou
     gone = changed(settings, data={"train": {"root": "gone"}})
     fault = only(missing_inputs(gone))
     assert "'train': gone is missing" in fault and "github.com" in fault and "`make demo` needs no data" in fault
-    gone = changed(settings, data={"evaluation": {"dfeat": {"root": "gone"}}})
-    assert only(missing_inputs(gone)).endswith("; to go on without it, set data.evaluation.dfeat to null")
-    assert "dfeat" not in changed(settings, data={"evaluation": {"dfeat": None}}).data.evaluation
+    gone = changed(settings, data={"evaluation": {"dfeat_real": {"root": "gone"}}})
+    assert only(missing_inputs(gone)).endswith("; to go on without it, set data.evaluation.dfeat_real to null")
+    assert "dfeat_real" not in changed(settings, data={"evaluation": {"dfeat_real": None}}).data.evaluation
 
 
 def test_what_is_there_is_looked_into_without_decoding(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     fault = only(examine(changed(settings, data={"train": {"root": "empty"}})).faults)
     assert "holds no annotation file" in fault
-    fault = only(examine(changed(settings, data={"evaluation": {"dfeat": {"expected_images": 21}}})).faults)
+    fault = only(examine(changed(settings, data={"evaluation": {"dfeat_real": {"expected_images": 21}}})).faults)
     assert "has 20 images with a class, 21 are expected" in fault
 
 
@@ -155,7 +155,7 @@ def test_held_out_images_count_as_there_and_not_as_trained_on(settings: Settings
 def test_a_set_without_an_image_is_a_fault(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for kind in ("folder", "imagenet"):
-        empty = changed(settings, data={"evaluation": {"dfeat": {"kind": kind, "root": "empty"}}})
+        empty = changed(settings, data={"evaluation": {"dfeat_real": {"kind": kind, "root": "empty"}}})
         assert "empty has no image with a class; complete it" in only(missing_inputs(empty))
 
 
@@ -223,7 +223,7 @@ def test_links_that_lead_out_are_not_taken_for_nothing(settings: Settings) -> No
     assert "that are not read, such as train.json, which is a link that leads out of the root" in fault
     Path("set").mkdir()
     Path("set/n01440764").symlink_to("../elsewhere/a/n01440764")
-    fault = only(missing_inputs(changed(settings, data={"evaluation": {"dfeat": {"root": "set"}}})))
+    fault = only(missing_inputs(changed(settings, data={"evaluation": {"dfeat_real": {"root": "set"}}})))
     assert (
         "no image with a class, but 1 files or folders that are not read, such as n01440764, which is a link" in fault
     )
@@ -236,14 +236,16 @@ def test_a_set_of_other_classes_than_are_trained_on_is_a_fault(settings: Setting
     for known in ("indexed", "by name"):
         assert other not in {info.wnid for info in indexed.classes}
         touch("set", f"a/{other}/{other}_1.JPEG", "train.json")
-        chosen = changed(settings, data={"evaluation": {"dfeat": {"kind": kind, "root": "set"}}})
+        chosen = changed(settings, data={"evaluation": {"dfeat_real": {"kind": kind, "root": "set"}}})
         fault = only(missing_inputs(chosen))
-        assert "set 'dfeat': none of the 1 images in set is of one of the training set's 20 classes" in fault, known
-        assert f"{other}, toilet" in fault and "to go on without it, set data.evaluation.dfeat to null" in fault
+        assert "set 'dfeat_real': none of the 1 images in set is of one of the training set's 20 classes" in fault, (
+            known
+        )
+        assert f"{other}, toilet" in fault and "to go on without it, set data.evaluation.dfeat_real to null" in fault
         shutil.rmtree("results", ignore_errors=True)
     mine = indexed.classes[0].wnid
     touch("set", *(f"{mine}/{mine}_{n}.JPEG" for n in range(3)))
-    few = changed(settings, data={"evaluation": {"dfeat": {"kind": kind, "root": "set", "expected_images": 4}}})
+    few = changed(settings, data={"evaluation": {"dfeat_real": {"kind": kind, "root": "set", "expected_images": 4}}})
     assert (
         "has 3 images with a class, 4 are expected; 1 more are of classes that the training set does not have; complete"
         in only(missing_inputs(few))
@@ -258,10 +260,12 @@ def test_an_indexed_set_has_the_classes_of_its_images_and_other_classes_are_name
     for name in (f"{mine}/1.JPEG", f"{imagenet_wnids()[-1]}/2.JPEG", f"{imagenet_wnids()[-2]}/3.JPEG"):
         touch("set", name)
         Path("set", name).write_bytes(picture)
-    chosen = changed(settings, data={"evaluation": {"dfeat": {"root": "set", "expected_images": 3}}})
-    build_evaluation_index("dfeat", chosen.data.evaluation["dfeat"], place / "train/classes.json", place / "dfeat")
+    chosen = changed(settings, data={"evaluation": {"dfeat_real": {"root": "set", "expected_images": 3}}})
+    build_evaluation_index(
+        "dfeat_real", chosen.data.evaluation["dfeat_real"], place / "train/classes.json", place / "dfeat_real"
+    )
     report = examine(chosen)
-    assert [(found.images, found.classes) for found in report.sets if found.name == "dfeat"] == [(1, 1)]
+    assert [(found.images, found.classes) for found in report.sets if found.name == "dfeat_real"] == [(1, 1)]
     assert "1 images indexed, 1 classes" in as_text(report, chosen)
     assert (
         "1 images are usable, 3 are expected; 2 images there are of classes that the training set does not have; mend"
@@ -326,7 +330,7 @@ def test_a_model_that_was_fetched_is_looked_at_like_a_folder(
 
 
 def test_a_diffusion_model_that_no_method_uses_is_not_asked_for(settings: Settings) -> None:
-    plain = {"training": {"methods": ["none", "blackout"]}, "diffusion": {"model": {"path": "./gone"}}}
+    plain = {"training": {"methods": ["none", "black_out"]}, "diffusion": {"model": {"path": "./gone"}}}
     assert missing_inputs(changed(settings, **plain)) == []
 
 
@@ -422,11 +426,11 @@ def test_costs_follow_the_settings() -> None:
 
 def test_configurations_are_merged_as_snakemake_merges_them(tmp_path: Path) -> None:
     below, above = tmp_path / "a.yaml", tmp_path / "b.yaml"
-    below.write_text("run: one\ndata: {short_side: 300, evaluation: {dfeat: {root: x}}}\n")
-    above.write_text("run: two\ndata: {evaluation: {dfeat: {root: y}, other: {root: z}}}\n")
+    below.write_text("run: one\ndata: {short_side: 300, evaluation: {dfeat_real: {root: x}}}\n")
+    above.write_text("run: two\ndata: {evaluation: {dfeat_real: {root: y}, other: {root: z}}}\n")
     merged = read_settings([below, above])
     assert (merged.run, merged.data.short_side) == ("two", 300)
-    assert [(name, s.root) for name, s in merged.data.evaluation.items()] == [("dfeat", "y"), ("other", "z")]
+    assert [(name, s.root) for name, s in merged.data.evaluation.items()] == [("dfeat_real", "y"), ("other", "z")]
     above.write_text("- a list\n")
     with pytest.raises(UserError, match=r"b\.yaml is no configuration"):
         read_settings([below, above])

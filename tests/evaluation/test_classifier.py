@@ -95,7 +95,7 @@ def test_it_says_what_the_evaluation_said(world: World, run: Path, method: str) 
 def test_predict_writes_a_row_for_each_image(
     world: World, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder, model = world.root / "raw/dfeat", run / "training/sd_features/convnext/seed0"
+    folder, model = world.root / "raw/dfeat_real", run / "training/sd_features/convnext/seed0"
     given = ("predict", str(model), str(folder), "--top", "2", "--gpus", "0", "--threads", "1")
     assert dfeat(monkeypatch, *given) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -116,7 +116,7 @@ def test_timm_loads_what_it_has_an_architecture_for(world: World, run: Path, tmp
     classify.save_for_timm(tmp_path / "export")
     network = timm.create_model(f"local-dir:{tmp_path / 'export'}", pretrained=True).eval()
     prepare = timm.data.create_transform(**timm.data.resolve_model_data_config(network))
-    files = sorted((world.root / "raw/dfeat").rglob("*.jpg"))[:6]
+    files = sorted((world.root / "raw/dfeat_real").rglob("*.jpg"))[:6]
     with torch.no_grad():
         found = network(torch.stack([prepare(Image.open(file).convert("RGB")) for file in files])).softmax(1)
     assert np.abs(found.numpy() - classify(files)[0]).max() < 1e-4

@@ -44,7 +44,7 @@ def test_the_read_out_answers_with_the_runs_classes_alone(world: World, pretrain
     written = evaluate_pretrained(
         world.root / "data", stage_settings(settings, "pretrained", "convnext"), tmp_path, CPU
     )
-    assert sorted(path.name for path in written) == ["dfeat@0.csv", "imagenet_val@0.csv", "imagenet_val@40.csv"]
+    assert sorted(path.name for path in written) == ["dfeat_real@0.csv", "imagenet_val@0.csv", "imagenet_val@40.csv"]
     said = json.loads((tmp_path / "predictions.json").read_text())
     assert (said["method"], said["seed"], said["backbone"]["weights"]) == ("pretrained", 0, pretrained.weights)
     assert said["model"] == file_digest(Path(pretrained.weights or ""))

@@ -109,7 +109,7 @@ def test_a_flipped_byte_in_predictions_is_found(
     settings = small_settings()
     write_predictions(tmp_path, settings)
     path = tmp_path / "none" / "swin" / "seed1" / "real@0.csv"
-    made = undisturbed("evaluate") / "dfeat@0.csv"
+    made = undisturbed("evaluate") / "dfeat_real@0.csv"
     assert record_path(made).is_file(), "what `dfeat evaluate` writes has a record"
     from dfeat.storage.atomic import write_bytes
 

@@ -47,7 +47,7 @@ class Run:
             part = ("--shard", f"{i}/{self.shards}", *one)
             self.do("inpaint", "--index", train, "--parts", parts, *part, "--out", out / f"inpaint/{i}.h5")
         views = {"train": ("train", "clean"), "train-occluded": ("train", "parts"), "imagenet_val@0": ("imagenet_val", "drop:0"),
-                 "imagenet_val@40": ("imagenet_val", "drop:40"), "dfeat@0": ("dfeat", "drop:0")}  # fmt: skip
+                 "imagenet_val@40": ("imagenet_val", "drop:40"), "dfeat_real@0": ("dfeat_real", "drop:0")}  # fmt: skip
         for view, (set_name, kind) in order(list(views.items())):
             for i in numbers:
                 latents, part = out / f"latents/{view}/{i}.h5", ("--shard", f"{i}/{self.shards}", *one)
@@ -121,7 +121,7 @@ def small_run(
 @pytest.mark.slow
 def test_every_file_of_a_second_run_has_the_same_bytes(tmp_path: Path, tried: Tried) -> None:
     """All of a run but what was measured: from another folder, in another order, with other workers, jobs and surroundings."""
-    early = ["results/smoke/diffusion/features/dfeat@0/0-of-1.h5", "table2"]
+    early = ["results/smoke/diffusion/features/dfeat_real@0/0-of-1.h5", "table2"]
     first = small_run(tmp_path / "first", [["all"], ["sheet"]], 0, 2, 0o022, {"PYTHONHASHSEED": "0"})
     second = small_run(tmp_path / "another, ü", [early, ["all"], ["sheet"]], 2, 1, 0o077, OTHERWISE)
     one, other = files(first), files(second)

@@ -22,7 +22,7 @@ from .jobs import Job, artifacts
 from .small_run import CONFIGS, SmallRun
 
 TABLE = "report/table1.csv"
-METHODS = {"methods": ["none", "blackout"]}
+METHODS = {"methods": ["none", "black_out"]}
 LEVELS = {"evaluation": {"imagenet_val": {"levels": [0, 20, 40]}}}
 
 

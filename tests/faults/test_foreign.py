@@ -26,7 +26,7 @@ def features(world: World, stages: dict[str, str], tmp_path_factory: pytest.Temp
     """Features of the clean and the occluded training images and of a test set, by their verbs."""
     out = tmp_path_factory.mktemp("features")
     found = {}
-    for view, set_name in (("clean", "train"), ("parts", "train"), ("drop:0", "dfeat")):
+    for view, set_name in (("clean", "train"), ("parts", "train"), ("drop:0", "dfeat_real")):
         latents, path = out / f"{set_name}-{view}-latents.h5", out / f"{set_name}-{view}.h5"
         data, one = str(world.root / "data" / set_name), ("--threads", "1")
         jobs = [
@@ -96,12 +96,12 @@ def test_foreign_features_reach_no_evaluation(
     what: str, model: Path, features: dict[str, Path], world: World, tmp_path: Path, tried: Tried
 ) -> None:
     change, told = CHANGES[what]
-    foreign = other(features["dfeat drop:0"], tmp_path / "foreign.h5", change)
-    stage = world.stage("evaluate").model_copy(update={"levels": {"dfeat": (0,)}})
+    foreign = other(features["dfeat_real drop:0"], tmp_path / "foreign.h5", change)
+    stage = world.stage("evaluate").model_copy(update={"levels": {"dfeat_real": (0,)}})
     with pytest.raises(UserError, match=told) as refused:
-        evaluate(model, world.root / "data", {"dfeat@0": [foreign]}, stage, tmp_path / "out", CPU)
+        evaluate(model, world.root / "data", {"dfeat_real@0": [foreign]}, stage, tmp_path / "out", CPU)
     assert "foreign.h5" in str(refused.value)
     assert not (tmp_path / "out").exists()
-    whole = {"dfeat@0": [features["dfeat drop:0"]]}
+    whole = {"dfeat_real@0": [features["dfeat_real drop:0"]]}
     assert evaluate(model, world.root / "data", whole, stage, tmp_path / "out", CPU)
     tried("artifact of another model, timestep, view or index", 1, "refused by name")

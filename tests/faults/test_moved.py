@@ -19,7 +19,7 @@ from .small_run import SmallRun, unmeasured
 pytestmark = pytest.mark.slow
 EDITS: dict[str, dict[str, Any]] = {
     "nothing": {},
-    "a set": {"data": {"evaluation": {"again": {"kind": "folder", "root": "results/tiny/raw/dfeat"}}}},
+    "a set": {"data": {"evaluation": {"again": {"kind": "folder", "root": "results/tiny/raw/dfeat_real"}}}},
     "a level": {"data": {"evaluation": {"imagenet_val": {"levels": [0, 40, 60]}}}},
     "a level less": {"data": {"evaluation": {"imagenet_val": {"levels": [0]}}}},
     "pixels": {"data": {"short_side": 72}},
@@ -102,13 +102,13 @@ def test_an_edit_before_the_adoption_plans_the_same(
 
 DAMAGED = {
     "data/train/index.csv": "index_train",
-    "data/dfeat/classes.json": "index_evaluation",
+    "data/dfeat_real/classes.json": "index_evaluation",
     "data/train/pixels.h5": "pixels",
     "occlusion/parts.json": "parts",
     "diffusion/inpaint/train/0-of-1.h5": "inpaint",
     "diffusion/features/train/0-of-1.h5": "features",
     "training/none/convnext/seed0/metrics.jsonl": "train",
-    "evaluation/none/convnext/seed0/dfeat@0.csv": "evaluate",
+    "evaluation/none/convnext/seed0/dfeat_real@0.csv": "evaluate",
     "report/table1.tex": "write_table1",
     "report/index.html": "write_report",
 }
@@ -118,7 +118,7 @@ def test_what_is_damaged_is_made_again_and_is_then_as_it_was(finished: SmallRun,
     for name, rule in DAMAGED.items():
         run = moved(finished, tmp_path / rule, "both")
         damage(run.run / name)
-        assert f"to be made again: {name}" in run.adopt() or name == "data/dfeat/classes.json"
+        assert f"to be made again: {name}" in run.adopt() or name == "data/dfeat_real/classes.json"
         plan = run.plan()
         assert plan[rule] == 1, name
         if rule in ("write_table1", "write_report"):

@@ -94,7 +94,7 @@ def test_a_shard_without_a_record_has_its_payload_hashed_once(
 
 
 def test_a_training_hashes_each_of_its_inputs_once(world: World, hashed: Hashed) -> None:
-    read_sources("blackout", Inputs(world.train, world.train / "pixels.h5", world.parts), TrainingSettings())
+    read_sources("black_out", Inputs(world.train, world.train / "pixels.h5", world.parts), TrainingSettings())
     assert Counter(hashed) == Counter(set(hashed))
     assert len(hashed) == 5  # index.csv, source.json, classes.json, parts.json, pixels.h5
 

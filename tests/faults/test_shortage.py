@@ -35,7 +35,7 @@ LIMITS = (2, 8, 32, 128)
 """MB of address space that a verb may take beyond what the imported libraries have."""
 FRUGAL = {"parts", "table", "ablation", "schema", "verify", "plan"}
 """Verbs that do with less, on data as small as these."""
-PARTLY_WRITTEN = {"demo-model": ("training.jsonl",), "demo-data": ("PartImageNet/", "imagenet/", "dfeat/")}
+PARTLY_WRITTEN = {"demo-model": ("training.jsonl",), "demo-data": ("PartImageNet/", "imagenet/", "dfeat_real/")}
 """Files and folders of a verb that writes each file when it is ready."""
 NATIVE = (-6, -11)
 """How libraries of C and C++ may end a process where almost nothing is left; no sentence can be had then."""

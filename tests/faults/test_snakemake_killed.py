@@ -20,7 +20,7 @@ from .conftest import Tried
 from .jobs import artifacts
 from .test_killed import Watcher
 
-SETS = ("train", "imagenet_val", "dfeat")
+SETS = ("train", "imagenet_val", "dfeat_real")
 TARGETS = (
     "results/tiny/occlusion/parts.json",
     *(f"results/tiny/data/{set_}/{file}" for set_ in SETS for file in ("index.csv", "pixels.h5")),
@@ -120,7 +120,7 @@ def test_a_folder_with_a_command_in_its_name_reaches_no_shell(guarded: bool, tmp
     overlay = json.loads(json.dumps(TINY))
     overlay["data"]["drawn"] = None
     overlay["data"]["train"]["root"] = f"{odd}/PartImageNet"
-    for name, folder in (("imagenet_val", "imagenet/val"), ("dfeat", "dfeat")):
+    for name, folder in (("imagenet_val", "imagenet/val"), ("dfeat_real", "dfeat_real")):
         overlay["data"]["evaluation"][name]["root"] = f"{odd}/{folder}"
     tree = make_tree(tmp_path / "tree", overlay, workflow)
     write_demo_data(tree / odd, train=1, val=1, real=1)

@@ -44,7 +44,7 @@ from tests.workflow.test_snakemake import ROOT
 from .conftest import Tried
 
 SHARDS = 2
-VIEWS = (TRAIN, OCCLUDED, "imagenet_val@0", "imagenet_val@40", "dfeat@0")
+VIEWS = (TRAIN, OCCLUDED, "imagenet_val@0", "imagenet_val@40", "dfeat_real@0")
 METHODS = ("none", "sd_inpaint", "sd_features")
 SHARE = "/ablation/share/0"
 PAGE = ("index", "config", "data_card", "model_card", "report")
@@ -67,7 +67,7 @@ def settings_of(world: World, model: Path, weights: Path, **changed: float) -> S
     plain["diffusion"]["features"] |= {"shards": SHARDS}
     backbone = {**TINY_BACKBONE, "weights": str(weights)}
     plain["training"] |= {"methods": METHODS, "backbones": {"convnext": backbone}, "seeds": [0, 1], "epochs": 1}
-    plain["ablation"] = {"share": {"methods": ["blackout"], "grid": {"occlusion.share": [0.25]}}}
+    plain["ablation"] = {"share": {"methods": ["black_out"], "grid": {"occlusion.share": [0.25]}}}
     return parse(Settings, plain)
 
 
@@ -190,7 +190,7 @@ def reader_of(run: Run, path: Path) -> Callable[[], object] | None:
     if path.name in ("verdicts.csv", "verdicts.json"):
         return lambda: read_verdicts_origin(path.parent / "verdicts.csv").read_text(path.parent / "verdicts.csv")
     if path.parts[-5:-4] == ("evaluation",):
-        name = path.name if path.suffix == ".csv" else "dfeat@0.csv"
+        name = path.name if path.suffix == ".csv" else "dfeat_real@0.csv"
         return lambda: read_predictions_origin(path.parent).read_text(path.with_name(name))
     return None if path.name == "metrics.jsonl" or path.stem in PAGE else lambda: check_shown(run, run.place.run)
 

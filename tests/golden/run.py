@@ -25,12 +25,12 @@ SWIN = {
     "kwargs": {"img_size": 64, "window_size": 4, "embed_dim": 8, "depths": [2, 2], "num_heads": [2, 4]},
     "weights": "swin.safetensors",
 }
-METHODS = ("none", "blackout", "replace", "cutmix", "sd_inpaint", "sd_features")
+METHODS = ("none", "black_out", "replace", "cutmix", "sd_inpaint", "sd_features")
 HELD_OUT = {"kind": "partimagenet", "root": "raw/PartImageNet_held_out", "per_class": 2}
 TRAIN = {"root": "raw/PartImageNet", "expected_images": None, "expected_classes": None}
 SETS: dict[str, dict[str, Any]] = {
     "imagenet_val": {"kind": "imagenet", "root": "raw/imagenet/val", "levels": [0, 40, 80]},
-    "dfeat": {"kind": "folder", "root": "raw/dfeat"},
+    "dfeat_real": {"kind": "folder", "root": "raw/dfeat_real"},
     "fine": {"kind": "imagenet", "root": "raw/imagenet/val", "levels": [0, 20, 40, 80], "study": "sweep"},
     "objects": {**HELD_OUT, "levels": [0, 40, 80], "study": "object"},
     "part_by_part": {**HELD_OUT, "levels": [0, 100], "study": "parts"},
@@ -209,7 +209,7 @@ def _put_faults_in(raw: Path) -> None:
     content["images"].append({"id": 999, "file_name": f"{wnid}_999.JPEG", "height": 64, "width": 64})
     content["annotations"].append({**content["annotations"][0], "id": 9999, "category_id": 99})
     path.write_text(json.dumps(content))
-    (raw / "dfeat" / wnid / f"{wnid}_broken.jpg").write_bytes(b"no image")
+    (raw / "dfeat_real" / wnid / f"{wnid}_broken.jpg").write_bytes(b"no image")
 
 
 def _write_verdicts(folder: Path) -> None:
@@ -221,7 +221,7 @@ def _write_verdicts(folder: Path) -> None:
     model = {"method": "none", "backbone": backbone, "seed": 0, "model": "0" * 64}
     rng = np.random.default_rng(5)
     for name in ("convnext", "swin"):
-        rows = ["key,label,models,original,blackout,inpainted,accepted"]
+        rows = ["key,label,models,original,black_out,inpainted,accepted"]
         for key, label in keys_of("train"):
             seen = rng.integers(0, 3, 3).tolist()
             rows.append(",".join(map(str, (key, label, 2, *seen, int(seen[2] == 2)))))

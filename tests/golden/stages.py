@@ -44,7 +44,7 @@ def drawn(out: Path) -> Values:
     made: Values = {"files": text([name for name in named if ".sha256" not in name])}
     for name in ("PartImageNet/train.json", "PartImageNet_held_out/test.json"):
         made |= _annotations(name, named[name].read_text())
-    for folder in ("PartImageNet/train", "PartImageNet_held_out/test", "imagenet/val", "dfeat"):
+    for folder in ("PartImageNet/train", "PartImageNet_held_out/test", "imagenet/val", "dfeat_real"):
         pictures = [np.asarray(Image.open(path)) for name, path in named.items() if name.startswith(f"{folder}/")]
         made[folder] = numbers(pictures)
     return made
@@ -186,7 +186,7 @@ def batches_of_copies(out: Path) -> Values:
     """The same where an image has two inpainted copies, of which an epoch draws one; and where twins alone are seen."""
     run.inpaint(out, copies=2)
     made = _batches("sd_inpaint", {"inpainted": out / "pixels.h5"})
-    return made | _batches("blackout", {}, name="twins alone", originals=False)
+    return made | _batches("black_out", {}, name="twins alone", originals=False)
 
 
 def batches_of_views(out: Path) -> Values:
@@ -292,7 +292,7 @@ def verdicts(out: Path) -> Values:
     told = _unsigned((out / "verdicts.json").read_text())
     return {
         "keys": text([[row["key"], row["label"], row["models"]] for row in rows]),
-        **{view: numbers([1 + int(row[view]) for row in rows]) for view in ("original", "blackout", "inpainted", "accepted")},
+        **{view: numbers([1 + int(row[view]) for row in rows]) for view in ("original", "black_out", "inpainted", "accepted")},
         "verdicts.json": text(told),
     }  # fmt: skip
 

@@ -59,9 +59,9 @@ def test_a_stage_done_again_or_in_three_shards_has_the_same_bytes(world: World, 
     [
         ("tiny", "float32", "replace"),
         ("tiny", "tf32", "cutmix"),
-        ("convnext_base", "float32", "blackout"),
-        ("convnext_base", "bfloat16", "blackout"),
-        ("swin_base_patch4_window7_224", "bfloat16", "blackout"),
+        ("convnext_base", "float32", "black_out"),
+        ("convnext_base", "bfloat16", "black_out"),
+        ("swin_base_patch4_window7_224", "bfloat16", "black_out"),
     ],
 )
 def test_a_training_done_again_has_the_same_bytes(

@@ -187,7 +187,7 @@ def test_at_test_time_a_placebo_is_given_features_of_the_same_set_and_level(worl
 
 
 def test_a_runs_controls_are_those_of_its_methods() -> None:
-    assert controls_of("sd_features", ["none", "blackout", "sd_features"]) == ("blackout",)
+    assert controls_of("sd_features", ["none", "black_out", "sd_features"]) == ("black_out",)
     assert controls_of("sd_features", ["none", "sd_features"]) == controls_of("pretrained", ["none"]) == ()
     names = read_settings([ROOT / "config.yaml", ROOT / "config/controls.yaml"]).training.methods
     for one in METHODS:

@@ -47,7 +47,7 @@ def paint(twin):
 NOISE = Method(name="noise", title="Noise in Parts", colour="#F0E442", marker="*", paint=paint)
 """
 NAMED_BY_OTHERS = {
-    ("evaluation/verdicts.py", "blackout"): "a column of verdicts.csv",
+    ("evaluation/verdicts.py", "black_out"): "a column of verdicts.csv",
     ("data/labels.py", "replace"): "how bytes are decoded",
     ("data/segmentation.py", "replace"): "how bytes are decoded",
     ("data/sources.py", "replace"): "how bytes are decoded",
@@ -159,10 +159,10 @@ def test_a_method_reads_the_settings_of_what_it_needs(one: Method) -> None:
 
 def test_an_unknown_method_is_refused_with_what_there_is() -> None:
     with pytest.raises(
-        UserError, match="no method 'sd_inpant'; did you mean 'sd_inpaint'\\? Use one of none, blackout"
+        UserError, match="no method 'sd_inpant'; did you mean 'sd_inpaint'\\? Use one of none, black_out"
     ):
         methods.method("sd_inpant")
-    with pytest.raises(UserError, match="no method '42'; use one of none, blackout"):
+    with pytest.raises(UserError, match="no method '42'; use one of none, black_out"):
         methods.method("42")
     with pytest.raises(UserError, match=r"'training.methods.1' is 'cutmax': no method 'cutmax'; did you mean 'cutmix'"):
         parse(Settings, {"training": {"methods": ["none", "cutmax"]}})

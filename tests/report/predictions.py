@@ -13,7 +13,7 @@ from dfeat.section import parse
 from dfeat.storage.origin import origin_bytes
 from dfeat.training.settings import Backbone
 
-GAIN = {"none": 0.0, "blackout": 0.2, "replace": 0.1, "cutmix": 0.4, "sd_inpaint": 0.7, "sd_features": 0.8}
+GAIN = {"none": 0.0, "black_out": 0.2, "replace": 0.1, "cutmix": 0.4, "sd_inpaint": 0.7, "sd_features": 0.8}
 
 
 def small_settings(note: str = "synthetic predictions, not the paper's data", **report: object) -> Settings:

@@ -23,7 +23,7 @@ from .predictions import small_settings, write_predictions
 VALUES = Path(__file__).parents[2] / "dfeat/report/numbers/paper_values.json"
 LEVELS = (0, 20, 40, 60, 80)
 BACKBONES = ("convnext", "swin")
-OURS, OTHERS = ("sd_inpaint", "sd_features"), ("blackout", "replace", "cutmix")
+OURS, OTHERS = ("sd_inpaint", "sd_features"), ("black_out", "replace", "cutmix")
 Pairs = list[tuple[float, float]]
 
 
@@ -231,7 +231,7 @@ def test_one_seed_is_said_beside_every_verdict(tmp_path: Path, seeds: list[int])
     assert run.count("With one seed") == (verdicts + 2 if len(seeds) == 1 else 0)
 
 
-CONTROLS = {"blackout": 0.7, "sd_inpaint": 2.5, "fill_mean": 0.0, "sd_features": 0.7, "sd_features_placebo": 0.7}
+CONTROLS = {"black_out": 0.7, "sd_inpaint": 2.5, "fill_mean": 0.0, "sd_features": 0.7, "sd_features_placebo": 0.7}
 
 
 @pytest.mark.parametrize("seeds", [[0], [0, 1]])

@@ -19,14 +19,14 @@ from dfeat.section import parse
 
 from .predictions import small_settings, write_predictions
 
-METHODS = ("none", "blackout", "sd_inpaint", "fill_mean", "sd_features", "sd_features_placebo")
+METHODS = ("none", "black_out", "sd_inpaint", "fill_mean", "sd_features", "sd_features_placebo")
 PAIRS = {
-    ("sd_inpaint", "fill_mean"), ("sd_inpaint", "blackout"), ("sd_features", "sd_features_placebo"),
-    ("sd_features", "blackout"),
+    ("sd_inpaint", "fill_mean"), ("sd_inpaint", "black_out"), ("sd_features", "sd_features_placebo"),
+    ("sd_features", "black_out"),
 }  # fmt: skip
 GAIN = {
     "none": 0.0,
-    "blackout": 0.7,
+    "black_out": 0.7,
     "sd_inpaint": 2.5,
     "fill_mean": 0.0,
     "sd_features": 0.7,
@@ -74,7 +74,7 @@ def test_marks_are_corrected_over_the_table_and_point_the_right_way(report: Path
     marked = {
         (row["method"], row["control"]): row["mark"] for row in rows if row["level"] == "80" and row["metric"] == "top1"
     }
-    assert marked["sd_inpaint", "fill_mean"] == marked["sd_inpaint", "blackout"] == "better"
+    assert marked["sd_inpaint", "fill_mean"] == marked["sd_inpaint", "black_out"] == "better"
     assert {row["mark"] for row in rows if row["method"] == "sd_features"} == {""}
 
 
@@ -102,8 +102,8 @@ def test_the_grid_has_difference_interval_and_mark_and_what_a_control_shares(rep
 
 
 def test_with_one_seed_nothing_is_tested_and_the_text_says_why(tmp_path: Path) -> None:
-    settings = settings_of("none", "blackout", "sd_features", seeds=(0,))
-    write_predictions(tmp_path, settings, gain={"none": 0.0, "blackout": 0.0, "sd_features": 6.0})
+    settings = settings_of("none", "black_out", "sd_features", seeds=(0,))
+    write_predictions(tmp_path, settings, gain={"none": 0.0, "black_out": 0.0, "sd_features": 6.0})
     write_controls(tmp_path, settings, tmp_path)
     rows, text = rows_in(tmp_path), (tmp_path / "controls.md").read_text()
     assert {(row["p"], row["p_holm"], row["mark"]) for row in rows} == {("", "", "")}
@@ -112,10 +112,10 @@ def test_with_one_seed_nothing_is_tested_and_the_text_says_why(tmp_path: Path) -
 
 
 def test_a_run_without_a_method_and_its_control_has_no_such_table(tmp_path: Path) -> None:
-    without, with_one = settings_of("none", "cutmix", "sd_features"), settings_of("blackout", "sd_features")
+    without, with_one = settings_of("none", "cutmix", "sd_features"), settings_of("black_out", "sd_features")
     assert [entry.name for entry in wanted(without) if entry.name == "controls"] == []
     assert [entry.name for entry in wanted(with_one)][2] == "controls"
-    with pytest.raises(UserError, match="sd_features has sd_features_placebo and blackout"):
+    with pytest.raises(UserError, match="sd_features has sd_features_placebo and black_out"):
         find("table", "controls", without).inputs(Run(without))
     write_predictions(tmp_path, without)
     write_table("table1", tmp_path, without, tmp_path)

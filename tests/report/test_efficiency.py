@@ -195,16 +195,16 @@ def test_the_price_of_a_point_is_the_extra_over_the_gain(run: Path) -> None:
 def test_what_is_not_above_noise_has_no_price_but_a_reason(run: Path, tmp_path: Path) -> None:
     """A gain whose interval includes 0, and seconds that differ no more than those of trainings of equal operations."""
     shutil.copytree(run, tmp_path / "run")
-    settings = settings_of("none", "blackout", "cutmix")
-    write_predictions(tmp_path / "run/evaluation", settings, gain={"none": 0.0, "blackout": 0.1, "cutmix": 2.0})
-    for method, seconds in (("blackout", 20), ("cutmix", 170)):  # None's trainings take 100 and 150
+    settings = settings_of("none", "black_out", "cutmix")
+    write_predictions(tmp_path / "run/evaluation", settings, gain={"none": 0.0, "black_out": 0.1, "cutmix": 2.0})
+    for method, seconds in (("black_out", 20), ("cutmix", 170)):  # None's trainings take 100 and 150
         for backbone, seed in product(("convnext", "swin"), (0, 1)):
             job(tmp_path / "run", "training", f"{method}_{backbone}_seed{seed}", seconds)
             job(tmp_path / "run", "evaluation", f"{method}_{backbone}_seed{seed}", 8)
     write_efficiency(tmp_path / "run", settings, Fixed({"convnext": 1.0, "swin": 1.0}), tmp_path / "run/report")
     rows = rows_of(tmp_path / "run")
     for backbone in ("convnext", "swin"):
-        none, gained = rows["blackout", backbone, "seconds"], rows["cutmix", backbone, "seconds"]
+        none, gained = rows["black_out", backbone, "seconds"], rows["cutmix", backbone, "seconds"]
         assert none["extra"] < 0 and none["gain_low"] <= 0 <= none["gain_high"]
         assert none["unpriced"] == "no gain above noise" and "per_point" not in none
         assert gained["extra"] > 0 and gained["gain_low"] > 0 and gained["gain_p_holm"] < 0.05 < none["gain_p_holm"]

@@ -135,7 +135,7 @@ def test_figures_do_not_depend_on_whose_process_draws_them(evaluation: Path, tmp
 
 
 def test_where_the_images_are_gone_a_figure_shows_what_the_cache_has(world: World, tmp_path: Path) -> None:
-    index = read_index(world.root / "data" / "dfeat")
+    index = read_index(world.root / "data" / "dfeat_real")
     record, moved = index.records[0], replace(index, root=tmp_path / "gone")
     there, gone = examples.picture_of(record, index), examples.picture_of(record, moved)
     assert there.shape == gone.shape == (record.height, record.width, 3)

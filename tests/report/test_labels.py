@@ -67,8 +67,8 @@ def test_each_copy_is_judged_and_the_table_counts_images(world: World, model: Pa
     for number, row in enumerate(several):
         image = one[number // K]
         assert row["key"] == f"{image['key']}#{number % K}"
-        assert [row[name] for name in ("label", "original", "blackout")] == [
-            image[name] for name in ("label", "original", "blackout")
+        assert [row[name] for name in ("label", "original", "black_out")] == [
+            image[name] for name in ("label", "original", "black_out")
         ]
     assert [row | {"key": image_key(row["key"])} for row in several[::K]] == one
 

@@ -36,7 +36,7 @@ def settings_of(sets: dict[str, Any], methods: list[str], **sections: Any) -> Se
         (REAL, ["none", "cutmix"], {"table1", "controls", "accuracy", "cost", "figure3", "sweep"}),
         (SIMULATED, ["none"], {"table2", "controls", "figure3", "sweep", "gain", "cost", "per_class"}),
         (SIMULATED | REAL, ["cutmix"], {"controls", "efficiency", "gain", "cost", "per_class", "sweep"}),
-        (SIMULATED, ["blackout", "sd_features"], {"table2", "figure3", "efficiency", "gain", "cost", "per_class", "sweep"}),
+        (SIMULATED, ["black_out", "sd_features"], {"table2", "figure3", "efficiency", "gain", "cost", "per_class", "sweep"}),
         (SWEEP, ["none", "cutmix"], ALL - {"claims", "efficiency", "sweep"}),
     ],
     ids=["real", "simulated", "no-none", "controls", "study"],

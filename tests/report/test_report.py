@@ -225,7 +225,7 @@ def test_the_same_inputs_give_the_same_bytes(run: Path, tmp_path: Path) -> None:
 def test_the_configuration_beside_it_gives_the_same_settings_over_the_papers(run: Path, tmp_path: Path) -> None:
     settings = small_settings(note=EVIL)
     written = read_mapping(run / "report" / "config.yaml")
-    assert written["data"]["evaluation"]["dfeat"] is None  # the paper's sets, which this run leaves out
+    assert written["data"]["evaluation"]["dfeat_real"] is None  # the paper's sets, which this run leaves out
     over = read_mapping(CAPTIONS.parents[1] / "config.yaml")
     lay_over(over, written)
     assert parse(Settings, over) == settings

@@ -80,8 +80,8 @@ def test_a_part_is_hidden_pixel_by_pixel(held_out: Path) -> None:
 
 
 def test_sets_without_masks_are_refused_with_a_sentence(world: World) -> None:
-    index = read_index(world.root / "data" / "dfeat")
-    with pytest.raises(UserError, match="'dfeat' has no masks"):
+    index = read_index(world.root / "data" / "dfeat_real")
+    with pytest.raises(UserError, match="'dfeat_real' has no masks"):
         TestOcclusion.of(index, OcclusionSettings(protocol="object"), None, 64, 1.0)
     with pytest.raises(UserError, match="needs the object's mask, which 'imagenet_val' does not have"):
         parse(Settings, {"occlusion": {"protocol": "object"}})
@@ -201,7 +201,7 @@ def test_calibration_and_classes(world: World, tmp_path: Path) -> None:
     settings = small_settings()
     (tmp_path / "data").mkdir()
     for name in settings.data.evaluation:
-        chosen = world.settings.data.evaluation["dfeat"]
+        chosen = world.settings.data.evaluation["dfeat_real"]
         build_evaluation_index(name, chosen, world.train / "classes.json", tmp_path / "data" / name)
     write_predictions(tmp_path / "evaluation", settings)
     for name in ("calibration", "per_class"):

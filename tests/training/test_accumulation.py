@@ -95,7 +95,7 @@ def test_a_training_that_does_not_fit_the_device_names_accumulate_and_fits_once_
     def train(accumulate: int) -> None:
         changes = {"epochs": 1, "batch_size": 16, "accumulate": accumulate}
         chosen = stage.model_copy(update={"training": stage.training.model_copy(update=changes)})
-        loop.train("blackout", inputs, chosen, 0, tmp_path, DEVICE)
+        loop.train("black_out", inputs, chosen, 0, tmp_path, DEVICE)
 
     with pytest.raises(
         ShortageError, match=r"^train: the device's memory ran out; raise training\.accumulate \(1 now\)"

@@ -101,8 +101,8 @@ def test_twins_are_painted_as_their_method_says(sources: Sources) -> None:
         return row_of(sources, method, key, twin).images[0].numpy()
 
     assert (picture("none", True) == original).all()
-    assert (picture("blackout", False) == original).all()
-    black = picture("blackout", True)
+    assert (picture("black_out", False) == original).all()
+    black = picture("black_out", True)
     assert (black[hidden] == 0).all()
     assert (black[~hidden] == original[~hidden]).all()
     replaced = row_of(sources, "replace", key, True)
@@ -117,7 +117,7 @@ def test_twins_are_painted_as_their_method_says(sources: Sources) -> None:
 
 def test_without_originals_an_epoch_is_as_long_and_has_each_twin_twice(sources: Sources) -> None:
     alone = SETTINGS.model_copy(update={"originals": False, "crop_scale": (0.3, 0.9)})
-    batches = TrainingBatches("blackout", sources, alone, 0, 0)
+    batches = TrainingBatches("black_out", sources, alone, 0, 0)
     items = [item for step in range(batches.steps_per_epoch) for item in batches._items(step)]
     assert len(items) == 2 * len(sources.keys)
     assert all(item.twin for item in items)
@@ -258,10 +258,10 @@ def test_a_checkpoint_of_other_inputs_is_not_resumed(world: World, stage: TrainS
     changed = dataclasses.replace(inputs(world), parts=other)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "_write_run", lambda *_arguments: None)  # killed when all steps are taken
-        loop.train("blackout", inputs(world), stage, 0, tmp_path / "killed", DEVICE, checkpoint_minutes=0)
+        loop.train("black_out", inputs(world), stage, 0, tmp_path / "killed", DEVICE, checkpoint_minutes=0)
     assert (tmp_path / "killed/checkpoint.safetensors").is_file()
-    loop.train("blackout", changed, stage, 0, tmp_path / "killed", DEVICE)
-    loop.train("blackout", changed, stage, 0, tmp_path / "whole", DEVICE)
+    loop.train("black_out", changed, stage, 0, tmp_path / "killed", DEVICE)
+    loop.train("black_out", changed, stage, 0, tmp_path / "whole", DEVICE)
     a, b = (load_file(tmp_path / name / "model.safetensors") for name in ("killed", "whole"))
     assert all(torch.equal(a[name], b[name]) for name in a)
 
@@ -269,12 +269,12 @@ def test_a_checkpoint_of_other_inputs_is_not_resumed(world: World, stage: TrainS
 def test_workers_change_no_bit(world: World, stage: TrainStage, tmp_path: Path) -> None:
     shorter = stage.model_copy(update={"training": stage.training.model_copy(update={"epochs": 1})})
     for workers in (0, 2):
-        loop.train("blackout", inputs(world), shorter, 0, tmp_path / str(workers), DEVICE, workers)
+        loop.train("black_out", inputs(world), shorter, 0, tmp_path / str(workers), DEVICE, workers)
     assert (tmp_path / "0/model.safetensors").read_bytes() == (tmp_path / "2/model.safetensors").read_bytes()
 
 
 def test_a_training_tells_what_it_waited_for(world: World, stage: TrainStage, tmp_path: Path) -> None:
-    done = loop.train("blackout", inputs(world), stage, 0, tmp_path / "run", DEVICE)
+    done = loop.train("black_out", inputs(world), stage, 0, tmp_path / "run", DEVICE)
     steps = json.loads((tmp_path / "run" / "run.json").read_text())["steps"]
     assert done.rows == steps * stage.training.batch_size
     assert 0 < done.waited < 1
@@ -311,7 +311,7 @@ def test_a_training_starts_from_the_pretrained_head_where_it_is_told_to(
         update={"head": "pretrained", "originals": False, "epochs": 1, "learning_rate": 1e-12, "weight_decay": 0.0}
     )
     chosen = stage.model_copy(update={"backbone": backbone, "training": settings})
-    loop.train("blackout", inputs(world), chosen, 0, tmp_path / "run", DEVICE)
+    loop.train("black_out", inputs(world), chosen, 0, tmp_path / "run", DEVICE)
     trained = load_file(tmp_path / "run/model.safetensors")
     rows = [imagenet_wnids().index(info.wnid) for info in read_index(world.train).classes]
     torch.testing.assert_close(trained["head.weight"], whole.get_classifier().weight.detach()[rows])

@@ -18,7 +18,7 @@ TINY = {
     "data": {
         "drawn": {"train": 1, "val": 1, "real": 1},
         "train": {"root": "results/tiny/raw/PartImageNet", "expected_images": 20, "expected_classes": 20},
-        "evaluation": {"dfeat": {"root": "results/tiny/raw/dfeat"}},
+        "evaluation": {"dfeat_real": {"root": "results/tiny/raw/dfeat_real"}},
         "short_side": 64,
     },
     "occlusion": {"patch": 8},

@@ -15,7 +15,7 @@ from dfeat.config.files import lay_over
 
 from .test_snakemake import ROOT, TINY, jobs, text
 
-INDEX = "results/tiny/data/dfeat/index.csv"
+INDEX = "results/tiny/data/dfeat_real/index.csv"
 WITHOUT_DFEAT = """
 import sys
 class Missing:

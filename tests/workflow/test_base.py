@@ -14,7 +14,7 @@ from dfeat.verify import verify_run
 from .test_snakemake import ROOT, TINY, snakemake, text
 
 FEATURES = "diffusion/features/train/0-of-1.h5"
-WANTED = ("diffusion/inpaint/train/pixels.h5", FEATURES, "data/dfeat/pixels.h5")
+WANTED = ("diffusion/inpaint/train/pixels.h5", FEATURES, "data/dfeat_real/pixels.h5")
 METHODS = {"methods": ["none", "sd_inpaint", "sd_features"], "epochs": 1}
 
 
@@ -72,7 +72,7 @@ def test_other_parts_reach_inpaintings_and_leave_the_data(tree: Path) -> None:
 
 def test_another_resolution_of_pixels_leaves_index_parts_and_latents(tree: Path) -> None:
     run = based(tree, "pixels", data={**TINY["data"], "drawn": None, "short_side": 72})
-    assert artifacts(run) - links(run) == {"diffusion/inpaint/train/pixels.h5", "data/dfeat/pixels.h5"}
+    assert artifacts(run) - links(run) == {"diffusion/inpaint/train/pixels.h5", "data/dfeat_real/pixels.h5"}
 
 
 def test_a_base_that_is_not_there_is_no_error(tree: Path) -> None:

@@ -58,7 +58,7 @@ BEFORE_HOLDOUT = {"data": {"drawn": {"train": 60}, "train": {"expected_images": 
 """Laid over the demo's configuration for the plans that hold nothing out: what they recorded before there was a holdout stays."""
 
 GRIDS = {
-    "share": grid("occlusion.share", [0.5, 0.25], "none", "blackout", "sd_inpaint", "sd_features"),
+    "share": grid("occlusion.share", [0.5, 0.25], "none", "black_out", "sd_inpaint", "sd_features"),
     "guidance": grid("diffusion.inpaint.guidance_scale", [3, 7.5], "sd_inpaint"),
     "copies": grid("diffusion.inpaint.copies", [1, 2], "sd_inpaint"),
     "timestep": {
@@ -68,7 +68,7 @@ GRIDS = {
     "fusion": grid("training.fusion", ["concat", "gated"], "sd_features"),
     "weights": grid("training.beta", [0.5, 0.0], "none", "replace"),
     "rate": grid("training.learning_rate", [0.01, 0.001], "none", "cutmix", "sd_inpaint"),
-    "originals": grid("training.originals", [True, False], "none", "blackout"),
+    "originals": grid("training.originals", [True, False], "none", "black_out"),
     "twins": grid("training.twin_features", ["occluded", "clean"], "sd_features"),
 }
 PLANS = {

@@ -52,7 +52,7 @@ def run(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("train-occluded", "train", "parts"),
         ("imagenet_val@0", "imagenet_val", "drop:0"),
         ("imagenet_val@40", "imagenet_val", "drop:40"),
-        ("dfeat@0", "dfeat", "drop:0"),
+        ("dfeat_real@0", "dfeat_real", "drop:0"),
     ):
         latents = diffusion / "latents" / view / "0-of-1.h5"
         features[view] = diffusion / "features" / view / "0-of-1.h5"
@@ -104,7 +104,7 @@ def test_every_method_leaves_a_model_and_predictions_of_every_set_and_level(run:
         }
         predictions = run / "evaluation" / method / "convnext" / "seed0"
         assert sorted(path.name for path in predictions.iterdir() if path.is_file()) == [
-            "dfeat@0.csv",
+            "dfeat_real@0.csv",
             "imagenet_val@0.csv",
             "imagenet_val@40.csv",
             "predictions.json",
@@ -125,7 +125,9 @@ def test_predictions_say_which_model_made_them_and_from_what(run: Path, settings
         )
         assert said["backbone"] == settings.training.backbones["convnext"].model_dump(mode="json")
         assert said["model"] == file_digest(run / "training" / method / "convnext/seed0/model.safetensors")
-        assert said["indexes"] == {name: read_index(run / "data" / name).digest for name in ("imagenet_val", "dfeat")}
+        assert said["indexes"] == {
+            name: read_index(run / "data" / name).digest for name in ("imagenet_val", "dfeat_real")
+        }
         assert said["settings"] == stage_settings(settings, "evaluate").model_dump(mode="json")
         assert said["files"] == {path.name: file_digest(path) for path in folder.glob("*.csv")}
 
@@ -189,7 +191,7 @@ def test_every_artifact_of_the_run_is_found_whole_and_a_foreign_one_named(run: P
     other = tmp_path / "run"
     shutil.copytree(run, other)
     name = "convnext/seed0/model.safetensors"  # a model that another training made, written here
-    write_bytes(other / "training/none" / name, (run / "training/blackout" / name).read_bytes())
+    write_bytes(other / "training/none" / name, (run / "training/black_out" / name).read_bytes())
     bad = {finding.path: finding.why for finding in verify_run(other) if finding.state == "bad"}
     assert bad.keys() == {"training/none/convnext/seed0/run.json", "evaluation/none/convnext/seed0/predictions.json"}
     assert all("another model than" in why for why in bad.values())
@@ -226,7 +228,7 @@ def test_inpainted_images_are_judged_and_rejects_are_not_trained_on(
     assert lines[1].startswith(f"convnext,,all classes,{len(rows)},") and len(lines) == 2 + 20
 
     mixed = tmp_path / "verdicts.csv"
-    text = ["key,label,models,original,blackout,inpainted,accepted"]
+    text = ["key,label,models,original,black_out,inpainted,accepted"]
     mixed.write_text(
         "\n".join([*text, *(f"{row['key']},0,1,1,0,{n % 2},{n % 2}" for n, row in enumerate(rows))]) + "\n"
     )

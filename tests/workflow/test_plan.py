@@ -49,7 +49,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     named = {
         "parts": ["train.json", *(f"train/{wnids[n % 158]}_{n}.JPEG" for n in range(IMAGES))],
         "val": [f"{wnids[n % 158]}/{n}.JPEG" for n in range(7_900)],
-        "dfeat": [f"{wnids[n % 100]}/{n}.jpg" for n in range(300)],
+        "dfeat_real": [f"{wnids[n % 100]}/{n}.jpg" for n in range(300)],
     }
     for archive, names in named.items():
         with zipfile.ZipFile(folder / f"{archive}.zip", "w") as file:
@@ -61,7 +61,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.write_text(json.dumps(content))
     for name, stem in STEMS.items():
         (folder / "model" / name / f"{stem}.safetensors").touch()
-    sets = {"imagenet_val": {"root": "val.zip"}, "dfeat": {"root": "dfeat.zip"}}
+    sets = {"imagenet_val": {"root": "val.zip"}, "dfeat_real": {"root": "dfeat_real.zip"}}
     own = {
         "data": {"train": {"root": "parts.zip"}, "evaluation": sets},
         "diffusion": {"model": {"path": "model"}},
@@ -153,7 +153,7 @@ def test_clean_features_need_none_of_occluded_training_images(tree: Path) -> Non
 
 
 def test_a_run_without_inpainting_inpaints_nothing_unless_asked(tree: Path) -> None:
-    (tree / "plain.yaml").write_text("training: {methods: [none, blackout, replace, cutmix]}\n")
+    (tree / "plain.yaml").write_text("training: {methods: [none, black_out, replace, cutmix]}\n")
     pictured = {"inpaint", "inpainted_pixels", "draw_figure2", "draw_gallery", "write_inpaint_quality"}
     needless = pictured | {"write_controls"}
     expected = {
@@ -194,7 +194,7 @@ def finished(tree: Path) -> Path:
     planned = jobs(dry_run(tree))
     assert "index_train" not in planned and planned["train"] == documented()["train"]
     write_index(tree, "imagenet_val", 7_900, wnids)
-    write_index(tree, "dfeat", 300, wnids[:100])
+    write_index(tree, "dfeat_real", 300, wnids[:100])
     plan = dry_run(tree)
     for line in re.findall(r"^ +output: (.+)$", plan.stdout + plan.stderr, re.MULTILINE):
         for path in line.replace(" (update)", "").split(", "):
@@ -295,7 +295,10 @@ def test_after_one_fetch_the_papers_run_is_planned_from_config_yaml_as_it_stands
     for name in ("Snakefile", "workflow", "config.yaml", "profiles"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "config").mkdir()
-    sets = {name: {"root": str(tree / f"{file}.zip")} for name, file in (("imagenet_val", "val"), ("dfeat", "dfeat"))}
+    sets = {
+        name: {"root": str(tree / f"{file}.zip")}
+        for name, file in (("imagenet_val", "val"), ("dfeat_real", "dfeat_real"))
+    }
     data = {"data": {"train": {"root": str(tree / "parts.zip")}, "evaluation": sets}}
     (tmp_path / "model.yaml").write_text(json.dumps(data))
     monkeypatch.chdir(tmp_path)

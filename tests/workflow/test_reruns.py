@@ -37,7 +37,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("Snakefile", "workflow", "config.yaml", "config", "profiles"):
         (folder / name).symlink_to(ROOT / name)
     (folder / "tiny.json").write_text(json.dumps(overlay()))
-    indexed = snakemake(folder, *(f"results/tiny/data/{name}/index.csv" for name in ("train", "imagenet_val", "dfeat")))
+    indexed = snakemake(
+        folder, *(f"results/tiny/data/{name}/index.csv" for name in ("train", "imagenet_val", "dfeat_real"))
+    )
     assert indexed.returncode == 0, text(indexed)
     planned = snakemake(folder, "-n", "-p", "all")
     assert planned.returncode == 0, text(planned)

@@ -62,7 +62,7 @@ def overlay() -> dict[str, Any]:
     """Laid over the demo's configuration: hostile values for every setting that is text, and a job for every rule."""
     sets = {
         SET: {"kind": "imagenet", "root": MARKED["set"], "labels": MARKED["labels"], "levels": [0]},
-        "imagenet_val": {"levels": [0, 40]}, "dfeat": None, "sweep": {"levels": [0, 40]}, "objects": {"levels": [40, 80]},
+        "imagenet_val": {"levels": [0, 40]}, "dfeat_real": None, "sweep": {"levels": [0, 40]}, "objects": {"levels": [40, 80]},
     }  # fmt: skip
     backbones = {
         BACKBONE: {"name": MARKED["timm"], "weights": MARKED["weights"], "kwargs": {"texts": WORDS, "{a}": True}},

@@ -34,7 +34,7 @@ SMALL = {
 }
 TABLES = [f"results/tiny/report/{table}.{kind}" for table in ("table1", "table2") for kind in ("csv", "md", "tex")]
 INPAINTED = [f"results/tiny/diffusion/inpaint/train/{number}-of-2.h5" for number in range(2)]
-CPU_STEPS = [f"results/tiny/data/{name}/pixels.h5" for name in ("train", "imagenet_val", "dfeat")]
+CPU_STEPS = [f"results/tiny/data/{name}/pixels.h5" for name in ("train", "imagenet_val", "dfeat_real")]
 TOY = ["--slurm-no-account", "--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "5"]
 PROFILE = ["--workflow-profile", "profiles/slurm", "--latency-wait", "10", "--seconds-between-status-checks", "3"]
 GPU_JOBS = 2 + 4 + 4 + 2 + 2  # inpaint, latents and features of two views and two sets, train and evaluate two methods

@@ -24,7 +24,7 @@ TINY = {
         "train": {"root": "results/tiny/raw/PartImageNet", "expected_images": 20, "holdout": 0},
         "evaluation": {
             "imagenet_val": {"root": "results/tiny/raw/imagenet/val", "levels": [0, 40], "expected_images": 20},
-            "dfeat": {"root": "results/tiny/raw/dfeat", "expected_images": 20},
+            "dfeat_real": {"root": "results/tiny/raw/dfeat_real", "expected_images": 20},
         },
     },
     "diffusion": {"inpaint": {"steps": 1, "shards": 1}},
@@ -127,7 +127,7 @@ def test_a_job_elsewhere_has_the_settings_of_its_plan_and_not_those_of_an_edited
 @pytest.fixture(scope="module")
 def made(tree: Path) -> Path:
     """The tree after a real run up to the inpainted pixels."""
-    result = snakemake(tree, INPAINTED, "results/tiny/data/dfeat/index.csv")
+    result = snakemake(tree, INPAINTED, "results/tiny/data/dfeat_real/index.csv")
     assert result.returncode == 0, text(result)
     return tree
 
@@ -197,7 +197,7 @@ def test_what_a_run_does_not_have_is_a_sentence(tree: Path) -> None:
 
 
 def test_a_set_whose_name_begins_like_the_training_set_has_its_own_images(tree: Path) -> None:
-    sets = {"train_real": {"root": "results/tiny/raw/dfeat"}}
+    sets = {"train_real": {"root": "results/tiny/raw/dfeat_real"}}
     changed = {"data": {"evaluation": sets}, "training": {"methods": ["sd_features"]}}
     (tree / "named.json").write_text(json.dumps(changed))
     latents = "results/tiny/diffusion/latents/train_real@0/0-of-1.h5"
@@ -214,7 +214,7 @@ def test_a_users_mistake_is_not_tried_again(tree: Path) -> None:
     (tree / "broken/train/n01440764_1.JPEG").write_text("<html>not found</html>")
     (tree / "broken/train.json").write_text('{"images": [], "annotations": [], "categories": []}')
     files = ("config.yaml", "config/demo.yaml", "tiny.json", "broken.json")
-    alone = "data={evaluation: {imagenet_val: null, dfeat: null}}"
+    alone = "data={evaluation: {imagenet_val: null, dfeat_real: null}}"
     target = "results/broken/data/train/index.csv"
     result = snakemake(tree, target, "--retries", "1", "--configfile", *files, "--config", alone)
     assert result.returncode == 1 and "Trying to restart" not in text(result), text(result)

@@ -12,7 +12,7 @@ def black_out_parts(twin: Twin) -> Pixels:
     return blacked
 
 
-BLACKOUT = Method(
-    name="blackout", title="Black-Out Parts", colour="#D55E00", marker="s", paint=black_out_parts,
+BLACK_OUT = Method(
+    name="black_out", title="Black-Out Parts", colour="#D55E00", marker="s", paint=black_out_parts,
     ablations=("share",),
 )  # fmt: skip
