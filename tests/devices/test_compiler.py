@@ -66,8 +66,9 @@ def test_doctor_names_each_setting_that_cannot_be_had_where_there_is_a_gpu(tools
     assert compiler_faults(wanted, []) == compiler_faults(Settings(), ["H100"]) == []
 
 
-def test_kernels_are_chosen_alike_each_time() -> None:
+def test_kernels_are_chosen_alike_each_time(tools: Path) -> None:
     import torch._inductor.config as compiler
 
+    program(tools / "g++")
     prepare_to_compile("training.compile", torch.device("cpu").type)
     assert getattr(compiler, "deterministic", True)
