@@ -205,7 +205,7 @@ def _write_efficiency(results: Path, settings: Settings, out: Path) -> None:
 
 
 def _efficiency_inputs(run: Run) -> list[Path]:
-    return [*run.predictions(run.published), *_indexes(run, [TRAIN, *run.levels])]
+    return [*run.predictions(run.levels), *_indexes(run, [TRAIN, *run.levels])]
 
 
 def _write_claims(results: Path, settings: Settings, out: Path) -> None:

@@ -167,6 +167,27 @@ def latents_of(views):
     ]
 
 
+def test_features(set_name, option=None):
+    """The features that a model is given of a set, as an input; with an option of `dfeat evaluate`, as its words."""
+
+    def found(wildcards):
+        files = RUN.test_features(wildcards.at, wildcards.method, set_name)
+        return [
+            word
+            for view, file in files
+            for word in ([option, f"{view}={file}"] if option else [file])
+        ]
+
+    return found
+
+
+def evaluate_stage(set_name, name="evaluate"):
+    """What `dfeat evaluate` is given for a set, as `stage` gives it; `pretrained` of a backbone before fine-tuning."""
+    return lambda wildcards: RUN.stage(
+        wildcards.get("at", ""), name, wildcards.backbone, None, set_name
+    )
+
+
 def method_inputs(wildcards):
     """What a method reads beside pixels and parts."""
     return RUN.method_inputs(wildcards.at, wildcards.method, wildcards.backbone)

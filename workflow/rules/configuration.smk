@@ -32,6 +32,7 @@ try:
         RESULTS,
         TRAIN,
         Place,
+        evaluation_job,
         level_view,
         view_pictures,
         view_set,
