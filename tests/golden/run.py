@@ -246,7 +246,7 @@ def _write_benchmarks(run: Path) -> None:
     jobs = {
         "diffusion": ["inpaint_0-of-1", "inpainted_pixels", *(f"{k}_{v}_0-of-1" for k in ("latents", "features") for v in views)],
         "training": models,
-        "evaluation": models,
+        "evaluation": [f"{model}@{name}" for model in models for name in SETS],
     }  # fmt: skip
     for step, names in jobs.items():
         for number, name in enumerate(names):

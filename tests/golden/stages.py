@@ -275,8 +275,8 @@ def predictions(out: Path) -> Values:
         made[f"{path.name} keys"] = text([[row["key"], row["label"]] for row in rows])
         made[f"{path.name} guesses"] = numbers([[int(row[f"top{k}"]) for k in range(1, 6)] for row in rows])
         made[f"{path.name} p1"] = numbers([float(row["p1"]) for row in rows])
-    told = json.loads((out / "predictions.json").read_text())
-    return made | {"predictions.json": text(_unsigned(json.dumps(told, sort_keys=True)))}
+    told = {path.name: json.loads(path.read_text()) for path in sorted(out.glob("*.json"))}
+    return made | {name: text(_unsigned(json.dumps(said, sort_keys=True))) for name, said in told.items()}
 
 
 def verdicts(out: Path) -> Values:

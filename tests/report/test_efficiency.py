@@ -81,7 +81,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for backbone in ("convnext", "swin"):
             for seed in (0, 1):
                 job(run, "training", f"{method}_{backbone}_seed{seed}", 100 + 50 * seed, 1000)
-                job(run, "evaluation", f"{method}_{backbone}_seed{seed}", 8, 80)
+                for name, seconds in (("simulated", 6), ("real", 2), ("dropped", 100)):
+                    job(run, "evaluation", f"{method}_{backbone}_seed{seed}@{name}", seconds, 10 * seconds)
+                job(run, "evaluation", f"{method}_{backbone}_seed{seed}", 100)  # of an earlier version, all sets in one
                 model = run / "training" / method / backbone / f"seed{seed}" / "model.safetensors"
                 model.parent.mkdir(parents=True)
                 model.write_bytes(bytes(500))
