@@ -415,7 +415,7 @@ def test_the_command_lists_all_and_its_status_says_what_was_found(
     printed = capsys.readouterr().out
     assert "left over" in printed
     assert printed.count("whole") == len(list(verify_run(run)))
-    for name in ("dfeat/problems.csv", "train/annotations.json"):
+    for name in ("dfeat_real/problems.csv", "train/annotations.json"):
         (run / "data" / name).write_text("")
     assert status(str(run)) == 1
     printed = capsys.readouterr().out

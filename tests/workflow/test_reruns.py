@@ -20,7 +20,7 @@ from .test_snakemake import ROOT, TINY, encodes, jobs, of_all_views, snakemake, 
 METHODS = {"methods": ["none", "sd_inpaint", "sd_features"], "epochs": 1}
 MODELS = 2 * len(METHODS["methods"])
 """Of two backbones and one seed."""
-FEATURES = {"features": 2, "features_of_imagenet_val": 1, "features_of_dfeat": 1}
+FEATURES = {"features": 2, "features_of_imagenet_val": 1, "features_of_dfeat_real": 1}
 
 
 def evaluations(models: int) -> dict[str, int]:

@@ -208,6 +208,16 @@ def when_planned(function):
     return lambda wildcards: exit_on_user_error(function)
 
 
+def made_again_where_otherwise(made, files, *recorded):
+    """The inputs of a table, figure or the page. Where it records other sets or settings than the configured ones, it is
+    made again: a run that was copied without `.snakemake` has no other record of them.
+    """
+    if started_by_a_person() and not workflow.touch:
+        if made_otherwise(RUN, *recorded):
+            workflow.dag.forcefiles.update(map(str, files))
+    return made
+
+
 def shown_first(made, captions):
     """The files of a table or figure, the first of them in Snakemake's own report."""
     first, *others = made.files(RUN)

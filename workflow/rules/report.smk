@@ -3,13 +3,23 @@ CAPTIONS = beside_the_rules(
 )
 
 
+def inputs_of(made):
+    return made_again_where_otherwise(made.inputs(RUN), made.files(RUN), made)
+
+
+def inputs_of_page():
+    shown = [file for made in wanted(SETTINGS) for file in made.files(RUN)]
+    page = HERE.published("index", ".html")
+    return made_again_where_otherwise(shown, page, None, CAPTIONS)
+
+
 for made in catalogue(SETTINGS):
 
     rule:
         name:
             made.rule
         input:
-            when_planned(partial(made.inputs, RUN)),
+            when_planned(partial(inputs_of, made)),
         output:
             shown_first(made, CAPTIONS),
         log:
@@ -47,7 +57,7 @@ for target in dict.fromkeys(made.target for made in catalogue(SETTINGS)):
 
 rule write_report:
     input:
-        made=[file for made in wanted(SETTINGS) for file in made.files(RUN)],
+        made=when_planned(inputs_of_page),
         captions=sorted(CAPTIONS.glob("*.rst")),
     output:
         multiext(f"{HERE.report}/", "config.yaml", "data_card.md", "model_card.md"),
