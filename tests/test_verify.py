@@ -210,7 +210,7 @@ def test_predictions_copied_from_another_model_are_named(whole: Path, other: str
         path.write_bytes(content)
     found = bad(whole)
     assert found.keys() == {f"{SEED1}/{name}" for name in FILES}
-    assert all(f".json beside it lists" in why for why in found.values())
+    assert all(".json beside it lists" in why for why in found.values())
 
 
 def test_predictions_of_another_set_and_those_without_a_model_are_named(whole: Path) -> None:

@@ -144,7 +144,7 @@ def latents(out: Path) -> Values:
     """Latents of each kind of view: clean, occluded, dropped, of the object, part by part."""
     views = {
         "train": {}, "train-occluded": {}, "drop:40": {"index": "imagenet_val"},
-        "drop:80": {"index": "objects", "study": "object"}, "drop:100": {"index": "part_by_part", "study": "parts"},
+        "drop:80": {"index": "objects", "study": "object_occlusion"}, "drop:100": {"index": "part_by_part", "study": "part_cost"},
     }  # fmt: skip
     made: Values = {}
     for view, more in views.items():
@@ -408,7 +408,7 @@ TABLES = (
     "table2",
     "controls",
     "sweep",
-    "object",
+    "object_occlusion",
     "part_cost",
     "calibration",
     "per_class",

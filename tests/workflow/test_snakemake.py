@@ -186,7 +186,7 @@ def test_what_a_run_does_not_have_is_a_sentence(tree: Path) -> None:
     (tree / "bad.json").write_text(json.dumps(grid))
     files = ["--configfile", "config.yaml", "config/demo.yaml", "tiny.json", "bad.json", "--"]
     for target, told in {
-        "part_cost": "with `study: parts`: config/beyond.yaml has one",
+        "part_cost": "with `study: part_cost`: config/beyond.yaml has one",
         "ablation_bad": "dfeat: ablation.bad at {'training.alpha': -1}: 'training.alpha' is -1",
     }.items():
         result = snakemake(tree, *files, target)  # not a dry run: no lock is left either

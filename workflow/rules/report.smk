@@ -41,7 +41,7 @@ for made in catalogue(SETTINGS):
             " --out {params.folder:q} > {log:q} 2>&1"
 
 
-for target in dict.fromkeys(made.target for made in catalogue(SETTINGS)):
+for target in dict.fromkeys(made.name for made in catalogue(SETTINGS)):
 
     rule:
         name:
@@ -50,7 +50,7 @@ for target in dict.fromkeys(made.target for made in catalogue(SETTINGS)):
             [
                 file
                 for made in catalogue(SETTINGS)
-                if made.target == target
+                if made.name == target
                 for file in made.files(RUN)
             ],
 
