@@ -139,7 +139,7 @@ def evaluate(
             assert isinstance(stage, PretrainedStage)
             with explained(stage.backbone, stage.image_size):
                 written = evaluate_pretrained(data, stage, out, device)
-    typer.echo(f"{len(written)} files of predictions in {out}")
+    typer.echo(f"predictions of {', '.join(path.stem for path in written)} in {out}")
 
 
 @app.command(
