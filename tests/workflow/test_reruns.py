@@ -6,6 +6,7 @@ Snakemake marks them as made.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -14,6 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from dfeat.config.files import read_settings
+from dfeat.config.points import Run
+from dfeat.report.catalogue import find
+from dfeat.report.made import _entry_job
+from dfeat.storage.atomic import write_json
 
 from .test_snakemake import ROOT, TINY, encodes, jobs, of_all_views, snakemake, text
 
@@ -90,6 +97,28 @@ def test_a_set_more_makes_what_is_its_own_and_the_tables_and_a_set_less_the_tabl
         "index_evaluation": 1, "pixels": 1, "latents_of_mine": 1, "features_of_mine": 1, "evaluate_on_mine": MODELS,
     }  # fmt: skip
     assert {"write_table2", "write_claims", "write_report"} <= set(shown) and "write_table1" not in shown
+
+
+@pytest.mark.slow
+def test_without_snakemakes_records_a_table_of_other_sets_is_made_again(finished: Path) -> None:
+    """As in a run that was copied without `.snakemake`."""
+    table = finished / "results/tiny/report/.made/table2.json"
+    with contextlib.chdir(finished):
+        run = Run(read_settings([Path(name) for name in ("config.yaml", "config/demo.yaml", "tiny.json")]))
+        job = _entry_job(find("table", "table2", run.settings), run)
+        write_json(table, job.made_from(run.place.run))
+    metadata = (finished / ".snakemake/metadata").rename(finished / "aside")
+    changed = overlay()
+    changed["data"]["evaluation"]["mine"] = {"kind": "folder", "root": "results/tiny/raw/dfeat_real"}
+    try:
+        assert again(finished, overlay()) == {}
+        asked = again(finished, changed)
+    finally:
+        shutil.rmtree(finished / ".snakemake/metadata", ignore_errors=True)
+        metadata.rename(finished / ".snakemake/metadata")
+        shutil.rmtree(table.parent)
+    assert asked["write_table2"] == asked["write_report"] == 1 and asked["evaluate_on_mine"] == MODELS
+    assert not {"evaluate_on_imagenet_val", "evaluate_on_dfeat_real", "train", "write_table1"} & set(asked)
 
 
 def test_predictions_that_do_not_say_what_made_them_are_made_again_before_a_table(finished: Path) -> None:
