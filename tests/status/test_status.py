@@ -210,7 +210,7 @@ def test_points_of_a_grid_that_was_asked_for_are_jobs_too(tmp_path: Path, monkey
     before = len(jobs_of(run))
     (FOLDER / "ablation" / "rates").mkdir(parents=True)
     titles = [job.title for job in jobs_of(run)[before - 15 :] if "rates/1" in job.title]
-    assert "none_swin_seed0 (rates/1)" in titles and len(titles) == 2 * 2 * 3
+    assert "none_swin_seed0 (rates/1)" in titles and len(titles) == 3 * 2 * 3
 
 
 def test_an_older_run_is_told_by_its_reports_configuration_or_the_users(run: Run) -> None:
