@@ -61,12 +61,10 @@ def job_of(artifact: Path) -> tuple[Place, str, str] | None:
     if step == "training":
         return Place(run, at), step, "_".join(names[:3])
     if step == "evaluation":
-        judged = names[0] == "labels"
-        return (
-            Place(run, at),
-            step,
-            f"judge_{names[1]}" if judged else evaluation_job(*names[:3], predicted_set(artifact)),
-        )
+        first, backbone, seed_folder = names[0], names[1], names[2]
+        if first == "labels":
+            return Place(run, at), step, f"judge_{backbone}"
+        return Place(run, at), step, evaluation_job(first, backbone, seed_folder, predicted_set(artifact))
     if step == "diffusion" and names[-1] != "pixels.h5":
         kind, view = names[:2]
         shard = names[2].removesuffix(".h5")
