@@ -213,7 +213,6 @@ def rules_of_the_workflow(settings: Settings) -> set[str]:
     named |= {f"evaluate_on_{name}" for name in run.all_levels} | {
         f"evaluate_pretrained_on_{name}" for name in run.published
     }
-    named |= {rule for rule, _ in (*run.level_jobs("latents"), *run.level_jobs("features"))}
     for file in (ROOT / "workflow/rules").glob("*.smk"):
         for rule in re.split(r"^(?=rule \w+:|use rule)", file.read_text(), flags=re.MULTILINE)[1:]:
             name = re.match(r"rule (\w+):|use rule \w+ as (\w+)", rule)
