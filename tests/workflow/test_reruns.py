@@ -74,10 +74,6 @@ def again(folder: Path, changed: dict[str, Any]) -> dict[str, int]:
     return {rule: count for rule, count in jobs(result).items() if rule not in ("total", "all")}
 
 
-def test_nothing_changed_is_nothing_to_do(finished: Path) -> None:
-    assert again(finished, overlay()) == {}
-
-
 def test_a_further_level_is_evaluated_and_nothing_is_trained_again(finished: Path) -> None:
     asked = again(finished, overlay(levels=(0, 40, 60)))
     assert of_all_views(asked, "latents") == of_all_views(asked, "features") == 1  # which keeps the standing levels
