@@ -162,6 +162,8 @@ def kind_of(path: Path) -> str:
         return f"{path.parent.parent.name} shard"
     if step in ("evaluation", "report") and path.suffix == ".csv":
         return "verdicts" if name == "verdicts.csv" else f"{step} csv"
+    if step == "evaluation" and name != "verdicts.json":
+        return "evaluation record"
     if path.parent.name == ".made":
         return "record of the report"
     return "file of the report" if step == "report" else name

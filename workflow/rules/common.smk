@@ -208,14 +208,24 @@ def when_planned(function):
     return lambda wildcards: exit_on_user_error(function)
 
 
-def made_again_where_otherwise(made, files, *recorded):
-    """The inputs of a table, figure or the page. Where it records other sets or settings than the configured ones, it is
-    made again: a run that was copied without `.snakemake` has no other record of them.
-    """
-    if started_by_a_person() and not workflow.touch:
-        if made_otherwise(RUN, *recorded):
-            workflow.dag.forcefiles.update(map(str, files))
-    return made
+def made_again_where(otherwise, files):
+    """Have Snakemake make a table, figure or the page again that records other sets or settings than the configured ones:
+    a run that was copied without `.snakemake` has no other record of them."""
+    if started_by_a_person() and not workflow.touch and otherwise():
+        workflow.dag.forcefiles.update(map(str, files))
+
+
+def inputs_of(made):
+    """What a table or figure is made from."""
+    made_again_where(partial(made_otherwise, RUN, made), made.files(RUN))
+    return made.inputs(RUN)
+
+
+def inputs_of_page(captions):
+    """What the page shows."""
+    page = HERE.published("index", ".html")
+    made_again_where(partial(made_otherwise, RUN, captions=captions), page)
+    return [file for made in wanted(SETTINGS) for file in made.files(RUN)]
 
 
 def shown_first(made, captions):

@@ -3,16 +3,6 @@ CAPTIONS = beside_the_rules(
 )
 
 
-def inputs_of(made):
-    return made_again_where_otherwise(made.inputs(RUN), made.files(RUN), made)
-
-
-def inputs_of_page():
-    shown = [file for made in wanted(SETTINGS) for file in made.files(RUN)]
-    page = HERE.published("index", ".html")
-    return made_again_where_otherwise(shown, page, None, CAPTIONS)
-
-
 for made in catalogue(SETTINGS):
 
     rule:
@@ -57,7 +47,7 @@ for target in dict.fromkeys(made.name for made in catalogue(SETTINGS)):
 
 rule write_report:
     input:
-        made=when_planned(inputs_of_page),
+        made=when_planned(partial(inputs_of_page, CAPTIONS)),
         captions=sorted(CAPTIONS.glob("*.rst")),
     output:
         multiext(f"{HERE.report}/", "config.yaml", "data_card.md", "model_card.md"),
