@@ -135,7 +135,10 @@ def _drawn(configured: Run) -> dict[str, str]:
 def _of_another_recipe(run: Path, path: Path) -> str:
     """Why an artifact that records its recipe would be made otherwise now; empty where it would not, or records none."""
     step, *folders = _inside_its_point(path)
-    module = _RECIPES.get((step, folders[0] if path.suffix == ".h5" and path.name != "pixels.h5" else path.name))
+    name = folders[0] if path.suffix == ".h5" and path.name != "pixels.h5" else path.name
+    module = (
+        "dfeat.evaluation.predict" if (step, path.suffix) == ("evaluation", ".json") else _RECIPES.get((step, name))
+    )
     if module is None:
         return ""
     recorded, declared = recorded_making(run / path, step)["recipe"], declared_recipe(module)
@@ -154,10 +157,9 @@ _RECIPES: Final = {
     ("diffusion", "pixels.h5"): "dfeat.data.pixels",
     **{("diffusion", kind): f"dfeat.diffusion.{kind}" for kind in ("inpaint", "latents", "features")},
     ("training", "run.json"): "dfeat.training.loop",
-    ("evaluation", "predictions.json"): "dfeat.evaluation.predict",
-    ("evaluation", "verdicts.json"): "dfeat.evaluation.predict",
 }
-"""The module of the recipe that an artifact records, by its step and its name, or the kind of the shard."""
+"""The module of the recipe that an artifact records, by its step and its name, or the kind of the shard; but for records of
+an evaluation, one of each set."""
 
 
 def _targets(configured: Run) -> Iterator[str]:

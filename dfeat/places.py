@@ -11,7 +11,7 @@ other way: from a path to what the artifact there is.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -58,14 +58,24 @@ def job_of(artifact: Path) -> tuple[Place, str, str] | None:
     point = re.match(r"ablation/[^/]+/\d+(?=/)", inside)
     at = f"/{point[0]}" if point else ""
     step, *names = f"/{inside}".removeprefix(f"{at}/").split("/")
-    if step in ("training", "evaluation"):
-        seedless = {"pretrained": names[:2], "labels": ["judge", *names[1:2]]}
-        return Place(run, at), step, "_".join(seedless.get(names[0], names[:3]))
+    if step == "training":
+        return Place(run, at), step, "_".join(names[:3])
+    if step == "evaluation":
+        first, backbone, seed_folder = names[0], names[1], names[2]
+        if first == "labels":
+            return Place(run, at), step, f"judge_{backbone}"
+        return Place(run, at), step, evaluation_job(first, backbone, seed_folder, predicted_set(artifact))
     if step == "diffusion" and names[-1] != "pixels.h5":
         kind, view = names[:2]
         shard = names[2].removesuffix(".h5")
         return Place(run, at), step, f"{kind}_{shard}" if kind == "inpaint" else f"{kind}_{view}_{shard}"
     return None
+
+
+def evaluation_job(method: str, backbone: str, seed_folder: str, set_name: str) -> str:
+    """The name of the job that evaluates a model on a set; a backbone before fine-tuning has no seed."""
+    model = f"{method}_{backbone}" if method == "pretrained" else f"{method}_{backbone}_{seed_folder}"
+    return f"{model}@{set_name}"
 
 
 def level_view(set_name: str, level: int | str) -> str:
@@ -192,7 +202,18 @@ def predictions_folder(evaluation: Path, method: str, backbone: str, seed: int |
     return evaluation / method / backbone / f"seed{seed}"
 
 
-def prediction_files(levels: dict[str, tuple[int, ...]]) -> Iterator[str]:
-    """The names of a model's prediction files on these sets at these levels, without what tells of them."""
+def predictions_origin(set_name: str) -> str:
+    """The name of the file that records what a model's predictions on a set are of."""
+    return f"{set_name}.json"
+
+
+def prediction_files(levels: Mapping[str, Iterable[int]]) -> Iterator[str]:
+    """The names of a model's prediction files on these sets at these levels, each set's record after them."""
     for set_name, of_set in levels.items():
         yield from (f"{level_view(set_name, level)}.csv" for level in of_set)
+        yield predictions_origin(set_name)
+
+
+def predicted_set(file: Path) -> str:
+    """The set that a prediction file is on, or a record of such files."""
+    return view_set(file.stem) if file.suffix == ".csv" else file.stem

@@ -145,8 +145,9 @@ def test_a_point_is_held_to_its_own_parts_and_else_to_the_runs(run: Path, points
     found = bad(run)
     model, predictions = (f"{step}/black_out/convnext/seed0" for step in ("training", "evaluation"))
     model = f"{model}/run.json"
-    told = found.pop(f"ablation/weights/10/{predictions}/predictions.json")
-    assert f"of another model than {run}/ablation/weights/10/training" in told
+    for name in RECORDS:
+        told = found.pop(f"ablation/weights/10/{predictions}/{name}")
+        assert f"of another model than {run}/ablation/weights/10/training" in told
     assert found.keys() == {f"ablation/{point}/{model}" for point in ("share/0", "weights/10")}
     assert f"another parts.json than {run}/ablation/share/0/occlusion" in found[f"ablation/share/0/{model}"]
     assert f"another parts.json than {run}/occlusion" in found[f"ablation/weights/10/{model}"]
@@ -192,23 +193,24 @@ def whole(evaluated: Path, tmp_path: Path) -> Path:
     return tmp_path / "whole"
 
 
+RECORDS = ("imagenet_val.json", "dfeat_real.json")
 FILES = ("imagenet_val@0.csv", "imagenet_val@40.csv", "dfeat_real@0.csv")
 SEED1 = "evaluation/none/convnext/seed1"
 
 
 @pytest.mark.parametrize("other", ["none/convnext/seed0", "black_out/convnext/seed0"])
 def test_predictions_copied_from_another_model_are_named(whole: Path, other: str) -> None:
-    kept = whole / SEED1 / "predictions.json", whole / SEED1 / ".sha256/predictions.json"
+    kept = [whole / SEED1 / folder / name for folder in ("", ".sha256") for name in RECORDS]
     said = [path.read_bytes() for path in kept]
     copied(whole / "evaluation" / other, whole / SEED1)
     found = bad(whole)
-    assert found.keys() == {f"{SEED1}/{name}" for name in (*FILES, "predictions.json")}
+    assert found.keys() == {f"{SEED1}/{name}" for name in (*FILES, *RECORDS)}
     assert all(f"is of {other.partition('/')[0]} with seed 0, not of none in seed1" in why for why in found.values())
     for path, content in zip(kept, said, strict=True):
         path.write_bytes(content)
     found = bad(whole)
     assert found.keys() == {f"{SEED1}/{name}" for name in FILES}
-    assert all("another file than predictions.json beside it lists" in why for why in found.values())
+    assert all(".json beside it lists" in why for why in found.values())
 
 
 def test_predictions_of_another_set_and_those_without_a_model_are_named(whole: Path) -> None:
@@ -216,10 +218,21 @@ def test_predictions_of_another_set_and_those_without_a_model_are_named(whole: P
     shutil.copyfile(whole / SEED1 / "imagenet_val@0.csv", swapped)
     record_path(swapped).write_text(f"{file_digest(swapped)}  {swapped.name}\n")
     assert bad(whole).keys() == {f"{SEED1}/imagenet_val@40.csv"}
-    (whole / SEED1 / "predictions.json").unlink()
+    copied_record = whole / SEED1 / "dfeat_real.json"
+    shutil.copyfile(whole / SEED1 / "imagenet_val.json", copied_record)
+    record_path(copied_record).write_text(f"{file_digest(copied_record)}  {copied_record.name}\n")
+    found = bad(whole)
+    assert found.keys() == {
+        f"{SEED1}/{name}" for name in ("imagenet_val@40.csv", "dfeat_real.json", "dfeat_real@0.csv")
+    }
+    assert all(
+        "is of imagenet_val, not of dfeat_real" in found[f"{SEED1}/dfeat_real{end}"] for end in (".json", "@0.csv")
+    )
+    copied_record.unlink()
+    (whole / SEED1 / "imagenet_val.json").unlink()
     found = bad(whole)
     assert found.keys() == {f"{SEED1}/{name}" for name in FILES}
-    assert all("predictions.json is missing; make it with `dfeat evaluate`" in why for why in found.values())
+    assert all(".json is missing; make it with `dfeat evaluate`" in why for why in found.values())
 
 
 def test_predictions_of_a_model_that_was_trained_again_are_named(whole: Path) -> None:
@@ -235,31 +248,36 @@ def test_predictions_of_a_model_that_was_trained_again_are_named(whole: Path) ->
     write_bytes(model / "model.safetensors", save(state))
     told = read_json(model / "run.json", "train")
     write_json(model / "run.json", told | {"model": file_digest(model / "model.safetensors")})
-    (only,) = bad(whole).items()
-    assert only[0] == f"{SEED1}/predictions.json"
-    assert f"another model than {model}" in only[1] and "make it again with `dfeat evaluate`" in only[1]
+    found = bad(whole)
+    assert found.keys() == {f"{SEED1}/{name}" for name in RECORDS}
+    for why in found.values():
+        assert f"another model than {model}" in why and "make it again with `dfeat evaluate`" in why
 
 
 def test_a_model_copied_to_another_seed_and_predictions_of_another_index_are_named(whole: Path, world: World) -> None:
     copied(whole / "training/none/convnext/seed0", whole / "training/none/convnext/seed1")
     found = bad(whole)
-    assert found.keys() == {"training/none/convnext/seed1/run.json", f"{SEED1}/predictions.json"}
+    assert found.keys() == {"training/none/convnext/seed1/run.json", *(f"{SEED1}/{name}" for name in RECORDS)}
     assert "is of none with seed 0, not of none in seed1" in found["training/none/convnext/seed1/run.json"]
     copied(whole / "data/train", whole / "data/dfeat_real")
     for model in ("none/convnext/seed0", "black_out/convnext/seed0"):
-        assert "another index.csv than that of" in bad(whole)[f"evaluation/{model}/predictions.json"]
+        assert "another index.csv than that of" in bad(whole)[f"evaluation/{model}/dfeat_real.json"]
+        assert f"evaluation/{model}/imagenet_val.json" not in bad(whole)
     (whole / "evaluation/none/note.csv").write_text("nobody's")
     assert "no digest record" in bad(whole)["evaluation/none/note.csv"]
 
 
 def test_predictions_of_a_level_that_was_dropped_are_left_over_and_not_bad(whole: Path) -> None:
     folder = whole / "evaluation/none/convnext/seed0"
-    said = json.loads((folder / "predictions.json").read_text())
+    said = json.loads((folder / "imagenet_val.json").read_text())
     dropped = sorted(said["files"])[-1]
     del said["files"][dropped]
-    write_json(folder / "predictions.json", said)
+    write_json(folder / "imagenet_val.json", said)
     (found,) = (finding for finding in verify_run(whole) if finding.path.endswith(f"none/convnext/seed0/{dropped}"))
     assert found.state == "left over" and "a level that was dropped" in found.why
+    write_json(folder / "predictions.json", {"method": "none", "indexes": {}, "files": {}})
+    (found,) = (finding for finding in verify_run(whole) if finding.path.endswith("predictions.json"))
+    assert found.state == "left over" and "on all sets in one file" in found.why
     assert not bad(whole)
 
 
@@ -397,7 +415,7 @@ def test_the_command_lists_all_and_its_status_says_what_was_found(
     printed = capsys.readouterr().out
     assert "left over" in printed
     assert printed.count("whole") == len(list(verify_run(run)))
-    for name in ("dfeat/problems.csv", "train/annotations.json"):
+    for name in ("dfeat_real/problems.csv", "train/annotations.json"):
         (run / "data" / name).write_text("")
     assert status(str(run)) == 1
     printed = capsys.readouterr().out

@@ -106,7 +106,7 @@ def evaluate(
     threads: Threads = 4,
     gpus: Gpus = 1,
 ) -> None:
-    """Predict every image of every set at each of its levels of occlusion."""
+    """Predict every image of every set at each of its levels of occlusion; the workflow gives one set a job."""
     from dfeat.evaluation.settings import EvaluateStage, PretrainedStage
     from dfeat.section import parse
 
@@ -119,8 +119,8 @@ def evaluate(
     stage = parse(EvaluateStage if model else PretrainedStage, settings, "--settings")
     check_inputs(
         train=[model and model / "run.json"],
-        index=[data / name / "index.csv" for name in stage.levels],
-        pixels=[data / name / "pixels.h5" for name in stage.levels],
+        index=[data / name / "index.csv" for name in stage.sets],
+        pixels=[data / name / "pixels.h5" for name in stage.sets],
         features=[path for paths in shards.values() for path in paths],
     )
 
@@ -128,9 +128,10 @@ def evaluate(
     from dfeat.devices.attempts import attempt
     from dfeat.evaluation.predict import evaluate as run_evaluation
     from dfeat.evaluation.predict import evaluate_pretrained
+    from dfeat.places import predictions_origin
     from dfeat.training.probe import explained
 
-    with attempt(out / "predictions.json"):
+    with attempt(out / predictions_origin(stage.sets[0])):
         device = compute_on(gpus, threads, f"evaluate {out}")
         if model:
             written = run_evaluation(model, data, shards, stage, out, device)
@@ -138,7 +139,7 @@ def evaluate(
             assert isinstance(stage, PretrainedStage)
             with explained(stage.backbone, stage.image_size):
                 written = evaluate_pretrained(data, stage, out, device)
-    typer.echo(f"{len(written)} files of predictions in {out}")
+    typer.echo(f"predictions of {', '.join(path.stem for path in written)} in {out}")
 
 
 @app.command(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import shlex
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Final
 
 from dfeat.config.shards import shard_count
@@ -42,33 +43,48 @@ def jobs_of(settings: Settings) -> dict[str, int]:
     training, files = settings.training, _files(settings)
     models = len(training.methods) * len(training.backbones) * len(training.seeds)
     return {
-        "training.methods x training.backbones x training.seeds": 2 * models,
+        "training.methods x training.backbones x training.seeds x data.evaluation": models
+        * (1 + len(settings.data.evaluation)),
         "data.evaluation": 2 * len(settings.data.evaluation),
         "diffusion.inpaint.shards": files["inpaint"],
-        "diffusion.features.shards x views of the sets": 2 * (files["train"] + files["test"]),
+        "diffusion.features.shards x views of the sets": 2 * (files["train"] + sum(_test_files(settings).values())),
     }
 
 
 def _files(settings: Settings) -> dict[str, int]:
-    """Files that one command names: the shards of inpaintings, of training features, and of all test features."""
-    grids = [name for grid in settings.ablation.values() for name in grid.methods]
-    needs = needed((*settings.training.methods, *grids))
+    """Files that one command names: the shards of inpaintings, of training features, and of the features of a test set."""
+    needs = _needs(settings)
+    train = sum(shard_count(settings, "features", view) for view in (TRAIN, OCCLUDED))
+    return {
+        "inpaint": shard_count(settings, "inpaint", TRAIN) if "inpainted" in needs else 0,
+        "train": train if "features" in needs else 0,
+        "test": max(_test_files(settings).values(), default=0),
+    }
+
+
+def _test_files(settings: Settings) -> dict[str, int]:
+    """The shards of the features of each test set, at all its levels."""
+    if "features" not in _needs(settings):
+        return {}
     test = {name: one.levels for name, one in settings.data.evaluation.items()}
     if settings.data.train.holdout:
         test[HOLDOUT] = settings.holdout.levels
-    views = [level_view(name, level) for name, levels in test.items() for level in levels]
-    shards = {view: shard_count(settings, "features", view) for view in (TRAIN, OCCLUDED, *views)}
     return {
-        "inpaint": shard_count(settings, "inpaint", TRAIN) if "inpainted" in needs else 0,
-        "train": shards[TRAIN] + shards[OCCLUDED] if "features" in needs else 0,
-        "test": sum(shards[view] for view in views) if "features" in needs else 0,
+        name: sum(shard_count(settings, "features", level_view(name, level)) for level in levels)
+        for name, levels in test.items()
     }
+
+
+def _needs(settings: Settings) -> Collection[str]:
+    grids = [name for grid in settings.ablation.values() for name in grid.methods]
+    return needed((*settings.training.methods, *grids))
 
 
 def fault_of_grid(settings: Settings, name: str) -> str:
     """What is too large about a grid that is asked for; those that are not cost nothing."""
     grid, training = settings.grids[name], settings.training
-    jobs = 2 * _points(grid) * len(grid.methods) * len(training.backbones) * len(training.seeds)
+    models = _points(grid) * len(grid.methods) * len(training.backbones) * len(training.seeds)
+    jobs = models * (1 + len(settings.measured_on(name)))
     if jobs <= MOST_JOBS:
         return ""
     return (

@@ -89,7 +89,7 @@ def _of_point(run: Run, place: Place) -> Iterator[tuple[PurePath, Any]]:
 
 def _views(run: Run, at: str) -> Iterator[tuple[Kind, str]]:
     """(kind, view) of the shards that the run, or a point, makes of its own."""
-    levels = run.evaluated(at) if at else run.levels | (run.holdout_levels if run.settings.data.train.holdout else {})
+    levels = run.evaluated(at) if at else run.all_levels
     tests = [level_view(name, level) for name, of_set in levels.items() for level in of_set]
     kinds: list[tuple[Kind, str]] = [("inpaint", TRAIN)]
     kinds += [(kind, view) for view in (TRAIN, OCCLUDED, *tests) for kind in ("latents", "features")]

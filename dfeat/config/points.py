@@ -20,7 +20,18 @@ from dfeat.config.shards import level_groups, shard_count
 from dfeat.config.stages import stage_settings
 from dfeat.errors import UserError
 from dfeat.methods import PRETRAINED, REFERENCE, method
-from dfeat.places import HOLDOUT, OCCLUDED, RESULTS, TRAIN, Place, level_view, point_folder, prediction_files, view_set
+from dfeat.places import (
+    HOLDOUT,
+    OCCLUDED,
+    RESULTS,
+    TRAIN,
+    Place,
+    level_view,
+    point_folder,
+    prediction_files,
+    predictions_origin,
+    view_set,
+)
 from dfeat.section import Section
 from dfeat.storage.provenance import as_argument
 from dfeat.training.settings import Backbone
@@ -55,19 +66,28 @@ class Run:
         return {HOLDOUT: self.settings.holdout.levels}
 
     @cached_property
+    def all_levels(self) -> dict[str, tuple[int, ...]]:
+        """The levels of every evaluation set, and of the holdout where images are held out."""
+        return self.levels | (self.holdout_levels if self.settings.data.train.holdout else {})
+
+    @cached_property
     def measured(self) -> dict[str, dict[str, tuple[int, ...]]]:
         """The levels of the sets that the points of each grid are measured on."""
         sets = {name: self.settings.measured_on(name) for name in self.settings.grids}
         return {name: {key: chosen.levels for key, chosen in own.items()} for name, own in sets.items()}
 
-    def points_pattern(self, sets: Iterable[str] | None = None) -> str:
-        """The pattern of `at` for every point of the grids that are measured on these sets (default: all grids); one that
+    def evaluated_at(self, set_name: str) -> str:
+        """The pattern of `at` where models are evaluated on a set: the run if it is one of its sets, and points."""
+        points = self.points_pattern(set_name)
+        return f"{RUN_ONLY}|{points}" if set_name in self.levels else points
+
+    def points_pattern(self, set_name: str | None = None) -> str:
+        """The pattern of `at` for every point of the grids that are measured on a set (default: all grids); one that
         matches nothing where there is none."""
-        wanted = None if sets is None else list(sets)
         grids = {
             name: math.prod(map(len, chosen.grid.values()))
             for name, chosen in self.settings.grids.items()
-            if wanted is None or list(self.measured[name]) == wanted
+            if set_name is None or set_name in self.measured[name]
         }
         numbers = [
             f"{re.escape(point_folder(name, ''))}(?:{'|'.join(map(str, range(count)))})"
@@ -155,13 +175,12 @@ class Run:
     def level_jobs(self, kind: Literal["latents", "features"]) -> list[tuple[str, list[str]]]:
         """The views of evaluation sets, with the holdout's, in the groups that one job makes of a shard, and the name of
         the rule of each."""
-        sets = self.levels | (self.holdout_levels if self.settings.data.train.holdout else {})
         return [
             (
                 f"{kind}_of_{name}" + (f"_from_{group[0]}" if number else ""),
                 [level_view(name, level) for level in group],
             )
-            for name, levels in sets.items()
+            for name, levels in self.all_levels.items()
             for number, group in enumerate(level_groups(self.settings, kind, name, levels))
         ]
 
@@ -195,11 +214,11 @@ class Run:
                 found["twin_features"] = self.shards(at, "features", OCCLUDED)
         return found
 
-    def test_features(self, at: str, method_name: str) -> list[tuple[str, Path]]:
-        """(SET@LEVEL, shard) of all test-time features that an evaluation reads."""
+    def test_features(self, at: str, method_name: str, set_name: str) -> list[tuple[str, Path]]:
+        """(SET@LEVEL, shard) of all test-time features that an evaluation on a set reads."""
         if "features" not in method(method_name).needs:
             return []
-        views = [level_view(name, level) for name, levels in self.evaluated(at).items() for level in levels]
+        views = [level_view(set_name, level) for level in self.evaluated(at)[set_name]]
         return [(view, file) for view in views for file in self.shards(at, "features", view)]
 
     def evaluated(self, at: str) -> dict[str, tuple[int, ...]]:
@@ -207,12 +226,12 @@ class Run:
         return self.measured[_grid_point(at)[0]] if at else self.levels
 
     def predictions(self, sets: Iterable[str], at: str = "", methods: Iterable[str] = ()) -> list[Path]:
-        """The prediction files of all models on these sets, with predictions.json; none without sets."""
+        """The prediction files of all models on these sets, with their records; none without sets."""
         training = self.settings.training
         place, levels = Place(self.place.run, at), self.evaluated(at)
         return [
             place.predictions(name, backbone, seed) / file
-            for file in _prediction_files({key: levels[key] for key in sets})
+            for file in prediction_files({key: levels[key] for key in sets})
             for name in methods or training.methods
             for backbone in training.backbones
             for seed in training.seeds
@@ -225,27 +244,26 @@ class Run:
         backbones = self.settings.training.backbones.items()
         return [
             self.place.predictions(PRETRAINED.name, name, 0) / file
-            for file in _prediction_files({key: self.levels[key] for key in sets})
+            for key in sets
+            for file in prediction_files({key: self.levels[key]})
             for name, chosen in backbones
-            if self._is_read_out(name, chosen)
+            if self._is_read_out(name, chosen, key)
         ]
 
-    def _is_read_out(self, name: str, backbone: Backbone) -> bool:
+    def _is_read_out(self, name: str, backbone: Backbone, set_name: str) -> bool:
         """Whether a backbone is evaluated before fine-tuning: by its head, or where its weights are gone, whether it was."""
         if backbone.weights is None or weights_path(backbone.weights).exists():
             return has_imagenet_head(backbone)
-        return (self.place.predictions(PRETRAINED.name, name, 0) / "predictions.json").exists()
+        return (self.place.predictions(PRETRAINED.name, name, 0) / predictions_origin(set_name)).exists()
 
-    def evaluation_files(
-        self, place: Place, method_name: str, backbone: str, seed: str, levels: dict[str, tuple[int, ...]] | None = None
-    ) -> list[Path]:
-        """The prediction files of one model on these sets at these levels (default: the run's), with predictions.json."""
+    def evaluation_files(self, place: Place, method_name: str, backbone: str, seed: str, set_name: str) -> list[Path]:
+        """The files of one model's predictions on a set, with their record."""
         folder = place.predictions(method_name, backbone, seed)
-        return [folder / file for file in _prediction_files(self.levels if levels is None else levels)]
+        return [folder / file for file in prediction_files({set_name: self.all_levels[set_name]})]
 
-    def indexed(self, sets: Iterable[str]) -> list[Path]:
-        """What an evaluation reads of its sets: their indexes and pixels."""
-        return [file for name in sets for file in (self.place.index(name), self.place.pixels(name))]
+    def indexed(self, set_name: str) -> list[Path]:
+        """What an evaluation reads of its set: index and pixels."""
+        return [self.place.index(set_name), self.place.pixels(set_name)]
 
     def index_settings(self, name: str) -> str:
         """The settings of one set, as JSON, but for what its index does not depend on: expected counts and levels."""
@@ -273,8 +291,3 @@ def _grid_point(at: str) -> tuple[str, int]:
     """The grid and the number of a point, from its folder."""
     _, _, name, number = at.split("/")
     return name, int(number)
-
-
-def _prediction_files(levels: dict[str, tuple[int, ...]]) -> list[str]:
-    files = list(prediction_files(levels))
-    return [*files, "predictions.json"] if files else []

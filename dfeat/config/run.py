@@ -311,9 +311,9 @@ class Settings(Section):
     @model_validator(mode="after")
     def _studies_have_levels(self) -> Self:
         for name, chosen in self.data.evaluation.items():
-            if chosen.study == "parts" and set(chosen.levels) != {0, 100}:
+            if chosen.study == "part_cost" and set(chosen.levels) != {0, 100}:
                 raise ValueError(
-                    f"data.evaluation.{name} has study 'parts', which needs the levels [0, 100]; give it both"
+                    f"data.evaluation.{name} has study 'part_cost', which needs the levels [0, 100]; give it both"
                 )
             if chosen.study and len(chosen.levels) < 2:
                 raise ValueError(

@@ -25,7 +25,7 @@ def stage_settings(
 
     For `train` the lists of jobs (methods, backbones, seeds) are constants, and settings of other methods have their
     defaults, so adding a job or changing another method's setting retrains nothing. `test_latents` is `latents` of an
-    evaluation set.
+    evaluation set; `evaluate` and `pretrained` are of all sets, or of the one that is given.
     """
     diffusion, occlusion = settings.diffusion, settings.occlusion
     model = {"model": diffusion.model, "batch_size": diffusion.batch_size, "compile": diffusion.compile}
@@ -61,6 +61,8 @@ def stage_settings(
     levels = {name: chosen.levels for name, chosen in settings.data.evaluation.items()}
     studies = {name: chosen.study for name, chosen in settings.data.evaluation.items() if chosen.study}
     evaluate = EvaluateStage(occlusion=of_tests, evaluation=settings.evaluation, levels=levels, studies=studies)
+    if set_name is not None:
+        evaluate = evaluate.of_set(set_name)
     if stage == "pretrained":
         assert backbone is not None
         chosen, size = settings.training.backbones[backbone], settings.training.image_size

@@ -206,5 +206,5 @@ def _evaluation(settings: Settings, images: Mapping[str, int]) -> Cost:
     seen = runs * len(training.backbones) * views
     one = sum(stated(settings).forward.values())
     how = "every model on every set and level"
-    jobs = runs * len(training.backbones)
+    jobs = runs * len(training.backbones) * len(settings.data.evaluation)
     return _on_device(work_of(settings, "evaluation"), seen, seen * 80, runs * views * one, how, jobs)

@@ -48,10 +48,9 @@ def shard_minutes(settings: Settings, kind: Step, *views: str) -> int:
     return max(least, _minutes(settings, work_of(settings, kind), flops))
 
 
-def evaluation_minutes(settings: Settings, backbone: str) -> int:
-    """Minutes to evaluate one model on every set and level; at least `resources.runtime`."""
-    images = stated_images(settings)
-    views = sum(images[name] * len(chosen.levels) for name, chosen in settings.data.evaluation.items())
+def evaluation_minutes(settings: Settings, backbone: str, set_name: str) -> int:
+    """Minutes to evaluate one model on every level of a set; at least `resources.runtime`."""
+    views = stated_images(settings)[set_name] * len(settings.data.evaluation[set_name].levels)
     return _forward_minutes(settings, backbone, views)
 
 

@@ -133,7 +133,7 @@ def _build_part_index(
         raise _nothing(name, source, settings.kind, "annotated images of the training set's classes", problems)
     kept, found = {record.key for record in records}, len(data.images)
     data.images = {key: image for key, image in data.images.items() if key in kept}
-    if settings.study == "parts":
+    if settings.study == "part_cost":
         categories = {key: sorted({part.category_id for part in data.images[key].parts}) for key in kept}
         records = tuple(replace(r, key=part_key(r.key, category)) for r in records for category in categories[r.key])
     others = found - len(usable)

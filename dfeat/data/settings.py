@@ -15,7 +15,7 @@ def _once(levels: tuple[int, ...]) -> tuple[int, ...]:
     return levels
 
 
-Study = Literal["sweep", "object", "parts"]
+Study = Literal["sweep", "object_occlusion", "part_cost"]
 """A table of its own for an evaluation set: fine steps, shares of the object, or each part on its own."""
 Levels = Annotated[tuple[Annotated[int, Field(ge=0, le=100)], ...], Field(min_length=1), AfterValidator(_once)]
 """Percents of occlusion, each an evaluation of its own."""
@@ -98,8 +98,8 @@ class EvaluationSet(Section):
     )
     study: Study | None = Field(
         None,
-        description="a table of its own instead of Tables 1 and 2: sweep (many levels), object (levels are shares of the "
-        "object), parts (each part hidden on its own; levels 0 and 100)",
+        description="a table of its own instead of Tables 1 and 2: sweep (many levels), object_occlusion (levels are shares "
+        "of the object), part_cost (each part hidden on its own; levels 0 and 100)",
     )
     per_class: int | None = Field(
         None, ge=1, le=MOST_IMAGES, description="at most so many images of a class, drawn by seed"
@@ -107,10 +107,10 @@ class EvaluationSet(Section):
 
     @model_validator(mode="after")
     def _study_fits(self) -> Self:
-        if self.study in ("object", "parts") and self.kind != "partimagenet":
+        if self.study in ("object_occlusion", "part_cost") and self.kind != "partimagenet":
             raise ValueError(f"study {self.study!r} needs masks of the object's parts, so kind 'partimagenet'")
-        if self.study == "parts" and not set(self.levels) <= {0, 100}:
-            raise ValueError("study 'parts' hides a part or does not: its levels are [0, 100]")
+        if self.study == "part_cost" and not set(self.levels) <= {0, 100}:
+            raise ValueError("study 'part_cost' hides a part or does not: its levels are [0, 100]")
         return self
 
 

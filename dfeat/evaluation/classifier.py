@@ -31,7 +31,7 @@ from dfeat.diffusion.settings import FeatureSettings, ModelSource
 from dfeat.errors import UserError
 from dfeat.evaluation.predict import TrainedModel
 from dfeat.methods import method as method_of
-from dfeat.places import Place, place_of
+from dfeat.places import Place, place_of, predictions_origin
 from dfeat.section import parse
 from dfeat.storage.expected import expected_settings
 
@@ -246,7 +246,7 @@ def _preparation(place: tuple[Path, str]) -> Preparation:
 
     own, whole = Place(run, at), Place(run)
     predicted = inside.removeprefix(point).split("/")[1:4]
-    evaluated = settings(own.predictions(predicted[0], predicted[1], 0) / "predictions.json")
+    evaluated = settings(own.predictions(predicted[0], predicted[1], 0) / predictions_origin("any"))
     latents = settings(own.shard("latents", "train", 0, 1)) or settings(whole.shard("latents", "train", 0, 1))
     return Preparation(
         parse(PixelsStage, settings(whole.pixels("train")), "the run's settings"),

@@ -1,23 +1,24 @@
 """Record which model made predictions, from which images and with which settings, and check these records.
 
 What enters: a loaded model, the stage's settings, the digests of the sets' indexes. What leaves: the fields of
-`predictions.json`, which records what one `dfeat evaluate` wrote to its folder, and of `verdicts.json`, its equivalent
-for `dfeat judge`. Readers reject a record of another model than the folder's.
+`<set>.json`, which records what a model's predictions on that set were made from, and of `verdicts.json`, its equivalent
+for `dfeat judge`. Readers reject a record of another model than the folder's, and of another set than its name's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from dfeat.places import predictions_origin
 from dfeat.storage.expected import check_model_folder, check_settings
 from dfeat.storage.origin import Origin, read_origin
 from dfeat.training.settings import Backbone
 
-PREDICTIONS: Final = "predictions.json"
 _OF_MODEL: Final = {"method": str, "backbone": dict, "seed": int, "model": str}
-_OF_PREDICTIONS: Final = {**_OF_MODEL, "indexes": dict, "settings": dict}
+_OF_PREDICTIONS: Final = {**_OF_MODEL, "set": str, "index": str, "settings": dict}
 _OF_VERDICTS: Final = {"models": list, "index": str, "settings": dict}
 
 
@@ -27,16 +28,28 @@ def model_identity(run: Mapping[str, Any]) -> dict[str, Any]:
     return {"method": run["method"], "backbone": backbone, "seed": run["seed"], "model": run["model"]}
 
 
-def read_predictions_origin(folder: Path) -> Origin:
-    """Read the record of a folder's predictions.
+def read_predictions_origin(folder: Path, set_name: str) -> Origin:
+    """Read the record of a folder's predictions on a set.
 
-    Raises UserError if it is missing, damaged or incomplete; and in a run's folder if it is of another method or seed than
-    the folder, or of other settings than the run is configured with.
+    Raises UserError if it is missing, damaged, incomplete or of another set; and in a run's folder if it is of another
+    method or seed than the folder, or of other settings than the run is configured with.
     """
-    origin = read_origin(folder / PREDICTIONS, "evaluate", _OF_PREDICTIONS)
+    origin = read_origin(folder / predictions_origin(set_name), "evaluate", _OF_PREDICTIONS)
+    if origin.said["set"] != set_name:
+        raise origin.refusal(f"it is of {origin.said['set']}, not of {set_name}")
     check_model_folder(origin.path, origin.said["method"], origin.said["seed"], "evaluate")
-    check_settings(origin.path, origin.said["settings"], "evaluate")
+    check_settings(origin.path, origin.said["settings"], "evaluate", partial(_of_set, set_name=set_name))
     return origin
+
+
+def _of_set(configured: Any, set_name: str) -> Any:
+    """What the settings of an evaluation of several sets are for one of them; None where it is none of theirs."""
+    if set_name not in configured["levels"]:
+        return None
+    own = {
+        name: {key: one for key, one in configured[name].items() if key == set_name} for name in ("levels", "studies")
+    }
+    return configured | own
 
 
 def read_verdicts_origin(verdicts: Path) -> Origin:
@@ -66,8 +79,7 @@ def check_backbone(origin: Origin, recorded: Mapping[str, Any], backbone: Backbo
         )
 
 
-def conditions(origin: Origin, set_name: str) -> tuple[Any, ...]:
+def conditions(origin: Origin) -> tuple[Any, ...]:
     """What must be equal for models to be compared on a set: its index, and its occlusion, evaluation and study."""
     settings = origin.said["settings"]
-    study = settings.get("studies", {}).get(set_name)
-    return origin.said["indexes"].get(set_name), settings.get("occlusion"), settings.get("evaluation"), study
+    return origin.said["index"], *(settings.get(name) for name in ("occlusion", "evaluation", "studies"))

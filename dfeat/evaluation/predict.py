@@ -2,7 +2,7 @@
 
 What enters: a trained model's folder, the sets' indexes and pixel caches, and for SD Features the features of each
 level. What leaves: `<set>@<level>.csv` with the columns key,label,top1..top5,p1, from which all statistics are
-computed, and `predictions.json`, which records the model, images and settings behind them.
+computed, and `<set>.json`, which records the model, images and settings behind those of a set.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from dfeat.data.records import table_text
 from dfeat.devices import arithmetic
 from dfeat.diffusion.stream import fetched, to_device
 from dfeat.errors import UserError
-from dfeat.evaluation.origins import PREDICTIONS, model_identity
+from dfeat.evaluation.origins import model_identity
 from dfeat.evaluation.pretrained import PretrainedModel, five_best
 from dfeat.evaluation.settings import EvaluateStage, PretrainedStage
 from dfeat.methods.paint import black_out
 from dfeat.occlusion.views import TestOcclusion
+from dfeat.places import level_view, predictions_origin
 from dfeat.progress import progress
 from dfeat.section import parse
 from dfeat.storage.atomic import write_files
@@ -114,10 +115,7 @@ def evaluate_pretrained(data: Path, stage: PretrainedStage, out: Path, device: t
 
 def _read_indexes(data: Path, stage: EvaluateStage) -> dict[str, Index]:
     """The index of each set in the settings, by name, each read once. UserError if the settings name no set."""
-    if not stage.levels:
-        remedy = "give each set its levels of occlusion, e.g. {'dfeat_real': [0]}"
-        raise UserError(f"the settings' `levels` have no set; {remedy}")
-    return {set_name: read_index(data / set_name) for set_name in stage.levels}
+    return {set_name: read_index(data / set_name) for set_name in stage.sets}
 
 
 def evaluate_model(
@@ -125,30 +123,40 @@ def evaluate_model(
 ) -> list[Path]:
     """Write the predictions of a loaded model on all sets and levels of the settings; returns their files.
 
-    `predictions.json` lists exactly these files, so readers ignore those of an earlier evaluation.
+    `<set>.json` lists exactly those of its set, so readers ignore those of an earlier evaluation. It is the same whether
+    the set was evaluated alone or with others.
     """
-    contents: dict[Path, bytes] = {}
-    for set_name, levels in stage.levels.items():
-        index = indexes[set_name]
-        cache = PixelCache(index.folder / "pixels.h5", index=index.digest, parts="")
-        if len(index.classes) != model.run["classes"]:
-            raise UserError(
-                f"{index.folder} has {len(index.classes)} classes, but the model {model.run['classes']}; index the set again"
-            )
-        rows_of = {level: _features_for(model, features, set_name, level, index) for level in levels}
-        study, crop_pct = stage.studies.get(set_name), stage.evaluation.crop_pct
-        occlusion = TestOcclusion.of(index, stage.occlusion, study, model.image_size, crop_pct)
-        predictions = _predict_set(model, index.records, cache, rows_of, stage, occlusion, set_name)
-        contents |= {
-            out / f"{set_name}@{level}.csv": table_text(HEADER, rows).encode() for level, rows in predictions.items()
-        }
+    written: list[Path] = []
+    for set_name in stage.levels:
+        written += _evaluate_set(model, indexes[set_name], features, stage.of_set(set_name), set_name, out)
+    return written
+
+
+def _evaluate_set(
+    model: Model, index: Index, features: Features, stage: EvaluateStage, set_name: str, out: Path
+) -> list[Path]:
+    """Write the predictions on a set, the only one of `stage`, and their record; returns the files of predictions."""
+    cache = PixelCache(index.folder / "pixels.h5", index=index.digest, parts="")
+    if len(index.classes) != model.run["classes"]:
+        raise UserError(
+            f"{index.folder} has {len(index.classes)} classes, but the model {model.run['classes']}; index the set again"
+        )
+    rows_of = {level: _features_for(model, features, set_name, level, index) for level in stage.levels[set_name]}
+    study, crop_pct = stage.studies.get(set_name), stage.evaluation.crop_pct
+    occlusion = TestOcclusion.of(index, stage.occlusion, study, model.image_size, crop_pct)
+    predictions = _predict_set(model, index.records, cache, rows_of, stage, occlusion, set_name)
+    contents = {
+        out / f"{level_view(set_name, level)}.csv": table_text(HEADER, rows).encode()
+        for level, rows in predictions.items()
+    }
     record = {
         **model_identity(model.run),
+        "set": set_name,
         "recipe": RECIPE,
-        "indexes": {set_name: index.digest for set_name, index in indexes.items()},
+        "index": index.digest,
         "settings": stage.model_dump(mode="json"),
     }
-    write_files({**contents, out / PREDICTIONS: origin_bytes(record, contents)})
+    write_files({**contents, out / predictions_origin(set_name): origin_bytes(record, contents)})
     return list(contents)
 
 

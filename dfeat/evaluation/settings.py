@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_serializer, model_serializer, model_validator
 
 from dfeat.data.settings import CROP_PCT, IMAGE_SIZE, CropShare, Levels, Study
+from dfeat.errors import UserError
 from dfeat.occlusion.settings import OcclusionSettings
 from dfeat.section import BatchSize, ImageSize, Name, Section
 from dfeat.training.settings import Backbone
@@ -39,6 +40,19 @@ class EvaluateStage(Section):
     studies: dict[Name, Study] = Field(
         default_factory=dict, description="sets whose levels are those of a study, not of occlusion"
     )
+
+    @property
+    def sets(self) -> list[str]:
+        """The sets to evaluate on. UserError where there is none."""
+        if not self.levels:
+            remedy = "give each set its levels of occlusion, e.g. {'dfeat_real': [0]}"
+            raise UserError(f"the settings' `levels` have no set; {remedy}")
+        return list(self.levels)
+
+    def of_set(self, set_name: str) -> Self:
+        """The settings of an evaluation of this set alone."""
+        studies = {key: study for key, study in self.studies.items() if key == set_name}
+        return self.model_copy(update={"levels": {set_name: self.levels[set_name]}, "studies": studies})
 
     @field_serializer("evaluation", mode="wrap")
     def _omit_later_defaults(

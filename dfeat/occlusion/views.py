@@ -1,7 +1,7 @@
 """The hidden pixels of a test image at a level, for every protocol; used by both evaluation and latents.
 
 What enters: a record of an index, a level in percent, and the masks of its set if the protocol needs objects or
-parts. What leaves: the hidden pixels of its evaluation crop, (side, side). The levels of the study `object` are shares
+parts. What leaves: the hidden pixels of its evaluation crop, (side, side). The levels of the study `object_occlusion` are shares
 of the object's area; those of `parts` are 0 (nothing hidden) and 100 (the record's part hidden, pixel by pixel).
 """
 
@@ -39,9 +39,9 @@ class TestOcclusion:
         cls, index: Index, settings: OcclusionSettings, study: Study | None, side: int, crop_pct: float
     ) -> TestOcclusion:
         """The occlusion of an indexed set; reads its masks if the protocol or study needs them."""
-        if study == "object":
+        if study == "object_occlusion":
             settings = settings.model_copy(update={"protocol": "object"})
-        masked = study == "parts" or settings.protocol == "object"
+        masked = study == "part_cost" or settings.protocol == "object"
         return cls(settings, study, side, crop_pct, read_masks(index) if masked else {})
 
     def hidden(self, record: Record, level: int) -> NDArray[np.bool_]:
@@ -49,7 +49,7 @@ class TestOcclusion:
         if level == 0:
             return np.zeros((self.side, self.side), bool)
         mask = self._mask(record) if record.key in self.masks else None
-        if self.study == "parts":
+        if self.study == "part_cost":
             assert mask is not None and level == 100
             return mask
         shape = (record.height, record.width)

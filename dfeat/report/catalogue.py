@@ -10,17 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from dfeat.config import LEARNING_RATE, ResourceSettings, Settings, table_settings
 from dfeat.config.points import Run
+from dfeat.data.settings import Study
 from dfeat.errors import UserError, nearest
 from dfeat.methods import REFERENCE, needed
 from dfeat.places import TRAIN
 from dfeat.report import lacks
 from dfeat.report.lacks import Lack
 from dfeat.report.numbers.paper import TableName
-from dfeat.report.numbers.sets import STUDY_TABLES, sets_of, study_sets
+from dfeat.report.numbers.sets import sets_of, study_sets
 from dfeat.storage.provenance import as_argument
 
 Make = Callable[[Path, Settings, Path], None]
@@ -29,7 +30,7 @@ Make = Callable[[Path, Settings, Path], None]
 
 @dataclass(frozen=True)
 class Published:
-    """A table or a figure: `name` is the stem of its files and of the target that makes them."""
+    """A table or a figure: `name` is the stem of its files and the target that makes them; a study's is its own."""
 
     kind: Literal["table", "figure"]
     name: str
@@ -55,11 +56,6 @@ class Published:
         return f"{'write' if self.kind == 'table' else 'draw'}_{self.name}"
 
     @property
-    def target(self) -> str:
-        """The target that makes it, with the figure or table of the same name."""
-        return {"object": "object_occlusion"}.get(self.name, self.name)
-
-    @property
     def command(self) -> str:
         """The verb that makes it, with its name."""
         if self.kind == "table" and self.name.startswith(_GRID):
@@ -69,7 +65,7 @@ class Published:
     @property
     def job(self) -> str:
         """The name of its log and benchmark: a table's is its own, its figure's another where both have one name."""
-        shared = self.kind == "figure" and (self.name.startswith(_GRID) or self.name in STUDY_TABLES)
+        shared = self.kind == "figure" and (self.name.startswith(_GRID) or self.name in _STUDIES)
         return f"{self.name}_figure" if shared else self.name
 
     @property
@@ -102,6 +98,7 @@ class Published:
 
 
 _GRID: Final = "ablation_"
+_STUDIES: Final[tuple[Study, ...]] = get_args(Study)
 _PICTURE: Final = (".png", ".svg")
 
 
@@ -138,8 +135,8 @@ def _efficiency_settings(settings: Settings) -> Settings:
 
 
 def _sets_of(name: str, settings: Settings) -> tuple[str, ...]:
-    """The sets that a table beyond the paper's is made from."""
-    return study_sets(STUDY_TABLES[name], settings) if name in STUDY_TABLES else settings.data.published
+    """The sets that a table beyond the paper's is made from: those of the study of its name, or of the paper's tables."""
+    return next((study_sets(study, settings) for study in _STUDIES if study == name), settings.data.published)
 
 
 def _indexes(run: Run, sets: Iterable[str]) -> list[Path]:
@@ -205,7 +202,7 @@ def _write_efficiency(results: Path, settings: Settings, out: Path) -> None:
 
 
 def _efficiency_inputs(run: Run) -> list[Path]:
-    return [*run.predictions(run.published), *_indexes(run, [TRAIN, *run.levels])]
+    return [*run.predictions(run.levels), *_indexes(run, [TRAIN, *run.levels])]
 
 
 def _write_claims(results: Path, settings: Settings, out: Path) -> None:
@@ -339,7 +336,7 @@ _TABLES: Final = (
     Published("table", "claims", (".md",), _write_claims, _claims_inputs, _of_published, "dfeat.report.claims", "Claims"),
     _study("calibration", lacks.published_sets),
     _study("per_class", lacks.any_of(lacks.comparison, lacks.published_sets)),
-    *(_study(name, lacks.study(name)) for name in STUDY_TABLES),
+    *(_study(name, lacks.study(name)) for name in _STUDIES),
     Published(
         "table", "inpaint_quality", (".csv", ".md"), _write_inpaint_quality, _inpainted_pixels, _of_published,
         "dfeat.report", "Beyond the paper", _inpaints, "study",

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from typing import Final
 
 from dfeat.config import LEARNING_RATE, RATE_KEY, Settings
+from dfeat.data.settings import Study
 from dfeat.methods import METHODS, REFERENCE, controlled
 from dfeat.report.numbers.paper import TableName
-from dfeat.report.numbers.sets import STUDY_TABLES, sets_of, study_sets
+from dfeat.report.numbers.sets import sets_of, study_sets
 
 Lack = Callable[[Settings], str]
 _LEVELS: Final[dict[TableName, str]] = {
@@ -38,9 +39,8 @@ def published_sets(settings: Settings) -> str:
     return "needs a set of Table 1 or 2, which is one without `study`; add it to data.evaluation"
 
 
-def study(table: str) -> Lack:
-    """Whether there is a set of the study that a table is of."""
-    wanted = STUDY_TABLES[table]
+def study(wanted: Study) -> Lack:
+    """Whether there is a set of the study that a table of the same name is of."""
     needs = f"needs a set of data.evaluation with `study: {wanted}`"
     remedy = "config/beyond.yaml has one, docs/evidence.md describes it; add it"
     return lambda settings: "" if study_sets(wanted, settings) else f"{needs}: {remedy}"

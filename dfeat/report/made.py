@@ -43,15 +43,16 @@ class _Job:
     beside: Mapping[str, str] = field(default_factory=dict)
     """Digests of what it reads outside the run."""
 
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """What is recorded of it without a look at any file."""
+        settings = bytes_digest(self.settings.encode())
+        return {"job": self.name, "recipe": declared_recipe(self.recipe), "settings": settings}
+
     def made_from(self, results: Path) -> dict[str, Any]:
         """What is recorded of it, but for the files."""
         inputs = {name: _digest(results / name) for name in self.inputs}
-        return {
-            "job": self.name,
-            "recipe": declared_recipe(self.recipe),
-            "settings": bytes_digest(self.settings.encode()),
-            "inputs": {**inputs, **self.beside},
-        }
+        return {**self.chosen, "inputs": {**inputs, **self.beside}}
 
     def files_of(self, results: Path) -> dict[str, str]:
         """SHA-256 of its files as they stand."""
@@ -96,6 +97,20 @@ def check_shown(run: Run, results: Path) -> None:
                     f"{table} cannot be shown: {job.record(results)} records another {odd[0]} than stands there; make it "
                     "again with `snakemake`, `dfeat table` or `dfeat figure`"
                 )
+
+
+def made_otherwise(run: Run, entry: Published | None = None, captions: Path = Path()) -> bool:
+    """Whether a table or figure, or the page, records another recipe, other settings, or inputs of other names than it has
+    now, as when a set was added. False where it has no record; no input is opened."""
+    job = _entry_job(entry, run) if entry else _page_job(run, captions)
+    if not job.record(run.place.run).is_file():
+        return False
+    try:
+        recorded = read_json(job.record(run.place.run), job.name)
+    except UserError:
+        return True
+    chosen, inputs = job.chosen, {*job.inputs, *job.beside}
+    return {name: recorded.get(name) for name in chosen} != chosen or inputs != recorded.get("inputs", {}).keys()
 
 
 def stale(run: Run, results: Path, captions: Path) -> Iterator[tuple[list[str], str]]:

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from dfeat.config import Settings
 from dfeat.config.files import read_settings
@@ -30,8 +30,6 @@ from dfeat.storage.atomic import under_way
 from dfeat.storage.expected import FILE
 from dfeat.storage.records import read_json
 from dfeat.verify import check_is_run
-
-_STEP_OF: Final = {"inpaint": "inpaint", "latents": "latents", "features": "features"}
 
 
 @dataclass(frozen=True)
@@ -116,12 +114,16 @@ def _expected(settings: Settings, jobs: Sequence[Job], standing: Sequence[Standi
             took[found.kind].append(found.seconds)
     planned = _planned(settings)
     kinds = dict.fromkeys(job.kind for job in jobs)
-    known = {
-        kind: planned[step] for kind in kinds if (step := _STEP_OF.get(kind, kind.partition(" of ")[0])) in planned
-    }
+    known = {kind: planned[step] for kind in kinds if (step := _step_of(kind)) in planned}
     return known | {
         kind: (statistics.median(seconds), f"measured, {len(seconds)} jobs") for kind, seconds in took.items()
     }
+
+
+def _step_of(kind: str) -> str:
+    """The step of a kind of jobs; of evaluations with the set, whose sizes differ."""
+    step, _, model = kind.partition(" of ")
+    return f"{step} on {model.rpartition(' on ')[2]}" if step == "evaluation" else step
 
 
 def _planned(settings: Settings) -> dict[str, tuple[float, str]]:
@@ -133,9 +135,13 @@ def _planned(settings: Settings) -> dict[str, tuple[float, str]]:
     except UserError:  # resources.measured is gone
         return {}
     images = {name: count for name, count in stated_images(settings).items() if name != HOLDOUT}
+    costs = {cost.step: cost for cost in estimate(settings, images)}
+    for name, chosen in settings.data.evaluation.items():
+        alone = settings.model_copy(update={"data": settings.data.model_copy(update={"evaluation": {name: chosen}})})
+        costs[f"evaluation on {name}"] = next(cost for cost in estimate(alone, images) if cost.step == "evaluation")
     return {
-        cost.step: (3600 * cost.hours(speeds).central / cost.jobs, f"planned on one {speeds.card}")
-        for cost in estimate(settings, images)
+        step: (3600 * cost.hours(speeds).central / cost.jobs, f"planned on one {speeds.card}")
+        for step, cost in costs.items()
         if cost.flops
     }
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 from dfeat.config.points import Run
 from dfeat.methods import needed
-from dfeat.places import HOLDOUT, OCCLUDED, TRAIN, Place, job_of, level_view, point_folder
+from dfeat.places import HOLDOUT, OCCLUDED, TRAIN, Place, job_of, level_view, point_folder, predictions_origin
 from dfeat.report.catalogue import catalogue, wanted
 
 
@@ -77,11 +77,12 @@ def _of_point(run: Run, at: str) -> Iterator[Job]:
             yield _named(run, "verdicts", [run.source(at, "verdicts", backbone=backbone).verdicts(backbone)])
     own = Place(run.place.run, at)
     for method, backbone, seed in models:
-        yield _named(run, f"evaluation of {backbone}", [own.predictions(method, backbone, seed) / "predictions.json"])
+        for set_name in run.evaluated(at):
+            record = own.predictions(method, backbone, seed) / predictions_origin(set_name)
+            yield _named(run, f"evaluation of {backbone} on {set_name}", [record])
     if not at:
-        read_out = dict.fromkeys(path.parent for path in run.pretrained_predictions(run.published))
-        for folder in read_out:
-            yield _named(run, f"evaluation of {folder.parent.name}", [folder / "predictions.json"])
+        for record in (path for path in run.pretrained_predictions(run.published) if path.suffix == ".json"):
+            yield _named(run, f"evaluation of {record.parts[-3]} on {record.stem}", [record])
 
 
 def _of_features(run: Run, at: str) -> Iterator[Job]:

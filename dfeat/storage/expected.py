@@ -10,7 +10,7 @@ learning rate, has a digest record that fits its place; its settings do not.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -21,10 +21,13 @@ from dfeat.storage.records import read_json, refusal
 FILE: Final = "expected.json"
 
 
-def check_settings(path: Path, recorded: Any, remake: str) -> None:
+def check_settings(
+    path: Path, recorded: Any, remake: str, part: Callable[[Any], Any] = lambda configured: configured
+) -> None:
     """Raise UserError unless `recorded`, the settings that an artifact records (a mapping, or its JSON text), are those
-    that its run is configured with."""
-    wanted = _wanted("settings", path)
+    that its run is configured with, or the `part` of them that the artifact is made by."""
+    configured = _wanted("settings", path)
+    wanted = None if configured is None else part(configured)
     if wanted is None:
         return
     found = json.loads(recorded) if isinstance(recorded, str) else recorded

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from dfeat.errors import UserError
 from dfeat.methods import REFERENCE
-from dfeat.places import OCCLUDED, TRAIN, Place, view_set
+from dfeat.places import OCCLUDED, TRAIN, Place, predicted_set, view_set
 from dfeat.storage.expected import shards_in
 from dfeat.storage.origin import Origin
 from dfeat.storage.provenance import file_digest
@@ -22,6 +22,7 @@ _VERBS: Final = {
     "evaluation": "evaluate",
     "report": "table`, `dfeat figure` or `dfeat report",
 }
+_FORMER_ORIGIN: Final = "predictions.json"
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Standing:
 
     folder: Path
     digests: dict[Path, str] = field(default_factory=dict)
-    origins: dict[Path, Origin] = field(default_factory=dict)
+    origins: dict[tuple[Path, str], Origin] = field(default_factory=dict)
+    """By folder, and by set where it has a record for each."""
     payloads: dict[Path, str] = field(default_factory=dict)
     """The digest of the pixels of each cache that was opened."""
     diffusion: dict[str, tuple[Path, str]] = field(default_factory=dict)
@@ -202,12 +204,15 @@ def _check_evaluation(run: Standing, path: Path) -> None:
     from dfeat.evaluation.origins import read_predictions_origin, read_verdicts_origin
 
     _, method, *folders = path.relative_to(_home(run, path)).parts
-    if len(folders) != (2 if method == "labels" else 3):
+    if len(folders) != (2 if method == "labels" else 3) or not (method == "labels" or predicted_set(path)):
         raise UserError(f"{path} lies where no step keeps such a file; take it away")
-    if path.parent not in run.origins:
-        read = read_verdicts_origin(path) if method == "labels" else read_predictions_origin(path.parent)
-        run.origins[path.parent] = read
-    origin = run.origins[path.parent]
+    if path.name == _FORMER_ORIGIN and "indexes" in _unchecked(path):
+        raise LeftOver("by an earlier version, which recorded the predictions on all sets in one file")
+    set_name = "" if method == "labels" else predicted_set(path)
+    if (path.parent, set_name) not in run.origins:
+        read = read_predictions_origin(path.parent, set_name) if set_name else read_verdicts_origin(path)
+        run.origins[path.parent, set_name] = read
+    origin = run.origins[path.parent, set_name]
     if path != origin.path:
         if path.name not in origin.said["files"]:
             raise LeftOver(
@@ -224,7 +229,7 @@ def _check_evaluation(run: Standing, path: Path) -> None:
         _check_inputs(run, origin, {TRAIN: said["index"]}, models)
         _check_judged(run, origin)
         return
-    _check_inputs(run, origin, said["indexes"], {(method, folders[0], str(said["seed"])): said["model"]})
+    _check_inputs(run, origin, {said["set"]: said["index"]}, {(method, folders[0], str(said["seed"])): said["model"]})
 
 
 def _check_inputs(

@@ -110,13 +110,13 @@ def test_points_are_evaluated_on_the_holdout_where_there_is_one_unless_their_gri
     levels = {"holdout": (0, 10, 40)}
     assert run.evaluated(own) == run.evaluated(rates) == levels == run.holdout_levels
     assert run.evaluated(tested) == run.published and "holdout" not in run.evaluated("")
-    assert json.loads(run.stage(own, "evaluate"))["levels"] == {"holdout": [0, 10, 40]}
-    views = [view for view, _ in run.test_features(own, "sd_features")]
+    assert json.loads(run.stage(own, "evaluate", None, None, "holdout"))["levels"] == {"holdout": [0, 10, 40]}
+    views = [view for view, _ in run.test_features(own, "sd_features", "holdout")]
     assert set(views) == {"holdout@0", "holdout@10", "holdout@40"}
     assert run.shards(own, "features", "holdout@40")[0].parts[2:4] == ("diffusion", "features")  # the run's
-    for pattern, at in ((run.points_pattern(levels), (own, rates)), (run.points_pattern(run.published), (tested,))):
-        matched = [folder for folder in (own, tested, rates, "") if re.fullmatch(pattern, folder)]
-        assert matched == list(at)
+    places = {"holdout": [own, rates], "val": [tested, ""], "real": [tested, ""], "fine": [""]}
+    for name, at in places.items():
+        assert [place for place in (own, tested, rates, "") if re.fullmatch(run.evaluated_at(name), place)] == at
 
 
 def test_the_pattern_of_points_takes_each_of_them_and_nothing_else() -> None:
@@ -126,7 +126,7 @@ def test_the_pattern_of_points_takes_each_of_them_and_nothing_else() -> None:
     for other in ("", point_folder("timestep", 8), point_folder("timestep", "00"), point_folder("steps", 0)):
         assert not pattern.fullmatch(other)
     assert re.fullmatch(RUN_ONLY, "")
-    assert not re.fullmatch(run.points_pattern(["no such set"]), "")
+    assert not re.fullmatch(run.points_pattern("no such set"), "")
 
 
 def test_views_are_named_once() -> None:

@@ -74,7 +74,8 @@ def given(settings: Settings) -> dict[str, int]:
     }
     models = [(backbone, method) for backbone in training.backbones for method in training.methods]
     minutes["training"] = seeds * training.gpus * sum(training_minutes(settings, *model) for model in models)
-    minutes["evaluation"] = seeds * sum(evaluation_minutes(settings, backbone) for backbone, _ in models)
+    evaluations = [(backbone, name) for backbone, _ in models for name in settings.data.evaluation]
+    minutes["evaluation"] = seeds * sum(evaluation_minutes(settings, *one) for one in evaluations)
     return minutes
 
 
@@ -100,7 +101,7 @@ def test_a_limit_is_the_slow_end_with_slack_and_never_less_than_configured(setti
         slow = 60 * costs[step].hours(Speeds("T4")).high
         assert given(chosen)[step] == pytest.approx(SLACK * slow, rel=0.1), step
     assert shard_minutes(settings({}), "latents", "dfeat_real@0") == 60
-    assert evaluation_minutes(settings({}), "swin") == judging_minutes(settings({}), "swin") == 60
+    assert evaluation_minutes(settings({}), "swin", "imagenet_val") == judging_minutes(settings({}), "swin") == 60
     assert training_minutes(settings({"resources": {"device": "H200"}, **FAST}), "swin", "none") == 8 * 60
 
 
@@ -139,7 +140,7 @@ def test_jobs_of_unknown_size_are_given_what_the_settings_say(settings: Callable
     assert training_minutes(demo, "swin", "none") == 8 * 30
     assert (
         shard_minutes(demo, "inpaint", "train")
-        == evaluation_minutes(demo, "swin")
+        == evaluation_minutes(demo, "swin", "dfeat_real")
         == judging_minutes(demo, "swin")
         == 30
     )

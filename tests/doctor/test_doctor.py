@@ -166,7 +166,7 @@ def test_a_set_with_parts_is_counted_by_the_names_of_its_images(settings: Settin
     for name in names:
         (tmp_path / "seg" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "seg" / name).touch()
-    own = {"kind": "partimagenet", "root": "seg", "levels": [0, 100], "study": "parts"}
+    own = {"kind": "partimagenet", "root": "seg", "levels": [0, 100], "study": "part_cost"}
     chosen = changed(settings, data={"train": {"root": "seg"}, "evaluation": {"own": own}})
     assert [found.images for found in examine(chosen).sets] == [20, 3, 3, 20]  # of the 4 classes
     less = changed(chosen, data={"evaluation": {"own": {"per_class": 2}}})
@@ -210,7 +210,7 @@ def test_what_an_index_would_refuse_of_a_training_set_is_said_before(settings: S
         in fault
     )
     assert "no image with a class" not in train_fault(settings, "cars", wnid="n02958343")
-    held = {"kind": "partimagenet", "root": "cars", "levels": [0, 100], "study": "parts"}
+    held = {"kind": "partimagenet", "root": "cars", "levels": [0, 100], "study": "part_cost"}
     fault = only(missing_inputs(changed(settings, data={"evaluation": {"held": held}})))
     assert "data.train.wnid" not in fault and "name its images or their folders by wnid" in fault
 

@@ -50,7 +50,11 @@ JOB_ARTIFACTS: dict[str, tuple[str, str, Use]] = {
     "inpainted images": ("inpaint", "inpaint.h5", lambda path: read_shard(path, "inpaint")),
     "model": ("train", "model.safetensors", lambda path: TrainedModel(path.parent, CPU)),
     "run.json": ("train", "run.json", lambda path: TrainedModel(path.parent, CPU)),
-    "predictions.json": ("evaluate", "predictions.json", lambda path: read_predictions_origin(path.parent)),
+    "imagenet_val.json": (
+        "evaluate",
+        "imagenet_val.json",
+        lambda path: read_predictions_origin(path.parent, path.stem),
+    ),
     "verdicts.csv": ("judge", "verdicts.csv", verdicts_of),
     "gallery.json": ("gallery", "gallery.json", read_gallery),
     "efficiency.json": ("efficiency", "efficiency.json", lambda path: cost_claim(path, 1)),

@@ -39,7 +39,7 @@ def made_with(run: SmallRun) -> tuple[set[float], set[tuple[int, ...]]]:
         json.loads(path.read_text())["settings"]["training"]["learning_rate"]
         for path in run.run.glob("training/*/*/*/run.json")
     }
-    said = [json.loads(path.read_text()) for path in run.run.glob("evaluation/*/*/*/predictions.json")]
+    said = [json.loads(path.read_text()) for path in run.run.glob("evaluation/*/*/*/imagenet_val.json")]
     return rates, {tuple(one["settings"]["levels"]["imagenet_val"]) for one in said}
 
 
@@ -50,7 +50,7 @@ def test_an_edit_in_mid_run_reaches_no_job_before_the_next_snakemake(tmp_path: P
     at_work = run.start("--", table)
     edits: list[tuple[str, dict[str, Any]]] = [
         ("train", {"training": {**METHODS, "learning_rate": 0.5}}),
-        ("evaluate", {"training": {**METHODS, "learning_rate": 0.5}, "data": LEVELS}),
+        ("evaluate_on_imagenet_val", {"training": {**METHODS, "learning_rate": 0.5}, "data": LEVELS}),
     ]
     for rule, edit in edits:
         wait_for(at_work, run.folder / "log", f"rule {rule}:")

@@ -22,7 +22,7 @@ from .test_killed import _readable as readable
 
 STEPS = (
     "demo_data", "index_train", "index_evaluation", "pixels", "parts", "inpaint", "inpainted_pixels", "latents",
-    "features", "train", "evaluate",
+    "features", "train", "evaluate_on_imagenet_val", "evaluate_on_dfeat_real",
 )  # fmt: skip
 OF_STEP, OF_REPORT = 3, 2
 """Kills of each rule of the steps, and of each that writes a table, a figure or the page."""

@@ -108,7 +108,7 @@ DAMAGED = {
     "diffusion/inpaint/train/0-of-1.h5": "inpaint",
     "diffusion/features/train/0-of-1.h5": "features",
     "training/none/convnext/seed0/metrics.jsonl": "train",
-    "evaluation/none/convnext/seed0/dfeat_real@0.csv": "evaluate",
+    "evaluation/none/convnext/seed0/dfeat_real@0.csv": "evaluate_on_dfeat_real",
     "report/table1.tex": "write_table1",
     "report/index.html": "write_report",
 }

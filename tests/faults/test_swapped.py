@@ -28,7 +28,7 @@ from dfeat.evaluation.judge import judge
 from dfeat.evaluation.origins import read_predictions_origin, read_verdicts_origin
 from dfeat.evaluation.predict import TrainedModel, evaluate
 from dfeat.occlusion.parts import choose_all, read_parts
-from dfeat.places import OCCLUDED, TRAIN, Place, place_of, view_pictures, view_set
+from dfeat.places import OCCLUDED, TRAIN, Place, place_of, predicted_set, view_pictures, view_set
 from dfeat.report.catalogue import find
 from dfeat.report.made import check_shown, make, make_page
 from dfeat.section import parse
@@ -162,6 +162,8 @@ def kind_of(path: Path) -> str:
         return f"{path.parent.parent.name} shard"
     if step in ("evaluation", "report") and path.suffix == ".csv":
         return "verdicts" if name == "verdicts.csv" else f"{step} csv"
+    if step == "evaluation" and name != "verdicts.json":
+        return "evaluation record"
     if path.parent.name == ".made":
         return "record of the report"
     return "file of the report" if step == "report" else name
@@ -190,8 +192,8 @@ def reader_of(run: Run, path: Path) -> Callable[[], object] | None:
     if path.name in ("verdicts.csv", "verdicts.json"):
         return lambda: read_verdicts_origin(path.parent / "verdicts.csv").read_text(path.parent / "verdicts.csv")
     if path.parts[-5:-4] == ("evaluation",):
-        name = path.name if path.suffix == ".csv" else "dfeat_real@0.csv"
-        return lambda: read_predictions_origin(path.parent).read_text(path.with_name(name))
+        name = path.name if path.suffix == ".csv" else f"{path.stem}@0.csv"
+        return lambda: read_predictions_origin(path.parent, predicted_set(path)).read_text(path.with_name(name))
     return None if path.name == "metrics.jsonl" or path.stem in PAGE else lambda: check_shown(run, run.place.run)
 
 

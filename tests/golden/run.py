@@ -32,8 +32,8 @@ SETS: dict[str, dict[str, Any]] = {
     "imagenet_val": {"kind": "imagenet", "root": "raw/imagenet/val", "levels": [0, 40, 80]},
     "dfeat_real": {"kind": "folder", "root": "raw/dfeat_real"},
     "fine": {"kind": "imagenet", "root": "raw/imagenet/val", "levels": [0, 20, 40, 80], "study": "sweep"},
-    "objects": {**HELD_OUT, "levels": [0, 40, 80], "study": "object"},
-    "part_by_part": {**HELD_OUT, "levels": [0, 100], "study": "parts"},
+    "objects": {**HELD_OUT, "levels": [0, 40, 80], "study": "object_occlusion"},
+    "part_by_part": {**HELD_OUT, "levels": [0, 100], "study": "part_cost"},
 }
 TRAINING = {"image_size": 64, "epochs": 2, "batch_size": 16}
 INPAINT = {"steps": 2, "mask_cells": "any", "shards": 1}
@@ -246,7 +246,7 @@ def _write_benchmarks(run: Path) -> None:
     jobs = {
         "diffusion": ["inpaint_0-of-1", "inpainted_pixels", *(f"{k}_{v}_0-of-1" for k in ("latents", "features") for v in views)],
         "training": models,
-        "evaluation": models,
+        "evaluation": [f"{model}@{name}" for model in models for name in SETS],
     }  # fmt: skip
     for step, names in jobs.items():
         for number, name in enumerate(names):

@@ -144,7 +144,7 @@ def latents(out: Path) -> Values:
     """Latents of each kind of view: clean, occluded, dropped, of the object, part by part."""
     views = {
         "train": {}, "train-occluded": {}, "drop:40": {"index": "imagenet_val"},
-        "drop:80": {"index": "objects", "study": "object"}, "drop:100": {"index": "part_by_part", "study": "parts"},
+        "drop:80": {"index": "objects", "study": "object_occlusion"}, "drop:100": {"index": "part_by_part", "study": "part_cost"},
     }  # fmt: skip
     made: Values = {}
     for view, more in views.items():
@@ -275,8 +275,8 @@ def predictions(out: Path) -> Values:
         made[f"{path.name} keys"] = text([[row["key"], row["label"]] for row in rows])
         made[f"{path.name} guesses"] = numbers([[int(row[f"top{k}"]) for k in range(1, 6)] for row in rows])
         made[f"{path.name} p1"] = numbers([float(row["p1"]) for row in rows])
-    told = json.loads((out / "predictions.json").read_text())
-    return made | {"predictions.json": text(_unsigned(json.dumps(told, sort_keys=True)))}
+    told = {path.name: json.loads(path.read_text()) for path in sorted(out.glob("*.json"))}
+    return made | {name: text(_unsigned(json.dumps(said, sort_keys=True))) for name, said in told.items()}
 
 
 def verdicts(out: Path) -> Values:
@@ -408,7 +408,7 @@ TABLES = (
     "table2",
     "controls",
     "sweep",
-    "object",
+    "object_occlusion",
     "part_cost",
     "calibration",
     "per_class",

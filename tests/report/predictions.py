@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
 from dfeat.config import Settings
-from dfeat.evaluation.origins import PREDICTIONS
+from dfeat.places import predicted_set, predictions_origin
 from dfeat.randomness import rng_for
 from dfeat.section import parse
 from dfeat.storage.origin import origin_bytes
@@ -39,7 +40,7 @@ def write_predictions(
 ) -> None:
     """Write a file for every model, seed, set and level: `images` a class, ability falling with the level.
 
-    Beside those of a model, its `predictions.json`.
+    Beside those of a model, the record of each set.
     """
     gain = GAIN if gain is None else gain
     for set_name, entry in settings.data.evaluation.items():
@@ -69,10 +70,11 @@ def write_origins(evaluation: Path, settings: Settings) -> None:
 
 def write_origin(folder: Path, method: str, backbone: Backbone, seed: int) -> None:
     """Tell of the predictions that lie in a folder as those of this model, as `dfeat evaluate` does."""
-    contents = {path: path.read_bytes() for path in sorted(folder.glob("*.csv"))}
     model = {"method": method, "backbone": backbone.model_dump(mode="json"), "seed": seed, "model": "0" * 64}
-    said = {**model, "recipe": 2, "indexes": {}, "settings": {}}
-    (folder / PREDICTIONS).write_bytes(origin_bytes(said, contents))
+    for set_name, paths in groupby(sorted(folder.glob("*.csv")), predicted_set):
+        said = {**model, "set": set_name, "recipe": 2, "index": "1" * 64, "settings": {}}
+        contents = {path: path.read_bytes() for path in paths}
+        (folder / predictions_origin(set_name)).write_bytes(origin_bytes(said, contents))
 
 
 def write_file(path: Path, keys: list[str], labels: np.ndarray, margin: np.ndarray, classes: int) -> None:

@@ -81,7 +81,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for backbone in ("convnext", "swin"):
             for seed in (0, 1):
                 job(run, "training", f"{method}_{backbone}_seed{seed}", 100 + 50 * seed, 1000)
-                job(run, "evaluation", f"{method}_{backbone}_seed{seed}", 8, 80)
+                for name, seconds in (("simulated", 6), ("real", 2), ("dropped", 100)):
+                    job(run, "evaluation", f"{method}_{backbone}_seed{seed}@{name}", seconds, 10 * seconds)
+                job(run, "evaluation", f"{method}_{backbone}_seed{seed}", 100)  # of an earlier version, all sets in one
                 model = run / "training" / method / backbone / f"seed{seed}" / "model.safetensors"
                 model.parent.mkdir(parents=True)
                 model.write_bytes(bytes(500))
@@ -196,11 +198,12 @@ def test_what_is_not_above_noise_has_no_price_but_a_reason(run: Path, tmp_path: 
     """A gain whose interval includes 0, and seconds that differ no more than those of trainings of equal operations."""
     shutil.copytree(run, tmp_path / "run")
     settings = settings_of("none", "black_out", "cutmix")
-    write_predictions(tmp_path / "run/evaluation", settings, gain={"none": 0.0, "black_out": 0.1, "cutmix": 2.0})
+    write_predictions(tmp_path / "run/evaluation", settings, gain={"none": 0.0, "black_out": 0.0, "cutmix": 2.0})
     for method, seconds in (("black_out", 20), ("cutmix", 170)):  # None's trainings take 100 and 150
         for backbone, seed in product(("convnext", "swin"), (0, 1)):
             job(tmp_path / "run", "training", f"{method}_{backbone}_seed{seed}", seconds)
-            job(tmp_path / "run", "evaluation", f"{method}_{backbone}_seed{seed}", 8)
+            for name in ("simulated", "real"):
+                job(tmp_path / "run", "evaluation", f"{method}_{backbone}_seed{seed}@{name}", 4)
     write_efficiency(tmp_path / "run", settings, Fixed({"convnext": 1.0, "swin": 1.0}), tmp_path / "run/report")
     rows = rows_of(tmp_path / "run")
     for backbone in ("convnext", "swin"):

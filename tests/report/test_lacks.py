@@ -19,7 +19,7 @@ from .predictions import small_settings, write_predictions
 SIMULATED, REAL = {"simulated": {"root": "x", "levels": [0, 40]}}, {"real": {"root": "y"}}
 SWEEP = {"fine": {"root": "z", "levels": [0, 100], "study": "sweep"}}
 FROM_PREDICTIONS = {"table1", "table2", "controls", "claims", "calibration", "sweep", "accuracy", "gain"}
-INDEXED, OF_PARTS = {"efficiency", "cost", "per_class", "figure3"}, {"object", "part_cost"}
+INDEXED, OF_PARTS = {"efficiency", "cost", "per_class", "figure3"}, {"object_occlusion", "part_cost"}
 ALL = FROM_PREDICTIONS | INDEXED | OF_PARTS
 
 
@@ -63,9 +63,9 @@ def test_what_lacks_a_set_or_a_method_is_left_out_and_all_else_is_made(
     ("levels", "study", "sentence"),
     [
         ([0], "sweep", "data.evaluation.own has study 'sweep', which needs several levels"),
-        ([40], "object", "has study 'object', which needs several levels"),
-        ([0], "parts", "has study 'parts', which needs the levels [0, 100]"),
-        ([100], "parts", "has study 'parts', which needs the levels [0, 100]"),
+        ([40], "object_occlusion", "has study 'object_occlusion', which needs several levels"),
+        ([0], "part_cost", "has study 'part_cost', which needs the levels [0, 100]"),
+        ([100], "part_cost", "has study 'part_cost', which needs the levels [0, 100]"),
     ],
 )
 def test_a_study_without_its_levels_is_refused_at_once(levels: list[int], study: str, sentence: str) -> None:

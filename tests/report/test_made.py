@@ -12,7 +12,7 @@ from dfeat.config.files import read_settings
 from dfeat.config.points import Run
 from dfeat.errors import UserError
 from dfeat.report.catalogue import catalogue, find
-from dfeat.report.made import _entry_job, make, make_page, stale
+from dfeat.report.made import _entry_job, made_otherwise, make, make_page, stale
 from dfeat.section import parse
 from dfeat.storage.atomic import write_bytes
 from tests.report.predictions import small_settings, write_predictions
@@ -71,3 +71,35 @@ def test_other_inputs_settings_captions_and_files_are_stale(run: tuple[Run, Path
     assert "files" in found(run)["table1.csv"]
     (results / "report/.made/table1.json").unlink()
     assert found(run)["table1.csv"] == "nothing tells what it was made from"
+
+
+def test_a_further_set_another_setting_and_a_damaged_record_are_told_without_a_look_at_the_inputs(
+    run: tuple[Run, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What Snakemake asks of a table before it says that nothing is to be done."""
+    results = Path("results") / run[1].name
+    monkeypatch.chdir(run[1].parent)
+    results.parent.mkdir()
+    shutil.copytree(run[1], results)
+    plain = run[0].settings.model_dump(mode="json")
+
+    def told(**sets: object) -> list[bool]:
+        changed = Run(parse(Settings, plain | {"data": plain["data"] | {"evaluation": sets}}))
+        return [
+            made_otherwise(changed, find("table", "table1", changed.settings)),
+            made_otherwise(changed, captions=CAPTIONS),
+        ]
+
+    sets = plain["data"]["evaluation"]
+    shutil.rmtree(results / "evaluation")
+    assert told(**sets) == [False, False]
+    assert (
+        told(**sets, further={**sets["real"], "levels": [0, 40]})
+        == told(simulated=sets["simulated"] | {"levels": [0, 80]})
+        == [True, True]
+    )
+    assert told(**sets, further=sets["real"]) == [False, True]  # one of Table 2
+    (results / "report/.made/table1.json").write_text("damaged")
+    assert told(**sets)[0]
+    (results / "report/.made/table1.json").unlink()
+    assert told(**sets) == [False, False]

@@ -10,7 +10,6 @@ import pytest
 
 from dfeat.config import Settings, table_settings
 from dfeat.errors import UserError
-from dfeat.evaluation.origins import PREDICTIONS
 from dfeat.report.claims.claims import write_claims
 from dfeat.report.figures.curves import accuracy, gain
 from dfeat.report.numbers.results import load_predictions
@@ -55,46 +54,53 @@ def refused(evaluation: Path, told: str) -> None:
 )
 def test_predictions_of_another_model_are_refused(evaluation: Path, other: str, told: str) -> None:
     """With or without what they say of themselves, and with digest records that are true of them."""
-    said = (evaluation / MODEL / PREDICTIONS).read_bytes()
+    said = {path: path.read_bytes() for path in (evaluation / MODEL).glob("*.json")}
     for path in (evaluation / other).iterdir():
         copied(path, evaluation / MODEL / path.name)
     refused(evaluation, told)
-    write_bytes(evaluation / MODEL / PREDICTIONS, said)
-    refused(evaluation, "another file than predictions.json beside it lists")
+    for path, content in said.items():
+        write_bytes(path, content)
+    refused(evaluation, r"another file than (real|simulated)\.json beside it lists")
 
 
 @pytest.mark.parametrize(("put", "over"), [("real@0", "simulated@0"), ("simulated@40", "simulated@80")])
 def test_predictions_of_another_set_or_level_are_refused(evaluation: Path, put: str, over: str) -> None:
     copied(evaluation / MODEL / f"{put}.csv", evaluation / MODEL / f"{over}.csv")
-    refused(evaluation, f"{over}.csv cannot be used: it is another file than predictions.json")
+    refused(evaluation, f"{over}.csv cannot be used: it is another file than simulated.json")
+
+
+def test_the_record_of_another_set_is_refused(evaluation: Path) -> None:
+    copied(evaluation / MODEL / "real@0.csv", evaluation / MODEL / "simulated@0.csv")
+    copied(evaluation / MODEL / "real.json", evaluation / MODEL / "simulated.json")
+    refused(evaluation, r"simulated\.json cannot be used: it is of real, not of simulated")
 
 
 def test_predictions_that_say_nothing_of_their_model_are_refused(evaluation: Path) -> None:
-    origin = evaluation / MODEL / PREDICTIONS
+    origin = evaluation / MODEL / "real.json"
     origin.unlink()
-    refused(evaluation, r"predictions\.json is missing; make it with `dfeat evaluate`")
+    refused(evaluation, r"real\.json is missing; make it with `dfeat evaluate`")
     for content, told in (("[1]", "not a JSON object"), ("{}", "does not say method, backbone"), ("{", "not JSON")):
         origin.write_text(content)
         refused(evaluation, told)
 
 
 def test_what_an_earlier_evaluation_left_is_refused(evaluation: Path) -> None:
-    """The latest one wrote three of four files: the fourth may be of another model."""
-    kept = evaluation / MODEL / "real@0.csv"
+    """The latest one wrote two of three levels: the third may be of another model."""
+    kept = evaluation / MODEL / "simulated@80.csv"
     content = kept.read_bytes()
     kept.unlink()
     write_origin(evaluation / MODEL, "none", small_settings().training.backbones["swin"], 1)
     write_bytes(kept, content)
-    refused(evaluation, r"real@0\.csv cannot be used: predictions\.json beside it does not list it")
+    refused(evaluation, r"simulated@80\.csv cannot be used: simulated\.json beside it does not list it")
 
 
 @pytest.mark.parametrize(
-    "changed", [{"indexes": {"real": "f" * 64}}, {"settings": {"occlusion": {"patch": 8}}}, {"settings": {"studies": {"real": "sweep"}}}]
+    "changed", [{"index": "f" * 64}, {"settings": {"occlusion": {"patch": 8}}}, {"settings": {"studies": {"real": "sweep"}}}]
 )  # fmt: skip
 def test_models_that_were_shown_other_images_are_not_compared(evaluation: Path, changed: dict[str, object]) -> None:
-    origin = evaluation / MODEL / PREDICTIONS
+    origin = evaluation / MODEL / "real.json"
     write_json(origin, {**json.loads(origin.read_text()), **changed})
-    refused(evaluation, "on (real|simulated) it records another index or other settings than")
+    refused(evaluation, "on real it records another index or other settings than")
 
 
 def ablation(run: Path, settings: Settings) -> None:

@@ -182,7 +182,7 @@ def test_a_figure_that_the_run_does_not_ask_for_is_not_missed(run: Path, tmp_pat
     sets = {
         "simulated": {"root": "x", "levels": [0, 40]},
         "real": {"root": "z"},
-        "parts": {"kind": "partimagenet", "root": "y", "study": "parts", "levels": [0, 100]},
+        "parts": {"kind": "partimagenet", "root": "y", "study": "part_cost", "levels": [0, 100]},
     }
     asked = figures(parse(Settings, {"run": "x", "data": {"evaluation": sets}}))
     assert "Brown is lost" in asked and "Cost was not made in this run." in asked
@@ -197,8 +197,10 @@ def test_a_study_of_finer_levels_is_drawn_beside_table_1(run: Path, tmp_path: Pa
         for number, level in enumerate(("0", "50", "area"))
         for metric in ("top1", "top5")
     ]
-    (copy / "report" / "object.csv").write_text("\n".join([header, *lines]) + "\n")
-    (copy / "report" / "object.md").write_text("# Objects\n\n**note**\n\nWhat is *shown*.\n\n| a |\n| --- |\n")
+    (copy / "report" / "object_occlusion.csv").write_text("\n".join([header, *lines]) + "\n")
+    (copy / "report" / "object_occlusion.md").write_text(
+        "# Objects\n\n**note**\n\nWhat is *shown*.\n\n| a |\n| --- |\n"
+    )
     write_report(copy, small_settings(), copy / "report" / "index.html")
     page = Page((copy / "report" / "index.html").read_text())
     specs = [json.loads(text) for text in page.specs]

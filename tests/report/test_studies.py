@@ -35,7 +35,7 @@ def held_out(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three drawn images a class with masks, indexed whole (objects) and part by part (parts)."""
     root = tmp_path_factory.mktemp("held out")
     write_demo_data(root / "raw", train=1, val=1, real=1, parts=3)
-    for name, study in (("objects", "object"), ("parts", "parts")):
+    for name, study in (("objects", "object_occlusion"), ("parts", "part_cost")):
         settings = parse(EvaluationSet, set_of(root, study))
         folder = root / "data" / name
         build_evaluation_index(name, settings, world.train / "classes.json", folder)
@@ -44,7 +44,7 @@ def held_out(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def set_of(root: Path, study: str) -> dict[str, object]:
-    levels = [0, 100] if study == "parts" else [0, 40, 80]
+    levels = [0, 100] if study == "part_cost" else [0, 40, 80]
     folder = str(root / "raw" / "PartImageNet_held_out")
     return {"kind": "partimagenet", "root": folder, "study": study, "levels": levels, "per_class": 2}
 
@@ -59,7 +59,7 @@ def test_a_set_with_masks_has_so_many_images_of_a_class(held_out: Path) -> None:
 
 def test_levels_are_shares_of_the_object(held_out: Path) -> None:
     index = read_index(held_out / "data" / "objects")
-    occlusion = TestOcclusion.of(index, OcclusionSettings(patch=4), "object", 64, 1.0)
+    occlusion = TestOcclusion.of(index, OcclusionSettings(patch=4), "object_occlusion", 64, 1.0)
     masks = read_masks(index)
     for record in index.records[:8]:
         thing = coco_mask.decode(masks[record.key]).astype(bool)
@@ -73,7 +73,7 @@ def test_levels_are_shares_of_the_object(held_out: Path) -> None:
 
 def test_a_part_is_hidden_pixel_by_pixel(held_out: Path) -> None:
     index = read_index(held_out / "data" / "parts")
-    occlusion = TestOcclusion.of(index, OcclusionSettings(patch=4), "parts", 64, 1.0)
+    occlusion = TestOcclusion.of(index, OcclusionSettings(patch=4), "part_cost", 64, 1.0)
     masks = read_masks(index)
     for record in index.records[:8]:
         assert np.array_equal(occlusion.hidden(record, 100), coco_mask.decode(masks[record.key]).astype(bool))
@@ -86,20 +86,20 @@ def test_sets_without_masks_are_refused_with_a_sentence(world: World) -> None:
     with pytest.raises(UserError, match="needs the object's mask, which 'imagenet_val' does not have"):
         parse(Settings, {"occlusion": {"protocol": "object"}})
     with pytest.raises(UserError, match="so kind 'partimagenet'"):
-        parse(EvaluationSet, {"root": "x", "study": "object"})
+        parse(EvaluationSet, {"root": "x", "study": "object_occlusion"})
     with pytest.raises(UserError, match=r"its levels are \[0, 100\]"):
-        parse(EvaluationSet, {"root": "x", "kind": "partimagenet", "study": "parts", "levels": [0, 50]})
+        parse(EvaluationSet, {"root": "x", "kind": "partimagenet", "study": "part_cost", "levels": [0, 50]})
 
 
 def test_the_protocol_object_may_be_that_of_the_whole_run(held_out: Path, world: World) -> None:
     """Sets of kind partimagenet under occlusion.protocol object are occluded as the study's are."""
-    sets = {"objects": {**set_of(held_out, "object"), "study": None}}
+    sets = {"objects": {**set_of(held_out, "object_occlusion"), "study": None}}
     settings = parse(Settings, {"data": {"evaluation": sets}, "occlusion": {"protocol": "object"}})
     assert settings.occlusion.protocol == "object"
     index = read_index(held_out / "data" / "objects")
     either = [
         TestOcclusion.of(index, OcclusionSettings(patch=8, protocol=protocol), study, 64, 1.0)
-        for protocol, study in (("object", None), ("grid", "object"))
+        for protocol, study in (("object", None), ("grid", "object_occlusion"))
     ]
     record = index.records[0]
     assert np.array_equal(either[0].hidden(record, 40), either[1].hidden(record, 40))
@@ -108,8 +108,8 @@ def test_the_protocol_object_may_be_that_of_the_whole_run(held_out: Path, world:
 def study_settings(held_out: Path) -> Settings:
     plain = small_settings().model_dump(mode="json")
     plain["data"]["evaluation"] = {
-        "objects": set_of(held_out, "object"),
-        "parts": set_of(held_out, "parts"),
+        "objects": set_of(held_out, "object_occlusion"),
+        "parts": set_of(held_out, "part_cost"),
         **plain["data"]["evaluation"],
     }
     plain["training"]["image_size"] = 64
@@ -164,15 +164,15 @@ def test_the_area_is_the_trapezoid_rule() -> None:
 
 def test_object_and_sweep_tables(results: Path, held_out: Path, tmp_path: Path) -> None:
     settings = study_settings(held_out)
-    write_study("object", results, settings, tmp_path)
-    rows = rows_of(tmp_path / "object.csv")
+    write_study("object_occlusion", results, settings, tmp_path)
+    rows = rows_of(tmp_path / "object_occlusion.csv")
     assert {row["set"] for row in rows} == {"objects"}
     own = [row for row in rows if (row["method"], row["backbone"], row["metric"]) == ("cutmix", "swin", "top1")]
     assert [row["level"] for row in own] == ["0", "40", "80", "area"]
     values = [float(row["value"]) for row in own]
     assert values[3] == pytest.approx((values[0] / 2 + values[1] + values[2] / 2) / 2, abs=1e-3)
     assert float(own[3]["difference_to_none"]) == 0  # the same predictions
-    assert "Mean" in (tmp_path / "object.md").read_text()
+    assert "Mean" in (tmp_path / "object_occlusion.md").read_text()
 
 
 def test_part_cost_is_taken_on_the_images_that_have_the_part(results: Path, held_out: Path, tmp_path: Path) -> None:

@@ -103,8 +103,8 @@ def test_a_run_that_has_not_begun_is_planned_and_a_finished_one_is_made(run: Run
         make(job)
     status = status_of(FOLDER)
     assert status.count("made") == len(status.jobs) == len(jobs_of(run))
-    assert "157 of 157 jobs made. No Snakemake is at work." in as_text(status) and "Left" not in as_text(status)
-    assert as_plain(status)["jobs"] == {"made": 157, "running": 0, "failed": 0, "left": 0}
+    assert "195 of 195 jobs made. No Snakemake is at work." in as_text(status) and "Left" not in as_text(status)
+    assert as_plain(status)["jobs"] == {"made": 195, "running": 0, "failed": 0, "left": 0}
 
 
 def test_time_left_is_of_what_was_measured(run: Run) -> None:
@@ -210,7 +210,7 @@ def test_points_of_a_grid_that_was_asked_for_are_jobs_too(tmp_path: Path, monkey
     before = len(jobs_of(run))
     (FOLDER / "ablation" / "rates").mkdir(parents=True)
     titles = [job.title for job in jobs_of(run)[before - 15 :] if "rates/1" in job.title]
-    assert "none_swin_seed0 (rates/1)" in titles and len(titles) == 2 * 2 * 3
+    assert "none_swin_seed0 (rates/1)" in titles and len(titles) == 3 * 2 * 3
 
 
 def test_an_older_run_is_told_by_its_reports_configuration_or_the_users(run: Run) -> None:
@@ -220,10 +220,10 @@ def test_an_older_run_is_told_by_its_reports_configuration_or_the_users(run: Run
     (FOLDER / ".sha256" / "expected.json").unlink()
     with pytest.raises(UserError, match="does not record its configuration"):
         status_of(FOLDER)
-    assert len(status_of(FOLDER, run.settings).jobs) == 157
+    assert len(status_of(FOLDER, run.settings).jobs) == 195
     (FOLDER / "report").mkdir()
     (FOLDER / "report/config.yaml").write_text("training: {methods: [none]}\n")
-    assert len(status_of(FOLDER).jobs) < 157
+    assert len(status_of(FOLDER).jobs) < 195
 
 
 @pytest.mark.parametrize("folder", ["nowhere", "."])

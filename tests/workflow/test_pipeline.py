@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import matplotlib as mpl
@@ -104,10 +105,11 @@ def test_every_method_leaves_a_model_and_predictions_of_every_set_and_level(run:
         }
         predictions = run / "evaluation" / method / "convnext" / "seed0"
         assert sorted(path.name for path in predictions.iterdir() if path.is_file()) == [
+            "dfeat_real.json",
             "dfeat_real@0.csv",
+            "imagenet_val.json",
             "imagenet_val@0.csv",
             "imagenet_val@40.csv",
-            "predictions.json",
         ]
         lines = (predictions / "imagenet_val@40.csv").read_text().splitlines()
         assert lines[0] == "key,label,top1,top2,top3,top4,top5,p1"
@@ -115,9 +117,9 @@ def test_every_method_leaves_a_model_and_predictions_of_every_set_and_level(run:
 
 
 def test_predictions_say_which_model_made_them_and_from_what(run: Path, settings: Settings) -> None:
-    for method in NAMES:
+    for method, name in product(NAMES, ("imagenet_val", "dfeat_real")):
         folder = run / "evaluation" / method / "convnext" / "seed0"
-        said = json.loads((folder / "predictions.json").read_text())
+        said = json.loads((folder / f"{name}.json").read_text())
         assert (said["method"], said["seed"], said["recipe"]) == (
             method,
             0,
@@ -125,11 +127,9 @@ def test_predictions_say_which_model_made_them_and_from_what(run: Path, settings
         )
         assert said["backbone"] == settings.training.backbones["convnext"].model_dump(mode="json")
         assert said["model"] == file_digest(run / "training" / method / "convnext/seed0/model.safetensors")
-        assert said["indexes"] == {
-            name: read_index(run / "data" / name).digest for name in ("imagenet_val", "dfeat_real")
-        }
-        assert said["settings"] == stage_settings(settings, "evaluate").model_dump(mode="json")
-        assert said["files"] == {path.name: file_digest(path) for path in folder.glob("*.csv")}
+        assert (said["set"], said["index"]) == (name, read_index(run / "data" / name).digest)
+        assert said["settings"] == stage_settings(settings, "evaluate", set_name=name).model_dump(mode="json")
+        assert said["files"] == {path.name: file_digest(path) for path in folder.glob(f"{name}@*.csv")}
 
 
 def test_tables_and_pictures_are_made_from_what_the_run_left(run: Path, settings: Settings, tmp_path: Path) -> None:
@@ -193,7 +193,8 @@ def test_every_artifact_of_the_run_is_found_whole_and_a_foreign_one_named(run: P
     name = "convnext/seed0/model.safetensors"  # a model that another training made, written here
     write_bytes(other / "training/none" / name, (run / "training/black_out" / name).read_bytes())
     bad = {finding.path: finding.why for finding in verify_run(other) if finding.state == "bad"}
-    assert bad.keys() == {"training/none/convnext/seed0/run.json", "evaluation/none/convnext/seed0/predictions.json"}
+    predictions = (f"evaluation/none/convnext/seed0/{name}.json" for name in ("imagenet_val", "dfeat_real"))
+    assert bad.keys() == {"training/none/convnext/seed0/run.json", *predictions}
     assert all("another model than" in why for why in bad.values())
 
 

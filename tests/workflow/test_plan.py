@@ -102,7 +102,7 @@ def test_a_status_counts_the_jobs_that_are_planned() -> None:
     planned = {rule: count for rule, count in documented().items() if rule != "all"}
     assert sum(counted.values()) == sum(planned.values())
     assert counted["training"] == planned["train"]
-    assert counted["evaluation"] == planned["evaluate"] + planned["evaluate_pretrained"]
+    assert counted["evaluation"] == sum(count for rule, count in planned.items() if rule.startswith("evaluate_"))
     of_diffusion = ("inpaint", "inpainted_pixels")
     shards = of_all_views(planned, "latents") + of_all_views(planned, "features")
     assert counted["diffusion"] == sum(planned[rule] for rule in of_diffusion) + shards
@@ -113,7 +113,7 @@ def test_the_ablation_of_copies_inpaints_anew_where_there_are_more_and_trains_on
     once, models = documented()["inpaint"], 2 * 3  # backbones, seeds
     assert planned["inpaint"] == pytest.approx((1 + 2 + 4) * once, abs=4)  # the first point's are the run's
     assert planned["inpainted_pixels"] == 3
-    assert planned["train"] == planned["evaluate_point_on_holdout"] == 3 * models
+    assert planned["train"] == planned["evaluate_on_holdout"] == 3 * models
     assert planned["index_train"] == 1 and "index_evaluation" not in planned and planned["pixels"] == 2  # no test image
     assert planned["parts"] == planned["write_ablation_copies"] == planned["draw_ablation_copies"] == 1
     assert not encodes(planned) and "judge" not in planned
@@ -123,7 +123,7 @@ def test_a_search_over_learning_rates_trains_what_the_run_has_not_and_encodes_he
     result = dry_run(tree, target="choose_learning_rate")
     planned = jobs(result)
     models = documented()["train"]
-    assert planned["train"] == planned["evaluate_point_on_holdout"] == 4 * models  # rates; one of them is the run's own
+    assert planned["train"] == planned["evaluate_on_holdout"] == 4 * models  # rates; one of them is the run's own
     assert planned["latents"] == planned["features"] == 3 + 3  # shards of the training images and twins
     assert planned["latents_of_holdout"] == planned["features_of_holdout"] == 1  # of all levels
     assert planned["write_choose_learning_rate"] == 1 and "index_evaluation" not in planned
@@ -135,7 +135,8 @@ def test_a_search_over_learning_rates_trains_what_the_run_has_not_and_encodes_he
 
 def test_without_a_holdout_a_grid_is_measured_on_the_test_sets(tree: Path) -> None:
     planned = jobs(dry_run(tree, "all-trained.yaml", target="ablation_fusion"))
-    assert planned["evaluate_point"] == 4 * 2 * 3 and planned["index_evaluation"] == 2
+    assert planned["evaluate_on_imagenet_val"] == planned["evaluate_on_dfeat_real"] == 4 * 2 * 3
+    assert planned["index_evaluation"] == 2
     assert of_all_views(planned, "latents") == of_all_views(documented(), "latents")
 
 
@@ -162,7 +163,8 @@ def test_a_run_without_inpainting_inpaints_nothing_unless_asked(tree: Path) -> N
     models = expected["train"] * 4 // 6
     planned = jobs(dry_run(tree, "plain.yaml"))
     assert planned.pop("total")
-    assert planned == expected | {"train": models, "evaluate": models}
+    evaluations = {f"evaluate_on_{name}": models for name in ("imagenet_val", "dfeat_real")}
+    assert planned == expected | {"train": models, **evaluations}
     asked = [jobs(dry_run(tree, "plain.yaml", target=name)) for name in ("figure2", "gallery", "inpaint_quality")]
     assert pictured <= {rule for planned in asked for rule in planned}
 
@@ -217,9 +219,10 @@ def test_a_further_set_plans_no_job_of_an_existing_view(finished: Path) -> None:
     (finished / "large.yaml").write_text(json.dumps({"data": {"evaluation": {"large": large}}}))
     planned = jobs(dry_run(finished, "large.yaml"))
     assert planned["latents_of_large"] == planned["features_of_large"] == 5  # 8,000 rows of both its levels
-    assert of_all_views(planned, "latents") == of_all_views(planned, "features") == 5
     assert planned["index_evaluation"] == planned["pixels"] == 1
-    assert not {"index_train", "parts", "inpaint", "inpainted_pixels", "train"} & planned.keys()
+    assert planned["evaluate_on_large"] == documented()["train"]
+    of_set = {"index_evaluation", "pixels", *(f"{step}_large" for step in ("latents_of", "features_of", "evaluate_on"))}
+    assert all(rule.startswith(("write_", "draw_")) for rule in planned.keys() - of_set - {"all", "total"}), planned
 
 
 @pytest.mark.parametrize("resources", [{"device": "H100", "workers": 3, "checkpoint_minutes": 1}, {"device": "T4", "mem_mb": 9000, "runtime": 5}])  # fmt: skip
@@ -282,7 +285,7 @@ def test_a_further_method_plans_nothing_until_it_is_asked_for(finished: Path, tm
     assert "Nothing to be done" in result.stdout + result.stderr
     (finished / "seventh.yaml").write_text("training: {methods: [none, seventh]}\n")
     planned = jobs(dry_run(finished, "seventh.yaml", code=code))
-    assert planned["train"] == planned["evaluate"] == 2 * 3
+    assert planned["train"] == planned["evaluate_on_imagenet_val"] == planned["evaluate_on_dfeat_real"] == 2 * 3
 
 
 def test_after_one_fetch_the_papers_run_is_planned_from_config_yaml_as_it_stands(

@@ -6,6 +6,7 @@ Snakemake marks them as made.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -15,12 +16,23 @@ from typing import Any
 
 import pytest
 
+from dfeat.config.files import read_settings
+from dfeat.config.points import Run
+from dfeat.report.catalogue import find
+from dfeat.report.made import _entry_job
+from dfeat.storage.atomic import write_json
+
 from .test_snakemake import ROOT, TINY, encodes, jobs, of_all_views, snakemake, text
 
 METHODS = {"methods": ["none", "sd_inpaint", "sd_features"], "epochs": 1}
 MODELS = 2 * len(METHODS["methods"])
 """Of two backbones and one seed."""
-FEATURES = {"features": 2, "features_of_imagenet_val": 1, "features_of_dfeat": 1}
+FEATURES = {"features": 2, "features_of_imagenet_val": 1, "features_of_dfeat_real": 1}
+
+
+def evaluations(models: int) -> dict[str, int]:
+    """The jobs that evaluate so many models."""
+    return {f"evaluate_on_{name}": models for name in ("imagenet_val", "dfeat_real")}
 
 
 def overlay(levels: tuple[int, ...] = (0, 40), **sections: Any) -> dict[str, Any]:
@@ -62,28 +74,59 @@ def again(folder: Path, changed: dict[str, Any]) -> dict[str, int]:
     return {rule: count for rule, count in jobs(result).items() if rule not in ("total", "all")}
 
 
-def test_nothing_changed_is_nothing_to_do(finished: Path) -> None:
-    assert again(finished, overlay()) == {}
-
-
 def test_a_further_level_is_evaluated_and_nothing_is_trained_again(finished: Path) -> None:
     asked = again(finished, overlay(levels=(0, 40, 60)))
     assert of_all_views(asked, "latents") == of_all_views(asked, "features") == 1  # which keeps the standing levels
-    assert asked["evaluate"] == MODELS
+    assert asked["evaluate_on_imagenet_val"] == MODELS
     assert asked["write_table1"] == asked["write_claims"] == asked["write_report"] == 1
     untouched = {"demo_data", "index_train", "index_evaluation", "pixels", "parts", "inpaint", "train"}
-    assert not untouched & set(asked)
+    assert not (untouched | {"evaluate_on_dfeat_real", "write_table2"}) & set(asked)
+
+
+def test_a_set_more_makes_what_is_its_own_and_the_tables_and_a_set_less_the_tables_alone(finished: Path) -> None:
+    mine = {"kind": "folder", "root": "results/tiny/raw/dfeat_real", "expected_images": 20}
+    changed = overlay()
+    changed["data"]["evaluation"] |= {"mine": mine, "dfeat_real": None}
+    asked = again(finished, changed)
+    shown = {rule: asked.pop(rule) for rule in list(asked) if rule.startswith(("write_", "draw_"))}
+    assert asked == {
+        "index_evaluation": 1, "pixels": 1, "latents_of_mine": 1, "features_of_mine": 1, "evaluate_on_mine": MODELS,
+    }  # fmt: skip
+    assert {"write_table2", "write_claims", "write_report"} <= set(shown) and "write_table1" not in shown
+
+
+@pytest.mark.slow
+def test_without_snakemakes_records_a_table_of_other_sets_is_made_again(finished: Path) -> None:
+    """As in a run that was copied without `.snakemake`."""
+    table = finished / "results/tiny/report/.made/table2.json"
+    with contextlib.chdir(finished):
+        run = Run(read_settings([Path(name) for name in ("config.yaml", "config/demo.yaml", "tiny.json")]))
+        job = _entry_job(find("table", "table2", run.settings), run)
+        write_json(table, job.made_from(run.place.run))
+    metadata = (finished / ".snakemake/metadata").rename(finished / "aside")
+    changed = overlay()
+    changed["data"]["evaluation"]["mine"] = {"kind": "folder", "root": "results/tiny/raw/dfeat_real"}
+    try:
+        assert again(finished, overlay()) == {}
+        asked = again(finished, changed)
+    finally:
+        shutil.rmtree(finished / ".snakemake/metadata", ignore_errors=True)
+        metadata.rename(finished / ".snakemake/metadata")
+        shutil.rmtree(table.parent)
+    assert asked["write_table2"] == asked["write_report"] == 1 and asked["evaluate_on_mine"] == MODELS
+    assert not {"evaluate_on_imagenet_val", "evaluate_on_dfeat_real", "train", "write_table1"} & set(asked)
 
 
 def test_predictions_that_do_not_say_what_made_them_are_made_again_before_a_table(finished: Path) -> None:
-    kept = {path: path.with_suffix(".kept") for path in (finished / "results").rglob("predictions.json")}
+    records = (finished / "results/tiny/evaluation").rglob("imagenet_val.json")
+    kept = {path: path.with_suffix(".kept") for path in records}
     assert len(kept) == MODELS
     for path, aside in kept.items():
         path.rename(aside)
     try:
         asked = again(finished, overlay(report={"note": "another note"}))
-        assert asked["evaluate"] == MODELS and asked["write_table1"] == asked["write_table2"] == 1
-        assert not encodes(asked) and "train" not in asked
+        assert asked["evaluate_on_imagenet_val"] == MODELS and asked["write_table1"] == asked["write_table2"] == 1
+        assert not encodes(asked) and not {"train", "evaluate_on_dfeat_real"} & set(asked)
     finally:
         for path, aside in kept.items():
             aside.rename(path)
@@ -91,29 +134,29 @@ def test_predictions_that_do_not_say_what_made_them_are_made_again_before_a_tabl
 
 def test_other_resources_make_no_table_again(finished: Path) -> None:
     asked = again(finished, overlay(resources={"mem_mb": 2345, "runtime": 7}))
-    assert "write_table1" not in asked and "write_claims" not in asked and "evaluate" not in asked
+    assert not {"write_table1", "write_claims", "evaluate_on_imagenet_val"} & set(asked)
 
 
 def test_what_is_printed_above_the_tables_trains_and_evaluates_nothing(finished: Path) -> None:
     asked = again(finished, overlay(report={"note": "another note"}))
     assert asked["write_table1"] == asked["write_table2"] == 1
-    assert not encodes(asked) and not {"train", "evaluate", "pixels"} & set(asked)
+    assert not encodes(asked) and not {"train", "evaluate_on_imagenet_val", "pixels"} & set(asked)
 
 
 def test_backbones_with_a_head_for_imagenet_are_read_out_before_fine_tuning(finished: Path) -> None:
     known = {"name": "convnext_atto.d2_in1k", "weights": None, "revision": "0" * 40}
     asked = again(finished, overlay(training={**METHODS, "backbones": {"convnext": known}}))
-    assert asked["evaluate_pretrained"] == 1  # swin's weights are the demo's, without a head
+    assert asked["evaluate_pretrained_on_imagenet_val"] == 1  # swin's weights are the demo's, without a head
     without = overlay(training={**METHODS, "backbones": {"convnext": known}}, report={"before_fine_tuning": False})
-    assert "evaluate_pretrained" not in again(finished, without)
+    assert "evaluate_pretrained_on_imagenet_val" not in again(finished, without)
 
 
 @pytest.mark.parametrize(
     ("name", "key", "values", "wanted"),
     [
-        ("timestep", "diffusion.features.timestep", [100, 50], {**FEATURES, "train": 2, "evaluate": 4}),
-        ("weights", "training.fusion", ["sum"], {"train": 2, "evaluate": 2}),
-        ("share", "occlusion.share", [0.25], {"parts": 1, "latents": 1, "features": 1, "train": 2, "evaluate": 2}),
+        ("timestep", "diffusion.features.timestep", [100, 50], {**FEATURES, "train": 2, **evaluations(4)}),
+        ("weights", "training.fusion", ["sum"], {"train": 2, **evaluations(2)}),
+        ("share", "occlusion.share", [0.25], {"parts": 1, "latents": 1, "features": 1, "train": 2, **evaluations(2)}),
     ],
 )
 def test_a_grid_makes_only_what_its_settings_reach(
@@ -125,7 +168,7 @@ def test_a_grid_makes_only_what_its_settings_reach(
     files = ["--configfile", "config.yaml", "config/demo.yaml", "changed.json", "--"]
     result = snakemake(finished, "-n", "-p", *files, f"ablation_{name}")
     assert result.returncode == 0, text(result)
-    asked = {rule.removesuffix("_point"): count for rule, count in jobs(result).items()}
+    asked = jobs(result)
     assert {
         rule: asked[rule]
         for rule in asked

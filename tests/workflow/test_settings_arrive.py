@@ -28,6 +28,7 @@ from snakemake.utils import format as snakemake_format
 
 from dfeat.config import Settings
 from dfeat.config.files import lay_over
+from dfeat.config.points import Run
 from dfeat.config.reading import read_mapping
 from dfeat.diffusion.variants import STEMS
 from dfeat.doctor.backbones import _mark
@@ -206,8 +207,12 @@ def texts(plain: Any) -> Iterator[str]:
 
 
 def rules_of_the_workflow(settings: Settings) -> set[str]:
-    """Every rule with a command, as the files name them; those of tables and figures come from the catalogue."""
+    """Every rule with a command, as the files name them; those of tables, figures and sets come from the settings."""
     named: set[str] = {made.rule for made in catalogue(settings)}
+    run = Run(settings)
+    named |= {f"evaluate_on_{name}" for name in run.all_levels} | {
+        f"evaluate_pretrained_on_{name}" for name in run.published
+    }
     for file in (ROOT / "workflow/rules").glob("*.smk"):
         for rule in re.split(r"^(?=rule \w+:|use rule)", file.read_text(), flags=re.MULTILINE)[1:]:
             name = re.match(r"rule (\w+):|use rule \w+ as (\w+)", rule)

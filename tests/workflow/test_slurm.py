@@ -37,7 +37,8 @@ INPAINTED = [f"results/tiny/diffusion/inpaint/train/{number}-of-2.h5" for number
 CPU_STEPS = [f"results/tiny/data/{name}/pixels.h5" for name in ("train", "imagenet_val", "dfeat_real")]
 TOY = ["--slurm-no-account", "--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "5"]
 PROFILE = ["--workflow-profile", "profiles/slurm", "--latency-wait", "10", "--seconds-between-status-checks", "3"]
-GPU_JOBS = 2 + 4 + 4 + 2 + 2  # inpaint, latents and features of two views and two sets, train and evaluate two methods
+GPU_JOBS = 2 + 4 + 4 + 2 + 2 * 2
+"""Inpaint, latents and features of two views and two sets, train two methods, evaluate each on both sets."""
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +155,7 @@ def test_an_edit_in_mid_run_reaches_no_job_of_this_snakemake(
 def made_with(tree: Path) -> tuple[set[float], set[tuple[int, ...]]]:
     """The learning rates of a run's models, and the levels that they were evaluated at."""
     runs = [json.loads(path.read_text()) for path in tree.glob("results/tiny/training/*/*/*/run.json")]
-    said = [json.loads(path.read_text()) for path in tree.glob("results/tiny/evaluation/*/*/*/predictions.json")]
+    said = [json.loads(path.read_text()) for path in tree.glob("results/tiny/evaluation/*/*/*/imagenet_val.json")]
     rates = {run["settings"]["training"]["learning_rate"] for run in runs}
     return rates, {tuple(one["settings"]["levels"]["imagenet_val"]) for one in said}
 

@@ -85,7 +85,7 @@ def test_every_published_result_is_made_by_name(tree: Path) -> None:
     )
     assert result.returncode == 0, text(result)
     counts = jobs(result)
-    assert counts["train"] == counts["evaluate"] == 4
+    assert counts["train"] == counts["evaluate_on_imagenet_val"] == counts["evaluate_on_dfeat_real"] == 4
     assert counts["write_table1"] == counts["write_table2"] == 1
     assert "features" not in counts  # no method here fuses them
 
@@ -93,7 +93,7 @@ def test_every_published_result_is_made_by_name(tree: Path) -> None:
 def test_a_grid_trains_its_methods_whether_the_run_has_them_or_not(tree: Path) -> None:
     result = snakemake(tree, "-n", "-p", "ablation_weights")
     assert result.returncode == 0, text(result)
-    assert jobs(result)["train"] == jobs(result)["evaluate_point"] == 6 * 2  # points, backbones
+    assert jobs(result)["train"] == jobs(result)["evaluate_on_imagenet_val"] == 6 * 2  # points, backbones
     assert "--method replace" in text(result)
 
 
@@ -186,7 +186,7 @@ def test_what_a_run_does_not_have_is_a_sentence(tree: Path) -> None:
     (tree / "bad.json").write_text(json.dumps(grid))
     files = ["--configfile", "config.yaml", "config/demo.yaml", "tiny.json", "bad.json", "--"]
     for target, told in {
-        "part_cost": "with `study: parts`: config/beyond.yaml has one",
+        "part_cost": "with `study: part_cost`: config/beyond.yaml has one",
         "ablation_bad": "dfeat: ablation.bad at {'training.alpha': -1}: 'training.alpha' is -1",
     }.items():
         result = snakemake(tree, *files, target)  # not a dry run: no lock is left either

@@ -167,6 +167,27 @@ def latents_of(views):
     ]
 
 
+def test_features(set_name, option=None):
+    """The features that a model is given of a set, as an input; with an option of `dfeat evaluate`, as its words."""
+
+    def found(wildcards):
+        files = RUN.test_features(wildcards.at, wildcards.method, set_name)
+        return [
+            word
+            for view, file in files
+            for word in ([option, f"{view}={file}"] if option else [file])
+        ]
+
+    return found
+
+
+def evaluate_stage(set_name, name="evaluate"):
+    """What `dfeat evaluate` is given for a set, as `stage` gives it; `pretrained` of a backbone before fine-tuning."""
+    return lambda wildcards: RUN.stage(
+        wildcards.get("at", ""), name, wildcards.backbone, None, set_name
+    )
+
+
 def method_inputs(wildcards):
     """What a method reads beside pixels and parts."""
     return RUN.method_inputs(wildcards.at, wildcards.method, wildcards.backbone)
@@ -185,6 +206,26 @@ def when_planned(function):
     """As an input or a param: called only where the job is wanted, so that a table that the run has no sets for stops
     no other."""
     return lambda wildcards: exit_on_user_error(function)
+
+
+def made_again_where(otherwise, files):
+    """Have Snakemake make a table, figure or the page again that records other sets or settings than the configured ones:
+    a run that was copied without `.snakemake` has no other record of them."""
+    if started_by_a_person() and not workflow.touch and otherwise():
+        workflow.dag.forcefiles.update(map(str, files))
+
+
+def inputs_of(made):
+    """What a table or figure is made from."""
+    made_again_where(partial(made_otherwise, RUN, made), made.files(RUN))
+    return made.inputs(RUN)
+
+
+def inputs_of_page(captions):
+    """What the page shows."""
+    page = HERE.published("index", ".html")
+    made_again_where(partial(made_otherwise, RUN, captions=captions), page)
+    return [file for made in wanted(SETTINGS) for file in made.files(RUN)]
 
 
 def shown_first(made, captions):

@@ -32,11 +32,13 @@ try:
         RESULTS,
         TRAIN,
         Place,
+        evaluation_job,
         level_view,
         view_pictures,
         view_set,
     )
     from dfeat.report.catalogue import catalogue, wanted, whole_settings
+    from dfeat.report.made import made_otherwise
     from dfeat.section import parse as parse_section
     from dfeat.storage.atomic import mark_under_way, write_bytes
     from dfeat.storage.provenance import (

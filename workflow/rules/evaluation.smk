@@ -1,92 +1,90 @@
-rule evaluate:
-    input:
-        model=lambda wildcards: RUN.weights(
-            wildcards.at, wildcards.method, wildcards.backbone, wildcards.seed
-        ),
-        run=lambda wildcards: RUN.weights(
-            wildcards.at, wildcards.method, wildcards.backbone, wildcards.seed
-        ).with_name("run.json"),
-        classes=HERE.classes(),
-        sets=lambda wildcards: RUN.indexed(RUN.evaluated(wildcards.at)),
-        features=lambda wildcards: [
-            file for _, file in RUN.test_features(wildcards.at, wildcards.method)
-        ],
-    output:
-        RUN.evaluation_files(POINT, "{method}", "{backbone}", "{seed}"),
-    log:
-        POINT.log("evaluation", "{method}_{backbone}_seed{seed}"),
-    benchmark:
-        POINT.benchmark("evaluation", "{method}_{backbone}_seed{seed}")
-    wildcard_constraints:
-        at=RUN_ONLY,
-    priority: needs()
-    threads: THREADS
-    resources:
-        **SETTINGS.resources.requested(GPU),
-        mem_mb=per_attempt(SETTINGS.resources.mem_mb),
-        runtime=minutes(evaluation_minutes, "backbone"),
-    params:
-        model=subpath(input.model, parent=True),
-        data=subpath(input.classes, ancestor=2),
-        folder=subpath(output[0], parent=True),
-        features=lambda wildcards: [
-            word
-            for view, file in RUN.test_features(wildcards.at, wildcards.method)
-            for word in ("--features", f"{view}={file}")
-        ],
-        settings=stage("evaluate"),
-        recipe=recipe("dfeat.evaluation.predict"),
-        threads=THREADS,
-    shell:
-        "dfeat evaluate --model {params.model:q} --data {params.data:q} {params.features:q}"
-        " --settings {params.settings:q} --threads {params.threads}"
-        f" --gpus {TAKEN}"
-        " --out {params.folder:q} > {log:q} 2>&1"
+# A set's job is its own, so that a further set is evaluated alone.
+for set_name in RUN.all_levels:
+
+    rule:
+        name:
+            f"evaluate_on_{set_name}"
+        input:
+            model=lambda wildcards: RUN.weights(
+                wildcards.at, wildcards.method, wildcards.backbone, wildcards.seed
+            ),
+            run=lambda wildcards: RUN.weights(
+                wildcards.at, wildcards.method, wildcards.backbone, wildcards.seed
+            ).with_name("run.json"),
+            classes=HERE.classes(),
+            set=RUN.indexed(set_name),
+            features=test_features(set_name),
+        output:
+            RUN.evaluation_files(POINT, "{method}", "{backbone}", "{seed}", set_name),
+        log:
+            POINT.log(
+                "evaluation",
+                evaluation_job("{method}", "{backbone}", "seed{seed}", set_name),
+            ),
+        benchmark:
+            POINT.benchmark(
+                "evaluation",
+                evaluation_job("{method}", "{backbone}", "seed{seed}", set_name),
+            )
+        wildcard_constraints:
+            at=RUN.evaluated_at(set_name),
+        priority: needs()
+        threads: THREADS
+        resources:
+            **SETTINGS.resources.requested(GPU),
+            mem_mb=per_attempt(SETTINGS.resources.mem_mb),
+            runtime=minutes(partial(evaluation_minutes, set_name=set_name), "backbone"),
+        params:
+            model=subpath(input.model, parent=True),
+            data=subpath(input.classes, ancestor=2),
+            folder=subpath(output[0], parent=True),
+            features=test_features(set_name, "--features"),
+            settings=evaluate_stage(set_name),
+            recipe=recipe("dfeat.evaluation.predict"),
+            threads=THREADS,
+        shell:
+            "dfeat evaluate --model {params.model:q} --data {params.data:q} {params.features:q}"
+            " --settings {params.settings:q} --threads {params.threads}"
+            f" --gpus {TAKEN}"
+            " --out {params.folder:q} > {log:q} 2>&1"
 
 
-# A point is evaluated on what its grid is measured on, so its files are not the run's.
-use rule evaluate as evaluate_point with:
-    output:
-        RUN.evaluation_files(POINT, "{method}", "{backbone}", "{seed}", RUN.published),
-    wildcard_constraints:
-        at=RUN.points_pattern(RUN.published),
+for set_name in RUN.levels:
 
-
-use rule evaluate as evaluate_point_on_holdout with:
-    output:
-        RUN.evaluation_files(
-            POINT, "{method}", "{backbone}", "{seed}", RUN.holdout_levels
-        ),
-    wildcard_constraints:
-        at=RUN.points_pattern(RUN.holdout_levels),
-
-
-rule evaluate_pretrained:
-    input:
-        classes=HERE.classes(),
-        sets=RUN.indexed(RUN.levels),
-    output:
-        RUN.evaluation_files(HERE, "pretrained", "{backbone}", "0"),
-    log:
-        HERE.log("evaluation", "pretrained_{backbone}"),
-    benchmark:
-        HERE.benchmark("evaluation", "pretrained_{backbone}")
-    priority: needs(backbone_weights("{backbone}"))
-    threads: THREADS
-    resources:
-        **SETTINGS.resources.requested(GPU),
-        mem_mb=per_attempt(SETTINGS.resources.mem_mb),
-        runtime=minutes(evaluation_minutes, "backbone"),
-    params:
-        data=subpath(input.classes, ancestor=2),
-        folder=subpath(output[0], parent=True),
-        settings=lambda wildcards: RUN.stage("", "pretrained", wildcards.backbone),
-        recipe=recipe("dfeat.evaluation.predict"),
-        threads=THREADS,
-    shell:
-        "dfeat evaluate --data {params.data:q} --settings {params.settings:q} --threads {params.threads}"
-        f" --gpus {TAKEN}"
-        " --out {params.folder:q} > {log:q} 2>&1"
+    rule:
+        name:
+            f"evaluate_pretrained_on_{set_name}"
+        input:
+            classes=HERE.classes(),
+            set=RUN.indexed(set_name),
+        output:
+            RUN.evaluation_files(HERE, "pretrained", "{backbone}", "0", set_name),
+        log:
+            HERE.log(
+                "evaluation",
+                evaluation_job("pretrained", "{backbone}", "seed0", set_name),
+            ),
+        benchmark:
+            HERE.benchmark(
+                "evaluation",
+                evaluation_job("pretrained", "{backbone}", "seed0", set_name),
+            )
+        priority: needs(backbone_weights("{backbone}"))
+        threads: THREADS
+        resources:
+            **SETTINGS.resources.requested(GPU),
+            mem_mb=per_attempt(SETTINGS.resources.mem_mb),
+            runtime=minutes(partial(evaluation_minutes, set_name=set_name), "backbone"),
+        params:
+            data=subpath(input.classes, ancestor=2),
+            folder=subpath(output[0], parent=True),
+            settings=evaluate_stage(set_name, "pretrained"),
+            recipe=recipe("dfeat.evaluation.predict"),
+            threads=THREADS,
+        shell:
+            "dfeat evaluate --data {params.data:q} --settings {params.settings:q} --threads {params.threads}"
+            f" --gpus {TAKEN}"
+            " --out {params.folder:q} > {log:q} 2>&1"
 
 
 rule judge:

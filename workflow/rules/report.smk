@@ -9,7 +9,7 @@ for made in catalogue(SETTINGS):
         name:
             made.rule
         input:
-            when_planned(partial(made.inputs, RUN)),
+            when_planned(partial(inputs_of, made)),
         output:
             shown_first(made, CAPTIONS),
         log:
@@ -31,7 +31,7 @@ for made in catalogue(SETTINGS):
             " --out {params.folder:q} > {log:q} 2>&1"
 
 
-for target in dict.fromkeys(made.target for made in catalogue(SETTINGS)):
+for target in dict.fromkeys(made.name for made in catalogue(SETTINGS)):
 
     rule:
         name:
@@ -40,14 +40,14 @@ for target in dict.fromkeys(made.target for made in catalogue(SETTINGS)):
             [
                 file
                 for made in catalogue(SETTINGS)
-                if made.target == target
+                if made.name == target
                 for file in made.files(RUN)
             ],
 
 
 rule write_report:
     input:
-        made=[file for made in wanted(SETTINGS) for file in made.files(RUN)],
+        made=when_planned(partial(inputs_of_page, CAPTIONS)),
         captions=sorted(CAPTIONS.glob("*.rst")),
     output:
         multiext(f"{HERE.report}/", "config.yaml", "data_card.md", "model_card.md"),

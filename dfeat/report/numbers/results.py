@@ -1,7 +1,7 @@
 """Predictions read and checked: what tables, figures and claims are computed from [Sec. 4.3].
 
 What enters: `<method>/<backbone>/seed<k>/<set>@<level>.csv` under a run's evaluation folder, one row an image,
-header `key,label,top1,top2,top3,top4,top5,p1`, and `predictions.json` beside them. What leaves: `SetPredictions` (which
+header `key,label,top1,top2,top3,top4,top5,p1`, and `<set>.json` beside them. What leaves: `SetPredictions` (which
 images were right), and `SetResults` (accuracies with intervals and paired contrasts). All files of a set must hold the
 same images under the same conditions, and each must be of the model whose folder it lies in.
 """
@@ -209,10 +209,10 @@ def _origins(evaluation: Path, name: str, axes: Axes) -> dict[Path, Origin]:
     origins: dict[Path, Origin] = {}
     for method, (key, backbone), seed in product(axes.methods, axes.backbones.items(), axes.seeds):
         folder = predictions_folder(evaluation, method, key, seed)
-        origin = origins[folder] = read_predictions_origin(folder)
+        origin = origins[folder] = read_predictions_origin(folder, name)
         check_model(origin, method, backbone, seed)
         first = next(iter(origins.values()))
-        if conditions(origin, name) != conditions(first, name):
+        if conditions(origin) != conditions(first):
             raise origin.refusal(f"on {name} it records another index or other settings than {first.path}")
     return origins
 

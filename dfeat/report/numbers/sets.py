@@ -5,14 +5,9 @@ What enters: the settings. What leaves: names. The workflow imports this module 
 
 from __future__ import annotations
 
-from typing import Final
-
 from dfeat.config import Settings
 from dfeat.data.settings import Study
 from dfeat.report.numbers.paper import TableName
-
-STUDY_TABLES: Final[dict[str, Study]] = {"sweep": "sweep", "object": "object", "part_cost": "parts"}
-"""The tables made from sets of a study, and the study of each."""
 
 
 def sets_of(table: TableName, settings: Settings) -> tuple[str, ...]:

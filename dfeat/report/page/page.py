@@ -69,7 +69,7 @@ def write_report(results: Path, settings: Settings, out: Path, captions: Path | 
         curves=[
             *accuracy_charts(plain, rows.get("table1", [])),
             *accuracy_charts(plain, curve_rows(folder / "sweep.csv")),
-            *accuracy_charts(plain, curve_rows(folder / "object.csv"), "Share of the object hidden (%)"),
+            *accuracy_charts(plain, curve_rows(folder / "object_occlusion.csv"), "Share of the object hidden (%)"),
         ],
         gains=gain_charts(plain, everything),
         figures=page.figures(),

@@ -64,7 +64,7 @@ def csv_view(rows: Sequence[Mapping[str, str]], classes: Sequence[str] = ()) -> 
 
 
 def curve_rows(path: Path) -> list[CellRow]:
-    """The rows of a table of curves (`sweep.csv`, `object.csv`) but for the area under them; none without the file."""
+    """The rows of a table of curves (`sweep.csv`, `object_occlusion.csv`) but for the area under them; none without the file."""
     if not path.is_file():
         return []
     names = {field.name for field in dataclasses.fields(CellRow)}

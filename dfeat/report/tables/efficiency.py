@@ -162,7 +162,7 @@ def _of_jobs(run: _CostedRun, quantity: Measured, method: str, backbone: str) ->
     jobs = [job for need in needs for job in PREPARED[need][0]]
     prepare = taken(run.place, quantity, "diffusion", jobs) if jobs else 0.0
     train = taken(run.place, quantity, "training", name)
-    test = taken(run.place, quantity, "evaluation", name)
+    test = taken(run.place, quantity, "evaluation", name, run.settings.data.evaluation)
     views = [f"{kind}_{view}_" for kind in ("latents", "features") for view in run.test_views]
     features = taken(run.place, quantity, "diffusion", views) if "features" in needs else 0.0
     if quantity == "memory":

@@ -33,14 +33,18 @@ def benchmark_rows(path: Path) -> list[TextRow]:
         return list(csv.DictReader(file, delimiter="\t"))
 
 
-def taken(place: Place, quantity: Measured, step: str, beginnings: Iterable[str]) -> float | None:
-    """The sum over a step's jobs with these names up to the shard or seed; of memory, in bytes, the most of any of them.
+def taken(
+    place: Place, quantity: Measured, step: str, beginnings: Iterable[str], sets: Iterable[str] = ()
+) -> float | None:
+    """The sum over a step's jobs with these names up to the shard or seed, and these sets after it, if any; of memory, in
+    bytes, the most of any of them.
 
     None if any of them was not measured.
     """
     if quantity != "seconds":
         beginnings = [start for start in beginnings if start not in DEVICELESS]
-    name = re.compile(f"(?:{'|'.join(map(re.escape, beginnings))}){_NUMBERED}")
+    endings = "|".join(f"@{re.escape(name)}" for name in sets)
+    name = re.compile(f"(?:{'|'.join(map(re.escape, beginnings))}){_NUMBERED}(?:{endings})")
     jobs = [
         path.stem for path in sorted(place.benchmark(step, "job").parent.glob("*.tsv")) if name.fullmatch(path.stem)
     ]

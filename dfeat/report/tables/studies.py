@@ -2,7 +2,7 @@
 
 What enters: a run's folder and settings. What leaves: `<name>.csv` and `<name>.md`:
 
-- sweep, object: accuracy at each level and the mean over levels (the area under the curve over its width); the
+- sweep, object_occlusion: accuracy at each level and the mean over levels (the area under the curve over its width); the
   levels are shares of the image, or of the object;
 - part_cost: what it costs to hide each part category on its own;
 - calibration: expected calibration error and mean confidence, against the accuracy;
@@ -98,7 +98,7 @@ def _over_none(effect: Effect | None, name: str) -> TextRow:
 
 
 def _curve_blocks(name: str, rows: list[TextRow], study: Study) -> list[str]:
-    hidden = "the object" if study == "object" else "the image"
+    hidden = "the object" if study == "object_occlusion" else "the image"
     models = grouped((row for row in rows if row["metric"] == "top1"), "method", "backbone")
     levels = [row["level"] for row in next(iter(models.values()))]
     lines = []
@@ -119,7 +119,7 @@ def _curve_blocks(name: str, rows: list[TextRow], study: Study) -> list[str]:
 
 def _part_cost(place: Place, settings: Settings) -> tuple[list[TextRow], list[str]]:
     rows: list[TextRow] = []
-    for name, results in load_results(place.evaluation, settings, study_sets("parts", settings)).items():
+    for name, results in load_results(place.evaluation, settings, study_sets("part_cost", settings)).items():
         annotations = read_index(place.data(name)).annotations()
         assert annotations is not None
         parts = {category["id"]: category["name"] for category in annotations["categories"]}
@@ -257,7 +257,10 @@ def _class_blocks(rows: list[TextRow], confidence: float) -> list[str]:
 
 STUDIES: Final[dict[str, tuple[str, MakeStudy]]] = {
     "sweep": ("Accuracy against information loss, in fine steps", partial(_curves, "sweep")),
-    "object": ("Accuracy against the share of the object that is hidden", partial(_curves, "object")),
+    "object_occlusion": (
+        "Accuracy against the share of the object that is hidden",
+        partial(_curves, "object_occlusion"),
+    ),
     "part_cost": ("What hiding one part costs", _part_cost),
     "calibration": ("Calibration under occlusion", _calibration),
     "per_class": ("Classes that gain and lose", _per_class),
