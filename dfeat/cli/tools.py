@@ -52,6 +52,7 @@ def doctor(
     settings: AllSettings = None,
     as_json: Annotated[bool, typer.Option("--json", help="the report for programs")] = False,
     torch: Annotated[bool, typer.Option("--torch", help="let torch name the devices; takes seconds")] = False,
+    basis: Annotated[bool, typer.Option("--basis", help="how the sizes on disk are counted")] = False,
 ) -> None:
     """Look for what would spoil a run before it starts: data, weights, disk, time. Exits 2 where something would."""
     import json
@@ -61,7 +62,7 @@ def doctor(
 
     chosen = all_settings(config, settings)
     report = examine(chosen, ask_torch=torch)
-    typer.echo(json.dumps(as_plain(report), indent=1) if as_json else as_text(report, chosen))
+    typer.echo(json.dumps(as_plain(report, chosen), indent=1) if as_json else as_text(report, chosen, basis))
     if report.faults:
         raise typer.Exit(2)
 
@@ -81,27 +82,47 @@ def fetch(
 def plan(
     config: ConfigFiles = None,
     settings: AllSettings = None,
-    device: Annotated[str | None, typer.Option(help="T4, A100, H100 or H200; default: resources.device")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="a card, such as A100 or 'RTX 4090'; default: resources.device")
+    ] = None,
+    devices: Annotated[
+        int | None, typer.Option(min=1, max=100_000, help="how many cards; default: those here, or one")
+    ] = None,
+    tflops: Annotated[
+        float | None,
+        typer.Option(min=0.1, max=1e6, help="for a card without figures: its dense 16-bit tensor peak, in TFLOP/s"),
+    ] = None,
     calibrate: Annotated[
         Path | None, typer.Option(help="measure this machine's GPU first, in two minutes, and write its figures here")
     ] = None,
     measured: Annotated[Path | None, typer.Option(help="file of --calibrate; default: resources.measured")] = None,
+    basis: Annotated[
+        bool, typer.Option("--basis", help="what each figure is from, and what each method costs")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="the plan for programs")] = False,
 ) -> None:
-    """Estimate FLOPs, bytes and GPU-hours of each step of the configured run on a device, before anything is computed."""
+    """Estimate the run's GPU-hours, days and bytes.
+
+    Of each step, on one card and on those here, before anything is computed.
+    """
     import json
 
     from dfeat.costs.measured import speeds_of
     from dfeat.costs.plan import as_plain, as_text, make_plan
+    from dfeat.costs.wall import devices_here
     from dfeat.doctor import images_of
 
     chosen = all_settings(config, settings)
     if calibrate and measured:
         raise UserError("give either --calibrate, which measures and writes a file, or --measured, which reads one")
+    if tflops and (device or calibrate or measured):
+        raise UserError("give --tflops alone, for a card without figures, without --device, --calibrate and --measured")
     if calibrate:
         _calibrated(chosen, calibrate)
-    made = make_plan(chosen, images_of(chosen), speeds_of(chosen, device, calibrate or measured))
-    typer.echo(json.dumps(as_plain(made), indent=1) if as_json else as_text(made), nl=as_json)
+    speeds = speeds_of(chosen, device, calibrate or measured, tflops)
+    here = [] if device or tflops else devices_here()
+    made = make_plan(chosen, images_of(chosen), speeds, devices, here)
+    typer.echo(json.dumps(as_plain(made), indent=1) if as_json else as_text(made, basis), nl=as_json)
 
 
 def _calibrated(settings: Settings, out: Path) -> None:
