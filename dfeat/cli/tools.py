@@ -20,13 +20,16 @@ def adopt(
     config: ConfigFiles = None,
     snakefile: Annotated[Path, typer.Option(help="the project's Snakefile")] = Path("Snakefile"),
 ) -> None:
-    """Let Snakemake take what is whole and as configured of a copied or moved run for made, and make the rest again."""
+    """Let Snakemake continue a copied or moved run.
+
+    What is whole and as configured counts as made; the rest is made again.
+    """
     from dfeat.adopt import adopt as adopt_run
     from dfeat.adopt import as_text, project_of
+    from dfeat.config.files import OWN, own_files
 
-    own = Path("config.yaml")
-    base = own if own.exists() else project_of(snakefile) / own  # what Snakemake lays the other files over
-    configs = [base, *(file for file in config or () if file.resolve() != base.resolve())]
+    base = OWN if OWN.exists() else project_of(snakefile) / OWN  # what Snakemake lays the other files over
+    configs = [base, *(file for file in config or own_files()[1:] if file.resolve() != base.resolve())]
     typer.echo(as_text(run, adopt_run(run, all_settings(configs, None), configs, snakefile)))
 
 
@@ -39,7 +42,10 @@ def demo_data(
     real: Annotated[int, typer.Option(min=1, help="really occluded images a class")] = 15,
     parts: Annotated[int, typer.Option(min=0, help="further images a class with part annotations")] = 0,
 ) -> None:
-    """Draw the built-in data sets in the layouts of the real ones."""
+    """Draw the built-in data sets.
+
+    In the layouts of the real ones.
+    """
     from dfeat.demo.worlds import write_demo_data
 
     write_demo_data(out, seed=seed, train=train, val=val, real=real, parts=parts)
@@ -54,14 +60,19 @@ def doctor(
     torch: Annotated[bool, typer.Option("--torch", help="let torch name the devices; takes seconds")] = False,
     basis: Annotated[bool, typer.Option("--basis", help="how the sizes on disk are counted")] = False,
 ) -> None:
-    """Look for what would spoil a run before it starts: data, weights, disk, time. Exits 2 where something would."""
+    """Find what would spoil a run, before it starts.
+
+    In data, weights, disk and settings; and say how long it takes. Exits 2 where something would.
+    """
     import json
 
+    from dfeat.config.files import unread_local
     from dfeat.doctor import examine
     from dfeat.doctor.text import as_plain, as_text
 
     chosen = all_settings(config, settings)
     report = examine(chosen, ask_torch=torch)
+    report.faults += unread_local(config or ()) if report.faults else []
     typer.echo(json.dumps(as_plain(report, chosen), indent=1) if as_json else as_text(report, chosen, basis))
     if report.faults:
         raise typer.Exit(2)
@@ -72,7 +83,10 @@ def fetch(
     config: ConfigFiles = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would be fetched and how large it is")] = False,
 ) -> None:
-    """Fetch the run's models from the Hub into weights/, verify them, and pin their commits in config/pinned.yaml."""
+    """Fetch the run's models from the Hub and pin them.
+
+    They go into weights/ and are verified; their commits go into config/pinned.yaml.
+    """
     from dfeat.fetch import fetch as fetch_models
 
     fetch_models(all_settings(config, None), dry_run, typer.echo)
@@ -152,9 +166,9 @@ def status(
     config: ConfigFiles = None,
     as_json: Annotated[bool, typer.Option("--json", help="the status for programs, with every job")] = False,
 ) -> None:
-    """Say how a run stands: what is made, what runs where since when, what failed and why, and how long the rest takes.
+    """Show what a run has made, what runs and what failed.
 
-    By the configuration that its last Snakemake started with, or that of --config.
+    And why, where and since when, and how long the rest takes. By the configuration that its last Snakemake started with, or that of --config.
     """
     import json
 
@@ -167,7 +181,10 @@ def status(
 
 @app.command(epilog=example("dfeat verify results/demo"))
 def verify(run: Annotated[Path, typer.Argument(help="results/<run>")]) -> None:
-    """Compare every artifact of a run with what was written: lists each, exits 1 if one is damaged or foreign."""
+    """Check that a run's files are whole and fit together.
+
+    Lists each artifact, and exits 1 if one is damaged or foreign.
+    """
     from collections import Counter
 
     from dfeat.verify import verify_run

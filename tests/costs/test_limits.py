@@ -48,7 +48,7 @@ CHANGES = [
 ]
 OVERLAYS = ("fast", "single-gpu", "controls", "beyond")
 CONFIGURATIONS = [
-    *(("config/paper.yaml", changes) for changes in CHANGES),
+    *(("config/without-dfeat.yaml", changes) for changes in CHANGES),
     *((f"config/{name}.yaml", {}) for name in OVERLAYS),
 ]
 

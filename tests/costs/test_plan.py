@@ -216,7 +216,9 @@ def test_a_job_goes_to_the_device_that_ends_it_first_and_a_training_takes_its_de
     assert mixed.hours.central == pytest.approx(6 * fast)
     together = parse(Settings, settings.model_dump(mode="json") | {"training": {"gpus": 4}})
     alone, shared = (wall_time(one, [step], Speeds("A100"), 8, ()).hours.low for one in (settings, together))
-    assert 0.75 * alone < shared < 0.8 * alone  # three trainings one after another, each a quarter as long but for its start
+    assert (
+        0.75 * alone < shared < 0.8 * alone
+    )  # three trainings one after another, each a quarter as long but for its start
 
 
 def test_a_card_without_bfloat16_or_with_little_memory_is_told_what_to_set() -> None:

@@ -467,10 +467,13 @@ def test_the_built_in_run_needs_nothing(tmp_path: Path, monkeypatch: pytest.Monk
 def test_snakemake_stops_with_sentences_where_data_is_missing(tmp_path: Path) -> None:
     for name in ("Snakefile", "config.yaml", "workflow", "profiles"):
         (tmp_path / name).symlink_to(REPOSITORY / name)
+    own = "data: {train: {root: my/PartImageNet}, evaluation: {dfeat_real: null}}\n"
+    (tmp_path / "local.yaml").write_text(own)  # read, since the command names no file
     command = [sys.executable, "-m", "snakemake", "-n", "-p"]
     environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert result.returncode == 2
-    for sentence in ("data/PartImageNet is missing", "image-net.org", "`make demo` needs no data"):
+    for sentence in ("my/PartImageNet is missing", "image-net.org", "`make demo` needs no data"):
         assert sentence in result.stderr
+    assert "'dfeat_real'" not in result.stderr and "local.yaml" not in result.stderr
     assert "Traceback" not in result.stderr and "MissingInput" not in result.stderr
