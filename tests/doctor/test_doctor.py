@@ -124,7 +124,7 @@ def test_images_hidden_whole_are_counted_once_the_parts_are_chosen(settings: Set
     path.write_text(json.dumps(content))
     report = examine(settings)
     assert report.faults == [] and "1 (2.5%) hide it whole\n    note: a twin" in as_text(report, settings)
-    assert as_plain(report)["hidden"]["whole"] == 1
+    assert as_plain(report, settings)["hidden"]["whole"] == 1
     assert "occlusion.min_visible" in only(report.hidden.notes)
     assert examine(changed(settings, occlusion={"share": 0.25})).hidden is None  # they will be chosen anew
     path.write_text("{")
