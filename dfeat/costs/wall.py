@@ -26,11 +26,12 @@ from dfeat.progress import duration
 
 @dataclass(frozen=True)
 class Wall:
-    """Hours of each step on some devices, and whether these are the machine's own."""
+    """Hours of each step on some devices, whether these are the machine's own, and those of it that have no figures."""
 
     devices: tuple[str, ...]
     here: bool
     steps: dict[str, Range]
+    unknown: tuple[str, ...] = ()
 
     @property
     def hours(self) -> Range:
@@ -57,6 +58,7 @@ class Wall:
         return [
             *filled(f"On {on}{' here' if self.here else ''}: about {central} ({low} to {high}), an estimate."),
             *filled(f"Its steps, one after another: {steps}.", "  ", "  "),
+            *(f"no figures for {name}: see `dfeat plan --tflops` and `--calibrate`" for name in self.unknown),
         ]
 
 
@@ -80,7 +82,8 @@ def wall_time(
         for cost in costs
         if cost.flops
     }
-    return Wall(tuple(one.card for one in devices), bool(known), steps)
+    unknown = () if count else tuple(dict.fromkeys(name for name in here if not card_of(name)))
+    return Wall(tuple(one.card for one in devices), bool(known), steps, unknown)
 
 
 def _side_by_side(cost: Cost, devices: Sequence[Speeds], together: int) -> Range:

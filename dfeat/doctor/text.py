@@ -117,10 +117,7 @@ def _time(report: Report, settings: Settings) -> tuple[str, list[str]]:
         lines.append(f"{cost.step:12} {cost.precision:>10}" + _cells([f"{one:.1f}" for one in row], widths))
     totals = [f"{sum(column):.1f}" for column in zip(*hours, strict=True)]
     lines.append(f"{'all':12} {'':>10}" + _cells(totals, widths))
-    lines += [
-        f"* of this machine: {name}" if card else f"no figures for {name}; see `dfeat plan --tflops` and `--calibrate`"
-        for name, card in here.items()
-    ]
+    lines += [f"* of this machine: {name}" for name, card in here.items() if card]
     lines += _wall(report, settings).lines()
     used = [card for card in here.values() if card] or [settings.resources.device]
     lines += [note for card in dict.fromkeys(used) for note in card_notes(CARDS[card], costs)]
