@@ -18,8 +18,8 @@ from dfeat.costs.efficiency import NOTHING, Range
 from dfeat.costs.estimate import Cost, hours
 from dfeat.costs.measured import Speeds
 from dfeat.costs.text import NO_BREAK, filled
-from dfeat.devices import machine_devices
 from dfeat.devices.cards import card_of
+from dfeat.devices.driver import PRETENDED, visible_devices
 from dfeat.errors import MachineError
 from dfeat.progress import duration
 
@@ -63,9 +63,9 @@ class Wall:
 
 
 def devices_here() -> list[str]:
-    """The names of this machine's devices; none where its driver does not work, of which `dfeat doctor` tells."""
+    """The names of the devices that a run here may use; none where the driver does not work, of which `dfeat doctor` tells."""
     try:
-        return [device.name for device in machine_devices()]
+        return [device.name for device in visible_devices() if device.name != PRETENDED]
     except MachineError:
         return []
 

@@ -137,7 +137,7 @@ def _wall(report: Report, settings: Settings) -> Wall:
         speeds = speeds_of(settings)
     except UserError:  # a fault of its own
         speeds = Speeds(settings.resources.device)
-    return wall_time(settings, report.costs, speeds, None, report.devices)
+    return wall_time(settings, report.costs, speeds, None, report.usable)
 
 
 def _gigabytes(count: int) -> str:

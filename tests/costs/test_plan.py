@@ -29,7 +29,8 @@ from dfeat.costs.operations import (
 )
 from dfeat.costs.plan import FASTER, as_plain, as_text, make_plan
 from dfeat.costs.text import COLUMNS
-from dfeat.costs.wall import wall_time
+from dfeat.costs.wall import devices_here, wall_time
+from dfeat.devices.driver import Device
 from dfeat.diffusion.features import find_block, forward_until
 from dfeat.errors import UserError
 from dfeat.section import parse
@@ -205,6 +206,16 @@ def test_days_are_those_of_the_jobs_side_by_side() -> None:
     assert here.wall.lines()[0].startswith("On the 4 x A100 and 1 x T4 here: about")
     assert here.wall.hours.central <= four.wall.hours.central
     assert as_plain(here)["wall"]["devices"] == ["A100"] * 4 + ["T4"]
+
+
+def test_a_run_is_planned_on_the_devices_that_it_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    cards = [Device(f"GPU-{number}", "NVIDIA A100-SXM4-80GB", number) for number in range(4)]
+    monkeypatch.delenv("DFEAT_DEVICES", raising=False)
+    monkeypatch.setattr("dfeat.devices.driver._listed_by_nvml", lambda: tuple(cards))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,3")
+    assert devices_here() == ["NVIDIA A100-SXM4-80GB"] * 2
+    monkeypatch.setenv("DFEAT_DEVICES", "0 1")
+    assert devices_here() == []
 
 
 def test_a_job_goes_to_the_device_that_ends_it_first_and_a_training_takes_its_devices_together() -> None:

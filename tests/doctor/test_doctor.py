@@ -382,6 +382,7 @@ def test_the_hours_of_this_machines_card_are_marked(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(dfeat.doctor, "devices_seen", lambda ask_torch: [device, device])
+    monkeypatch.setattr(dfeat.doctor, "devices_here", lambda: [device, device])
     settings = read_settings([REPOSITORY / "config.yaml"])
     text = as_text(examine(settings), settings)
     assert text.count(said) == 1
