@@ -22,9 +22,10 @@ import torch
 from bench.gpu_meter import Measured, measure
 from bench.gpu_rows import ROWS, Place, Row, flops_of, in_miniature, work_of
 from bench.table import Result, write_rows
-from dfeat.costs.efficiency import PEAK, Work, card_of, expected_speed
+from dfeat.costs.efficiency import Work, expected_speed
 from dfeat.costs.operations import diffusion_flops
 from dfeat.devices import compute_on
+from dfeat.devices.cards import CARDS, card_of
 from dfeat.devices.energy import counters
 from dfeat.devices.leases import lease, shared
 from dfeat.errors import UserError
@@ -109,7 +110,7 @@ def with_plan(measured: Measured, row: Row, card: str | None) -> dict[str, Any]:
     if card is None:
         return found | dict.fromkeys(("peak", "planned", "of_plan"))
     low, central, high = planned(row, card)
-    share = {"peak": work / PEAK[card][row.precision], "of_plan": measured.rate / central}
+    share = {"peak": work / CARDS[card].peak[row.precision], "of_plan": measured.rate / central}
     return found | share | {"planned": {"low": low, "central": central, "high": high}}
 
 

@@ -11,14 +11,18 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from traceback import clear_frames
+from traceback import clear_frames, print_exc
 from typing import Any, Final
 
 from dfeat.errors import UserError
 from dfeat.shortage import ShortageError, shortage
 
-_FINAL: Final = "exit status 2, so the job is not tried again:"
-"""The line before a user's mistake in a job's log."""
+_FINAL: Final = "the job is not tried again, since it would end so again:"
+"""The line before the last of a job's log where the user or the program is at fault."""
+_OF_THE_PROGRAM: Final = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, NameError, NotImplementedError, TypeError, ValueError,
+)  # fmt: skip
+"""Exceptions that tell of a fault in code, a method of your own for example, and not of the machine it runs on."""
 _TAIL: Final = 64 * 1024
 """Bytes of a log in which its last two lines are looked for."""
 
@@ -58,7 +62,7 @@ def say(line: str, always: bool = False) -> None:
 
 
 def ended_for_good(log: Path) -> bool:
-    """Whether a job's log ends with a user's mistake, which another attempt would only meet again."""
+    """Whether a job's log ends with a fault of the user or the program, which another attempt would only meet again."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - _TAIL))
@@ -96,7 +100,7 @@ def leads() -> bool:
 def exit_on_user_error(command: Callable[[], object], lower: Mapping[str, str] = {}) -> None:
     """Run a command; a UserError or a shortage ends the process with one line and its status, an interrupt with 130.
 
-    `lower` has for a verb what makes it take less memory.
+    A fault of the program leaves its traceback, and ends with 1. `lower` has for a verb what makes it take less memory.
     """
     try:
         command()
@@ -108,6 +112,11 @@ def exit_on_user_error(command: Callable[[], object], lower: Mapping[str, str] =
         verb = next((word for word in sys.argv[1:] if not word.startswith("-")), "dfeat")
         failure = shortage(error, verb) or error
         if not isinstance(failure, UserError | ShortageError):
+            if isinstance(failure, _OF_THE_PROGRAM) and _is_logged():
+                print_exc()
+                say(_FINAL)
+                say(f"{type(failure).__name__}: {' '.join(str(failure).split())}")
+                sys.exit(1)
             raise
         less = lower.get(verb, "") if isinstance(failure, ShortageError) and failure.of_memory else ""
         with suppress(OSError):  # the log may lie on the same full disk

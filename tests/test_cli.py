@@ -19,6 +19,7 @@ from dfeat.cli.common import GROUPS, one_config_each
 from dfeat.data.settings import TrainSet
 from dfeat.diffusion.settings import FeaturesStage, InpaintStage, LatentsStage
 from dfeat.evaluation.settings import EvaluateStage
+from dfeat.progress import ended_for_good
 from dfeat.section import Section, parse
 from dfeat.training.settings import TrainStage
 from tests.conftest import CPU, TINY_BACKBONE, World
@@ -85,7 +86,9 @@ def test_help_has_every_verb_in_a_group_with_its_first_sentence_whole(monkeypatc
     assert (
         all(verb in VERBS for verbs in GROUPS.values() for verb in verbs) and "Others" not in text and "..." not in text
     )
-    assert "Encode views of each image once with the VAE; features of any setting start from them." in text
+    assert "Encode views of each image with the VAE." in text
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        assert len(command.get_short_help_str(1000)) <= 55, name
     assert run(monkeypatch, "--version") == 0
     assert capsys.readouterr().out == f"dfeat {dfeat_package.__version__}\n"
 
@@ -164,6 +167,34 @@ def test_a_users_mistake_is_one_line_and_status_2(
     assert sentence in error
     assert error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "final", "last"),
+    [
+        ("KeyError('noise')", True, "dfeat: KeyError: 'noise'"),
+        ("UserError('a wrong file')", True, "dfeat: a wrong file"),
+        ("MachineError('the disk is full')", False, "dfeat: the disk is full"),
+        ("RuntimeError('CUDA error: unspecified launch failure')", False, "RuntimeError: CUDA error: unspecified"),
+    ],
+)
+def test_a_fault_of_the_user_or_the_program_is_final_and_one_of_the_machine_is_not(
+    fault: str, final: bool, last: str, tmp_path: Path
+) -> None:
+    code = f"""
+from dfeat.errors import MachineError, UserError
+from dfeat.progress import exit_on_user_error
+def fail():
+    raise {fault}
+exit_on_user_error(fail)
+"""
+    log = tmp_path / "job.log"
+    with log.open("w") as written:
+        done = subprocess.run([sys.executable, "-c", code], stderr=written)
+    assert done.returncode == (2 if "UserError" in fault else 1)
+    assert ended_for_good(log) == final
+    assert log.read_text().splitlines()[-1].startswith(last)
+    assert ("in fail" in log.read_text()) == ("Key" in fault or "Runtime" in fault)  # a traceback
 
 
 HEAVY = ("torch", "timm", "diffusers", "transformers", "matplotlib", "scipy", "numpy", "pydantic")

@@ -21,7 +21,7 @@ GROUPS: Final = {
     "Start here": ("doctor", "fetch", "plan", "status", "verify", "adopt"),
     "Use a trained model": ("predict",),
     "Steps, which snakemake runs": ("index", "parts", "pixels", "inpaint", "latents", "features", "train", "evaluate", "judge"),
-    "Results": ("table", "figure", "ablation", "report"),
+    "Results": ("table", "figure", "report"),
     "For maintainers": ("demo-data", "schema"),
 }  # fmt: skip
 """The verbs by what they are for, in the order of `dfeat --help`."""
@@ -30,12 +30,15 @@ GROUPS: Final = {
 class _Groups(TyperGroup):
     """The verbs in groups, each with its first sentence whole."""
 
+    def _shown(self, verb: str) -> bool:
+        return verb in self.commands and not self.commands[verb].hidden
+
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the verbs; those of no group come last."""
         named = {verb for verbs in GROUPS.values() for verb in verbs}
         groups = {**GROUPS, "Others": tuple(verb for verb in self.commands if verb not in named)}
         for title, verbs in groups.items():
-            rows = [(verb, self.commands[verb].get_short_help_str(1000)) for verb in verbs if verb in self.commands]
+            rows = [(verb, self.commands[verb].get_short_help_str(1000)) for verb in verbs if self._shown(verb)]
             if rows:
                 with formatter.section(title):
                     formatter.write_dl(rows)
@@ -70,7 +73,11 @@ def _options(
 SettingsJson = Annotated[str, typer.Option("--settings", help="this step's part of config.yaml, as JSON")]
 ConfigFiles = Annotated[
     list[Path] | None,
-    typer.Option("--config", "--configfile", help="config.yaml and overlays; later wins; default: config.yaml"),
+    typer.Option(
+        "--config",
+        "--configfile",
+        help="config.yaml and overlays; later wins; default: config.yaml, and local.yaml if there",
+    ),
 ]
 AllSettings = Annotated[str | None, typer.Option("--settings", help="all settings as JSON, in place of files")]
 Out = Annotated[Path, typer.Option("--out", help="where the result goes")]
@@ -190,13 +197,13 @@ def one_config_each(words: Sequence[str]) -> list[str]:
 
 
 def all_settings(config: list[Path] | None, settings: str | None) -> Settings:
-    """The settings of `--config` or `--settings`; those of config.yaml where neither is given."""
+    """The settings of `--config` or `--settings`; those of config.yaml and local.yaml where neither is given."""
     from dfeat.config import Settings
-    from dfeat.config.files import read_settings
+    from dfeat.config.files import own_files, read_settings
     from dfeat.section import parse
 
     if settings is None:
-        return read_settings(config or [Path("config.yaml")])
+        return read_settings(config or own_files())
     if config:
         raise UserError("give either --config or --settings")
     return parse(Settings, settings, "--settings")

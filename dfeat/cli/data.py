@@ -24,7 +24,10 @@ def index(
     ] = None,
     base: Base = None,
 ) -> None:
-    """List the images of a set, check every record, and write index.csv and problems.csv."""
+    """List the images of a set and check every record.
+
+    Writes index.csv and problems.csv.
+    """
     import json
 
     from dfeat.data.indexing import build_evaluation_index, build_train_index
@@ -62,7 +65,10 @@ def index(
 
 @app.command(epilog=example("dfeat parts --index results/demo/data/train --out out/parts.json"))
 def parts(index: IndexFolder, out: Out, settings: SettingsJson = "{}", base: Base = None) -> None:
-    """Choose the parts to hide: the half of an object's parts that covers the most."""
+    """Choose the parts of each object to hide.
+
+    The half of its parts that covers the most.
+    """
     from dfeat.occlusion.parts import choose_all
     from dfeat.occlusion.settings import PartsStage
     from dfeat.section import parse
@@ -81,7 +87,10 @@ def pixels(
     settings: SettingsJson = "{}",
     base: Base = None,
 ) -> None:
-    """Decode images once into the cache that training and evaluation read."""
+    """Decode the images once, into a cache.
+
+    Training and evaluation read it.
+    """
     from dfeat.data.pixels import cache_index, cache_inpainted
     from dfeat.data.settings import PixelsStage
     from dfeat.section import parse

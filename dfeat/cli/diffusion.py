@@ -45,7 +45,10 @@ def inpaint(
     workers: Workers = 0,
     base: Base = None,
 ) -> None:
-    """Fill the chosen parts with the diffusion model, one shard of the training images."""
+    """Inpaint the hidden parts of the training images.
+
+    One shard of them.
+    """
     from dfeat.diffusion.settings import InpaintStage
     from dfeat.section import parse
 
@@ -84,7 +87,10 @@ def latents(
     keep: Keep = False,
     base: Base = None,
 ) -> None:
-    """Encode views of each image once with the VAE; features of any setting start from them."""
+    """Encode views of each image with the VAE.
+
+    Once: features of any setting start from them.
+    """
     from dfeat.diffusion.settings import LatentsStage
     from dfeat.section import parse
 
@@ -123,7 +129,10 @@ def features(
     keep: Keep = False,
     base: Base = None,
 ) -> None:
-    """Extract intermediate U-Net features with the null prompt from cached latents."""
+    """Extract U-Net features from cached latents.
+
+    Intermediate ones, with the null prompt.
+    """
     from dfeat.diffusion.settings import FeaturesStage
     from dfeat.section import parse
 

@@ -39,7 +39,10 @@ def train(
     threads: Threads = 4,
     gpus: Gpus = 1,
 ) -> None:
-    """Fine-tune one backbone by one method with one seed. Inpainted images and features are for methods that need them."""
+    """Fine-tune one backbone by one method with one seed.
+
+    Inpainted images and features are for methods that need them.
+    """
     from dfeat.methods import method as method_of
     from dfeat.section import parse
     from dfeat.training.settings import TrainStage
@@ -106,7 +109,7 @@ def evaluate(
     threads: Threads = 4,
     gpus: Gpus = 1,
 ) -> None:
-    """Predict every image of every set at each of its levels of occlusion; the workflow gives one set a job."""
+    """Predict every image at every level of occlusion."""
     from dfeat.evaluation.settings import EvaluateStage, PretrainedStage
     from dfeat.section import parse
 
@@ -160,7 +163,10 @@ def judge(
     threads: Threads = 4,
     gpus: Gpus = 1,
 ) -> None:
-    """Ask models that never saw an inpainted image whether each still shows its class."""
+    """Judge whether inpainted images still show their class.
+
+    By models that never saw an inpainted image.
+    """
     from dfeat.evaluation.settings import JudgeStage
     from dfeat.section import parse
 
@@ -195,7 +201,10 @@ def predict(
     threads: Threads = 4,
     gpus: Gpus = 1,
 ) -> None:
-    """Classify images of your own with a trained model: file, and the most probable classes with their probabilities."""
+    """Classify your own images with a trained model.
+
+    Prints each file with its most probable classes and their probabilities.
+    """
     if not images.exists():
         raise UserError(f"{images} is missing; give a folder or archive of images, or one image")
 

@@ -20,7 +20,11 @@ def table(
     config: ConfigFiles = None,
     settings: AllSettings = None,
 ) -> None:
-    """Make a table (csv, md, tex), or claims.md, from the stored predictions; efficiency also reads benchmarks."""
+    """Make a table, or claims.md, from stored predictions.
+
+    As csv, md and, for Tables 1 and 2, tex. `ablation_NAME` compares the points of a grid of settings, from what
+    `snakemake ablation_NAME` makes; `efficiency` also reads benchmarks.
+    """
     from dfeat.report.catalogue import find
     from dfeat.report.made import make
 
@@ -29,9 +33,10 @@ def table(
 
 
 @app.command(
+    hidden=True,
     epilog=example(
         "dfeat ablation timestep --results results/demo --config config.yaml --config config/demo.yaml --out out"
-    )
+    ),
 )
 def ablation(
     name: Annotated[str, typer.Argument(help="a grid of the settings' section ablation")],
@@ -40,7 +45,10 @@ def ablation(
     config: ConfigFiles = None,
     settings: AllSettings = None,
 ) -> None:
-    """Compare the points of a grid of settings (csv, md), from predictions that `snakemake ablation_NAME` makes."""
+    """Do what `dfeat table ablation_NAME` does.
+
+    In this form the command is recorded of finished runs.
+    """
     from dfeat.report.catalogue import find
     from dfeat.report.made import make
     from dfeat.report.tables.ablations import check_grid
@@ -82,7 +90,10 @@ def report(
     settings: AllSettings = None,
     captions: Annotated[Path, typer.Option(help="folder of <figure or table>.rst")] = Path("workflow/report"),
 ) -> None:
-    """Put tables, curves, figures, claims, cost and origin on one page to open in a browser."""
+    """Put tables, figures and claims on one HTML page.
+
+    With curves, cost and origin; it needs no network.
+    """
     from dfeat.report.made import make_page
 
     make_page(results, all_settings(config, settings), out, captions)

@@ -20,13 +20,16 @@ def adopt(
     config: ConfigFiles = None,
     snakefile: Annotated[Path, typer.Option(help="the project's Snakefile")] = Path("Snakefile"),
 ) -> None:
-    """Let Snakemake take what is whole and as configured of a copied or moved run for made, and make the rest again."""
+    """Let Snakemake continue a copied or moved run.
+
+    What is whole and as configured counts as made; the rest is made again.
+    """
     from dfeat.adopt import adopt as adopt_run
     from dfeat.adopt import as_text, project_of
+    from dfeat.config.files import OWN, own_files
 
-    own = Path("config.yaml")
-    base = own if own.exists() else project_of(snakefile) / own  # what Snakemake lays the other files over
-    configs = [base, *(file for file in config or () if file.resolve() != base.resolve())]
+    base = OWN if OWN.exists() else project_of(snakefile) / OWN  # what Snakemake lays the other files over
+    configs = [base, *(file for file in config or own_files()[1:] if file.resolve() != base.resolve())]
     typer.echo(as_text(run, adopt_run(run, all_settings(configs, None), configs, snakefile)))
 
 
@@ -39,7 +42,10 @@ def demo_data(
     real: Annotated[int, typer.Option(min=1, help="really occluded images a class")] = 15,
     parts: Annotated[int, typer.Option(min=0, help="further images a class with part annotations")] = 0,
 ) -> None:
-    """Draw the built-in data sets in the layouts of the real ones."""
+    """Draw the built-in data sets.
+
+    In the layouts of the real ones.
+    """
     from dfeat.demo.worlds import write_demo_data
 
     write_demo_data(out, seed=seed, train=train, val=val, real=real, parts=parts)
@@ -52,16 +58,22 @@ def doctor(
     settings: AllSettings = None,
     as_json: Annotated[bool, typer.Option("--json", help="the report for programs")] = False,
     torch: Annotated[bool, typer.Option("--torch", help="let torch name the devices; takes seconds")] = False,
+    basis: Annotated[bool, typer.Option("--basis", help="how the sizes on disk are counted")] = False,
 ) -> None:
-    """Look for what would spoil a run before it starts: data, weights, disk, time. Exits 2 where something would."""
+    """Find what would spoil a run, before it starts.
+
+    In data, weights, disk and settings; and say how long it takes. Exits 2 where something would.
+    """
     import json
 
+    from dfeat.config.files import unread_local
     from dfeat.doctor import examine
     from dfeat.doctor.text import as_plain, as_text
 
     chosen = all_settings(config, settings)
     report = examine(chosen, ask_torch=torch)
-    typer.echo(json.dumps(as_plain(report), indent=1) if as_json else as_text(report, chosen))
+    report.faults += unread_local(config or ()) if report.faults else []
+    typer.echo(json.dumps(as_plain(report, chosen), indent=1) if as_json else as_text(report, chosen, basis))
     if report.faults:
         raise typer.Exit(2)
 
@@ -71,7 +83,10 @@ def fetch(
     config: ConfigFiles = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would be fetched and how large it is")] = False,
 ) -> None:
-    """Fetch the run's models from the Hub into weights/, verify them, and pin their commits in config/pinned.yaml."""
+    """Fetch the run's models from the Hub and pin them.
+
+    They go into weights/ and are verified; their commits go into config/pinned.yaml.
+    """
     from dfeat.fetch import fetch as fetch_models
 
     fetch_models(all_settings(config, None), dry_run, typer.echo)
@@ -81,27 +96,47 @@ def fetch(
 def plan(
     config: ConfigFiles = None,
     settings: AllSettings = None,
-    device: Annotated[str | None, typer.Option(help="T4, A100, H100 or H200; default: resources.device")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="a card, such as A100 or 'RTX 4090'; default: resources.device")
+    ] = None,
+    devices: Annotated[
+        int | None, typer.Option(min=1, max=100_000, help="how many cards; default: those here, or one")
+    ] = None,
+    tflops: Annotated[
+        float | None,
+        typer.Option(min=0.1, max=1e6, help="for a card without figures: its dense 16-bit tensor peak, in TFLOP/s"),
+    ] = None,
     calibrate: Annotated[
         Path | None, typer.Option(help="measure this machine's GPU first, in two minutes, and write its figures here")
     ] = None,
     measured: Annotated[Path | None, typer.Option(help="file of --calibrate; default: resources.measured")] = None,
+    basis: Annotated[
+        bool, typer.Option("--basis", help="what each figure is from, and what each method costs")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="the plan for programs")] = False,
 ) -> None:
-    """Estimate FLOPs, bytes and GPU-hours of each step of the configured run on a device, before anything is computed."""
+    """Estimate the run's GPU-hours, days and bytes.
+
+    Of each step, on one card and on those here, before anything is computed.
+    """
     import json
 
     from dfeat.costs.measured import speeds_of
     from dfeat.costs.plan import as_plain, as_text, make_plan
+    from dfeat.costs.wall import devices_here
     from dfeat.doctor import images_of
 
     chosen = all_settings(config, settings)
     if calibrate and measured:
         raise UserError("give either --calibrate, which measures and writes a file, or --measured, which reads one")
+    if tflops and (device or calibrate or measured):
+        raise UserError("give --tflops alone, for a card without figures, without --device, --calibrate and --measured")
     if calibrate:
         _calibrated(chosen, calibrate)
-    made = make_plan(chosen, images_of(chosen), speeds_of(chosen, device, calibrate or measured))
-    typer.echo(json.dumps(as_plain(made), indent=1) if as_json else as_text(made), nl=as_json)
+    speeds = speeds_of(chosen, device, calibrate or measured, tflops)
+    here = [] if device or tflops else devices_here()
+    made = make_plan(chosen, images_of(chosen), speeds, devices, here)
+    typer.echo(json.dumps(as_plain(made), indent=1) if as_json else as_text(made, basis), nl=as_json)
 
 
 def _calibrated(settings: Settings, out: Path) -> None:
@@ -131,9 +166,9 @@ def status(
     config: ConfigFiles = None,
     as_json: Annotated[bool, typer.Option("--json", help="the status for programs, with every job")] = False,
 ) -> None:
-    """Say how a run stands: what is made, what runs where since when, what failed and why, and how long the rest takes.
+    """Show what a run has made, what runs and what failed.
 
-    By the configuration that its last Snakemake started with, or that of --config.
+    And why, where and since when, and how long the rest takes. By the configuration that its last Snakemake started with, or that of --config.
     """
     import json
 
@@ -146,7 +181,10 @@ def status(
 
 @app.command(epilog=example("dfeat verify results/demo"))
 def verify(run: Annotated[Path, typer.Argument(help="results/<run>")]) -> None:
-    """Compare every artifact of a run with what was written: lists each, exits 1 if one is damaged or foreign."""
+    """Check that a run's files are whole and fit together.
+
+    Lists each artifact, and exits 1 if one is damaged or foreign.
+    """
     from collections import Counter
 
     from dfeat.verify import verify_run

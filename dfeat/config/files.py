@@ -10,11 +10,27 @@ from typing import Any, Final
 
 from dfeat.config.reading import check_bounds, read_mapping
 from dfeat.config.run import Settings
-from dfeat.errors import UserError
+from dfeat.errors import UserError, nearest
 from dfeat.section import parse
 
 PINNED: Final = Path("config/pinned.yaml")
 """The overlay that `dfeat fetch` writes in the working folder. Every configuration is laid over it."""
+
+OWN: Final = Path("config.yaml")
+LOCAL: Final = Path("local.yaml")
+"""A user's own paths, in the working folder and outside git: laid over `OWN` where a command names no configuration."""
+
+
+def own_files() -> list[Path]:
+    """The files of a command that names none: `OWN`, and `LOCAL` where it is there."""
+    return [OWN, *([LOCAL] if LOCAL.exists() else [])]
+
+
+def unread_local(named: Sequence[Path]) -> list[str]:
+    """A sentence where `LOCAL` is there and was not read, since the files of the command are `named` without it."""
+    if not named or not LOCAL.exists() or any(path.exists() and path.samefile(LOCAL) for path in named):
+        return []
+    return [f"{LOCAL} was not read, since the command names its files: name it too, after {OWN}"]
 
 
 def read_settings(paths: Sequence[Path]) -> Settings:
@@ -70,11 +86,21 @@ def check_command_line(words: Sequence[str] | None = None) -> None:
             if option == "--config":
                 _check_name(value)
                 check_bounds(value.partition("=")[2], "--config")
-            elif Path(value).exists():  # Snakemake tells of a file that is missing
+            else:
+                _check_there(value)
                 read_mapping(Path(value))
     except UserError as error:
         print(f"dfeat: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def _check_there(file: str) -> None:
+    """Refuse a file that is missing, for which Snakemake has a traceback. Raises UserError."""
+    if not Path(file).exists():
+        here = (*Path().glob("*.yaml"), *Path("config").glob("*.yaml"))
+        others = [str(path) for path in here if nearest(Path(file).stem, [path.stem])]
+        target = "" if Path(file).suffix else "; if it is a target, put -- before it"
+        raise UserError(f"no configuration file {file!r}{target or nearest(file, others)}")
 
 
 def _check_name(entry: str) -> None:

@@ -8,12 +8,20 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from dfeat import methods
 from dfeat.config.bounds import fault_of_size
 from dfeat.config.names import fault_of_names
 from dfeat.data.settings import DataSettings, EvaluationSet
+from dfeat.devices.cards import CardName, canonical
 from dfeat.diffusion.settings import DiffusionSettings
 from dfeat.evaluation.settings import EvaluationSettings
 from dfeat.methods import REFERENCE
@@ -116,8 +124,9 @@ class ResourceSettings(Section):
         "name, which is --gpus for SLURM; nothing: a partition alone; or SLURM's option for one device, such as "
         "--gres=gpu:1, --gres=gpu:a100:1, --gpus=a100:1 or --gpus-per-node=1",
     )
-    device: Literal["T4", "A100", "H100", "H200"] = Field(
-        "A100", description="what the GPUs are: sets the time that jobs are given, and names no file"
+    device: Annotated[CardName, BeforeValidator(canonical)] = Field(
+        "A100",
+        description="what the GPUs are, by any name that the card has: sets the time that jobs are given, and names no file",
     )
     measured: LocalPath | None = Field(
         None,

@@ -8,25 +8,15 @@ project. Each is counted from a public rate by the FLOPs of `operations`, or is 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, get_args
 
+from dfeat.devices.cards import CARDS, Card, Family
+
 Step = Literal["inpaint", "latents", "features", "training", "evaluation"]
 STEPS: Final[tuple[str, ...]] = get_args(Step)
 """The steps that compute on a GPU."""
-PEAK: Final[dict[str, dict[str, float]]] = {
-    "T4": {"float32": 8.1e12, "tf32": 8.1e12, "float16": 65e12, "bfloat16": 8.1e12},
-    "A100": {"float32": 19.5e12, "tf32": 156e12, "float16": 312e12, "bfloat16": 312e12},
-    "H100": {"float32": 67e12, "tf32": 494e12, "float16": 989e12, "bfloat16": 989e12},
-    "H200": {"float32": 67e12, "tf32": 494e12, "float16": 989e12, "bfloat16": 989e12},
-}
-"""Peak FLOP/s from the makers' data sheets, dense; float32 is without TF32. A T4 has no units for TF32 and bfloat16; H100
-and H200 are the SXM cards, of 80 and 141 GB."""
-Generation = Literal["Turing", "Ampere", "Hopper"]
-GENERATION: Final[dict[str, Generation]] = {"T4": "Turing", "A100": "Ampere", "H100": "Hopper", "H200": "Hopper"}
-"""Cards of one generation reach about the same share of their peaks."""
 
 
 class Range(NamedTuple):
@@ -84,7 +74,7 @@ class Speed:
 
 
 _Shares = tuple[float, float, float]
-_Row = tuple[str, tuple[Generation, ...], tuple[str, ...], _Shares, _Shares, str]
+_Row = tuple[str, tuple[Family, ...], tuple[str, ...], _Shares, _Shares, str]
 
 _DIFFUSERS: Final = (
     "Diffusers' documentation, PyTorch 2.0: Stable Diffusion 1.5, 512 px, float16, 16 images a batch, on an A100 3.0 to "
@@ -95,6 +85,19 @@ _T4: Final = (
     "Diffusers' documentation, PyTorch 2.0: Stable Diffusion 1.5, 512 px, float16, on a T4 6.9 U-Net passes a second for "
     "one image and 7.3 to 7.6 compiled, and the same per image at 4 and 16 (17 and 19 to 20 % of the peak)"
 )
+_V100: Final = (
+    "Diffusers' documentation, PyTorch 2.0: Stable Diffusion 1.5, 512 px, float16, on a V100 1.66 U-Net passes a second for "
+    "16 images and 1.90 to 1.92 compiled, for 4 images 5.9 to 6.0 and 6.9 (31 to 34 and 35 to 39 % of the peak)"
+)
+_GEFORCE: Final = (
+    "Diffusers' documentation, PyTorch 2.0: Stable Diffusion 1.5, 512 px, float16, 16 images a batch, on an RTX 3090 1.7 "
+    "U-Net passes a second and 1.9 compiled, on an RTX 4090 3.2 and 3.8 (61 and 49 % of the peak, compiled 70 and 60 %)"
+)
+_RTX: Final = (
+    "an estimate: the chip of a GeForce card with twice its tensor rate and no more bandwidth is 1 to 1.5 times as fast as "
+    f"that card, from {_GEFORCE}"
+)
+_UNLISTED: Final = f"an estimate for any card with tensor units, from the T4 to GeForce cards, from {_GEFORCE}"
 _HOPPER: Final = f"an estimate for 3.2 times an A100's peak at 1.7 times its memory bandwidth, from {_DIFFUSERS}"
 _TRAINING: Final = (
     "an estimate for ConvNeXt-B and Swin-B from timm's rates of training with AMP on an RTX 3090 (44 and 37 % of the peak) "
@@ -109,7 +112,7 @@ _FLOAT32: Final = (
     "RTX (53 % of the peak of its ordinary units, which compute exact float32 on every card)"
 )
 _TF32: Final = "an estimate: as in 16 bits, since TF32 has half the peak and twice the bytes"
-_CONVERTED: Final = "an estimate: a T4 has no units for bfloat16 and converts every factor"
+_CONVERTED: Final = "an estimate: a T4 or V100 has no units for bfloat16 and converts every factor"
 
 SHARES: Final[tuple[_Row, ...]] = (
     ("16-bit", ("Ampere",), ("inpaint",), (0.23, 0.28, 0.31), (0.29, 0.35, 0.39), _DIFFUSERS),
@@ -125,12 +128,24 @@ SHARES: Final[tuple[_Row, ...]] = (
     ("16-bit", ("Turing",), ("inpaint",), (0.14, 0.17, 0.19), (0.16, 0.19, 0.22), _T4),
     ("16-bit", ("Turing",), ("features", "latents"), (0.13, 0.17, 0.22), (0.15, 0.19, 0.25), f"{_AS_WHOLE} {_T4}"),
     ("16-bit", ("Turing",), ("training", "evaluation"), (0.10, 0.17, 0.25), (0.12, 0.20, 0.30), f"an estimate from {_T4}"),
-    ("float32", ("Turing",), STEPS, (0.30, 0.45, 0.55), (0.32, 0.48, 0.58), _FLOAT32),
+    ("16-bit", ("Volta",), ("inpaint",), (0.30, 0.33, 0.36), (0.34, 0.38, 0.41), _V100),
+    ("16-bit", ("Volta",), ("features", "latents"), (0.26, 0.33, 0.38), (0.30, 0.38, 0.43), f"{_AS_WHOLE} {_V100}"),
+    ("16-bit", ("Volta",), ("training", "evaluation"), (0.18, 0.28, 0.38), (0.22, 0.32, 0.42), f"an estimate from {_V100}"),
+    ("16-bit", ("GeForce",), ("inpaint",), (0.47, 0.55, 0.63), (0.58, 0.65, 0.72), _GEFORCE),
+    ("16-bit", ("GeForce",), ("features", "latents"), (0.40, 0.54, 0.65), (0.50, 0.64, 0.74), f"{_AS_WHOLE} {_GEFORCE}"),
+    ("16-bit", ("GeForce",), ("training",), (0.30, 0.39, 0.46), (0.38, 0.47, 0.55), _TRAINING),
+    ("16-bit", ("GeForce",), ("evaluation",), (0.22, 0.31, 0.40), (0.40, 0.46, 0.52), _FORWARD),
+    ("16-bit", ("RTX",), ("inpaint", "features", "latents"), (0.22, 0.31, 0.42), (0.27, 0.36, 0.48), _RTX),
+    ("16-bit", ("RTX",), ("training", "evaluation"), (0.14, 0.22, 0.31), (0.18, 0.28, 0.39), _RTX),
+    ("16-bit", ("unlisted",), ("inpaint", "features", "latents"), (0.17, 0.36, 0.63), (0.19, 0.44, 0.74), _UNLISTED),
+    ("16-bit", ("unlisted",), ("training", "evaluation"), (0.10, 0.26, 0.46), (0.15, 0.32, 0.56), _UNLISTED),
+    ("float32", ("Turing", "Volta"), STEPS, (0.30, 0.45, 0.55), (0.32, 0.48, 0.58), _FLOAT32),
     ("float32", ("Ampere",), STEPS, (0.38, 0.55, 0.75), (0.40, 0.58, 0.78), _FLOAT32),
+    ("float32", ("GeForce", "RTX", "unlisted"), STEPS, (0.30, 0.47, 0.68), (0.32, 0.50, 0.70), _FLOAT32),
     ("float32", ("Hopper",), STEPS, (0.30, 0.50, 0.70), (0.32, 0.53, 0.73), _FLOAT32),
-    ("converted", ("Turing",), STEPS, (0.10, 0.25, 0.45), (0.10, 0.25, 0.45), _CONVERTED),
+    ("converted", ("Turing", "Volta"), STEPS, (0.10, 0.25, 0.45), (0.10, 0.25, 0.45), _CONVERTED),
 )  # fmt: skip
-"""Shares of a card's peak by arithmetic, generation and step: low, central and high, eager and then compiled."""
+"""Shares of a card's peak by arithmetic, family and step: low, central and high, eager and then compiled."""
 LAUNCHES: Final[Mapping[Step, float]] = {
     "inpaint": 0.032, "features": 0.014, "latents": 0.0036, "training": 0.025, "evaluation": 0.015,
 }  # fmt: skip
@@ -148,30 +163,23 @@ _COMPILED_LAUNCHES: Final = 0.5
 _BOUND: Final = "; the batch is small, so that launching kernels bounds it"
 
 
-def card_of(name: str) -> str | None:
-    """The key of PEAK for a device, by its name; None for a card or a MIG slice that PEAK does not list."""
-    # the driver's list names a slice "MIG 1g.10gb", torch "NVIDIA H100 80GB HBM3 MIG 1g.10gb"
-    if re.search(r"\bMIG\b", name) or re.search(r"H[12]00.*(?:PCIe|NVL)", name):
-        return None
-    return next((card for card in PEAK if re.search(rf"\b{card}\b", name)), None)
-
-
-def arithmetic_of(card: str, precision: str) -> str:
+def arithmetic_of(card: Card, precision: str) -> str:
     """Which units of a card compute in a precision: "float32" (the ordinary ones), "tf32", "16-bit", or "converted"."""
-    peak = PEAK[card]
+    peak = card.peak
     if precision in ("float16", "bfloat16"):
-        return "16-bit" if peak[precision] > peak["tf32"] else "converted"
+        return "16-bit" if peak[precision] > peak["float32"] else "converted"
     return "tf32" if peak[precision] > peak["float32"] else "float32"
 
 
-def expected_speed(card: str, work: Work) -> Speed:
+def expected_speed(card: Card | str, work: Work) -> Speed:
     """The speed of a step on a card, by SHARES and LAUNCHES."""
-    kind, generation = arithmetic_of(card, work.precision), GENERATION[card]
+    card = CARDS[card] if isinstance(card, str) else card
+    kind = arithmetic_of(card, work.precision)
     listed = "16-bit" if kind == "tf32" else kind
-    row = next(row for row in SHARES if row[0] == listed and generation in row[1] and work.step in row[2])
+    row = next(row for row in SHARES if row[0] == listed and card.family in row[1] and work.step in row[2])
     shares, source = Range(*row[4 if work.compiled else 3]), row[5]
     source = f"{_TF32}; that is {source}" if kind == "tf32" else source
-    units = shares.times(PEAK[card][work.precision])
+    units = shares.times(card.peak[work.precision])
     launching = LAUNCHES[work.step] * (_COMPILED_LAUNCHES if work.compiled else 1)
     bounded = Range(*(min(u, work.pass_flops / (launching * host)) for u, host in zip(units, _HOSTS, strict=True)))
     return Speed(bounded, source + (_BOUND if bounded.central < units.central else ""))

@@ -14,8 +14,9 @@ from typing import Final
 from pydantic import Field
 
 from dfeat.config import Settings
-from dfeat.costs.efficiency import PEAK, Range, Speed, Step, Work, card_of, expected_speed
-from dfeat.errors import UserError, nearest
+from dfeat.costs.efficiency import Range, Speed, Step, Work, expected_speed
+from dfeat.devices.cards import CARDS, Card, card_of, checked_card, unlisted
+from dfeat.errors import UserError
 from dfeat.section import Precision, Section, parse
 from dfeat.storage.records import read_text
 
@@ -44,17 +45,23 @@ class Measured(Section):
 
 @dataclass(frozen=True)
 class Speeds:
-    """The speed of each step on a card: a key of PEAK, for all that was not measured."""
+    """The speed of each step on a card: a key of CARDS, for all that was not measured, or one by its tensor peak."""
 
     card: str
     measured: Measured | None = None
+    tflops: float | None = None
+
+    @property
+    def peaks(self) -> Card:
+        """The card with its peaks."""
+        return unlisted(self.tflops) if self.tflops else CARDS[self.card]
 
     def share(self, work: Work) -> Range | None:
         """The speed of a step as a share of the card's peak; None where it was measured on a card without a known peak."""
         speed = self.of(work)
-        if self.measured and card_of(self.measured.card) is None and speed != expected_speed(self.card, work):
+        if self.measured and card_of(self.measured.card) is None and speed != expected_speed(self.peaks, work):
             return None
-        return speed.flops.times(1 / PEAK[self.card][work.precision])
+        return speed.flops.times(1 / self.peaks.peak[work.precision])
 
     def of(self, work: Work) -> Speed:
         """The measured speed of a step, if it was measured as it is computed now; else the expected one."""
@@ -63,30 +70,28 @@ class Speeds:
             if measured and (step, found.precision, found.compiled) == wanted:
                 source = f"measured on {measured.card} with torch {measured.torch} on {measured.date}"
                 return Speed(ASIDE.times(found.flops), source)
-        return expected_speed(self.card, work)
+        return expected_speed(self.peaks, work)
 
 
-def checked_card(name: str) -> str:
-    """A key of PEAK. Raises UserError for another name."""
-    if name not in PEAK:
-        raise UserError(f"no device {name!r}{nearest(name, PEAK)}; known are {', '.join(PEAK)}")
-    return name
-
-
-def speeds_of(settings: Settings, card: str | None = None, file: Path | None = None) -> Speeds:
+def speeds_of(
+    settings: Settings, card: str | None = None, file: Path | None = None, tflops: float | None = None
+) -> Speeds:
     """The speeds on `card` (default: that of `file`, else `resources.device`), measured ones from `file` (default:
-    `resources.measured`, unless it is of another card than the named `card`).
+    `resources.measured`, unless it is of another card than the named `card`); or on a card of so many TFLOP/s in 16 bits.
 
     Raises UserError for an unknown card, a file that cannot be read, and one that was measured on another card.
     """
+    if tflops is not None:
+        return Speeds(unlisted(tflops).name, tflops=tflops)
     named = settings.resources.measured
     path = file or (Path(named) if named else None)
     if path is None:
         return Speeds(checked_card(card or settings.resources.device))
     measured = read_measured(path)
     known = card_of(measured.card)
-    chosen = checked_card(card or (known if file and known else settings.resources.device))
-    if card and not file and known != card:
+    asked = checked_card(card) if card else None
+    chosen = asked or (known if file and known else settings.resources.device)
+    if asked and not file and known != asked:
         return Speeds(chosen)
     if known and known != chosen:
         raise UserError(

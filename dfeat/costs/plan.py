@@ -7,7 +7,7 @@ people and as plain values for programs. Estimates, computed before anything is;
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import reduce
@@ -16,10 +16,13 @@ from typing import Any, Final
 from dfeat.config import Settings
 from dfeat.config.files import lay_over
 from dfeat.costs.counts import is_small
-from dfeat.costs.efficiency import NOTHING, PEAK, Range
+from dfeat.costs.efficiency import NOTHING, Range, arithmetic_of
 from dfeat.costs.estimate import Cost, estimate
 from dfeat.costs.measured import Speeds
 from dfeat.costs.per_method import MethodCost, per_method
+from dfeat.costs.text import aligned, filled
+from dfeat.costs.wall import Wall, wall_time
+from dfeat.devices.cards import Card
 from dfeat.errors import UserError
 from dfeat.section import parse
 
@@ -37,6 +40,10 @@ FASTER: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
 """Settings that cost less than the paper's, each with what it changes; `{half}` is the device's 16-bit type."""
 
 
+SMALL: Final = 16
+"""GB of a card for which the batch sizes of config.yaml are too large."""
+
+
 @dataclass(frozen=True)
 class Saving:
     """What a faster setting takes off the whole run: FLOPs, and hours on the device."""
@@ -48,7 +55,7 @@ class Saving:
 
 @dataclass(frozen=True)
 class Plan:
-    """The steps of a run with their costs, on one device."""
+    """The steps of a run with their costs, on one device, and how long they take on several."""
 
     run: str
     speeds: Speeds
@@ -56,6 +63,7 @@ class Plan:
     costs: list[Cost]
     methods: list[MethodCost]
     savings: list[Saving]
+    wall: Wall
 
     @property
     def hours(self) -> Range:
@@ -81,18 +89,22 @@ def check_planned(settings: Settings) -> None:
         )
 
 
-def make_plan(settings: Settings, images: Mapping[str, int], speeds: Speeds) -> Plan:
-    """The plan of a run. UserError for models whose FLOPs are not known."""
+def make_plan(
+    settings: Settings, images: Mapping[str, int], speeds: Speeds, count: int | None = None, here: Sequence[str] = ()
+) -> Plan:
+    """The plan of a run, and its time on `count` devices, or else on those of `here`, by name.
+
+    Raises UserError for models whose FLOPs are not known.
+    """
     check_planned(settings)
     costs = estimate(settings, images)
     methods, savings = per_method(settings, images["train"], speeds), _savings(settings, images, speeds, costs)
-    return Plan(settings.run, speeds, images, costs, methods, savings)
+    return Plan(settings.run, speeds, images, costs, methods, savings, wall_time(settings, costs, speeds, count, here))
 
 
 def _savings(settings: Settings, images: Mapping[str, int], speeds: Speeds, costs: list[Cost]) -> list[Saving]:
     """Each faster setting alone, and all of them together; those that save nothing here are left out."""
-    peak = PEAK[speeds.card]
-    half = "bfloat16" if peak["bfloat16"] > peak["float32"] else "float16"
+    half = speeds.peaks.half
     choices = [(name.format(half=half), _with(change, half)) for name, change in FASTER]
     together: dict[str, Any] = {}
     for _, change in choices:
@@ -128,6 +140,7 @@ def as_plain(plan: Plan) -> dict[str, Any]:
         "hours": plan.hours._asdict(),
         "sources": plan.sources,
         "methods": [asdict(cost) for cost in plan.methods],
+        "wall": plan.wall.plain(),
         "savings": [asdict(saving) | {"hours": saving.hours._asdict()} for saving in plan.savings],
     }
 
@@ -146,24 +159,25 @@ def _computed(cost: Cost, speeds: Speeds) -> dict[str, Any]:
     return hours | plain
 
 
-def as_text(plan: Plan) -> str:
-    """The plan for people: a table of steps, and what would be faster."""
+def as_text(plan: Plan, basis: bool = False) -> str:
+    """The plan for people, at most COLUMNS wide: a table of steps, times, and what would be faster; `basis`: whence."""
     images = ", ".join(f"{name} {count:,}" for name, count in plan.images.items())
     lines = [
-        f'The run "{plan.run}" on one {plan.speeds.card}, estimated. Images: {images}.',
+        *filled(f'The run "{plan.run}" on one {plan.speeds.card}, estimated. Images: {images}.'),
         "",
         *aligned(_step_rows(plan)),
         "",
-        "Hours are central estimates (low to high) where the device waits for no image, with the start of each job. Speeds:",
-        *(f"[{number}] {source}" for number, source in enumerate(plan.sources, 1)),
+        *plan.wall.lines(),
+        *[line for note in card_notes(plan.speeds.peaks, plan.costs) for line in filled(note)],
         "",
-        "Each method, in training (preparing and training one model, a training image) and at inference (a test image).",
-        "Memory is that of weights, gradients and momentum; activations come on top. Shipped is what classifying needs: the",
-        "classifier, and for diffusion features the VAE's encoder and the U-Net up to the last block, without the text",
-        "encoder, since the null prompt's embedding can be stored. Even after so many test images, the extra operations of",
-        "inference exceed those of the whole training. Seconds are central estimates.",
-        *aligned(_method_rows(plan.methods)),
+        *filled(
+            "Hours are central estimates (low to high) where the device waits for no image, with the start of each job. "
+            "None was measured by this project."
+            + ("" if basis else " What they are from, and what each method costs: --basis.")
+        ),
     ]
+    if basis:
+        lines += ["", *_basis(plan)]
     if plan.savings:
         lines += ["", "What faster settings save (approximations of the paper's choice: see docs/performance.md)"]
         savings = plan.savings
@@ -171,23 +185,65 @@ def as_text(plan: Plan) -> str:
     return "\n".join(lines) + "\n"
 
 
+def card_notes(card: Card, costs: Sequence[Cost]) -> list[str]:
+    """What to set for a card that lacks units or memory which the steps would take."""
+    slow = [cost.step for cost in costs if cost.flops and arithmetic_of(card, cost.precision) == "converted"]
+    notes = []
+    if slow:
+        notes.append(
+            f"A {card.name} has no units for bfloat16 and converts every factor, in {', '.join(slow)}: set "
+            "diffusion.model.precision to float16 and training.precision to float32, as config/single-gpu.yaml does."
+        )
+    if 0 < card.memory <= SMALL:
+        notes.append(
+            f"The smallest {card.name} has {card.memory} GB: config/single-gpu.yaml has batch sizes estimated to fit."
+        )
+    return notes
+
+
+def _basis(plan: Plan) -> list[str]:
+    """Where the figures of the steps are from, and the table of methods."""
+    rows = [("step", "basis")] + [(cost.step, _basis_of(plan, cost)) for cost in plan.costs]
+    width = max(len(step) for step, _ in rows) + 2
+    return [
+        *(line for step, how in rows for line in filled(how, f"{step:{width}}", " " * width)),
+        "",
+        "Sources of the speeds:",
+        *(line for number, one in enumerate(plan.sources, 1) for line in filled(one, f"[{number}] ", " " * 4)),
+        "",
+        *filled(
+            "Each method, in training (preparing and training one model, a training image) and at inference (a test image). "
+            "Memory is that of weights, gradients and momentum; activations come on top. Shipped is what classifying needs: "
+            "the classifier, and for diffusion features the VAE's encoder and the U-Net up to the last block, without the "
+            "text encoder, since the null prompt's embedding can be stored. Even after so many test images, the extra "
+            "operations of inference exceed those of the whole training. Seconds are central estimates."
+        ),
+        *aligned(_method_rows(plan.methods)),
+    ]
+
+
+def _basis_of(plan: Plan, cost: Cost) -> str:
+    if not cost.flops:
+        return cost.how
+    share = plan.speeds.share(cost.work)
+    percent = share.times(100) if share else None
+    shown = f"{percent.central:.0f} ({percent.low:.0f} to {percent.high:.0f}) % of the peak " if percent else ""
+    return f"{cost.how}; {shown}[{plan.sources.index(plan.speeds.of(cost.work).source) + 1}]"
+
+
 def _step_rows(plan: Plan) -> list[tuple[str, ...]]:
     """The lines of the table of steps."""
-    head = ("step", "items", "jobs", "TFLOP", "GB", "precision", "% of peak", "GPU-hours", "min/job", "how it was got")
-    rows: list[tuple[str, ...]] = [head]
+    rows: list[tuple[str, ...]] = [("step", "items", "jobs", "TFLOP", "GB", "precision", "GPU-hours", "min/job")]
     for cost in plan.costs:
-        times: tuple[str, ...] = ("", "", "")
+        times: tuple[str, ...] = ("", "")
         if cost.flops:
-            hours, share = cost.hours(plan.speeds), plan.speeds.share(cost.work)
-            percent = share.times(100) if share else None
-            number = plan.sources.index(plan.speeds.of(cost.work).source) + 1
-            shown = f"{percent.central:.0f} ({percent.low:.0f} to {percent.high:.0f}) " if percent else ""
-            times = (f"{shown}[{number}]", str(hours), f"{hours.central * 60 / cost.jobs:.1f}")
+            hours = cost.hours(plan.speeds)
+            times = (str(hours), f"{hours.central * 60 / cost.jobs:.1f}")
         precision = f"{cost.precision}, compiled" if cost.compiled else cost.precision
         work = (f"{cost.items:,}", str(cost.jobs), _tera(cost.flops), f"{cost.bytes / 1e9:.2f}", precision)
-        rows.append((cost.step, *work, *times, cost.how))
+        rows.append((cost.step, *work, *times))
     flops, size = _tera(sum(cost.flops for cost in plan.costs)), f"{sum(cost.bytes for cost in plan.costs) / 1e9:.2f}"
-    return [*rows, ("all", "", "", flops, size, "", "", str(plan.hours), "", "")]
+    return [*rows, ("all", "", "", flops, size, "", str(plan.hours), "")]
 
 
 def _method_rows(costs: list[MethodCost]) -> list[tuple[str, ...]]:
@@ -209,18 +265,3 @@ def _method_rows(costs: list[MethodCost]) -> list[tuple[str, ...]]:
 
 def _tera(flops: float) -> str:
     return f"{flops / 1e12:,.0f}"
-
-
-def aligned(rows: list[tuple[str, ...]]) -> list[str]:
-    """Columns of one width; those that hold numbers, in the last row but the head, to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    numbers = (rows[-1], rows[min(1, len(rows) - 1)])
-    right = {column for column in range(len(widths)) if any(row[column][:1].isdigit() for row in numbers)}
-    right -= {0, len(widths) - 1} if len(widths) > 3 else {0}
-    return [
-        "  ".join(
-            cell.rjust(width) if column in right else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]

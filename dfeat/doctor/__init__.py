@@ -15,6 +15,7 @@ from typing import Final, ParamSpec, TypeVar
 from dfeat.config import Settings
 from dfeat.costs.estimate import Cost, estimate
 from dfeat.costs.measured import speeds_of
+from dfeat.costs.wall import devices_here
 from dfeat.doctor.inpaintings import InpaintReport, look_at_inpaintings
 from dfeat.doctor.machine import bytes_in, compiler_faults, devices_held, devices_seen, free_bytes, installed_versions
 from dfeat.doctor.sets import (
@@ -43,7 +44,8 @@ Found = TypeVar("Found")
 
 @dataclass
 class Report:
-    """All that `dfeat doctor` has to say. `already` are bytes that earlier steps left, `free` those of the disk."""
+    """All that `dfeat doctor` has to say. `already` are bytes that earlier steps left, `free` those of the disk; `devices`
+    are those of the machine, `usable` those that a run may use."""
 
     run: str
     sets: list[SetReport]
@@ -54,6 +56,7 @@ class Report:
     already: dict[str, int]
     free: int
     devices: list[str]
+    usable: list[str]
     leases: list[str]
     packages: dict[str, str]
     faults: list[str]
@@ -85,6 +88,7 @@ def examine(settings: Settings, ask_torch: bool = False) -> Report:
         already,
         free,
         devices or [],
+        devices_here(),
         held or [],
         packages,
         faults,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 
-from dfeat.costs.plan import aligned
+from dfeat.costs.text import aligned
 from dfeat.progress import duration
 from dfeat.status import Status
 from dfeat.status.standing import Standing

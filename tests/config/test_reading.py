@@ -208,7 +208,12 @@ def test_a_list_that_holds_itself_is_a_sentence() -> None:
             "aliases repeat",
         ),
         (["--configfile", "good.yaml", "-n", "bomb.yaml", "--config", "run=010", "report=*a", "x", "--cores", "2"], ""),
-        (["--configfile", "missing.yaml"], ""),
+        (["--configfile", "godo.yaml"], "no configuration file 'godo.yaml'; did you mean 'good.yaml'?"),
+        (["--configfile", "missing.yaml"], "no configuration file 'missing.yaml'\n"),
+        (
+            ["--configfile", "good.yaml", "table1"],
+            "no configuration file 'table1'; if it is a target, put -- before it",
+        ),
         (["--config", "training.epochs=7"], "write --config 'training={epochs: 7}'"),
         (["--config", "run=x", "data:train:root=/a.b=c"], "write --config 'data={train: {root: /a.b=c}}'"),
     ],

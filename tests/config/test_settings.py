@@ -14,8 +14,9 @@ import yaml
 from pydantic_core import to_jsonable_python
 from snakemake.cli import parse_config
 
+from dfeat.cli.common import all_settings
 from dfeat.config import Settings, config_schema, stage_settings
-from dfeat.config.files import lay_over
+from dfeat.config.files import lay_over, read_settings, unread_local
 from dfeat.costs.efficiency import Step
 from dfeat.costs.estimate import work_of
 from dfeat.errors import UserError
@@ -98,7 +99,7 @@ def test_the_schema_is_in_step_with_the_models() -> None:
 
 @pytest.mark.parametrize(("overlays", "controls"), [
     ((), 0), (("config/demo.yaml",), 1), (("config/demo.yaml", "config/smoke.yaml"), 0), (("config/controls.yaml",), 3),
-    (("config/paper.yaml",), 0), (("config/fast.yaml",), 0), (("config/single-gpu.yaml",), 0), (("config/exact.yaml",), 0),
+    (("config/without-dfeat.yaml",), 0), (("config/fast.yaml",), 0), (("config/single-gpu.yaml",), 0), (("config/exact.yaml",), 0),
 ])  # fmt: skip
 def test_the_shipped_configurations_are_valid_and_train_the_papers_methods(
     overlays: tuple[str, ...], controls: int
@@ -121,7 +122,6 @@ def test_config_yaml_says_what_the_defaults_are() -> None:
     diffusion = {"model": {"precision": "bfloat16"}, "batch_size": 32}
     fast = {"diffusion": diffusion, "training": {"precision": "bfloat16", "compile": True}}
     assert written == parse(Settings, {"data": {"train": {"holdout": 10}}, **fast})
-    assert parse(Settings, merged("config.yaml", "config/paper.yaml")) == written
 
 
 def test_the_exact_run_computes_in_float32_alone() -> None:
@@ -140,6 +140,21 @@ def test_an_overlay_takes_sets_and_backbones_away_with_null() -> None:
     settings = parse(Settings, whole)
     assert list(settings.data.evaluation) == ["imagenet_val"]
     assert list(settings.training.backbones) == ["convnext"]
+
+
+def test_a_users_own_paths_are_laid_over_config_yaml_where_no_file_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("config.yaml").write_text((ROOT / "config.yaml").read_text())
+    Path("local.yaml").write_text((ROOT / "config/local.example.yaml").read_text().replace("A100", "rtx 4090"))
+    local, named = all_settings(None, None), all_settings([Path("config.yaml")], None)
+    assert list(local.data.evaluation) == ["imagenet_val"] and local.resources.device == "RTX 4090"
+    assert list(named.data.evaluation) == ["imagenet_val", "dfeat_real"]
+    assert unread_local([Path("config.yaml"), Path("local.yaml").absolute()]) == unread_local([]) == []
+    assert "local.yaml was not read" in unread_local([Path("config.yaml")])[0]
+    without = read_settings([ROOT / "config.yaml", ROOT / "config/without-dfeat.yaml"])
+    assert without == named.model_copy(update={"data": local.data})
 
 
 def test_every_choice_that_is_documented_is_a_setting_with_that_default() -> None:

@@ -16,7 +16,7 @@ from dfeat.cli import main
 from dfeat.config import Settings
 from dfeat.config.files import read_settings
 from dfeat.costs.counts import parameters_run
-from dfeat.costs.efficiency import PEAK
+from dfeat.costs.estimate import Cost
 from dfeat.costs.measured import Speeds
 from dfeat.costs.operations import (
     BACKBONES,
@@ -28,6 +28,9 @@ from dfeat.costs.operations import (
     until_parameters,
 )
 from dfeat.costs.plan import FASTER, as_plain, as_text, make_plan
+from dfeat.costs.text import COLUMNS
+from dfeat.costs.wall import devices_here, wall_time
+from dfeat.devices.driver import Device
 from dfeat.diffusion.features import find_block, forward_until
 from dfeat.errors import UserError
 from dfeat.section import parse
@@ -95,7 +98,7 @@ def test_gradients_of_a_convolution_cost_twice_its_forward_pass(groups: int, tra
     assert flops(lambda: layer(images).sum(), backward=True) == 3 * flops(lambda: layer(images))
 
 
-@pytest.mark.parametrize("device", PEAK)
+@pytest.mark.parametrize("device", ["T4", "V100", "A100", "H200", "RTX 4090", "L40S"])
 def test_the_papers_run_is_planned_on_each_device(device: str) -> None:
     plan = make_plan(read_settings([REPOSITORY / "config.yaml"]), PAPER, Speeds(device))
     said = as_plain(plan)
@@ -113,8 +116,11 @@ def test_the_papers_run_is_planned_on_each_device(device: str) -> None:
     assert all(line == line.rstrip() for line in text.splitlines())
     assert str(plan.hours) in text
     assert said["sources"] == list(dict.fromkeys(row["source"] for row in said["steps"] if row["flops"]))
-    assert all(f"[{number}] {source}" in text for number, source in enumerate(said["sources"], 1))
-    assert ("float16" if device == "T4" else "bfloat16") in text
+    whole = as_text(plan, basis=True)
+    assert max(map(len, (text + whole).splitlines())) <= COLUMNS
+    for number, source in enumerate(said["sources"], 1):
+        assert f"[{number}] {source}" in " ".join(whole.split()) and source[:40] not in text
+    assert ("float16" if device in ("T4", "V100") else "bfloat16") in text
 
 
 def test_savings_are_those_of_the_settings_and_none_is_left_in_the_fast_run(tmp_path: Path) -> None:
@@ -145,7 +151,7 @@ def test_training_and_inference_of_each_method_stand_side_by_side() -> None:
     assert inpaint.training_memory > features.training_memory > none.training_memory == 3 * none.shipped
     assert features.inference_seconds > 40 * none.inference_seconds
     assert costs["sd_features_placebo", "swin"].inference_flops == features.inference_flops
-    assert "45,030" in as_text(plan) and as_plain(plan)["methods"][0]["method"] == "none"
+    assert "45,030" in as_text(plan, basis=True) and as_plain(plan)["methods"][0]["method"] == "none"
 
 
 def test_the_papers_run_takes_less_than_an_h100_day() -> None:
@@ -166,7 +172,7 @@ def test_copies_are_planned_as_so_many_images(tmp_path: Path) -> None:
     assert four["inpaint"].jobs == pytest.approx(4 * one["inpaint"].jobs, abs=3)
     assert four["pixels"].items - one["pixels"].items == 3 * PAPER["train"]
     assert four["training"] == one["training"] and four["features"] == one["features"]
-    assert "4 copies an image" in as_text(plans[1]) and "copies" not in as_text(plans[0])
+    assert "4 copies an image" in as_text(plans[1], basis=True) and "copies" not in as_text(plans[0], basis=True)
 
 
 @pytest.mark.parametrize(
@@ -183,6 +189,56 @@ def test_a_plan_with_one_saving_left_is_printed(training: dict, device: str) -> 
     saving = plan.savings
     assert len(saving) == 1
     assert as_text(plan).rstrip().splitlines()[-1].startswith(saving[0].setting)
+
+
+def test_days_are_those_of_the_jobs_side_by_side() -> None:
+    settings = read_settings([REPOSITORY / "config.yaml"])
+    one, four = (make_plan(settings, PAPER, Speeds("A100"), count) for count in (None, 4))
+    assert one.wall.hours == pytest.approx(one.hours) and one.wall.lines()[0].startswith("On one A100: about")
+    each = {cost.step: cost.hours(four.speeds).central / cost.jobs for cost in four.costs if cost.flops}
+    jobs = {cost.step: -(-cost.jobs // 4) for cost in four.costs if cost.flops}
+    assert {step: hours.central for step, hours in four.wall.steps.items()} == pytest.approx(
+        {step: each[step] * jobs[step] for step in each}
+    )
+    here = make_plan(
+        settings, PAPER, Speeds("A100"), None, ["NVIDIA A100-SXM4-80GB"] * 4 + ["Tesla T4", "of no figures"]
+    )
+    assert here.wall.lines()[0].startswith("On the 4 x A100 and 1 x T4 here: about")
+    assert here.wall.hours.central <= four.wall.hours.central
+    assert as_plain(here)["wall"]["devices"] == ["A100"] * 4 + ["T4"]
+
+
+def test_a_run_is_planned_on_the_devices_that_it_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    cards = [Device(f"GPU-{number}", "NVIDIA A100-SXM4-80GB", number) for number in range(4)]
+    monkeypatch.delenv("DFEAT_DEVICES", raising=False)
+    monkeypatch.setattr("dfeat.devices.driver._listed_by_nvml", lambda: tuple(cards))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,3")
+    assert devices_here() == ["NVIDIA A100-SXM4-80GB"] * 2
+    monkeypatch.setenv("DFEAT_DEVICES", "0 1")
+    assert devices_here() == []
+
+
+def test_a_job_goes_to_the_device_that_ends_it_first_and_a_training_takes_its_devices_together() -> None:
+    settings = read_settings([REPOSITORY / "config.yaml"])
+    step = Cost("training", 6, 0, 6e18, "bfloat16", "", jobs=6, compiled=True, pass_flops=1e14)
+    fast, slow = (step.hours(Speeds(card)).central / 6 for card in ("H100", "T4"))
+    assert slow > 6 * fast
+    mixed = wall_time(settings, [step], Speeds("H100"), None, ["NVIDIA H100 80GB HBM3", "Tesla T4"])
+    assert mixed.hours.central == pytest.approx(6 * fast)
+    together = parse(Settings, settings.model_dump(mode="json") | {"training": {"gpus": 4}})
+    alone, shared = (wall_time(one, [step], Speeds("A100"), 8, ()).hours.low for one in (settings, together))
+    assert (
+        0.75 * alone < shared < 0.8 * alone
+    )  # three trainings one after another, each a quarter as long but for its start
+
+
+def test_a_card_without_bfloat16_or_with_little_memory_is_told_what_to_set() -> None:
+    settings = read_settings([REPOSITORY / "config.yaml"])
+    text = " ".join(as_text(make_plan(settings, PAPER, Speeds("V100"))).split())
+    assert "V100 has no units for bfloat16" in text and "precision to float16" in text and "has 16 GB" in text
+    assert "units for" not in as_text(make_plan(settings, PAPER, Speeds("RTX 4090")))
+    single = read_settings([REPOSITORY / "config.yaml", REPOSITORY / "config" / "single-gpu.yaml"])
+    assert "units for" not in as_text(make_plan(single, PAPER, Speeds("V100")))
 
 
 def test_what_cannot_be_planned_is_a_sentence() -> None:

@@ -14,8 +14,8 @@ import timm
 import torch
 
 from dfeat.costs.counts import WIDTH
-from dfeat.costs.efficiency import PEAK
 from dfeat.devices import arithmetic, compute_on
+from dfeat.devices.cards import CARDS
 from dfeat.diffusion import FeatureExtractor, Inpainter
 from dfeat.diffusion.models import DTYPES
 from dfeat.section import Precision
@@ -125,7 +125,8 @@ def test_what_a_program_chose_by_torch_s_newer_interface_is_exact_inside_and_the
 
 def test_every_precision_has_a_type_a_width_and_a_peak_on_every_card() -> None:
     assert set(DTYPES) == set(WIDTH) == set(PRECISIONS)
-    for card, peaks in PEAK.items():
+    for card in CARDS.values():
+        peaks = card.peak
         assert set(peaks) == set(PRECISIONS), card
         assert peaks["float32"] <= peaks["tf32"] <= peaks["float16"]
 

@@ -16,11 +16,12 @@ import dfeat.doctor
 from dfeat.cli import main
 from dfeat.config import Settings
 from dfeat.config.files import read_settings
-from dfeat.costs.efficiency import PEAK
 from dfeat.costs.estimate import estimate
 from dfeat.costs.measured import Speeds
+from dfeat.costs.text import COLUMNS
 from dfeat.data.classes import imagenet_wnids
 from dfeat.data.indexing import build_evaluation_index, build_train_index
+from dfeat.devices.cards import CARDS, card_of
 from dfeat.doctor import examine, images_of, missing_inputs
 from dfeat.doctor.sets import _commonest
 from dfeat.doctor.text import as_plain, as_text
@@ -123,7 +124,7 @@ def test_images_hidden_whole_are_counted_once_the_parts_are_chosen(settings: Set
     path.write_text(json.dumps(content))
     report = examine(settings)
     assert report.faults == [] and "1 (2.5%) hide it whole\n    note: a twin" in as_text(report, settings)
-    assert as_plain(report)["hidden"]["whole"] == 1
+    assert as_plain(report, settings)["hidden"]["whole"] == 1
     assert "occlusion.min_visible" in only(report.hidden.notes)
     assert examine(changed(settings, occlusion={"share": 0.25})).hidden is None  # they will be chosen anew
     path.write_text("{")
@@ -371,7 +372,8 @@ def test_costs_of_the_papers_run_are_those_that_were_counted() -> None:
         ("NVIDIA H100 80GB HBM3", "H100*", "* of this machine: NVIDIA H100 80GB HBM3"),
         ("Tesla T4", "T4*", "* of this machine: Tesla T4"),
         ("NVIDIA H100 PCIe", None, "no figures for NVIDIA H100 PCIe"),
-        ("NVIDIA GeForce RTX 4090", None, "no figures for NVIDIA GeForce RTX 4090"),
+        ("NVIDIA GeForce RTX 4090", "4090*", "* of this machine: NVIDIA GeForce RTX 4090"),
+        ("NVIDIA GeForce RTX 4070", None, "no figures for NVIDIA GeForce RTX 4070"),
         ("MIG 1g.10gb", None, "no figures for MIG 1g.10gb"),
     ],
 )
@@ -380,9 +382,12 @@ def test_the_hours_of_this_machines_card_are_marked(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(dfeat.doctor, "devices_seen", lambda ask_torch: [device, device])
+    monkeypatch.setattr(dfeat.doctor, "devices_here", lambda: [device, device])
     settings = read_settings([REPOSITORY / "config.yaml"])
     text = as_text(examine(settings), settings)
     assert text.count(said) == 1
+    assert (f"On the 2 x {card_of(device)} here: about" if head else "On one A100: about") in text
+    assert max(map(len, text.splitlines())) <= COLUMNS
     assert [word for word in text.partition("\nTime")[2].split() if word.endswith("*") and word != "*"] == (
         [head] if head else []
     )
@@ -409,7 +414,7 @@ def test_measured_speeds_that_cannot_be_read_are_a_fault(settings: Settings) -> 
 
 
 def test_every_card_with_figures_may_be_configured() -> None:
-    for card in PEAK:
+    for card in CARDS:
         assert parse(Settings, {"resources": {"device": card}}).resources.device == card
 
 
@@ -457,16 +462,19 @@ def test_the_built_in_run_needs_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     report = examine(demo)
     assert report.faults == []
     assert "not estimated" in as_text(report, demo)
-    assert json.dumps(as_plain(report))
+    assert json.dumps(as_plain(report, demo))
 
 
 def test_snakemake_stops_with_sentences_where_data_is_missing(tmp_path: Path) -> None:
     for name in ("Snakefile", "config.yaml", "workflow", "profiles"):
         (tmp_path / name).symlink_to(REPOSITORY / name)
+    own = "data: {train: {root: my/PartImageNet}, evaluation: {dfeat_real: null}}\n"
+    (tmp_path / "local.yaml").write_text(own)  # read, since the command names no file
     command = [sys.executable, "-m", "snakemake", "-n", "-p"]
     environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert result.returncode == 2
-    for sentence in ("data/PartImageNet is missing", "image-net.org", "`make demo` needs no data"):
+    for sentence in ("my/PartImageNet is missing", "image-net.org", "`make demo` needs no data"):
         assert sentence in result.stderr
+    assert "'dfeat_real'" not in result.stderr and "local.yaml" not in result.stderr
     assert "Traceback" not in result.stderr and "MissingInput" not in result.stderr

@@ -35,11 +35,12 @@ INPAINTED = "results/tiny/diffusion/inpaint/train/pixels.h5"
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working folder with the project's workflow in it."""
+    """A working folder with the project's workflow in it, and a local.yaml that no command here names: it is not read."""
     folder = tmp_path_factory.mktemp("a tree with spaces")
     for name in ("Snakefile", "workflow", "config.yaml", "config", "profiles"):
         (folder / name).symlink_to(ROOT / name)
     (folder / "tiny.json").write_text(json.dumps(TINY))
+    (folder / "local.yaml").write_text("no_such_key: [\n")
     return folder
 
 
@@ -188,6 +189,7 @@ def test_what_a_run_does_not_have_is_a_sentence(tree: Path) -> None:
     for target, told in {
         "part_cost": "with `study: part_cost`: config/beyond.yaml has one",
         "ablation_bad": "dfeat: ablation.bad at {'training.alpha': -1}: 'training.alpha' is -1",
+        "tabel2": "dfeat: no target 'tabel2'; did you mean 'table2'?",
     }.items():
         result = snakemake(tree, *files, target)  # not a dry run: no lock is left either
         assert result.returncode == 2, text(result)
@@ -220,7 +222,7 @@ def test_a_users_mistake_is_not_tried_again(tree: Path) -> None:
     assert result.returncode == 1 and "Trying to restart" not in text(result), text(result)
     log = tree / "results/broken/logs/data/index_train.log"
     first, second = log.read_text().splitlines()
-    assert "so the job is not tried again" in first and "has no usable image" in second and ended_for_good(log)
+    assert "the job is not tried again" in first and "has no usable image" in second and ended_for_good(log)
     log.write_text(f"{first}\n{second}\ndfeat: main memory ran out; run fewer jobs\n")
     assert not ended_for_good(log) and not ended_for_good(tree / "none.log")
     log.write_text(f"{second}\n")

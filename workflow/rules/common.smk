@@ -53,6 +53,8 @@ def needs(*weights, data=False, rank=0):
             named = tuple(one.format(**wildcards) for one in weights)
             if faults_of_data(data) or faults_of_weights(at, named):
                 faults = [*faults_of_weights(at, named), *missing_inputs(SETTINGS)]
+                given = workflow.overwrite_configfiles or ()
+                faults += unread_local([Path(file) for file in given])
                 more = "nothing was run; `dfeat doctor` says more, and `make demo` needs no data."
                 stop(*dict.fromkeys(faults), more)
         return rank
@@ -93,7 +95,8 @@ TAKEN = (
 )
 
 
-# Snakemake asks a job that failed how often it may be tried again. A user's mistake stays one.
+# Snakemake asks a job that failed how often it may be tried again. A fault of the user or of the
+# program stays one; a kill, a full disk or a lost device may be over.
 Job.restart_times = property(
     lambda job: (
         0
@@ -101,6 +104,11 @@ Job.restart_times = property(
         else job.rule.restart_times
     )
 )
+
+
+# Snakemake takes a name of no rule for a file, and asks this of each target once all rules are known, before it plans.
+if workflow.modifier.is_main_snakefile() and started_by_a_person():
+    workflow.is_rule = named_or_made(workflow.is_rule)
 
 
 wildcard_constraints:

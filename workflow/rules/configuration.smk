@@ -10,7 +10,7 @@ from snakemake.jobs import Job
 
 try:
     from dfeat.config import Settings
-    from dfeat.config.files import PINNED, read_pins
+    from dfeat.config.files import LOCAL, OWN, PINNED, read_pins, unread_local
     from dfeat.config.reading import read_mapping
     from dfeat.config.bounds import has_long_commands
     from dfeat.config.expected import write_expected
@@ -23,7 +23,7 @@ try:
     )
     from dfeat.doctor import missing_data, missing_inputs, missing_weights
     from dfeat.doctor.weights import backbone_weights
-    from dfeat.errors import UserError
+    from dfeat.errors import UserError, nearest
     from dfeat.progress import ended_for_good
     from dfeat.places import (
         ADOPTING,
@@ -89,9 +89,34 @@ def exit_on_user_error(function, *arguments):
         stop(str(error))
 
 
+def reads_local():
+    """Whether local.yaml is laid over config.yaml: where the command names no file."""
+    return not workflow.overwrite_configfiles and LOCAL.exists()
+
+
+def named_or_made(is_rule):
+    """`workflow.is_rule`, which stops at a target that is neither a rule nor a file that is there or that a rule makes."""
+
+    def checked(name):
+        found = is_rule(name)
+        planning = workflow.dag_settings is not None and not found
+        if planning and os.sep not in name and not Path(name).exists():
+            if not any(rule.is_producer(name) for rule in workflow.rules):
+                targets = [
+                    one.name for one in workflow.rules if not one.has_wildcards()
+                ]
+                stop(
+                    f"no target {name!r}{nearest(name, targets) or ';'} `snakemake --list-target-rules` prints them all"
+                )
+        return found
+
+    return checked
+
+
 def configuration_files():
     """The names of what the configuration was read from, as faults name it."""
     overlays = [Path(file) for file in workflow.overwrite_configfiles or ()]
+    overlays += [LOCAL.absolute()] if reads_local() else []
     names = [
         str(file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file)
         for file in overlays
@@ -107,7 +132,8 @@ def check_configuration(below):
     if workflow.modifier.skip_configfile:
         return
     exit_on_user_error(read_pins)
-    for file in [below, *(workflow.overwrite_configfiles or ())]:
+    own = [LOCAL] if reads_local() else []
+    for file in [below, *own, *(workflow.overwrite_configfiles or ())]:
         if Path(file).exists():
             exit_on_user_error(read_mapping, Path(file))
 
