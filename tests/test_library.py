@@ -170,7 +170,7 @@ def test_an_extractor_tells_what_it_is(extract: FeatureExtractor) -> None:
 
 def test_a_device_that_is_not_here_leaves_a_model_where_it_is(extract: FeatureExtractor) -> None:
     for device in ("cuda:99", "gpu", "mps:7"):
-        with pytest.raises(UserError, match="^device is "):
+        with pytest.raises(UserError, match=r"^device is '"):
             extract.to(device)
     assert extract(np.zeros((1, 64, 64, 3), np.uint8)).shape == (1, 96)
 
