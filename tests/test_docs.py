@@ -23,7 +23,9 @@ def said() -> str:
 
 MESSAGES = [
     message
-    for row in re.findall(r"^\| (`.*?) \| .*\|$", (DOCS / "troubleshooting.md").read_text(encoding="utf-8"), re.MULTILINE)
+    for row in re.findall(
+        r"^\| (`.*?) \| .*\|$", (DOCS / "troubleshooting.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
     for message in re.findall(r"`([^`]+)`", row)
 ]
 
