@@ -19,6 +19,7 @@ from PIL import Image
 import dfeat
 from dfeat import FeatureExtractor, Inpainter, load_images
 from dfeat.errors import UserError
+from tests.examples import EXAMPLES, cells, displayed, is_readable
 
 Pixels = NDArray[np.uint8]
 
@@ -201,7 +202,7 @@ def test_a_long_call_draws_a_bar_in_a_notebook_and_nothing_in_a_script(
         ({"device": "cuda:99"}, "device is 'cuda:99'"),
         ({"device": "gpu"}, "device is 'gpu', which is none of torch's; use 'cpu', 'cuda'"),
         ({"device": object()}, "device is <object"),
-        ({"timestep": "100"}, "^'timestep' is '100'"),
+        ({"timestep": "soon"}, "^'timestep' is 'soon'"),
         ({"timestep": 25.5}, "^'timestep' is 25.5"),
         ({"timestep": None}, "^'timestep' is None"),
         ({"blocks": 3}, "^'blocks' is 3"),
@@ -223,6 +224,23 @@ def test_words_of_other_libraries_are_answered() -> None:
         FeatureExtractor.from_pretrained("demo", precision=torch.bfloat16, device="cpu").model.precision == "bfloat16"
     )
     assert FeatureExtractor.from_pretrained("demo", precision="bf16", device="cpu").model.precision == "bfloat16"
+
+
+@pytest.mark.parametrize(("name", "pictures"), [("features.py", 1), ("inpainting.py", 2)])
+def test_an_example_runs_and_its_cells_show_what_can_be_read(
+    name: str, pictures: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shown = displayed(EXAMPLES / name)
+    assert sum(isinstance(value, Image.Image) for value in shown) == pictures and len(shown) > pictures
+    assert all(map(is_readable, shown))
+
+
+def test_every_example_is_short_and_a_notebook() -> None:
+    for path in EXAMPLES.glob("*.py"):
+        kinds = [kind for kind, _ in cells(path)]
+        assert kinds[:2] == ["markdown", "code"] and len(path.read_text().splitlines()) < 60
+        assert path.read_text().startswith("# %% [markdown]\n# # ")
 
 
 def test_the_package_offers_its_names_and_imports_nothing_for_them() -> None:

@@ -253,10 +253,11 @@ def predicted(classifier: Classifier, images: Path, top: int) -> str:
 
 
 def _no_model(folder: Path) -> str:
-    """The sentence for a folder that no model is in: with those that are below it."""
-    below = sorted(file.parent for file in islice(folder.rglob("run.json"), 100))
-    if folder.exists() and below:
-        return f"{folder} has several models; give the folder of one, such as {below[0]}"
+    """The sentence for a folder that no model is in: with one that is below it."""
+    for inside in ("*", "*/*", "*/*/*", "training/*/*/*"):  # of a backbone, a method, all models, a run
+        below = min((file.parent for file in folder.glob(f"{inside}/run.json")), default=None)
+        if below is not None:
+            return f"{folder} is not itself a model's folder; give one below it, such as {below}"
     lacks = "has no model (run.json)" if folder.is_dir() else "is no folder" if folder.exists() else "is missing"
     return f"{folder} {lacks}; give a model's folder, results/<run>/training/<method>/<backbone>/seed<n>"
 
