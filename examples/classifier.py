@@ -15,7 +15,7 @@ from dfeat.demo.worlds import draw_occluded
 # Any `results/<run>/training/<method>/<backbone>/seed<n>`. This one fuses diffusion features and makes them itself.
 
 # %%
-MODEL = "results/demo/training/sd_features/swin/seed0"
+MODEL = "results/demo/training/sd_features/convnext/seed0"
 classify = Classifier.from_pretrained(MODEL)
 classify
 

@@ -38,7 +38,7 @@ print(Path("my_set.yaml").read_text())
 # One model alone needs no run. Its accuracy on the set, with what 20 images can say: about 22 points to either side.
 
 # %%
-classify = Classifier.from_pretrained("results/demo/training/none/swin/seed0")
+classify = Classifier.from_pretrained("results/demo/training/none/convnext/seed0")
 wnids = [info.wnid for info in classify.classes]
 files = sorted(root.rglob("*.png"))
 probabilities, names = classify(files)

@@ -99,10 +99,6 @@ def test_an_example_runs_on_a_finished_run(
     name: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(run, tmp_path / "results/demo")
-    for method in ("none", "sd_features"):
-        (tmp_path / f"results/demo/training/{method}/convnext").rename(
-            tmp_path / f"results/demo/training/{method}/swin"
-        )
     monkeypatch.chdir(tmp_path)
     shown = displayed(EXAMPLES / name)
     assert len(shown) >= 2 and all(map(is_readable, shown))
