@@ -41,7 +41,7 @@ from dfeat.errors import UserError
 from dfeat.evaluation.predict import TrainedModel
 from dfeat.methods import method as method_of
 from dfeat.places import Place, place_of
-from dfeat.progress import progress
+from dfeat.progress import progress, say, shows_bars
 from dfeat.section import parse
 from dfeat.storage.expected import expected_settings
 
@@ -124,6 +124,8 @@ class Classifier:
         folder, on = Path(folder), chosen_device(device)
         if not (folder / "run.json").is_file():
             raise UserError(_no_model(folder))
+        if shows_bars():  # the first load imports timm
+            say(f"loading the classifier {folder} onto {on}")
         model = TrainedModel(folder, on, named)
         place = place_of(folder / "run.json")
         preparation = _preparation(place) if place else None

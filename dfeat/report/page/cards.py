@@ -35,7 +35,7 @@ def data_card(environment: Any, artifacts: Artifacts, settings: Settings) -> str
     sets = [_source_set(artifacts, name, settings) for name in (TRAIN, *settings.data.evaluation)]
     models = _diffusion_models(settings)
     return str(template.render(
-        artifacts._asdict(), settings=settings, sets=sets, diffusion_models=models, licence=_licence_of(settings),
+        artifacts._asdict(), settings=settings, sets=sets, diffusion_models=models, licence=licence_of(settings),
     ))  # fmt: skip
 
 
@@ -46,7 +46,7 @@ def model_card(environment: Any, artifacts: Artifacts, settings: Settings, rows:
         settings=settings, models=artifacts.models, drawn=settings.data.drawn is not None,
         backbones={backbone_name(name): entry for name, entry in settings.training.backbones.items()},
         accuracies=[_accuracy(row) for row in rows if row.metric == "top1"],
-        diffusion_models=_diffusion_models(settings), licence=_licence_of(settings), example=_example(artifacts, settings),
+        diffusion_models=_diffusion_models(settings), licence=licence_of(settings), example=_example(artifacts, settings),
         fused=unique(model.method for model in artifacts.models if _fuses_own_features(model.run)),
     ))  # fmt: skip
 
@@ -56,7 +56,7 @@ def _fuses_own_features(run: dict[str, Any]) -> bool:
     return bool(run.get("features")) and method(run["method"]).exchange is None
 
 
-def _licence_of(settings: Settings) -> str:
+def licence_of(settings: Settings) -> str:
     """The licence in a card's head: this program's where all that a run is made of comes with it."""
     weights = (str(backbone.weights) for backbone in settings.training.backbones.values())
     shipped = settings.data.drawn is not None and all(path.startswith("demo:") for path in weights)
