@@ -33,3 +33,35 @@ MESSAGES = [
 def test_troubleshooting_quotes_what_the_program_says() -> None:
     unknown = {part: m for m in MESSAGES for part in re.split(r" ?… ?", m) if part and part not in said()}
     assert len(MESSAGES) > 40 and unknown == {}
+
+
+def test_the_index_has_every_page_and_says_whom_it_is_for() -> None:
+    index = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Documentation")[2]
+    users, _, maintainers = index.partition("| For maintainers |")
+    for path in DOCS.glob("*.md"):
+        marked = path.read_text(encoding="utf-8").split("\n")[2].startswith("*For maintainers")
+        assert f"](docs/{path.name})" in (maintainers if marked else users), path.name
+
+
+def test_every_word_of_the_glossary_is_said_once_and_in_a_sentence_or_two() -> None:
+    entries = re.findall(
+        r"^- \*\*(.+?)\.\*\* ((?:.|\n  )+)", (DOCS / "glossary.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    words = [word.strip("`").lower() for head, _ in entries for word in head.split(", ")]
+    asked = {
+        "view",
+        "shard",
+        "twin",
+        "level",
+        "none",
+        "run",
+        "stage",
+        "point",
+        "recipe",
+        "overlay",
+        "set",
+        "adopt",
+        "drop:40",
+    }
+    assert len(words) == len(set(words)) and asked <= {*words}
+    assert all(len(text.split()) < 60 for _, text in entries)
