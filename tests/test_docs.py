@@ -6,7 +6,10 @@ import re
 from functools import cache
 from pathlib import Path
 
+import pytest
 import snakemake
+
+from dfeat.config.files import read_settings
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -65,3 +68,12 @@ def test_every_word_of_the_glossary_is_said_once_and_in_a_sentence_or_two() -> N
     }
     assert len(words) == len(set(words)) and asked <= {*words}
     assert all(len(text.split()) < 60 for _, text in entries)
+
+
+@pytest.mark.parametrize("page", ["results.md", "my-test-set.md"])
+def test_the_overlays_of_the_pages_are_valid(page: str, tmp_path: Path) -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL)
+    for block in blocks:
+        (tmp_path / "overlay.yaml").write_text(block)
+        assert read_settings([ROOT / "config.yaml", tmp_path / "overlay.yaml"]) != read_settings([ROOT / "config.yaml"])
+    assert blocks
