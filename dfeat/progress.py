@@ -1,4 +1,4 @@
-"""Progress of long work: a bar with rate and time left on a terminal, nothing elsewhere; and lines for the log.
+"""Progress of long work: a bar with rate and time left on a terminal or in a notebook, nothing elsewhere; and log lines.
 
 Of the processes that train one model together only the first writes.
 """
@@ -27,16 +27,16 @@ _TAIL: Final = 64 * 1024
 """Bytes of a log in which its last two lines are looked for."""
 
 
-def progress(total: int, label: str) -> Any:
-    """A tqdm bar that the caller updates; disabled unless standard error is a terminal."""
+def progress(total: int, label: str, delay: float = 0) -> Any:
+    """A tqdm bar that the caller updates, drawn after `delay` seconds; disabled unless `shows_bars`."""
     from tqdm import tqdm
 
-    return tqdm(total=total, desc=label, unit="img", disable=not shows_bars())
+    return tqdm(total=total, desc=label, unit="img", disable=not shows_bars(), delay=delay)
 
 
 def shows_bars() -> bool:
-    """Whether bars are drawn: on a terminal, by the first process."""
-    return leads() and sys.stderr.isatty()
+    """Whether bars are drawn: on a terminal or in a notebook's kernel, by the first process."""
+    return leads() and (sys.stderr.isatty() or "ipykernel" in sys.modules)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from PIL import Image
 import dfeat
 from dfeat import FeatureExtractor, Inpainter, load_images
 from dfeat.errors import UserError
+from tests.examples import EXAMPLES, cells, displayed, is_readable
 
 Pixels = NDArray[np.uint8]
 
@@ -164,6 +165,28 @@ def test_an_extractor_tells_what_it_is(extract: FeatureExtractor) -> None:
     assert wide.num_features == len(wide.feature_names) == features.shape[1]
     assert wide.feature_names[1] == "down.0[0, 0, 1] t=50" and len(set(wide.feature_names)) == wide.num_features
     assert wide.to("cpu") is wide
+    steps = FeatureExtractor.from_pretrained("demo", timestep=np.array([50, 100]), device="cpu")
+    assert steps.settings.timesteps == (50, 100)
+
+
+def test_a_device_that_is_not_here_leaves_a_model_where_it_is(extract: FeatureExtractor) -> None:
+    for device in ("cuda:99", "gpu", "mps:7"):
+        with pytest.raises(UserError, match=r"^device is '"):
+            extract.to(device)
+    assert extract(np.zeros((1, 64, 64, 3), np.uint8)).shape == (1, 96)
+
+
+def test_a_long_call_draws_a_bar_in_a_notebook_and_nothing_in_a_script(
+    extract: FeatureExtractor, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("dfeat.diffusion.fitting.SOON", 0)
+    images = np.zeros((9, 64, 64, 3), np.uint8)
+    extract(images)
+    assert capfd.readouterr().err == ""
+    monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    extract(images)
+    said = capfd.readouterr().err
+    assert "encode: 100%" in said and "features: 100%" in said and "9/9" in said
 
 
 @pytest.mark.parametrize(
@@ -177,7 +200,12 @@ def test_an_extractor_tells_what_it_is(extract: FeatureExtractor) -> None:
         ({"blocks": "middle"}, "use mid, down.<i> or up.<i>"),
         ({"blocks": "down.9"}, "^blocks has 'down.9', but this U-Net has 2 down blocks"),
         ({"device": "cuda:99"}, "device is 'cuda:99'"),
-        ({"device": "gpu"}, "device is 'gpu'"),
+        ({"device": "gpu"}, "device is 'gpu', which is none of torch's; use 'cpu', 'cuda'"),
+        ({"device": object()}, "device is <object"),
+        ({"timestep": "soon"}, "^'timestep' is 'soon'"),
+        ({"timestep": 25.5}, "^'timestep' is 25.5"),
+        ({"timestep": None}, "^'timestep' is None"),
+        ({"blocks": 3}, "^'blocks' is 3"),
     ],
 )
 def test_errors_name_arguments(given: dict[str, Any], said: str) -> None:
@@ -196,6 +224,23 @@ def test_words_of_other_libraries_are_answered() -> None:
         FeatureExtractor.from_pretrained("demo", precision=torch.bfloat16, device="cpu").model.precision == "bfloat16"
     )
     assert FeatureExtractor.from_pretrained("demo", precision="bf16", device="cpu").model.precision == "bfloat16"
+
+
+@pytest.mark.parametrize(("name", "pictures"), [("features.py", 1), ("inpainting.py", 2)])
+def test_an_example_runs_and_its_cells_show_what_can_be_read(
+    name: str, pictures: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shown = displayed(EXAMPLES / name)
+    assert sum(isinstance(value, Image.Image) for value in shown) == pictures and len(shown) > pictures
+    assert all(map(is_readable, shown))
+
+
+def test_every_example_is_short_and_a_notebook() -> None:
+    for path in EXAMPLES.glob("*.py"):
+        kinds = [kind for kind, _ in cells(path)]
+        assert kinds[:2] == ["markdown", "code"] and len(path.read_text().splitlines()) < 60
+        assert path.read_text().startswith("# %% [markdown]\n# # ")
 
 
 def test_the_package_offers_its_names_and_imports_nothing_for_them() -> None:

@@ -30,6 +30,7 @@ from dfeat.diffusion.inputs import (
     checked_precision,
     one_each,
     pixel_keys,
+    several,
 )
 from dfeat.diffusion.latents import encode
 from dfeat.diffusion.layout import find_model
@@ -113,7 +114,8 @@ class FeatureExtractor:
 
         Args:
             path: Folder in the diffusers layout, Hub id, or "demo", the model that ships with the package.
-            blocks: U-Net blocks: "mid", "down.<i>", "up.<i>"; one or several, whose features are concatenated.
+            blocks: U-Net blocks: "mid", "down.<i>", "up.<i>" (Stable Diffusion has i from 0 to 3, "demo" 0 and 1); one or
+                several, whose features are concatenated.
             timestep: Noise that is added to the latents first; several are passes of their own, concatenated.
             pool: Each block's output is averaged to pool x pool; 0 keeps the whole map.
             ensemble: Draws of noise that are averaged.
@@ -128,8 +130,7 @@ class FeatureExtractor:
             UserError: An argument that is not allowed, or a model that cannot be loaded.
         """
         checked_arguments(others, inspect.signature(cls.from_pretrained).parameters.keys() - {"others"})
-        steps = timestep if isinstance(timestep, int) else tuple(timestep)
-        chosen = (blocks,) if isinstance(blocks, str) else tuple(blocks)
+        steps, chosen = several(timestep), (blocks,) if isinstance(blocks, str) else several(blocks)
         given = {"blocks": chosen, "timestep": steps, "pool": pool, "ensemble": ensemble, "seed": seed}
         with by_argument():
             settings = parse(FeatureSettings, given, "features")
@@ -154,7 +155,8 @@ class FeatureExtractor:
         """
         array, _ = as_the_model_takes(images, self.model, resize)
         names = pixel_keys(array) if keys is None else one_each(keys, len(array), "keys")
-        return self.from_latents(self._encoded(list(array))[0], names)
+        latents = self._encoded(list(array), "encode")[0]
+        return self.featured(list(zip(latents, map(str, names), strict=True)), "features")[0]
 
     @property
     def feature_names(self) -> list[str]:
@@ -175,9 +177,9 @@ class FeatureExtractor:
         return per_cell * max(1, self.settings.pool**2) * len(self.settings.timesteps)
 
     def to(self, device: torch.device | str) -> Self:
-        """Move the model to a device; returns the extractor."""
+        """Move the model to a device; returns the extractor. UserError for one that torch does not reach here."""
         self.model.to(device)
-        self.null_prompt = self.null_prompt.to(device)
+        self.null_prompt = self.null_prompt.to(self.model.device)
         return self
 
     def __repr__(self) -> str:

@@ -7,17 +7,20 @@ alone: about 2e-5 of a feature between batch sizes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from contextlib import nullcontext
+from typing import Any, Final, Generic, TypeVar
 
 import torch
 
 from dfeat.devices.attempts import record
 from dfeat.errors import UserError
-from dfeat.progress import say
+from dfeat.progress import progress, say
 from dfeat.shortage import shortage
 
 Row = TypeVar("Row")
 Tensors = tuple[torch.Tensor, ...]
+SOON: Final = 2.0
+"""Seconds after which a call of the library draws its bar."""
 
 
 class Fitting(Generic[Row]):
@@ -30,11 +33,12 @@ class Fitting(Generic[Row]):
     def __init__(self, compute: Callable[[list[Row]], Tensors], size: int, what: str, passes: int = 1) -> None:
         self.compute, self.size, self.what, self.passes = compute, size, what, passes
 
-    def __call__(self, batch: Sequence[Row]) -> Tensors:
-        """The tensors of a batch. Raises UserError if even a single row does not fit."""
+    def __call__(self, batch: Sequence[Row], bar: str = "") -> Tensors:
+        """The tensors of a batch; `bar` is the label of a bar where it takes long. UserError if not even one row fits."""
         while True:
             try:
-                return in_parts(self.compute, list(batch), self.size)
+                with progress(len(batch), bar, delay=SOON) if bar else nullcontext() as shown:
+                    return in_parts(self.compute, list(batch), self.size, shown)
             except RuntimeError as error:
                 short = shortage(error)
                 if short is None or not short.of_device or (self.size == 1 and not short.certain):
@@ -50,13 +54,17 @@ class Fitting(Generic[Row]):
             say(f"{self.what}: the batch does not fit the device's memory; from here on {self.size} images at a time")
 
 
-def in_parts(compute: Callable[[list[Row]], Tensors], batch: list[Row], size: int) -> Tensors:
+def in_parts(compute: Callable[[list[Row]], Tensors], batch: list[Row], size: int, bar: Any = None) -> Tensors:
     """Apply `compute` to a batch in parts of `size` rows and concatenate the results; a smaller batch is not split."""
     if size >= len(batch):
         return compute(batch)
     # Pad the last part to `size`: a row's result then does not depend on how many rows share its part.
     filled = batch + batch[-1:] * (-len(batch) % size)
-    parts = [compute(filled[start : start + size]) for start in range(0, len(filled), size)]
+    parts = []
+    for start in range(0, len(filled), size):
+        parts.append(compute(filled[start : start + size]))
+        if bar is not None:
+            bar.update(min(size, len(batch) - start))
     return tuple(torch.cat(tensors)[: len(batch)] for tensors in zip(*parts, strict=True))
 
 

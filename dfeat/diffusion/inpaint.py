@@ -143,12 +143,12 @@ class Inpainter:
         hidden = checked_masks(masks, fits)
         columns = hidden, checked_prompts(prompts, count), checked_seeds(seeds, black_out(array, hidden))
         called = [f"row {row}" for row in range(count)] if names is None else one_each(names, count, "names")
-        filled, finite = self._filled(list(zip(array, *columns, strict=True)))
+        filled, finite = self._filled(list(zip(array, *columns, strict=True)), "inpaint")
         self.check_finite(finite.numpy(), called)
         return paste_known(filled.numpy(), array, hidden) if paste else filled.numpy()
 
     def to(self, device: torch.device | str) -> Self:
-        """Move the model to a device; returns the inpainter."""
+        """Move the model to a device; returns the inpainter. UserError for one that torch does not reach here."""
         self.model.to(device)
         self._embeddings.clear()
         return self

@@ -110,6 +110,12 @@ def _seed(seed: Any) -> int:
     return number
 
 
+def several(values: Any) -> Any:
+    """A tuple of values that are given as a list, an array or the like; a text or a single value as it is."""
+    plain = values.tolist() if hasattr(values, "tolist") else values  # NumPy's and torch's numbers are none of Python's
+    return tuple(plain) if isinstance(plain, Iterable) and not isinstance(plain, str | bytes) else plain
+
+
 def checked_batch_size(batch_size: Any) -> int:
     """The batch size, 1 or more. Raises UserError for anything else."""
     if not isinstance(batch_size, int) or batch_size < 1:

@@ -180,9 +180,11 @@ def find_model(source: ModelSource) -> ModelFiles:
         read = files_read(names, source.variant, str(source.path))
         return ModelFiles(hub.snapshot(str(source.path), source.revision, read), variant=source.variant)
     except UserError as error:
+        why = str(error)
+        if not why.startswith("cannot fetch"):
+            why = f"cannot fetch {source.path} at {source.revision} ({why})"
         raise type(error)(
-            f"cannot fetch {source.path} at {source.revision} ({error}); run `dfeat fetch` where there is a network, or "
-            "download it and give its folder"
+            f"{why}; run `dfeat fetch` where there is a network, or download it and give its folder"
         ) from None
 
 

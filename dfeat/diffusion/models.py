@@ -26,8 +26,9 @@ from dfeat.diffusion.settings import ModelSource
 from dfeat.diffusion.single_file import build_component, read_checkpoint
 from dfeat.diffusion.variants import STEMS
 from dfeat.errors import UserError
-from dfeat.progress import bars_of_libraries, say
+from dfeat.progress import bars_of_libraries, say, shows_bars
 from dfeat.section import parse
+from dfeat.shortage import pass_on
 from dfeat.storage.provenance import combined_digest
 
 DTYPES: Final = {"float32": torch.float32, "tf32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -98,8 +99,8 @@ class DiffusionModel:
         return in_slices(lambda rows: self.vae.decode(rows).sample, latents, most)
 
     def to(self, device: torch.device | str) -> None:
-        """Move the components to a device, in place."""
-        self.device = torch.device(device)
+        """Move the components to a device, in place. Raises UserError for one that torch does not reach."""
+        self.device = chosen_device(device)
         for component in (self.vae, self.unet, self.text_encoder):
             if component is not None:
                 component.to(self.device)
@@ -160,21 +161,29 @@ def load_pretrained(
 ) -> DiffusionModel:
     """Load all components of a model from a folder or Hub id, for the library; `device` None is the best one here."""
     source = parse(ModelSource, {"path": str(path), "precision": precision, "revision": revision}, "model")
-    return load_model(source, "inpaint", chosen_device(device))
+    chosen = chosen_device(device)
+    if shows_bars():  # the first load imports diffusers and transformers, which takes longer than to read a small model
+        say(f"loading the diffusion model {path} onto {chosen}")
+    return load_model(source, "inpaint", chosen)
 
 
 def chosen_device(device: torch.device | str | None) -> torch.device:
     """The device of that name; None is the best one here. Raises UserError for one that torch does not reach."""
     from dfeat.devices import pick_device
 
+    if device is None:
+        return pick_device()
     try:
-        chosen = torch.device(device) if device else pick_device()
-    except RuntimeError as error:
-        raise UserError(f"device is {device!r}: {str(error).splitlines()[0]}") from None
-    if chosen.type == "cuda" and not torch.cuda.is_available():
+        chosen = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise UserError(f"device is {device!r}, which is none of torch's; use 'cpu', 'cuda' or 'cuda:1'") from None
+    try:
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        pass_on(error)
         raise UserError(
-            f"device is {device!r}, and torch reaches no such device here; use device='cpu', or leave it out"
-        )
+            f"device is {device!r}, and torch reaches no such device here; use 'cpu', or leave it out"
+        ) from None
     return chosen
 
 

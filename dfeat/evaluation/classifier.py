@@ -7,6 +7,7 @@ fuses diffusion features (Fig. 1b) these are made here, from the crop that the d
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,15 @@ from dfeat.data.pixels import evaluation_crop, resize, resized_shape
 from dfeat.data.records import ClassInfo, table_text
 from dfeat.data.settings import CROP_PCT, PixelsStage
 from dfeat.diffusion.features import FeatureExtractor
-from dfeat.diffusion.inputs import by_argument, checked_batch_size, one_each, pixel_keys
+from dfeat.diffusion.fitting import SOON
+from dfeat.diffusion.inputs import (
+    by_argument,
+    checked_arguments,
+    checked_batch_size,
+    checked_precision,
+    one_each,
+    pixel_keys,
+)
 from dfeat.diffusion.latents import encode
 from dfeat.diffusion.models import chosen_device, load_model
 from dfeat.diffusion.settings import FeatureSettings, ModelSource
@@ -32,10 +41,12 @@ from dfeat.errors import UserError
 from dfeat.evaluation.predict import TrainedModel
 from dfeat.methods import method as method_of
 from dfeat.places import Place, place_of, predictions_origin
+from dfeat.progress import progress, say, shows_bars
 from dfeat.section import parse
 from dfeat.storage.expected import expected_settings
 
 BATCH: Final = 64
+PRECISIONS: Final = ("float32", "tf32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -85,8 +96,9 @@ class Classifier:
         diffusion: str | Path | None = None,
         revision: str | None = None,
         device: torch.device | str | None = None,
-        precision: str = "float32",
+        precision: Any = "float32",
         batch_size: int = BATCH,
+        **others: Any,
     ) -> Self:
         """Load a model of a run, from results/<run>/training/<method>/<backbone>/seed<n>.
 
@@ -99,17 +111,22 @@ class Classifier:
             device: A torch device; None: CUDA where there is one.
             precision: "float32", "tf32" or "bfloat16".
             batch_size: Images that are computed at once.
+            others: Nothing more; a name from another library is answered with the one that it has here.
 
         Raises:
             UserError: A folder that has no whole model, a diffusion model that is missing or another one than the
                 classifier was trained with, or a method whose features are not those of the image.
         """
+        checked_arguments(others, inspect.signature(cls.from_pretrained).parameters.keys() - {"others"})
+        named = checked_precision(precision)
+        if named not in PRECISIONS:
+            raise UserError(f"precision is {precision!r}; use {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}")
         folder, on = Path(folder), chosen_device(device)
-        if not folder.is_dir():
-            raise UserError(
-                f"{folder} is missing; give a model's folder, results/<run>/training/<method>/<backbone>/seed<n>"
-            )
-        model = TrainedModel(folder, on, precision)
+        if not (folder / "run.json").is_file():
+            raise UserError(_no_model(folder))
+        if shows_bars():  # the first load imports timm
+            say(f"loading the classifier {folder} onto {on}")
+        model = TrainedModel(folder, on, named)
         place = place_of(folder / "run.json")
         preparation = _preparation(place) if place else None
         classes = _classes(place, model.run["classes"])
@@ -134,9 +151,11 @@ class Classifier:
         found = pictures(images)
         names = None if keys is None else one_each(keys, len(found), "keys")
         rows = []
-        for start in range(0, len(found), self.batch_size):
-            part = slice(start, start + self.batch_size)
-            rows.append(self._probabilities(found[part], None if names is None else names[part]))
+        with progress(len(found), "classify", delay=SOON) as bar:
+            for start in range(0, len(found), self.batch_size):
+                part = slice(start, start + self.batch_size)
+                rows.append(self._probabilities(found[part], None if names is None else names[part]))
+                bar.update(len(rows[-1]))
         if not rows:
             raise UserError("images is empty; give at least one")
         probabilities = np.concatenate(rows)
@@ -207,11 +226,11 @@ class Classifier:
         )
 
     def to(self, device: torch.device | str) -> Self:
-        """Move the model to a device; returns the classifier."""
-        self.model.device = torch.device(device)
-        self.model.classifier.to(device)
+        """Move the model to a device; returns the classifier. UserError for one that torch does not reach here."""
+        self.model.device = chosen_device(device)
+        self.model.classifier.to(self.model.device)
         if self.extract is not None:
-            self.extract.to(device)
+            self.extract.to(self.model.device)
         return self
 
     def __repr__(self) -> str:
@@ -233,6 +252,16 @@ def predicted(classifier: Classifier, images: Path, top: int) -> str:
             best = np.argsort(-row, kind="stable")[:count]
             rows.append((file, *(value for place in best for value in (names[place], f"{row[place]:.6f}"))))
     return table_text(header, rows)
+
+
+def _no_model(folder: Path) -> str:
+    """The sentence for a folder that no model is in: with one that is below it."""
+    for inside in ("*", "*/*", "*/*/*", "training/*/*/*"):  # of a backbone, a method, all models, a run
+        below = min((file.parent for file in folder.glob(f"{inside}/run.json")), default=None)
+        if below is not None:
+            return f"{folder} is not itself a model's folder; give one below it, such as {below}"
+    lacks = "has no model (run.json)" if folder.is_dir() else "is no folder" if folder.exists() else "is missing"
+    return f"{folder} {lacks}; give a model's folder, results/<run>/training/<method>/<backbone>/seed<n>"
 
 
 def _preparation(place: tuple[Path, str]) -> Preparation:

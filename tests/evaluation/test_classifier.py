@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 
 from dfeat import Classifier
 from dfeat.config.expected import expected
+from dfeat.config.files import read_settings
 from dfeat.config.points import Run
 from dfeat.diffusion.features import extract_features
 from dfeat.diffusion.latents import encode_view
@@ -23,6 +24,7 @@ from dfeat.storage.atomic import json_bytes
 from dfeat.training import loop
 from dfeat.training.sources import Inputs
 from tests.conftest import CPU, TINY_BACKBONE, World
+from tests.examples import EXAMPLES, displayed, is_readable
 from tests.test_cli import run as dfeat
 
 
@@ -90,6 +92,44 @@ def test_it_says_what_the_evaluation_said(world: World, run: Path, method: str) 
     alone, _ = classify(Image.open(files[keys[4]]), keys=keys[4:5])
     assert np.abs(alone - probabilities[4:5]).max() < 1e-5
     assert "20 classes, 64 px, float32 on cpu" in repr(classify.to("cpu"))
+
+
+@pytest.mark.parametrize("name", ["classifier.py", "own_test_set.py"])
+def test_an_example_runs_on_a_finished_run(
+    name: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(run, tmp_path / "results/demo")
+    monkeypatch.chdir(tmp_path)
+    shown = displayed(EXAMPLES / name)
+    assert len(shown) >= 2 and all(map(is_readable, shown))
+    if name == "own_test_set.py":
+        assert shown[-1].endswith(" of 20 right")
+        assert "my_set" in read_settings([EXAMPLES.parent / "config.yaml", Path("my_set.yaml")]).data.evaluation
+
+
+@pytest.mark.parametrize(
+    ("folder", "given", "said"),
+    [
+        ("training/none/convnext", {}, "is not itself a model's folder; give one below it, such as .*/none/convnext/seed0$"),
+        (".", {}, "give one below it, such as .*/training/none/convnext/seed0$"),
+        ("training/none/convnext/seed0/model.safetensors", {}, "is no folder; give a model's folder"),
+        ("training/none/convnext/seed9", {}, "is missing; give a model's folder"),
+        ("data", {}, r"has no model \(run.json\); give a model's folder"),
+        ("training/none/convnext/seed0", {"precision": "fp16"}, "precision is 'fp16'; use float32, tf32 or bfloat16"),
+        ("training/none/convnext/seed0", {"torch_dtype": torch.float32}, "did you mean 'precision'"),
+        ("training/none/convnext/seed0", {"device": "cuda:99"}, "torch reaches no such device here"),
+    ],
+)  # fmt: skip
+def test_what_is_no_model_here_is_refused_with_what_to_give(
+    run: Path, folder: str, given: dict[str, object], said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        Classifier.from_pretrained(run / folder, **given)  # type: ignore[arg-type]
+
+
+def test_familiar_names_of_a_precision_are_taken(run: Path) -> None:
+    folder = run / "training/none/convnext/seed0"
+    assert "bfloat16 on cpu" in repr(Classifier.from_pretrained(folder, device="cpu", precision=torch.bfloat16))
 
 
 def test_predict_writes_a_row_for_each_image(

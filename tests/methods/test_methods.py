@@ -5,9 +5,16 @@ from __future__ import annotations
 import ast
 import csv
 import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -31,21 +38,7 @@ from dfeat.training.sources import Inputs
 from tests.conftest import CPU, TINY_BACKBONE, World
 
 PACKAGE = Path(methods.__file__).parents[1]
-SEVENTH = """
-'''Noise: the chosen parts show noise.'''
-
-import numpy as np
-
-from dfeat.methods.method import Method
-
-
-def paint(twin):
-    noise = twin.rng().integers(0, 256, twin.picture.shape, np.uint8)
-    return np.where(twin.hidden[..., None], noise, twin.picture)
-
-
-NOISE = Method(name="noise", title="Noise in Parts", colour="#F0E442", marker="*", paint=paint)
-"""
+PAGE = PACKAGE.parent / "docs/adding-a-method.md"
 NAMED_BY_OTHERS = {
     ("evaluation/verdicts.py", "black_out"): "a column of verdicts.csv",
     ("data/labels.py", "replace"): "how bytes are decoded",
@@ -71,16 +64,80 @@ NAMED_BY_OTHERS = {
 """Strings that equal the name of a method, and what they are."""
 
 
+def fenced(language: str) -> str:
+    """The first block of a language on the page that shows how to add a method."""
+    return re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)[0]
+
+
+def patched(tree: Path) -> Path:
+    """The tree, with the page's change applied by git."""
+    subprocess.run(["git", "apply", "-"], cwd=tree, input=fenced("diff"), text=True, check=True)
+    return tree
+
+
 @pytest.fixture
 def seventh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Method:
-    """A method in a file of its own, and in the list."""
-    (tmp_path / "noise.py").write_text(SEVENTH)
-    spec = importlib.util.spec_from_file_location("noise", tmp_path / "noise.py")
+    """The method of the page, in a copy of the methods, and in the list."""
+    tree = tmp_path / "tree"
+    shutil.copytree(PACKAGE / "methods", tree / "dfeat/methods")
+    spec = importlib.util.spec_from_file_location("noise", patched(tree) / "dfeat/methods/noise.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     monkeypatch.setattr(methods, "METHODS", (*METHODS, module.NOISE))
     return module.NOISE
+
+
+def test_the_picture_of_the_page_is_drawn(seventh: Method, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs").symlink_to(PACKAGE.parent / "docs")
+    names: dict[str, Any] = {}
+    exec(compile(fenced("python"), PAGE.name, "exec"), names)
+    changed = (names["painted"] != names["picture"]).any(axis=2)
+    assert (changed & ~names["hidden"]).sum() == 0 and changed[names["hidden"]].mean() > 0.99
+    assert len(np.unique(names["painted"][names["hidden"]])) == 256 and (tmp_path / "noise.png").is_file()
+
+
+@pytest.mark.slow
+def test_the_change_of_the_page_is_whole(tmp_path: Path) -> None:
+    """Applied to a copy of the tree: lint, types, schema and tests pass, and a plan trains it and changes no other job."""
+    root, tree = PACKAGE.parent, tmp_path / "tree"
+    listed = subprocess.run(["git", "ls-files"], cwd=root, capture_output=True, text=True, check=True).stdout.split(
+        "\n"
+    )
+    for name in filter(None, listed):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(root / name, tree / name)
+    environment = os.environ | {"PYTHONPATH": str(tree), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+    def said(*command: str) -> str:
+        done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def trainings(*names: str) -> dict[str, str]:
+        (tree / "mine.json").write_text(json.dumps({"training": {"methods": names}}))
+        files = ("config.yaml", "config/demo.yaml", "config/smoke.yaml", "mine.json")
+        plan = said("snakemake", "-n", "-p", "--cores", "1", "--configfile", *files)
+        return {re.findall(r"--out (\S+)", command)[0]: command for command in re.findall(r"dfeat train .*", plan)}
+
+    before = trainings("none", "black_out")
+    patched(tree)
+    after = trainings("none", "black_out", "noise")
+    assert {out: after[out] for out in before} == before
+    assert {Path(out).parts[-3] for out in after.keys() - before.keys()} == {"noise"} and len(after) == 6
+    schema = tree / "workflow/schemas/config.schema.json"
+    unchanged = schema.read_text()
+    said("dfeat", "schema", "--out", str(schema))
+    assert (
+        "noise" in schema.read_text()
+        and [line for line in unchanged.splitlines() if line.rstrip(",") not in schema.read_text()] == []
+    )
+    said("ruff", "check", "dfeat")
+    said("ruff", "format", "--check", "dfeat")
+    said("mypy")
+    of_methods = "titles or every_file or reads_the_settings or nobody_else or schema or shipped"
+    said("pytest", "-n", "0", "tests/methods/test_methods.py", "tests/config/test_settings.py", "-k", of_methods)
 
 
 def test_a_seventh_method_is_a_file_and_a_line(seventh: Method, world: World, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -11,9 +12,11 @@ import pytest
 import yaml
 
 from dfeat.config import Settings
+from dfeat.config.files import lay_over, read_settings
 from dfeat.diffusion.settings import ModelSource
 from dfeat.report.page import write_report
-from dfeat.report.page.cards import model_licence
+from dfeat.report.page.cards import licence_of, model_licence
+from dfeat.section import parse
 from dfeat.storage.provenance import file_digest
 from dfeat.storage.shards import Shard, write_shard
 
@@ -85,6 +88,25 @@ def test_the_model_card_names_every_model_and_its_accuracy(run: Path) -> None:
     assert f"| None | ConvNeXt | 0 | 2 | 8 | 3 | `{'f' * 64}` |" in card
     assert card.count("| simulated | 80 % |") == card.count("| simulated | 0 % |") == 6
     assert "timm's convnext\\_base.fb\\_in1k" in card
+
+
+def test_the_model_card_shows_how_a_model_is_used(run: Path) -> None:
+    card = (run / "report" / "model_card.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    compile(block, "model_card.md", "exec")
+    (folder,) = re.findall(r'Classifier\.from_pretrained\("results/synthetic/(.*?)"\)', block)
+    assert (run / folder / "run.json").is_file() and f"`dfeat predict results/synthetic/{folder} photographs/`" in card
+    assert yaml.safe_load(card.split("---\n")[1])["library_name"] == "dfeat"
+
+
+def test_a_run_of_what_comes_with_the_program_has_its_licence() -> None:
+    root = Path(__file__).parents[2]
+    own = {"training": {"backbones": {"swin": {"name": "swin_tiny_patch4_window7_224", "weights": "mine.safetensors"}}}}
+    demo = read_settings([root / "config.yaml", root / "config/demo.yaml"])
+    assert licence_of(demo) == "apache-2.0" and licence_of(read_settings([root / "config.yaml"])) == "other"
+    plain = demo.model_dump(mode="json")
+    lay_over(plain, own)
+    assert licence_of(parse(Settings, plain)) == "other"
 
 
 @pytest.mark.parametrize("name", ["data_card.md", "model_card.md"])

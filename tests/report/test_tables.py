@@ -44,6 +44,35 @@ def one_file(folder: Path, method: str = "none", backbone: str = "swin", name: s
     return folder / method / backbone / "seed1" / name
 
 
+def test_the_cells_that_the_page_for_readers_explains(report: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/results.md").read_text(encoding="utf-8")
+    rows = [
+        row
+        for row in read_rows(report / "table1.csv")
+        if (row.backbone, row.level, row.metric) == ("swin", "80", "top1")
+    ]
+
+    def shown(row: CellRow) -> str:
+        value = f"**{float(row.value):.2f}**" if row.best == "true" else f"{float(row.value):.2f}"
+        gain = ["", "", ""]
+        if row.difference_to_none:
+            between = f"({float(row.difference_low):.1f} to {float(row.difference_high):.1f})"
+            gain = [
+                f"{float(row.difference_to_none):+.2f} {between}",
+                *(np.format_float_positional(float(f"{float(p):.2g}")) for p in (row.p, row.p_holm)),
+            ]
+        marks = "↑" * (row.mark == "better") + "★" * (row.baseline_mark == "better")
+        return " ".join(
+            f"{value} ({float(row.low):.1f} to {float(row.high):.1f}) | {' | '.join(gain)} | {marks} |".split()
+        )
+
+    found = [
+        " ".join(line.split("|", 2)[2].split())
+        for line in re.findall(r"^\| (?:None|CutMix|SD Features) .*$", page, re.MULTILINE)
+    ]
+    assert found == [shown(row) for row in rows]
+
+
 def test_a_row_for_every_cell_and_metric(report: Path) -> None:
     with (report / "table1.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

@@ -12,4 +12,4 @@ from dfeat.report.page.page import write_report
 
 __all__ = ["RECIPE", "write_report"]
 
-RECIPE: Final = 6
+RECIPE: Final = 7

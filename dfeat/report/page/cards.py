@@ -12,8 +12,10 @@ from typing import Any, Final
 
 from dfeat.config import Settings
 from dfeat.diffusion.settings import ModelSource
+from dfeat.methods import method
 from dfeat.places import HOLDOUT, TRAIN
 from dfeat.report.numbers.paper import backbone_name, method_name
+from dfeat.report.numbers.text import unique
 from dfeat.report.page.artifacts import Artifacts
 from dfeat.report.tables.layout import CellRow, intervals
 from dfeat.storage.records import read_json
@@ -32,7 +34,9 @@ def data_card(environment: Any, artifacts: Artifacts, settings: Settings) -> str
     template = environment.get_template("data_card.md.jinja")
     sets = [_source_set(artifacts, name, settings) for name in (TRAIN, *settings.data.evaluation)]
     models = _diffusion_models(settings)
-    return str(template.render(artifacts._asdict(), settings=settings, sets=sets, diffusion_models=models))
+    return str(template.render(
+        artifacts._asdict(), settings=settings, sets=sets, diffusion_models=models, licence=licence_of(settings),
+    ))  # fmt: skip
 
 
 def model_card(environment: Any, artifacts: Artifacts, settings: Settings, rows: list[CellRow]) -> str:
@@ -42,8 +46,28 @@ def model_card(environment: Any, artifacts: Artifacts, settings: Settings, rows:
         settings=settings, models=artifacts.models, drawn=settings.data.drawn is not None,
         backbones={backbone_name(name): entry for name, entry in settings.training.backbones.items()},
         accuracies=[_accuracy(row) for row in rows if row.metric == "top1"],
-        diffusion_models=_diffusion_models(settings),
+        diffusion_models=_diffusion_models(settings), licence=licence_of(settings), example=_example(artifacts, settings),
+        fused=unique(model.method for model in artifacts.models if _fuses_own_features(model.run)),
     ))  # fmt: skip
+
+
+def _fuses_own_features(run: dict[str, Any]) -> bool:
+    """Whether a classifier needs the diffusion features of the image itself; those of a control are others'."""
+    return bool(run.get("features")) and method(run["method"]).exchange is None
+
+
+def licence_of(settings: Settings) -> str:
+    """The licence in a card's head: this program's where all that a run is made of comes with it."""
+    weights = (str(backbone.weights) for backbone in settings.training.backbones.values())
+    shipped = settings.data.drawn is not None and all(path.startswith("demo:") for path in weights)
+    return "apache-2.0" if shipped and all(one.path == "demo" for one, _ in _diffusion_models(settings)) else "other"
+
+
+def _example(artifacts: Artifacts, settings: Settings) -> str | None:
+    """The folder of a run's first model, from the working folder; None where it has none."""
+    results = artifacts.place.run
+    first = next(iter(sorted(results.glob("training/*/*/seed*/run.json"))), None)
+    return None if first is None else f"results/{settings.run}/{first.parent.relative_to(results).as_posix()}"
 
 
 def _diffusion_models(settings: Settings) -> list[tuple[ModelSource, str]]:
