@@ -19,7 +19,7 @@ from dfeat.evaluation.verdicts import read_verdicts
 from dfeat.occlusion.parts import choose_all, read_parts
 from dfeat.report.claims.cost_claim import cost_claim
 from dfeat.report.numbers.results import load_predictions
-from dfeat.report.page.page import read_gallery
+from dfeat.report.page.thumbnails import read_gallery
 from dfeat.report.tables.layout import read_rows as read_table
 from dfeat.storage.records import read_bytes, record_path
 from dfeat.storage.shards import read_shard
@@ -52,7 +52,7 @@ JOB_ARTIFACTS: dict[str, tuple[str, str, Use]] = {
     "run.json": ("train", "run.json", lambda path: TrainedModel(path.parent, CPU)),
     "predictions.json": ("evaluate", "predictions.json", lambda path: read_predictions_origin(path.parent)),
     "verdicts.csv": ("judge", "verdicts.csv", verdicts_of),
-    "gallery.json": ("gallery", "gallery.json", read_gallery),
+    "gallery.json": ("gallery", "gallery.json", lambda path: read_gallery(path, ())),
     "efficiency.json": ("efficiency", "efficiency.json", lambda path: cost_claim(path, 1)),
     "table": ("table", "table1.csv", read_table),
     "figure": ("figure", "gain.png", lambda path: read_bytes(path, "figure")),

@@ -23,8 +23,11 @@ SENTENCE = (
 )
 
 
-def cost_claim(efficiency: Path, number: int) -> list[str]:
-    """The section of claims.md on cost; empty without `efficiency.json` or where one of the two methods is missing."""
+def cost_claim(efficiency: Path, number: int, instead: str = "") -> list[str]:
+    """The section of claims.md on cost; empty without `efficiency.json` or where one of the two methods is missing.
+
+    `instead` stands in place of a verdict.
+    """
     if not efficiency.is_file():
         return []
     try:
@@ -37,7 +40,8 @@ def cost_claim(efficiency: Path, number: int) -> list[str]:
     for quantity, backbone in product(unique(row["quantity"] for row in rows), unique(row["backbone"] for row in rows)):
         features, inpaint = (by_model.get((method, backbone, quantity)) for method in ("sd_features", "sd_inpaint"))
         if features and inpaint:
-            lines.append([quantity, backbone_name(backbone), *_compared(quantity, features, inpaint, images)])
+            *values, verdict = _compared(quantity, features, inpaint, images)
+            lines.append([quantity, backbone_name(backbone), *values, verdict and (instead or verdict)])
     if not lines:
         return []
     heads = [
@@ -46,7 +50,7 @@ def cost_claim(efficiency: Path, number: int) -> list[str]:
     ]  # fmt: skip
     return [
         "### Cost",
-        f"#### Claim {number}",
+        f"#### Claim {number}: SD Features costs less",
         f"“{SENTENCE}” (Sec. 5; the first half is tested above). Test: the cost beyond None of SD Features against that of "
         "SD Inpaint, of preparing and training per training image, and of inference per test image; operations decide. "
         f"This run has {images:,} training images, and classifies {tested:,} test images with each model.",

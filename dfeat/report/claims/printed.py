@@ -63,7 +63,7 @@ def arithmetic(table: PaperTable) -> Iterator[str]:
     """The findings on one table as blocks of Markdown."""
     n, name = table.images, table.name.replace("table", "Table ")
     found, rising = impossible_values(table), rises(table)
-    yield f"{name}: {len(found)} of {len(table.values)} values are no count of {n:,} images, rounded to two decimals."
+    yield f"{name}: {len(found)} of {len(table.values)} values cannot equal k/{n:,} rounded to two decimals."
     if found:
         lines = []
         for one in found:

@@ -6,6 +6,7 @@ parts, the generated views, the trained models. Every shard is checked as it is 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
@@ -17,6 +18,7 @@ from dfeat.places import Place
 from dfeat.report.numbers.paper import backbone_name, method_name
 from dfeat.storage.expected import shards_in
 from dfeat.storage.provenance import file_digest
+from dfeat.storage.records import read_text, refusal
 from dfeat.storage.shards import open_shard
 from dfeat.training.trained import read_run
 
@@ -41,12 +43,13 @@ class Hidden(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """A trained model by its display names, and its run.json."""
+    """A trained model by its display names, its run.json, and its training accuracy by epoch, fractions."""
 
     method: str
     backbone: str
     seed: str
     run: dict[str, Any]
+    curve: tuple[float, ...]
 
 
 class Artifacts(NamedTuple):
@@ -97,4 +100,14 @@ def _generated(place: Place) -> Iterator[Generated]:
 def _trained(results: Path) -> Iterator[Trained]:
     for path in sorted(results.glob("training/*/*/seed*/run.json")):
         method, backbone, seed = path.parts[-4:-1]
-        yield Trained(method_name(method), backbone_name(backbone), seed.removeprefix("seed"), read_run(path.parent))
+        names = method_name(method), backbone_name(backbone), seed.removeprefix("seed")
+        yield Trained(*names, read_run(path.parent), _curve(path.parent / "metrics.jsonl"))
+
+
+def _curve(path: Path) -> tuple[float, ...]:
+    """Training accuracy by epoch; none where the file is not there."""
+    lines = read_text(path, "train").splitlines() if path.is_file() else []
+    try:
+        return tuple(float(json.loads(line)["top1"]) for line in lines)
+    except (ValueError, KeyError, TypeError) as error:
+        raise refusal(path, f"it is no metrics.jsonl ({error!r})", "train") from None

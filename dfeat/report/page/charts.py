@@ -7,12 +7,13 @@ What enters: the rows of Tables 1 and 2, and the template engine, whose template
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from dfeat.methods import REFERENCE, row_of
 from dfeat.report.numbers.paper import backbone_name, method_name
 from dfeat.report.numbers.text import unique
+from dfeat.report.page.views import set_name
 from dfeat.report.tables.layout import CellRow
 
 
@@ -26,9 +27,10 @@ class Chart(NamedTuple):
 def accuracy_charts(environment: Any, rows: Sequence[CellRow], hidden: str = "Information loss (%)") -> list[Chart]:
     """A chart for each set with several levels and each backbone: a line and a band for each method.
 
-    `hidden` is the title of the axis of levels.
+    `hidden` is the title of the axis of levels. All charts have one range of accuracies.
     """
     charts = []
+    bounds = _bounds((row.low, row.high) for row in rows if row.metric == "top1")
     for name, backbone in unique((row.set, row.backbone) for row in rows if row.metric == "top1"):
         shown = [row for row in rows if (row.metric, row.set, row.backbone) == ("top1", name, backbone)]
         data = [
@@ -40,16 +42,17 @@ def accuracy_charts(environment: Any, rows: Sequence[CellRow], hidden: str = "In
         ]  # fmt: skip
         spec = _spec(
             environment, "accuracy", f"Top-1 accuracy against {hidden[0].lower()}{hidden[1:]}, a line for each of", shown,
-            data, hidden=hidden, levels=sorted({int(row.level) for row in shown}),
+            data, bounds, hidden=hidden, levels=sorted({int(row.level) for row in shown}),
             is_none=f"datum.method === {json.dumps(method_name(REFERENCE))}",
         )  # fmt: skip
-        charts.append(Chart(f"{backbone_name(backbone)}, {name}", spec))
+        charts.append(Chart(f"{backbone_name(backbone)}, {set_name(name)}", spec))
     return charts
 
 
 def gain_charts(environment: Any, rows: Sequence[CellRow]) -> list[Chart]:
-    """A chart for each backbone: bars of the paired difference from None, with their intervals."""
+    """A chart for each backbone: bars of the paired difference from None, with their intervals, all of one range."""
     compared = [row for row in rows if row.metric == "top1" and row.difference_to_none]
+    bounds = _bounds((row.difference_low, row.difference_high, "0") for row in compared)
     charts = []
     for backbone in unique(row.backbone for row in compared):
         shown = [row for row in compared if row.backbone == backbone]
@@ -64,19 +67,26 @@ def gain_charts(environment: Any, rows: Sequence[CellRow]) -> list[Chart]:
         ]  # fmt: skip
         text = "Gain in top-1 accuracy over None, in percentage points, a bar for each of"
         places = unique(entry["place"] for entry in data)
-        charts.append(Chart(backbone_name(backbone), _spec(environment, "gain", text, shown, data, places=places)))
+        charts.append(Chart(backbone_name(backbone), _spec(environment, "gain", text, shown, data, bounds, places=places)))
     return charts
 
 
+def _bounds(values: Iterable[Sequence[str]]) -> list[float]:
+    """The least and the largest number, between which an axis goes."""
+    numbers = [float(value) for row in values for value in row]
+    return [min(numbers, default=0.0), max(numbers, default=100.0)]
+
+
 def _spec(
-    environment: Any, template: str, text: str, rows: Sequence[CellRow], data: list[dict[str, Any]], **more: Any
+    environment: Any, template: str, text: str, rows: Sequence[CellRow], data: list[dict[str, Any]], bounds: list[float],
+    **more: Any,
 ) -> dict[str, Any]:
     methods = unique(row.method for row in rows)
     names = [method_name(method) for method in methods]
     colours = ["currentColor" if method == REFERENCE else row_of(method).colour for method in methods]
     spec: dict[str, Any] = json.loads(
         environment.get_template(f"{template}.json.jinja").render(
-            description=f"{text} {', '.join(names)}.", data=data, methods=names, colours=colours, **more
+            description=f"{text} {', '.join(names)}.", data=data, methods=names, colours=colours, bounds=bounds, **more
         )
     )
     return spec
@@ -85,5 +95,5 @@ def _spec(
 def _place(row: CellRow, named: bool) -> str:
     """A really occluded set by its name, a level of simulated occlusion by its loss, with the set's name if `named`."""
     if row.table == "table2":
-        return row.set
-    return f"{row.set} {row.level} %" if named else f"{row.level} %"
+        return set_name(row.set)
+    return f"{set_name(row.set)} {row.level} %" if named else f"{row.level} %"

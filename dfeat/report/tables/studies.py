@@ -250,8 +250,9 @@ def _class_blocks(rows: list[TextRow], confidence: float) -> list[str]:
     return [
         "Top-1 gain over None of each class, in points, at the highest level of each set, and the number of classes whose "
         f"gain is significant: over images and seeds, Holm-adjusted over the model's classes, p < {1 - confidence:.2g}; "
-        f"none with one seed. The {SHOWN_CLASSES} classes at either end; the CSV has all.",
+        "none with one seed.",
         text.pipe_table("lllllrr", heads, lines),
+        f"Named are the {SHOWN_CLASSES} classes at either end; `per_class.csv` has all.",
     ]
 
 
