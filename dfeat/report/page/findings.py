@@ -82,7 +82,7 @@ def _against_none(rows: Sequence[CellRow], confidence: float) -> str:
     if tested:
         how = f"Holm-adjusted over each table, p < {1 - confidence:.2g}"
     else:
-        how = f"{100 * confidence:g} % intervals over images; with one seed no difference is tested"
+        how = f"{100 * confidence:g} % over images; with one seed no difference is tested"
     text = f"Of {len(compared)} top-1 differences of the paper's methods from None, {_counted(compared, tested)} ({how})."
     names = [one.name for one in PAPER if one.ours]
     proposed = [row for row in compared if row.method in names]
@@ -100,7 +100,7 @@ def _counted(rows: Sequence[CellRow], tested: bool) -> str:
         sum(float(row.difference_low) > 0 for row in rows),
         sum(float(row.difference_high) < 0 for row in rows),
     )
-    return f"{above} are above 0 with their whole interval, {below} below 0, and {len(rows) - above - below} include 0"
+    return f"{above} have an interval above 0, {below} one below 0 and {len(rows) - above - below} one across 0"
 
 
 def _how_sure(rows: Sequence[CellRow]) -> str:

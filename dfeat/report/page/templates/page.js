@@ -44,11 +44,11 @@ if (cards) {
   });
   const onChange = (id, act) => document.getElementById(id).addEventListener("change", (event) => act(event.target.value));
   onChange("gallery-class", (name) => gallery.column(0).search(name, { exact: name !== "" }).draw());
-  onChange("gallery-order", (order) => gallery.order(order ? [[1, order]] : []).draw());
+  onChange("gallery-order", (order) => gallery.order(order ? [[2, order]] : []).draw());
   onChange("gallery-method", (name) => {
-    const shown = titles.map((title, place) => !name || place < 3 || title === name); // image, PSNR, original
+    const shown = titles.map((title, place) => !name || place < 4 || title === name); // class, image, PSNR, original
     shown.forEach((visible, place) => gallery.column(place).visible(visible));
-    cards.style.setProperty("--methods", shown.filter(Boolean).length - 2);
+    cards.style.setProperty("--methods", shown.filter(Boolean).length - 3);
   });
   document.querySelector("#gallery .controls").hidden = false;
 }
