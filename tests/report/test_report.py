@@ -186,7 +186,7 @@ def test_numbers_have_sensible_digits_and_sort_by_all_of_them() -> None:
     assert view.heads == ("Set", "Loss", "Method", "Accuracy (%)", "p (Holm)", "Flops") and view.labels == 3
     assert [value.text for value in view.rows[0]] == ["a", "40 %", "None", "46.67", "< 0.0001", "437,800,000"]
     assert [value.text for value in view.rows[1]] == ["b", "", "CutMix", "7.00", "0.041", ""]
-    assert view.rows[0][3].order == "46.6667" and view.same == "Seeds 1"
+    assert view.rows[0][3].order == "46.6667" and view.same == "seeds 1"
     small = csv_view([{"part": "a", "seconds": "0.003294"}, {"part": "b", "seconds": "0.0002"}])
     assert [row[1].text for row in small.rows] == ["0.00329", "0.00020"]
 

@@ -204,6 +204,13 @@ def test_it_prints_on_a_few_sheets_without_what_only_a_screen_has(opened: Opened
     assert opened.page.locator(".claims table").first.is_visible()
 
 
+def test_open_tables_fit_a_desktop(opened: Opened) -> None:
+    wide = opened.page.evaluate(
+        """() => [...document.querySelectorAll('table.data')].filter(e => e.offsetParent && e.scrollWidth > e.parentElement.clientWidth).map(e => e.id)"""
+    )
+    assert wide == []
+
+
 def test_charts_of_one_question_share_their_range(opened: Opened) -> None:
     def ticks(chart: str) -> list[str]:
         return opened.page.locator(f"[data-spec={chart}] .role-axis-label").last.locator("text").all_inner_texts()

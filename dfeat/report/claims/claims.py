@@ -184,7 +184,9 @@ def _section(table: TableName, source: _Source, confidence: float) -> list[str]:
         blocks += _block(number, CLAIMS[number - 1], verdict, source, 1 - confidence)
     return [
         f"### {escaped(accuracies.name)}",
-        f"At this n, {accuracies.reach}. {accuracies.caveat}." if accuracies.caveat else f"At this n, {accuracies.reach}.",
+        f"At this n, {accuracies.reach}. {accuracies.caveat}."
+        if accuracies.caveat
+        else f"At this n, {accuracies.reach}.",
         *([f"Verdicts on the paper's sentences: {DEMO}."] if source.demo else []),
         *(_less_control(accuracies, confidence) if accuracies.source == "measured" else []),
         *blocks,

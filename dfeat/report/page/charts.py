@@ -67,7 +67,9 @@ def gain_charts(environment: Any, rows: Sequence[CellRow]) -> list[Chart]:
         ]  # fmt: skip
         text = "Gain in top-1 accuracy over None, in percentage points, a bar for each of"
         places = unique(entry["place"] for entry in data)
-        charts.append(Chart(backbone_name(backbone), _spec(environment, "gain", text, shown, data, bounds, places=places)))
+        charts.append(
+            Chart(backbone_name(backbone), _spec(environment, "gain", text, shown, data, bounds, places=places))
+        )
     return charts
 
 
@@ -78,7 +80,12 @@ def _bounds(values: Iterable[Sequence[str]]) -> list[float]:
 
 
 def _spec(
-    environment: Any, template: str, text: str, rows: Sequence[CellRow], data: list[dict[str, Any]], bounds: list[float],
+    environment: Any,
+    template: str,
+    text: str,
+    rows: Sequence[CellRow],
+    data: list[dict[str, Any]],
+    bounds: list[float],
     **more: Any,
 ) -> dict[str, Any]:
     methods = unique(row.method for row in rows)

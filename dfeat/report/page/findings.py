@@ -67,7 +67,9 @@ def _best_of(rows: Sequence[CellRow], level: str) -> str:
         least, most = -float(second.difference_high), -float(second.difference_low)
         text += f", {-float(second.difference_to_none):+.1f} points over {short_name(second.method)} ({level} interval {least:+.1f} to {most:+.1f})"
     elif best.difference_to_none:
-        gain, low, high = (float(value) for value in (best.difference_to_none, best.difference_low, best.difference_high))
+        gain, low, high = (
+            float(value) for value in (best.difference_to_none, best.difference_low, best.difference_high)
+        )
         text += f", {gain:+.1f} points over None ({level} interval {low:+.1f} to {high:+.1f})"
     if best.best_p_holm:
         text += f"; {'' if best.best == 'true' else 'not '}significantly better than every other method"
@@ -83,7 +85,9 @@ def _against_none(rows: Sequence[CellRow], confidence: float) -> str:
         how = f"Holm-adjusted over each table, p < {1 - confidence:.2g}"
     else:
         how = f"{100 * confidence:g} % over images; with one seed no difference is tested"
-    text = f"Of {len(compared)} top-1 differences of the paper's methods from None, {_counted(compared, tested)} ({how})."
+    text = (
+        f"Of {len(compared)} top-1 differences of the paper's methods from None, {_counted(compared, tested)} ({how})."
+    )
     names = [one.name for one in PAPER if one.ours]
     proposed = [row for row in compared if row.method in names]
     if proposed and len(proposed) < len(compared):
@@ -95,12 +99,14 @@ def _against_none(rows: Sequence[CellRow], confidence: float) -> str:
 def _counted(rows: Sequence[CellRow], tested: bool) -> str:
     if tested:
         better, worse = (sum(row.mark == mark for row in rows) for mark in ("better", "worse"))
-        return f"{better} are significantly better, {worse} significantly worse and {len(rows) - better - worse} undecided"
+        return (
+            f"{better} are significantly better, {worse} significantly worse and {len(rows) - better - worse} undecided"
+        )
     above, below = (
         sum(float(row.difference_low) > 0 for row in rows),
         sum(float(row.difference_high) < 0 for row in rows),
     )
-    return f"{above} have an interval above 0, {below} one below 0 and {len(rows) - above - below} one across 0"
+    return f"{above} have an interval above 0, {below} below 0 and {len(rows) - above - below} across 0"
 
 
 def _how_sure(rows: Sequence[CellRow]) -> str:
@@ -130,12 +136,18 @@ def _where_none_leads(rows: Sequence[CellRow], models: Sequence[Trained], level:
     tested = any(row.best_p_holm for row, _ in leads)
     if tested:
         sure = sum(row.best == "true" for row, _ in leads)
-        shown = f"the lead is significant in {sure or 'none'} of them"
+        shown = f"the lead is significant in {sure} of them"
     else:
         sure = sum(float(second.difference_high) < 0 for _, second in leads)
-        shown = f"with one seed no lead is tested; over images alone the {level} interval of {sure or 'none'} excludes 0"
+        shown = (
+            f"with one seed no lead is tested, and {sure} of {len(leads)} have a {level} interval above 0, over images"
+        )
     facts, unfinished = _training(rows, models)
-    reasons = [reason for reason, applies in (("chance", not tested or sure < len(leads)), ("short training", unfinished)) if applies]
+    reasons = [
+        reason
+        for reason, applies in (("chance", not tested or sure < len(leads)), ("short training", unfinished))
+        if applies
+    ]
     verdict = (
         f"So {' and '.join(reasons)} cannot be excluded; more {' and '.join(_REMEDIES[reason] for reason in reasons)} would tell."
         if reasons
@@ -152,7 +164,7 @@ def _training(rows: Sequence[CellRow], models: Sequence[Trained]) -> tuple[str, 
     names = {method_name(row.method) for row in rows}
     curves = [(model.method, model.curve) for model in models if model.method in names and model.curve]
     seeds = max(int(row.seeds) for row in rows)
-    text = f"Each model: {'1 seed' if seeds == 1 else f'{seeds} seeds'}"
+    text = f"The run has {'1 seed' if seeds == 1 else f'{seeds} seeds'}"
     images = {model.run.get("images") for model in models if model.method in names} - {None}
     if len(images) == 1:
         text += f", {images.pop():,} training images"

@@ -7,10 +7,11 @@ from docutils with raw input turned off, or is shipped by a package. Images and 
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -225,6 +226,7 @@ def _environment(*, autoescape: bool = True) -> Any:
     return environment
 
 
+@functools.cache
 def _front_end() -> dict[str, Markup]:
     """The scripts and styles that itables and vl-convert ship, and the page's own."""
     from importlib.resources import files

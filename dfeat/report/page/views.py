@@ -31,7 +31,7 @@ class Value(NamedTuple):
 class CsvView(NamedTuple):
     """A table: heads, which columns hold numbers, and rows. The first `labels` columns name a row.
 
-    `same` has what all rows share, and no column shows: "Set imagenet_val".
+    `same` has what all rows share, and no column shows: "set imagenet_val".
     """
 
     heads: tuple[str, ...]
@@ -77,14 +77,16 @@ def csv_view(rows: Iterable[TextRow], classes: Sequence[str] = ()) -> CsvView:
     """
     rows = _without_single_levels(rows)
     kept = [name for name in (rows[0] if rows else ()) if name != "note" and any(row[name] for row in rows)]
-    kept = [name for name in kept if not (name == "label" and "class" in kept)]
+    kept = [name for name in kept if not (name in ("label", "wnid") and "class" in kept)]
     facts = [name for name in kept if name in (*_LABELS, *_COUNTS)]
     shared = [name for name in facts if len(rows) > 1 and len({row[name] for row in rows}) == 1]
-    kept = sorted((name for name in kept if name not in shared), key=lambda name: name not in _LABELS)
+    kept = [name for name in kept if name not in shared]
+    kept.sort(key=lambda name: 0 if name in _LABELS else 2 if name in _COUNTS else 1)
+    kept = [name for name in kept if _low_of(name) not in kept]
     numeric = [all(_is_number(row[name]) for row in rows if row[name]) for name in kept]
     columns = [_column(name, number, rows, classes) for name, number in zip(kept, numeric, strict=True)]
     labels = next((place for place, name in enumerate(kept) if name not in _LABELS), len(kept))
-    same = [f"{_head(name)} {_named(name, rows[0][name], classes)}" for name in shared if name != "table"]
+    same = [f"{_head(name).lower()} {_named(name, rows[0][name], classes)}" for name in shared if name != "table"]
     numeric = [number and name not in _TEXTS for name, number in zip(kept, numeric, strict=True)]
     lines = tuple(zip(*columns, strict=True))
     return CsvView(tuple(map(_head, kept)), tuple(numeric), lines, max(labels, 1), ", ".join(same))
@@ -121,24 +123,25 @@ _LABELS: Final = (
 )  # fmt: skip
 """Columns that name a row; they come first."""
 _COUNTS: Final = ("n", "seeds")
+"""Columns that come last."""
 _TEXTS: Final = ("level", "label", "category", "key", "seed")
 _HEADS: Final = {
-    "level": "Loss", "backbone": "Architecture", "n": "Images", "value": "Value (%)", "low": "from", "high": "to",
-    "difference_to_none": "Over None (points)", "difference_low": "from", "difference_high": "to",
-    "hidden_to_none": "Hidden, over None (points)", "hidden_low": "from", "hidden_high": "to",
+    "level": "Loss", "backbone": "Architecture", "n": "Images", "value": "Value (%)", "low": "Interval",
+    "difference_to_none": "Over None (points)", "difference_low": "Interval",
+    "hidden_to_none": "Hidden, over None (points)", "hidden_low": "Interval",
     "difference": "Difference (points)", "control_value": "Control (%)", "p_by_seed": "p of each seed (McNemar)",
     "p_holm": "p (Holm)", "smallest_difference": "Smallest found (points)", "baseline": "Best other method",
-    "baseline_difference": "Over it (points)", "baseline_low": "from", "baseline_high": "to",
+    "baseline_difference": "Over it (points)", "baseline_low": "Interval",
     "baseline_p_by_seed": "p of each seed", "baseline_p": "p", "baseline_p_holm": "p (Holm)", "baseline_mark": "Mark",
     "paper": "Paper (%)", "paper_inside": "Inside our interval", "best_p_holm": "p of best (Holm)",
     "ece": "Calibration error (%)", "confidence": "Mean confidence (%)", "accuracy": "Accuracy (%)",
-    "overconfidence": "Overconfidence (points)", "accuracy_none": "None (%)", "gain": "Gain (points)", "gain_low": "from",
-    "gain_high": "to", "gain_p_holm": "p of gain (Holm)", "wnid": "WordNet id", "whole": "Whole (%)",
-    "hidden": "Hidden (%)", "cost": "Cost (points)", "cost_low": "from", "cost_high": "to", "test": "Inference",
+    "overconfidence": "Overconfidence (points)", "accuracy_none": "None (%)", "gain": "Gain (points)", "gain_low": "Interval",
+    "gain_p_holm": "p of gain (Holm)", "whole": "Whole (%)",
+    "hidden": "Hidden (%)", "cost": "Cost (points)", "cost_low": "Interval", "test": "Inference",
     "extra": "Extra in training", "extra_test": "Extra at inference", "break_even": "Even after (images)",
     "per_point": "Per point, training", "per_point_test": "Per point, inference", "unpriced": "No price, since",
 }  # fmt: skip
-"""Heads that are more than the column's name; "from" and "to" are an interval's."""
+"""Heads that are more than the column's name; an interval is one column."""
 
 
 def _without_single_levels(given: Iterable[TextRow]) -> list[TextRow]:
@@ -152,15 +155,29 @@ def _head(name: str) -> str:
     return _HEADS.get(name, name[:1].upper() + name[1:].replace("_", " "))
 
 
+def _low_of(name: str) -> str:
+    """The column of the lower end of the interval that a column has the upper end of; no name where it has none."""
+    return f"{name.removesuffix('high')}low" if name.endswith("high") else ""
+
+
 def _column(name: str, numeric: bool, rows: Sequence[TextRow], classes: Sequence[str]) -> list[Value]:
-    """The cells of a column. Numbers of one quantity have the same decimals: two, or more where all are below 0.1."""
+    """The cells of a column; that of an interval's lower end has both ends."""
     if not numeric or name in _TEXTS:
         return [Value(_named(name, row[name], classes), row[name]) for row in rows]
+    shown = _numbers(name, rows)
+    high = f"{name.removesuffix('low')}high"
+    if name.endswith("low") and high in rows[0]:
+        shown = [f"{low} to {end}" if low else "" for low, end in zip(shown, _numbers(high, rows), strict=True)]
+    return [Value(text, row[name]) for text, row in zip(shown, rows, strict=True)]
+
+
+def _numbers(name: str, rows: Sequence[TextRow]) -> list[str]:
+    """The numbers of a column. Those of one quantity have the same decimals: two, or more where all are below 0.1."""
     most: dict[str, float] = {}
     for row in rows:
         kind = row.get("quantity", "")
         most[kind] = max(most.get(kind, 0.0), abs(float(row[name] or 0)))
-    return [Value(_digits(name, row[name], most[row.get("quantity", "")]), row[name]) for row in rows]
+    return [_digits(name, row[name], most[row.get("quantity", "")]) for row in rows]
 
 
 def _named(name: str, value: str, classes: Sequence[str]) -> str:
