@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from dfeat.config import Settings
 from dfeat.data.index import read_index
 from dfeat.data.pixels import PixelCache
 from dfeat.errors import UserError
@@ -52,8 +53,8 @@ JOB_ARTIFACTS: dict[str, tuple[str, str, Use]] = {
     "run.json": ("train", "run.json", lambda path: TrainedModel(path.parent, CPU)),
     "predictions.json": ("evaluate", "predictions.json", lambda path: read_predictions_origin(path.parent)),
     "verdicts.csv": ("judge", "verdicts.csv", verdicts_of),
-    "gallery.json": ("gallery", "gallery.json", lambda path: read_gallery(path, ())),
-    "efficiency.json": ("efficiency", "efficiency.json", lambda path: cost_claim(path, 1)),
+    "gallery.json": ("gallery", "gallery.json", lambda path: read_gallery(path, Settings())),
+    "efficiency.json": ("efficiency", "efficiency.json", lambda path: cost_claim(path, 1, Settings().labels)),
     "table": ("table", "table1.csv", read_table),
     "figure": ("figure", "gain.png", lambda path: read_bytes(path, "figure")),
 }

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from dfeat.config import Settings
-from dfeat.report.numbers.paper import backbone_name, method_name
 from dfeat.report.page.artifacts import Trained
 from dfeat.report.page.findings import findings
 from dfeat.report.tables.layout import CellRow
@@ -28,7 +27,7 @@ def small(sets: Sequence[str] = ("simulated", "real"), seeds: Sequence[int] = (0
 
 def models(settings: Settings, curve: tuple[float, ...]) -> list[Trained]:
     return [
-        Trained(method_name(method), backbone_name(backbone), str(seed), {"images": 1200}, curve)
+        Trained(settings.labels.method(method), settings.labels.backbone(backbone), str(seed), {"images": 1200}, curve)
         for method in settings.training.methods
         for backbone in settings.training.backbones
         for seed in settings.training.seeds
@@ -41,7 +40,7 @@ def lines(
     """The lines of a run by title, and the rows they are of."""
     write_predictions(folder, settings, gain=gain)
     rows = [row for name in ("table1", "table2") for row in table_rows(name, folder, settings)]  # type: ignore[arg-type]
-    return {line.title: line.text for line in findings(rows, models(settings, curve), 0.95)}, rows
+    return {line.title: line.text for line in findings(rows, models(settings, curve), 0.95, settings.labels)}, rows
 
 
 def top1(rows: list[CellRow], **wanted: str) -> list[CellRow]:
@@ -53,7 +52,7 @@ def test_the_best_method_at_the_middle_level_with_its_gain(tmp_path: Path) -> No
     found, rows = lines(tmp_path, small())
     best = max(top1(rows, set="simulated", level="40"), key=lambda row: float(row.value))
     assert best.method == "sd_features"
-    name = backbone_name(best.backbone)
+    name = small_settings().labels.backbone(best.backbone)
     assert f"simulated at 40 % loss: SD Features with {name}, {float(best.value):.1f} %, " in found["Best"]
     low, high = float(best.difference_low), float(best.difference_high)
     assert f"points over None (95 % interval {low:+.1f} to {high:+.1f})" in found["Best"]
@@ -125,4 +124,4 @@ def test_a_run_with_table_2_alone_and_one_with_none_alone(tmp_path: Path) -> Non
     assert found["Against None"] == "No method of the paper is compared with None in this run."
     found, _ = lines(tmp_path / "c", small(["real"], methods=["cutmix", "sd_features"]))
     assert "over None" not in found["Best"] and "Where None leads" not in found
-    assert findings([], [], 0.95) == []
+    assert findings([], [], 0.95, Settings().labels) == []

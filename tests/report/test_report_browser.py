@@ -133,12 +133,12 @@ def test_a_long_table_filters_by_a_list_of_values(opened: Opened) -> None:
 
 def test_the_gallery_filters_by_class_and_method_and_sorts_by_likeness(opened: Opened) -> None:
     page = opened.page
-    methods = "Original | Black-Out Parts | Ours: SD Inpaint"
+    methods = "Original | Black-Out Parts | SD Inpaint"
     assert len(opened.shown()) == 4 and opened.shown()[3] == f"tench | 13.0 | {methods}"
     page.select_option("#gallery-class", "car")
     assert opened.shown() == [f"car | {psnr} | {methods}" for psnr in ("11.0", "12.0")]
-    page.select_option("#gallery-method", "Ours: SD Inpaint")
-    assert opened.shown() == [f"car | {psnr} | Original | Ours: SD Inpaint" for psnr in ("11.0", "12.0")]
+    page.select_option("#gallery-method", "SD Inpaint")
+    assert opened.shown() == [f"car | {psnr} | Original | SD Inpaint" for psnr in ("11.0", "12.0")]
     page.select_option("#gallery-class", "")
     page.select_option("#gallery-order", "desc")
     assert opened.column("gallery-table", 3) == ["13.0", "12.0", "11.0", "10.0"]

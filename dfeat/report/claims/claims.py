@@ -31,7 +31,7 @@ from dfeat.report.claims.verdicts import (
     printed_accuracies,
     set_accuracies,
 )
-from dfeat.report.numbers.paper import Cell, TableName, backbone_name, paper_source, paper_table, short_name
+from dfeat.report.numbers.paper import Cell, TableName, paper_source, paper_table
 from dfeat.report.numbers.results import load_results
 from dfeat.report.numbers.sets import sets_of
 from dfeat.report.numbers.text import document, escaped, pipe_table, with_interval
@@ -106,10 +106,12 @@ def write_claims(evaluation: Path, settings: Settings, out: Path) -> None:
     """
     confidence = settings.report.confidence
     demo = bool(settings.report.note or settings.data.drawn)
-    printed = {table: _judged(table, printed_accuracies(table, confidence), confidence) for table in TABLES}
+    printed = {
+        table: _judged(table, printed_accuracies(table, confidence, settings.labels), confidence) for table in TABLES
+    }
     measured = {
         table: [
-            _judged(table, set_accuracies(results), confidence, demo)
+            _judged(table, set_accuracies(results, settings.labels), confidence, demo)
             for results in load_results(evaluation, settings, sets_of(table, settings)).values()
         ]
         for table in TABLES
@@ -123,12 +125,12 @@ def write_claims(evaluation: Path, settings: Settings, out: Path) -> None:
         blocks += _section(table, printed[table], confidence)
     blocks.append("### What arithmetic says of them")
     for table in TABLES:
-        blocks += arithmetic(paper_table(table))
+        blocks += arithmetic(paper_table(table), settings.labels)
     blocks.append("## This run")
     for table in TABLES:
         for source in measured[table]:
             blocks += _section(table, source, confidence)
-    blocks += cost_claim(out / "efficiency.json", len(CLAIMS) + 1, DEMO if demo else "")
+    blocks += cost_claim(out / "efficiency.json", len(CLAIMS) + 1, settings.labels, DEMO if demo else "")
     title = "What the paper says, and what numbers say of it"
     write_text(out / "claims.md", document(title, settings.report.note, blocks))
 
@@ -237,7 +239,7 @@ def _less_control(accuracies: Accuracies, confidence: float) -> list[str]:
         contrasts = list(CONTRASTS["pairs"](accuracies, [method], [control.name]))
         verdict = judge("all above 0", contrasts, accuracies, confidence)
         counts = (f"{verdict.count(result)} of {len(contrasts)}" for result in ("agrees", "passes", "refutes"))
-        lines.append([_less(method, control.name), *counts, f"**{verdict.outcome}**"])
+        lines.append([_less(accuracies, method, control.name), *counts, f"**{verdict.outcome}**"])
         left += [_left(accuracies, method, control.name, backbone) for backbone in accuracies.backbones]
         tested += [_row(contrast, accuracies) for contrast in verdict.contrasts]
     if not pairs:
@@ -267,15 +269,16 @@ def _left(accuracies: Accuracies, method: str, control: str, backbone: str) -> s
         value, low, high = (100 * number for number in accuracies.contrast(weights)[:3])
         return with_interval(value, low, high, "+.1f")
 
-    place, left = escaped(backbone_name(backbone)), less(method, control)
+    place, left = escaped(accuracies.labels.backbone(backbone)), less(method, control)
     if REFERENCE not in accuracies.methods:
-        return f"- {place}: {_less(method, control)} is {left}."
-    own, other = (f"{escaped(short_name(one))} gains {less(one, REFERENCE)}" for one in (method, control))
+        return f"- {place}: {_less(accuracies, method, control)} is {left}."
+    named = accuracies.labels.method
+    own, other = (f"{escaped(named(one))} gains {less(one, REFERENCE)}" for one in (method, control))
     return f"- {place}: {own} over None, the control {other}; {left} is left."
 
 
-def _less(method: str, control: str) -> str:
-    return f"{escaped(short_name(method))} less {escaped(short_name(control))}"
+def _less(accuracies: Accuracies, method: str, control: str) -> str:
+    return " less ".join(escaped(accuracies.labels.method(one)) for one in (method, control))
 
 
 def _deciding(kind: Kind, verdict: Verdict, accuracies: Accuracies) -> str:

@@ -24,6 +24,7 @@ from typing import Final, Literal, NamedTuple
 
 import numpy as np
 
+from dfeat.config.labels import Labels
 from dfeat.methods import REFERENCE
 from dfeat.report.numbers.paper import METRICS, Cell, Metric, PaperTable, TableName, paper_table
 from dfeat.report.numbers.results import SetResults, Weights
@@ -63,6 +64,7 @@ class Accuracies(NamedTuple):
     source: Literal["printed", "measured"]
     images: int
     caveat: str
+    labels: Labels
     label: str = ""
     """The name without its counts."""
 
@@ -90,7 +92,7 @@ class Verdict(NamedTuple):
         return sum(getattr(contrast, result) for contrast in self.contrasts)
 
 
-def printed_accuracies(name: TableName, confidence: float) -> Accuracies:
+def printed_accuracies(name: TableName, confidence: float, labels: Labels) -> Accuracies:
     """The paper's printed table: tests take its cells as independent proportions of the printed n.
 
     It prints no predictions, so nothing can be paired. Models tested on the same images agree more than independent
@@ -113,17 +115,19 @@ def printed_accuracies(name: TableName, confidence: float) -> Accuracies:
         source="printed",
         images=table.images,
         caveat=_OF_PRINTED,
+        labels=labels,
     )
 
 
-def set_accuracies(results: SetResults) -> Accuracies:
+def set_accuracies(results: SetResults, labels: Labels) -> Accuracies:
     """One set of a run, its contrasts paired on the same images."""
     made = results.predictions
     seeds = len(made.seeds)
-    name = f"{made.name}, n = {results.outcomes.images:,}, {seeds} seed{'s' * (seeds > 1)}"
+    label = labels.set(made.name)
+    name = f"{label}, n = {results.outcomes.images:,}, {seeds} seed{'s' * (seeds > 1)}"
     return Accuracies(
         name, made.methods, made.backbones, made.levels, METRICS, results.contrast, results.accuracy, _reach(results),
-        "measured", results.outcomes.images, _OF_ONE_SEED if seeds == 1 else "", made.name,
+        "measured", results.outcomes.images, _OF_ONE_SEED if seeds == 1 else "", labels, label,
     )  # fmt: skip
 
 

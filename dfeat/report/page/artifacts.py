@@ -12,10 +12,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
+from dfeat.config.labels import Labels
 from dfeat.occlusion.hidden import HiddenShares, hidden_shares
 from dfeat.occlusion.parts import read_parts
 from dfeat.places import Place
-from dfeat.report.numbers.paper import backbone_name, method_name
 from dfeat.storage.expected import shards_in
 from dfeat.storage.provenance import file_digest
 from dfeat.storage.records import read_text, refusal
@@ -43,7 +43,7 @@ class Hidden(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """A trained model by its display names, its run.json, and its training accuracy by epoch, fractions."""
+    """A trained model by its labels, its run.json, and its training accuracy by epoch, fractions."""
 
     method: str
     backbone: str
@@ -70,11 +70,11 @@ class Artifacts(NamedTuple):
         return models
 
 
-def read_artifacts(results: Path) -> Artifacts:
+def read_artifacts(results: Path, labels: Labels) -> Artifacts:
     """Read what `results/<run>` holds. Raises UserError for a damaged artifact."""
     place = Place(results)
     indexes = {path: file_digest(path) for path in sorted(results.glob("data/*/index.csv"))}
-    return Artifacts(place, indexes, _hidden(place.parts()), tuple(_generated(place)), tuple(_trained(results)))
+    return Artifacts(place, indexes, _hidden(place.parts()), tuple(_generated(place)), tuple(_trained(results, labels)))
 
 
 def _hidden(path: Path) -> Hidden | None:
@@ -97,10 +97,10 @@ def _generated(place: Place) -> Iterator[Generated]:
                 yield Generated(kind, view.name, len(rows), sum(rows), models[0])
 
 
-def _trained(results: Path) -> Iterator[Trained]:
+def _trained(results: Path, labels: Labels) -> Iterator[Trained]:
     for path in sorted(results.glob("training/*/*/seed*/run.json")):
         method, backbone, seed = path.parts[-4:-1]
-        names = method_name(method), backbone_name(backbone), seed.removeprefix("seed")
+        names = labels.method(method), labels.backbone(backbone), seed.removeprefix("seed")
         yield Trained(*names, read_run(path.parent), _curve(path.parent / "metrics.jsonl"))
 
 

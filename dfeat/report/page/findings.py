@@ -11,11 +11,10 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import Final, NamedTuple
 
-from dfeat.methods import PAPER, PAPER_NAMES, PRETRAINED, REFERENCE
-from dfeat.report.numbers.paper import backbone_name, method_name, short_name
+from dfeat.config.labels import Labels
+from dfeat.methods import PAPER_NAMES, PRETRAINED, REFERENCE
 from dfeat.report.numbers.text import unique
 from dfeat.report.page.artifacts import Trained
-from dfeat.report.page.views import set_name
 from dfeat.report.tables.layout import CellRow
 
 SETS: Final = 3
@@ -31,41 +30,43 @@ class Finding(NamedTuple):
     text: str
 
 
-def findings(rows: Sequence[CellRow], models: Sequence[Trained], confidence: float) -> list[Finding]:
+def findings(rows: Sequence[CellRow], models: Sequence[Trained], confidence: float, labels: Labels) -> list[Finding]:
     """The lines of a run; none without accuracies of trained models."""
     top1 = [row for row in rows if row.metric == "top1" and row.method != PRETRAINED.name]
     if not top1:
         return []
     level = f"{100 * confidence:g} %"
     lines = [
-        Finding("Best", _best(top1, level)),
-        Finding("Against None", _against_none(top1, confidence)),
-        Finding("How sure", _how_sure(top1)),
-        Finding("Where None leads", _where_none_leads(top1, models, level)),
+        Finding("Best", _best(top1, level, labels)),
+        Finding("Against None", _against_none(top1, confidence, labels)),
+        Finding("How sure", _how_sure(top1, labels)),
+        Finding("Where None leads", _where_none_leads(top1, models, level, labels)),
     ]
     return [line for line in lines if line.text]
 
 
-def _best(rows: Sequence[CellRow], level: str) -> str:
+def _best(rows: Sequence[CellRow], level: str, labels: Labels) -> str:
     sets = unique((row.table, row.set) for row in rows)
-    text = " ".join(_best_of([row for row in rows if (row.table, row.set) == one], level) for one in sets[:SETS])
+    text = " ".join(
+        _best_of([row for row in rows if (row.table, row.set) == one], level, labels) for one in sets[:SETS]
+    )
     return text + (f" {len(sets) - SETS} more sets are in the tables." if len(sets) > SETS else "")
 
 
-def _best_of(rows: Sequence[CellRow], level: str) -> str:
+def _best_of(rows: Sequence[CellRow], level: str, labels: Labels) -> str:
     """The best method at the middle level of a set, with its gain over None, or None's lead over the next method."""
     losses = sorted({int(row.level) for row in rows})
     middle = losses[len(losses) // 2]
     column = [row for row in rows if int(row.level) == middle]
     best = max(column, key=_value)
-    text = f"{_place(best)}: {short_name(best.method)} with {backbone_name(best.backbone)}, {_value(best):.1f} %"
+    text = f"{_place(best, labels)}: {labels.method(best.method)} with {labels.backbone(best.backbone)}, {_value(best):.1f} %"
     others = _others(best, column)
     if not others:
         return f"{text}, the only method."
     second = max(others, key=_value)
     if best.method == REFERENCE:
         least, most = -float(second.difference_high), -float(second.difference_low)
-        text += f", {-float(second.difference_to_none):+.1f} points over {short_name(second.method)} ({level} interval {least:+.1f} to {most:+.1f})"
+        text += f", {-float(second.difference_to_none):+.1f} points over {labels.method(second.method)} ({level} interval {least:+.1f} to {most:+.1f})"
     elif best.difference_to_none:
         gain, low, high = (
             float(value) for value in (best.difference_to_none, best.difference_low, best.difference_high)
@@ -76,7 +77,7 @@ def _best_of(rows: Sequence[CellRow], level: str) -> str:
     return f"{text}."
 
 
-def _against_none(rows: Sequence[CellRow], confidence: float) -> str:
+def _against_none(rows: Sequence[CellRow], confidence: float, labels: Labels) -> str:
     compared = [row for row in rows if row.difference_to_none and row.method in PAPER_NAMES]
     if not compared:
         return "No method of the paper is compared with None in this run."
@@ -88,10 +89,9 @@ def _against_none(rows: Sequence[CellRow], confidence: float) -> str:
     text = (
         f"Of {len(compared)} top-1 differences of the paper's methods from None, {_counted(compared, tested)} ({how})."
     )
-    names = [one.name for one in PAPER if one.ours]
-    proposed = [row for row in compared if row.method in names]
-    if proposed and len(proposed) < len(compared):
-        own = _listed([short_name(name) for name in unique(row.method for row in proposed)])
+    proposed = [row for row in rows if row.difference_to_none and row.baseline]
+    if proposed and proposed != compared:
+        own = _listed([labels.row(name) for name in unique(row.method for row in proposed)])
         text += f" Of the {len(proposed)} of {own}, {_counted(proposed, tested)}."
     return text
 
@@ -109,8 +109,8 @@ def _counted(rows: Sequence[CellRow], tested: bool) -> str:
     return f"{above} have an interval above 0, {below} below 0 and {len(rows) - above - below} across 0"
 
 
-def _how_sure(rows: Sequence[CellRow]) -> str:
-    counts = {set_name(row.set): int(row.n) for row in rows}
+def _how_sure(rows: Sequence[CellRow], labels: Labels) -> str:
+    counts = {labels.set(row.set): int(row.n) for row in rows}
     seeds = max(int(row.seeds) for row in rows)
     text = f"n = {_listed([f'{n:,} images of {name}' for name, n in counts.items()])}; "
     if seeds == 1:
@@ -125,7 +125,7 @@ def _how_sure(rows: Sequence[CellRow]) -> str:
     return text
 
 
-def _where_none_leads(rows: Sequence[CellRow], models: Sequence[Trained], level: str) -> str:
+def _where_none_leads(rows: Sequence[CellRow], models: Sequence[Trained], level: str, labels: Labels) -> str:
     columns = [row for row in rows if row.method == REFERENCE and _others(row, rows)]
     ahead = [(row, max(_others(row, rows), key=_value)) for row in columns]
     leads = [(row, second) for row, second in ahead if _value(row) > _value(second)]
@@ -142,7 +142,7 @@ def _where_none_leads(rows: Sequence[CellRow], models: Sequence[Trained], level:
         shown = (
             f"with one seed no lead is tested, and {sure} of {len(leads)} have a {level} interval above 0, over images"
         )
-    facts, unfinished = _training(rows, models)
+    facts, unfinished = _training(rows, models, labels)
     reasons = [
         reason
         for reason, applies in (("chance", not tested or sure < len(leads)), ("short training", unfinished))
@@ -153,15 +153,15 @@ def _where_none_leads(rows: Sequence[CellRow], models: Sequence[Trained], level:
         if reasons
         else "So neither chance nor short training explains it, and the run holds no other reason."
     )
-    return f"None is best in {cells}, by {by} points: {_places([row for row, _ in leads])}; {shown}. {facts} {verdict}"
+    return f"None is best in {cells}, by {by} points: {_places([row for row, _ in leads], labels)}; {shown}. {facts} {verdict}"
 
 
 _REMEDIES: Final = {"chance": "seeds or images", "short training": "epochs"}
 
 
-def _training(rows: Sequence[CellRow], models: Sequence[Trained]) -> tuple[str, bool]:
+def _training(rows: Sequence[CellRow], models: Sequence[Trained], labels: Labels) -> tuple[str, bool]:
     """What the run holds on its trainings, and whether they may have been too short."""
-    names = {method_name(row.method) for row in rows}
+    names = {labels.method(row.method) for row in rows}
     curves = [(model.method, model.curve) for model in models if model.method in names and model.curve]
     seeds = max(int(row.seeds) for row in rows)
     text = f"The run has {'1 seed' if seeds == 1 else f'{seeds} seeds'}"
@@ -173,7 +173,7 @@ def _training(rows: Sequence[CellRow], models: Sequence[Trained]) -> tuple[str, 
     epochs = max(len(curve) for _, curve in curves)
     text += f", {epochs} epoch{'s' * (epochs > 1)}"
     none, others = (
-        [100 * curve[-1] for name, curve in curves if (name == method_name(REFERENCE)) == same]
+        [100 * curve[-1] for name, curve in curves if (name == labels.method(REFERENCE)) == same]
         for same in (True, False)
     )
     if none and others:
@@ -199,18 +199,18 @@ def _value(row: CellRow) -> float:
     return float(row.value)
 
 
-def _place(row: CellRow) -> str:
+def _place(row: CellRow, labels: Labels) -> str:
     loss = f" at {row.level} % loss" if row.table == "table1" or row.level != "0" else ""
-    return f"{set_name(row.set)}{loss}"
+    return f"{labels.set(row.set)}{loss}"
 
 
-def _places(rows: Sequence[CellRow]) -> str:
+def _places(rows: Sequence[CellRow], labels: Labels) -> str:
     """The cells of some rows by set and backbone: "imagenet_val, Swin at 60 and 80 % loss; dfeat_real, Swin"."""
     texts = []
     for table, name, backbone in unique((row.table, row.set, row.backbone) for row in rows):
         levels = [row.level for row in rows if (row.table, row.set, row.backbone) == (table, name, backbone)]
         loss = f" at {_listed(levels)} % loss" if table == "table1" or levels != ["0"] else ""
-        texts.append(f"{set_name(name)}, {backbone_name(backbone)}{loss}")
+        texts.append(f"{labels.set(name)}, {labels.backbone(backbone)}{loss}")
     return "; ".join(texts)
 
 

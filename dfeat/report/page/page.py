@@ -20,6 +20,7 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from dfeat.config import Settings
+from dfeat.config.labels import Labels
 from dfeat.errors import UserError
 from dfeat.places import Place
 from dfeat.report.catalogue import catalogue
@@ -60,15 +61,15 @@ def write_report(results: Path, settings: Settings, out: Path, captions: Path | 
     classes = [entry["name"] for entry in read_json(named, "index train")] if named.is_file() else []
     page = _Page(folder, out.parent, captions, classes, settings)
     rows = {name: read_rows(folder / f"{name}.csv") for name in TABLES if (folder / f"{name}.csv").is_file()}
-    tables = [paper_table_view(name, rows[name], settings.report) for name in rows]
+    tables = [paper_table_view(name, rows[name], settings) for name in rows]
     everything = [row for name in TABLES for row in rows.get(name, [])]
-    config, artifacts = out.parent / "config.yaml", read_artifacts(results)
+    config, artifacts = out.parent / "config.yaml", read_artifacts(results, settings.labels)
     plain = _environment(autoescape=False)
     charts = _charts(plain, page, rows)
     text = _environment().get_template("index.html.jinja").render(
         run=settings.run,
         note=settings.report.note,
-        findings=findings(everything, artifacts.models, settings.report.confidence),
+        findings=findings(everything, artifacts.models, settings.report.confidence, settings.labels),
         tables=[(table, page.links(table["name"], "csv", "tex", "md")) for table in tables],
         controls=page.table("controls") if (folder / "controls.csv").is_file() else None,
         controls_text=page.markdown("controls.md", "table controls"),
@@ -79,7 +80,7 @@ def write_report(results: Path, settings: Settings, out: Path, captions: Path | 
         claims=page.folded("claims.md", "table claims"),
         efficiency=page.table("efficiency", efficiency_view) if (folder / "efficiency.csv").is_file() else None,
         efficiency_text=page.markdown("efficiency.md", "table efficiency"),
-        gallery=read_gallery(folder / "gallery.json", settings.training.methods),
+        gallery=read_gallery(folder / "gallery.json", settings),
         fit=page.markdown("inpaint_quality.md", "table inpaint_quality"),
         fit_links=page.links("inpaint_quality", "csv", "md"),
         jobs=job_costs(results),
@@ -99,15 +100,15 @@ def write_report(results: Path, settings: Settings, out: Path, captions: Path | 
 def _charts(environment: Any, page: _Page, rows: dict[TableName, list[CellRow]]) -> list[View]:
     """The interactive charts by question; `figure` is the one that shows the same without scripts, and its files."""
     everything = [row for name in TABLES for row in rows.get(name, [])]
-    shares = "Share of the object hidden (%)"
+    shares, labels = "Share of the object hidden (%)", page.settings.labels
     asked = [
-        ("Top-1 accuracy against information loss", "accuracy", accuracy_charts(environment, rows.get("table1", []))),
-        ("The same in finer steps", "", accuracy_charts(environment, curve_rows(page.folder / "sweep.csv"))),
+        ("Top-1 accuracy against information loss", "accuracy", accuracy_charts(environment, rows.get("table1", []), labels)),
+        ("The same in finer steps", "", accuracy_charts(environment, curve_rows(page.folder / "sweep.csv"), labels)),
         (
             "Top-1 accuracy against the share of the object that is hidden", "",
-            accuracy_charts(environment, curve_rows(page.folder / "object.csv"), shares),
+            accuracy_charts(environment, curve_rows(page.folder / "object.csv"), labels, shares),
         ),
-        ("Gain over None", "gain", gain_charts(environment, everything)),
+        ("Gain over None", "gain", gain_charts(environment, everything, labels)),
     ]  # fmt: skip
     return [
         {"title": title, "figure": name, "charts": charts, "drawn": page.figure(name) if name else None}
@@ -181,11 +182,12 @@ class _Page:
         links = self.links(name, "png", "svg", "pdf")
         return {"name": name, "caption": self.caption(name), "picture": picture, "links": links}
 
-    def table(self, name: str, view: Callable[[list[TextRow]], CsvView] | None = None) -> View:
+    def table(self, name: str, view: Callable[[list[TextRow], Labels], CsvView] | None = None) -> View:
         """A CSV that is not one of the paper's tables, with its caption; `view` makes it a view of its own."""
         caption = self.caption(name) or self._about(self.folder / f"{name}.md")
         rows = read_csv(self.folder / f"{name}.csv")
-        shown = view(rows) if view else csv_view(rows, self.classes)
+        labels = self.settings.labels
+        shown = view(rows, labels) if view else csv_view(rows, labels, self.classes)
         return {"name": name, "caption": caption, "view": shown, "links": self.links(name, "csv", "tex", "md")}
 
     def _about(self, path: Path) -> Markup:

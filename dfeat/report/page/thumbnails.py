@@ -1,24 +1,25 @@
 """The gallery as the page shows it: a row an image, its picture under each method beside the others.
 
-What enters: `gallery.json` and the methods of the run. What leaves: plain mappings that a template walks through.
+What enters: `gallery.json` and the settings. What leaves: plain mappings that a template walks through.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dfeat.config import Settings
 from dfeat.methods import method
 from dfeat.methods.method import Method
 from dfeat.report.numbers.text import unique
 from dfeat.storage.records import read_json
 
 
-def read_gallery(path: Path, methods: Sequence[str]) -> dict[str, Any] | None:
+def read_gallery(path: Path, settings: Settings) -> dict[str, Any] | None:
     """Read the thumbnails of `gallery.json`, with the classes and methods to filter by; None where there is none.
 
-    `methods` are those of the run; which of them have no picture, and why, is in `absent`.
+    Which methods of the run have no picture, and why, is in `absent`.
     """
     if not path.is_file():
         return None
@@ -28,7 +29,7 @@ def read_gallery(path: Path, methods: Sequence[str]) -> dict[str, Any] | None:
     return {
         "images": content["images"], "classes": distinct["class"], "methods": distinct["method"],
         "rows": [_compared(pictures, key, distinct["method"]) for key in distinct["key"]],
-        "absent": _absent(methods, distinct["method"]),
+        "absent": _absent(settings, distinct["method"]),
     }  # fmt: skip
 
 
@@ -43,11 +44,12 @@ def _compared(pictures: list[dict[str, Any]], key: str, methods: list[str]) -> d
     }  # fmt: skip
 
 
-def _absent(methods: Sequence[str], shown: list[str]) -> list[str]:
+def _absent(settings: Settings, shown: list[str]) -> list[str]:
     """Why some methods have no picture in the gallery."""
-    painters = {one.paint: one.title for one in map(method, methods) if one.paint and one.title in shown}
-    absent = [one for one in map(method, methods) if one.augments and one.title not in shown]
-    return [f"{one.title} {_why(one, painters)}" for one in absent]
+    named = {settings.labels.method(name): method(name) for name in settings.training.methods}
+    painters = {one.paint: label for label, one in named.items() if one.paint and label in shown}
+    absent = {label: one for label, one in named.items() if one.augments and label not in shown}
+    return [f"{label} {_why(one, painters)}" for label, one in absent.items()]
 
 
 def _why(absent: Method, painters: Mapping[Any, str]) -> str:

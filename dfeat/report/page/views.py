@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from markupsafe import Markup
 
-from dfeat.config import ReportSettings
-from dfeat.report.numbers.paper import TableName, backbone_name, method_name
+from dfeat.config import Settings
+from dfeat.config.labels import Labels
+from dfeat.report.numbers.paper import TableName
 from dfeat.report.numbers.text import TextRow, read_csv
 from dfeat.report.tables import layout
 from dfeat.report.tables.efficiency import UNITS
@@ -41,19 +42,15 @@ class CsvView(NamedTuple):
     same: str = ""
 
 
-def set_name(name: str) -> str:
-    """The display name of an evaluation set."""
-    return name
-
-
-def paper_table_view(name: TableName, rows: list[CellRow], settings: ReportSettings) -> dict[str, Any]:
+def paper_table_view(name: TableName, rows: list[CellRow], settings: Settings) -> dict[str, Any]:
     """Table 1 or 2 with these rows: in the paper's layout, and with every column."""
+    labels = settings.labels
     return {
         "name": name,
         "heading": layout.heading(name, rows),
-        "explanation": layout.explanation(rows, settings.confidence) if rows else "",
-        "grids": layout.grids(name, rows),
-        "cells": csv_view([vars(row) for row in rows]),
+        "explanation": layout.explanation(rows, settings.report.confidence, labels) if rows else "",
+        "grids": layout.grids(name, rows, labels),
+        "cells": csv_view([vars(row) for row in rows], labels),
     }
 
 
@@ -69,7 +66,7 @@ def cell_filters() -> dict[str, Any]:
     }
 
 
-def csv_view(rows: Iterable[TextRow], classes: Sequence[str] = ()) -> CsvView:
+def csv_view(rows: Iterable[TextRow], names: Labels, classes: Sequence[str] = ()) -> CsvView:
     """Rows with display names, heads in words, and numbers at sensible digits; sorting goes by the digits of the file.
 
     Left out are columns that are empty throughout, those of names and counts that are the same throughout (`CsvView.same`)
@@ -84,22 +81,24 @@ def csv_view(rows: Iterable[TextRow], classes: Sequence[str] = ()) -> CsvView:
     kept.sort(key=lambda name: 0 if name in _LABELS else 2 if name in _COUNTS else 1)
     kept = [name for name in kept if _low_of(name) not in kept]
     numeric = [all(_is_number(row[name]) for row in rows if row[name]) for name in kept]
-    columns = [_column(name, number, rows, classes) for name, number in zip(kept, numeric, strict=True)]
+    columns = [_column(name, number, rows, names, classes) for name, number in zip(kept, numeric, strict=True)]
     labels = next((place for place, name in enumerate(kept) if name not in _LABELS), len(kept))
-    same = [f"{_head(name).lower()} {_named(name, rows[0][name], classes)}" for name in shared if name != "table"]
+    same = [
+        f"{_head(name).lower()} {_named(name, rows[0][name], names, classes)}" for name in shared if name != "table"
+    ]
     numeric = [number and name not in _TEXTS for name, number in zip(kept, numeric, strict=True)]
     lines = tuple(zip(*columns, strict=True))
     return CsvView(tuple(map(_head, kept)), tuple(numeric), lines, max(labels, 1), ", ".join(same))
 
 
-def efficiency_view(rows: Sequence[TextRow]) -> CsvView:
+def efficiency_view(rows: Sequence[TextRow], names: Labels) -> CsvView:
     """The table of costs in the units of its Markdown: each row names its unit beside its quantity."""
     scaled = []
     for row in rows:
         unit, scale = UNITS.get(row["quantity"], ("", 1.0))  # type: ignore[call-overload]
         costs = {name: f"{float(row[name]) / scale:.6g}" for name in _COSTS if row.get(name)}
         scaled.append(row | costs | {"quantity": f"{row['quantity']} ({unit})" if unit else row["quantity"]})
-    return csv_view(scaled)
+    return csv_view(scaled, names)
 
 
 def curve_rows(path: Path) -> list[CellRow]:
@@ -112,11 +111,6 @@ def curve_rows(path: Path) -> list[CellRow]:
 
 
 _COSTS: Final = ("prepare", "train", "test", "extra", "extra_test", "per_point", "per_point_test")
-_NAMES: Final[dict[str, Callable[[str], str]]] = {
-    "method": method_name, "control": method_name, "baseline": method_name, "backbone": backbone_name, "set": set_name,
-    "metric": lambda metric: {"top1": "top-1", "top5": "top-5", "ece": "calibration error"}.get(metric, metric),
-}  # fmt: skip
-"""How the values of a column are shown."""
 _LABELS: Final = (
     "table", "set", "level", "part", "category", "method", "control", "backbone", "quantity", "metric", "key", "label",
     "class", "seed",
@@ -160,10 +154,10 @@ def _low_of(name: str) -> str:
     return f"{name.removesuffix('high')}low" if name.endswith("high") else ""
 
 
-def _column(name: str, numeric: bool, rows: Sequence[TextRow], classes: Sequence[str]) -> list[Value]:
+def _column(name: str, numeric: bool, rows: Sequence[TextRow], names: Labels, classes: Sequence[str]) -> list[Value]:
     """The cells of a column; that of an interval's lower end has both ends."""
     if not numeric or name in _TEXTS:
-        return [Value(_named(name, row[name], classes), row[name]) for row in rows]
+        return [Value(_named(name, row[name], names, classes), row[name]) for row in rows]
     shown = _numbers(name, rows)
     high = f"{name.removesuffix('low')}high"
     if name.endswith("low") and high in rows[0]:
@@ -180,14 +174,19 @@ def _numbers(name: str, rows: Sequence[TextRow]) -> list[str]:
     return [_digits(name, row[name], most[row.get("quantity", "")]) for row in rows]
 
 
-def _named(name: str, value: str, classes: Sequence[str]) -> str:
+def _named(name: str, value: str, names: Labels, classes: Sequence[str]) -> str:
     if name == "label" and value.isdigit() and int(value) < len(classes):
         return classes[int(value)]
     if name.endswith("p_by_seed"):
         return " ".join(_digits("p", p, 1.0) for p in value.split())
     if name == "level":
         return f"{value} %" if value.isdigit() else value
-    return _NAMES[name](value) if name in _NAMES else value
+    if name == "metric":
+        return {"top1": "top-1", "top5": "top-5", "ece": "calibration error"}.get(value, value)
+    labelled = {"backbone": names.backbone, "set": names.set} | dict.fromkeys(
+        ("method", "control", "baseline"), names.method
+    )
+    return labelled[name](value) if value and name in labelled else value
 
 
 def _digits(name: str, value: str, most: float) -> str:
