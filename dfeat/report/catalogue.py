@@ -102,7 +102,7 @@ class Published:
 
 
 _GRID: Final = "ablation_"
-_PICTURE: Final = (".png", ".svg")
+_PICTURE: Final = (".png", ".pdf", ".svg")
 
 
 def catalogue(settings: Settings) -> list[Published]:
@@ -269,7 +269,7 @@ def _grid(name: str) -> tuple[Published, Published]:
             "dfeat.report.tables.ablations", "Beyond the paper", None, "ablation", lacks=lacks.measured(name),
         ),
         Published(
-            "figure", stem, (".png", ".svg"), draw, lambda run: run.place.published(stem, ".csv"), whole_settings,
+            "figure", stem, _PICTURE, draw, lambda run: run.place.published(stem, ".csv"), whole_settings,
             "dfeat.report.figures.maps", "Beyond the paper", None, "ablation", lacks=lacks.measured(name),
         ),
     )  # fmt: skip
