@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from dfeat.methods import METHODS, PRETRAINED
+from dfeat import methods
+from dfeat.methods import PRETRAINED
 from dfeat.places import HOLDOUT
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Labels:
 
     def method(self, name: str) -> str:
         """The label of a method, or of the backbones before fine-tuning."""
-        titles = {one.name: one.title for one in (*METHODS, PRETRAINED)}
+        titles = {one.name: one.title for one in (*methods.METHODS, PRETRAINED)}
         return self.models.get(name) or titles.get(name) or _readable(name)
 
     def row(self, name: str) -> str:
