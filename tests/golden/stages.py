@@ -507,8 +507,8 @@ def _unsigned(content: str) -> str:
 def _without_bytes(content: str) -> str:
     """A table of costs, in Markdown or HTML, without what it says of bytes: encoders differ in them."""
     for about in (
-        r"## Bytes\n.*?(?=## |\Z)", r"\| bytes \|[^\n]*\n",
-        r"<h2>Bytes</h2>.*?(?=<h2>)", r"<tr>(?:(?!</tr>).)*<td[^>]*>bytes(?: \(KB\))?</td>.*?</tr>",
+        r"## Disk\n.*?(?=## |\Z)", r"\| Disk \|[^\n]*\n",
+        r"<h2>Disk</h2>.*?(?=<h2>)", r"<tr>(?:(?!</tr>).)*<td[^>]*>Disk(?: \(KB\))?</td>.*?</tr>",
     ):  # fmt: skip
         content = re.sub(about, "", content, flags=re.DOTALL)
     return content

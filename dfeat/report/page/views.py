@@ -18,7 +18,7 @@ from dfeat.config.labels import Labels
 from dfeat.report.numbers.paper import TableName
 from dfeat.report.numbers.text import TextRow, read_csv
 from dfeat.report.tables import layout
-from dfeat.report.tables.efficiency import UNITS
+from dfeat.report.tables.efficiency import HEADINGS, UNITS
 from dfeat.report.tables.layout import CellRow
 
 
@@ -96,8 +96,9 @@ def efficiency_view(rows: Sequence[TextRow], names: Labels) -> CsvView:
     scaled = []
     for row in rows:
         unit, scale = UNITS.get(row["quantity"], ("", 1.0))  # type: ignore[call-overload]
+        quantity = HEADINGS.get(row["quantity"], row["quantity"])  # type: ignore[call-overload]
         costs = {name: f"{float(row[name]) / scale:.6g}" for name in _COSTS if row.get(name)}
-        scaled.append(row | costs | {"quantity": f"{row['quantity']} ({unit})" if unit else row["quantity"]})
+        scaled.append(row | costs | {"quantity": f"{quantity} ({unit})" if unit else quantity})
     return csv_view(scaled, names)
 
 
