@@ -23,6 +23,7 @@ from pydantic import (
     Field,
     ValidationError,
     ValidationInfo,
+    WithJsonSchema,
     field_validator,
 )
 from pydantic_core import core_schema
@@ -51,6 +52,18 @@ def _name_of_a_file(name: str) -> str:
 Name = Annotated[str, Field(pattern=_NAME, max_length=64), AfterValidator(_name_of_a_file)]
 """A name that becomes part of a path: letters, digits, '_', '-', '.', not starting with a dot."""
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+
+
+def _one_line(label: str) -> str:
+    label = label.strip()
+    if not label or len(label) > LONGEST_LABEL or not label.isprintable():
+        raise ValueError(f"is no label; give one line of 1 to {LONGEST_LABEL} characters")
+    return label
+
+
+LONGEST_LABEL: Final = 60
+Label = Annotated[str, AfterValidator(_one_line), WithJsonSchema({"type": "string", "minLength": 1})]
+"""What tables and figures print in place of a key."""
 
 
 def _forty_digits(revision: str) -> str:

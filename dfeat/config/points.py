@@ -266,11 +266,11 @@ class Run:
         return [self.place.index(set_name), self.place.pixels(set_name)]
 
     def index_settings(self, name: str) -> str:
-        """The settings of one set, as JSON, but for what its index does not depend on: expected counts and levels."""
+        """The settings of one set, as JSON, but for what its index does not depend on: expected counts, levels, label."""
         data, unread = self.settings.data, {"expected_images": None}
         if name == TRAIN:
             return as_argument(data.train.model_copy(update=unread | {"expected_classes": None}))
-        return as_argument(data.evaluation[name].model_copy(update=unread | {"levels": (0,)}))
+        return as_argument(data.evaluation[name].model_copy(update=unread | {"levels": (0,), "label": None}))
 
     def point_predictions(self, ablation: str) -> list[Path]:
         """The prediction files of every point of a grid. UserError where its jobs are too many."""

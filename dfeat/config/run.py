@@ -19,6 +19,7 @@ from pydantic import (
 
 from dfeat import methods
 from dfeat.config.bounds import fault_of_size
+from dfeat.config.labels import Labels, fault_of_labels, labels_of
 from dfeat.config.names import fault_of_names
 from dfeat.data.settings import DataSettings, EvaluationSet
 from dfeat.devices.cards import CardName, canonical
@@ -42,12 +43,25 @@ class ReportSettings(Section):
     tex_intervals: Literal["top1", "all", "none"] = Field(
         "top1", description="which accuracies have their interval in the LaTeX tables; the CSV has all"
     )
+    ours: tuple[MethodName, ...] | None = Field(
+        None,
+        description="your own methods, which tables call ours and compare with the best of all others; null: SD Inpaint and SD "
+        "Features are compared so, and called ours nowhere",
+    )
     seed: Seed = 0
     gallery: int = Field(60, ge=1, le=2000, description="training images in the report's gallery")
 
+    @field_validator("ours")
+    @classmethod
+    def _not_the_reference(cls, ours: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if REFERENCE in (ours or ()):
+            raise ValueError(f"has {REFERENCE!r}, which all methods are compared with; take it out")
+        return ours
+
     @model_serializer(mode="wrap")
     def _omit_later_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in serialize(self).items() if (name, value) != ("tex_intervals", "top1")}
+        later = {"tex_intervals": "top1", "ours": None}
+        return {name: value for name, value in serialize(self).items() if name not in later or value != later[name]}
 
 
 _OF_PARTS: Final = ("occlusion.share", "occlusion.min_visible")
@@ -248,7 +262,7 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _names_are_apart(self) -> Self:
-        fault = fault_of_names(self)
+        fault = fault_of_names(self) or fault_of_labels(self)
         if fault:
             raise ValueError(fault)
         return self
@@ -262,6 +276,19 @@ class Settings(Section):
                 "another name"
             )
         return self
+
+    @property
+    def labels(self) -> Labels:
+        """What tables, figures and the page call methods, backbones and sets."""
+        return labels_of(self)
+
+    @property
+    def ours(self) -> tuple[str, ...]:
+        """The trained methods that are compared with the best of all others: `report.ours`, by default the paper's."""
+        own = self.report.ours
+        return tuple(
+            name for name in self.training.methods if (methods.method(name).ours if own is None else name in own)
+        )
 
     @property
     def grids(self) -> dict[str, Ablation]:
@@ -345,7 +372,9 @@ def table_settings(settings: Settings, sets: Iterable[str]) -> Settings:
     kept = {name: settings.data.evaluation[name].model_copy(update=unread) for name in sets}
     return Settings(
         data=DataSettings(evaluation=kept),
-        training=TrainingSettings(methods=training.methods, backbones=training.backbones, seeds=training.seeds),
+        training=TrainingSettings(
+            methods=training.methods, backbones=training.backbones, seeds=training.seeds, labels=training.labels
+        ),
         report=settings.report.model_copy(update={"gallery": ReportSettings().gallery}),
     )
 

@@ -52,7 +52,7 @@ def stage_settings(
         assert backbone is not None
         unread = _unread(method) if method else frozenset()
         defaults = {name: value for name, value in TrainingSettings() if name in unread}
-        own = {"learning_rate": settings.training.rate(method, backbone), "learning_rates": {}}
+        own = {"learning_rate": settings.training.rate(method, backbone), "learning_rates": {}, "labels": {}}
         alone = settings.training.model_copy(
             update={"methods": methods.PAPER_NAMES, "backbones": {}, "seeds": (0,), **own, **defaults}
         )

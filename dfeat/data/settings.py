@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from dfeat.section import WNID, LocalPath, Name, Section, Seed, WithoutNulls
+from dfeat.section import WNID, Label, LocalPath, Name, Section, Seed, WithoutNulls
 
 
 def _once(levels: tuple[int, ...]) -> tuple[int, ...]:
@@ -104,6 +104,16 @@ class EvaluationSet(Section):
     per_class: int | None = Field(
         None, ge=1, le=MOST_IMAGES, description="at most so many images of a class, drawn by seed"
     )
+    label: Label | None = Field(
+        None,
+        description="what tables and figures call the set; null: the paper's name of its set, or the key with spaces",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_no_label(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Omit `label` when it is null, so that what was made before the setting existed still matches."""
+        plain: dict[str, Any] = written(self)
+        return {key: value for key, value in plain.items() if key != "label" or value is not None}
 
     @model_validator(mode="after")
     def _study_fits(self) -> Self:

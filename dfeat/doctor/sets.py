@@ -260,7 +260,8 @@ def _trained_on(folder: Path) -> tuple[str, ...]:
 
 def _read_by_index(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings of a set that its index depends on."""
-    return {key: value for key, value in settings.items() if not key.startswith("expected_") and key != "levels"}
+    unread = ("levels", "label")
+    return {key: value for key, value in settings.items() if not key.startswith("expected_") and key not in unread}
 
 
 def _commonest(rows: list[ProblemRow], most: int = 5) -> list[str]:

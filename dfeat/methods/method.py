@@ -58,13 +58,13 @@ class Method:
     name: str
     """The word in settings, paths and tables."""
     title: str
-    """The name that tables and figures print."""
+    """The label that tables and figures print, unless `training.labels` has another."""
     colour: str
     """Hex colour of its lines, bars and points."""
     marker: str
     """Matplotlib's marker of its points."""
     ours: bool = False
-    """Proposed in the paper or by you; tables compare it with the best of the other methods."""
+    """Whether tables compare it with the best of all methods that are not; `report.ours` lists others in their place."""
     needs: tuple[Need, ...] = ()
     """Artifacts the workflow makes for it: "inpainted", whose pictures are its occluded twins (with their verdicts where
     `training.inpainted` is accepted), and "features", which the network fuses (the twins have their own unless

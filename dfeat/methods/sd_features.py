@@ -6,7 +6,7 @@ from dfeat.methods.black_out import black_out_parts
 from dfeat.methods.method import Control, Method
 
 SD_FEATURES = Method(
-    name="sd_features", title="Ours: SD Features", colour="#0072B2", marker="P", ours=True, needs=("features",),
+    name="sd_features", title="SD Features", colour="#0072B2", marker="P", ours=True, needs=("features",),
     reads=("feature_norm", "fusion", "twin_features"), paint=black_out_parts, ablations=("timestep", "fusion"),
     controls=(
         Control(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dfeat.methods.method import Control, Method
 
 SD_INPAINT = Method(
-    name="sd_inpaint", title="Ours: SD Inpaint", colour="#56B4E9", marker="v", ours=True, needs=("inpainted",),
+    name="sd_inpaint", title="SD Inpaint", colour="#56B4E9", marker="v", ours=True, needs=("inpainted",),
     reads=("inpainted",), ablations=("share", "copies"),
     controls=(
         Control(

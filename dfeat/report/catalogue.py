@@ -99,7 +99,7 @@ class Published:
 
 _GRID: Final = "ablation_"
 _STUDIES: Final[tuple[Study, ...]] = get_args(Study)
-_PICTURE: Final = (".png", ".svg")
+_PICTURE: Final = (".png", ".pdf", ".svg")
 
 
 def catalogue(settings: Settings) -> list[Published]:
@@ -149,6 +149,12 @@ def _inpaints(settings: Settings) -> bool:
 
 def _of_published(settings: Settings) -> Settings:
     return table_settings(settings, settings.data.published)
+
+
+def _of_claims(settings: Settings) -> Settings:
+    """What the claims depend on; drawn images decide none of them."""
+    read = _of_published(settings)
+    return read.model_copy(update={"data": read.data.model_copy(update={"drawn": settings.data.drawn})})
 
 
 def _paper_table(name: TableName) -> Published:
@@ -260,7 +266,7 @@ def _grid(name: str) -> tuple[Published, Published]:
             "dfeat.report.tables.ablations", "Beyond the paper", None, "ablation", lacks=lacks.measured(name),
         ),
         Published(
-            "figure", stem, (".png", ".svg"), draw, lambda run: run.place.published(stem, ".csv"), whole_settings,
+            "figure", stem, _PICTURE, draw, lambda run: run.place.published(stem, ".csv"), whole_settings,
             "dfeat.report.figures.maps", "Beyond the paper", None, "ablation", lacks=lacks.measured(name),
         ),
     )  # fmt: skip
@@ -333,7 +339,7 @@ _TABLES: Final = (
         "table", "efficiency", (".csv", ".json", ".md"), _write_efficiency, _efficiency_inputs, _efficiency_settings,
         "dfeat.report", "Tables", lacks=lacks.any_of(lacks.reference, lacks.any_set),
     ),
-    Published("table", "claims", (".md",), _write_claims, _claims_inputs, _of_published, "dfeat.report.claims", "Claims"),
+    Published("table", "claims", (".md",), _write_claims, _claims_inputs, _of_claims, "dfeat.report.claims", "Claims"),
     _study("calibration", lacks.published_sets),
     _study("per_class", lacks.any_of(lacks.comparison, lacks.published_sets)),
     *(_study(name, lacks.study(name)) for name in _STUDIES),

@@ -17,8 +17,20 @@ from pydantic import (
 
 from dfeat.data.settings import CROP_SCALE, FLIP, IMAGE_SIZE, CropScale
 from dfeat.errors import UserError, nearest
-from dfeat.methods import NAMES, PAPER_NAMES, method
-from dfeat.section import BatchSize, Commit, ImageSize, LocalPath, Name, Section, Seed, Share, WithoutNulls, typed
+from dfeat.methods import NAMES, PAPER_NAMES, PRETRAINED, method
+from dfeat.section import (
+    BatchSize,
+    Commit,
+    ImageSize,
+    Label,
+    LocalPath,
+    Name,
+    Section,
+    Seed,
+    Share,
+    WithoutNulls,
+    typed,
+)
 
 
 def _listed(name: str) -> str:
@@ -65,6 +77,9 @@ class TrainingSettings(Section):
             "convnext": Backbone(name="convnext_base.fb_in1k"),
             "swin": Backbone(name="swin_base_patch4_window7_224.ms_in1k"),
         }
+    )
+    labels: dict[Name, Label] = Field(
+        default_factory=dict, description="what tables and figures call methods and backbones, by their keys"
     )
     seeds: tuple[Seed, ...] = Field((0, 1, 2), min_length=1, max_length=1000)
     image_size: ImageSize = Field(IMAGE_SIZE, description="side of the network's input")
@@ -121,10 +136,21 @@ class TrainingSettings(Section):
         return self.learning_rates.get(method_name or "", {}).get(backbone, self.learning_rate)
 
     @model_serializer(mode="wrap")
-    def _without_no_rates(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Omit `learning_rates` when there are none, so that what was made before the setting existed still matches."""
+    def _without_empty(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Omit `learning_rates` and `labels` without entries, so that what was made before they existed still matches."""
         plain: dict[str, Any] = written(self)
-        return {key: value for key, value in plain.items() if key != "learning_rates" or value}
+        return {key: value for key, value in plain.items() if key not in ("learning_rates", "labels") or value}
+
+    @model_validator(mode="after")
+    def _labels_of_rows(self) -> Self:
+        known = (*NAMES, PRETRAINED.name, *self.backbones)
+        unknown = next((name for name in self.labels if name not in known), None)
+        if unknown is not None:
+            raise ValueError(
+                f"labels has one for {unknown!r}, which is no method ({', '.join(NAMES)}, {PRETRAINED.name}) and no backbone of "
+                f"the run ({', '.join(self.backbones)}){nearest(unknown, known)}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _rates_of_backbones(self) -> Self:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench.statistics import COVERAGE, FALSE, METHODS, World, draw, false_marks, measure, smallest_gain, truth
+from bench.statistics import COVERAGE, FALSE, METHODS, OURS, World, draw, false_marks, measure, smallest_gain, truth
 from dfeat.report.numbers.paper import Cell
 from dfeat.report.tables.published import rows_of
 
@@ -20,7 +20,7 @@ def test_a_world_draws_what_its_truth_says() -> None:
 
 def test_a_large_gain_is_marked_and_no_mark_of_it_is_false() -> None:
     world = World(30, 20, 3, (0.0, 0.0), gain=1.0)
-    rows = rows_of("table1", [(draw(world, np.random.default_rng(0)), ())])
+    rows = rows_of("table1", [(draw(world, np.random.default_rng(0)), ())], OURS)
     assert "better" in {row.mark for row in rows if row.method == METHODS[-1]}
     assert not false_marks(world, rows)
     assert false_marks(world._replace(gain=0.0), rows)

@@ -15,10 +15,12 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Final
 
+from dfeat.report.tables.efficiency import HEADINGS, Quantity
 from dfeat.storage.records import FOLDER
 
-QUANTITIES: Final = ("seconds", "joules", "memory")
+QUANTITIES: Final[tuple[Quantity, ...]] = ("seconds", "joules", "memory")
 """Quantities of the costs that are measured; operations and bytes are counted."""
+SHOWN: Final = [HEADINGS[quantity] for quantity in QUANTITIES]
 COSTS: Final = (
     "prepare",
     "train",
@@ -64,14 +66,14 @@ def costs_markdown(content: bytes) -> bytes:
     kept, measured = [], False
     for line in content.decode().splitlines():
         if line.startswith("## "):
-            measured = line.removeprefix("## ").lower() in QUANTITIES
+            measured = line.removeprefix("## ") in SHOWN
         kept.append(line if not measured or not line.startswith("|") else line.split("|")[1])
     return "\n".join(kept).encode()
 
 
 def claims(content: bytes) -> bytes:
     """claims.md without the measured rows of the cost of methods."""
-    return re.sub(rf"(?m)^(\| (?:{'|'.join(QUANTITIES)}) \|).*$", r"\1", content.decode()).encode()
+    return re.sub(rf"(?m)^(\| (?:{'|'.join(SHOWN)}) \|).*$", r"\1", content.decode()).encode()
 
 
 def page(content: bytes) -> bytes:
@@ -106,6 +108,7 @@ MEASURED: Final[dict[str, Callable[[bytes], bytes]]] = {
     "report/efficiency.csv": costs_csv,
     "report/efficiency.md": costs_markdown,
     "report/cost.png": nothing,  # draws seconds
+    "report/cost.pdf": nothing,
     "report/cost.svg": nothing,
     "report/claims.md": claims,
     "report/index.html": page,

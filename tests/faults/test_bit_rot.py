@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from dfeat.config import Settings
 from dfeat.data.index import read_index
 from dfeat.data.pixels import PixelCache
 from dfeat.errors import UserError
@@ -19,7 +20,7 @@ from dfeat.evaluation.verdicts import read_verdicts
 from dfeat.occlusion.parts import choose_all, read_parts
 from dfeat.report.claims.cost_claim import cost_claim
 from dfeat.report.numbers.results import load_predictions
-from dfeat.report.page.page import read_gallery
+from dfeat.report.page.thumbnails import read_gallery
 from dfeat.report.tables.layout import read_rows as read_table
 from dfeat.storage.records import read_bytes, record_path
 from dfeat.storage.shards import read_shard
@@ -56,8 +57,8 @@ JOB_ARTIFACTS: dict[str, tuple[str, str, Use]] = {
         lambda path: read_predictions_origin(path.parent, path.stem),
     ),
     "verdicts.csv": ("judge", "verdicts.csv", verdicts_of),
-    "gallery.json": ("gallery", "gallery.json", read_gallery),
-    "efficiency.json": ("efficiency", "efficiency.json", lambda path: cost_claim(path, 1)),
+    "gallery.json": ("gallery", "gallery.json", lambda path: read_gallery(path, Settings())),
+    "efficiency.json": ("efficiency", "efficiency.json", lambda path: cost_claim(path, 1, Settings().labels)),
     "table": ("table", "table1.csv", read_table),
     "figure": ("figure", "gain.png", lambda path: read_bytes(path, "figure")),
 }

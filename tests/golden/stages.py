@@ -383,7 +383,7 @@ def page(out: Path) -> Values:
     html = _without_bytes((out / "index.html").read_text())
     for unlike in (
         r'<script(?! type="application/json").*?</script>', r"<style>.*?</style>", r'data:image/[a-z]+;base64,[^"]*',
-        r"<h3>How well do inpaintings fit.*?</table>", r"<h3>Versions</h3>.*?</dl>", r'<td data-order="[0-9.]*">PSNR [0-9.]+ dB', r'<td class="number">[0-9.]+</td>(?=<td>-</td>)',
+        r"<h3>How well do inpaintings fit.*?</table>", r"<h3>Versions</h3>.*?</dl>", r'<td data-order="[0-9.]*">[0-9.]+</td>(?=<td data-method)', r"The run has [^<]*", r'<td class="number">[0-9.]+</td>(?=<td>-</td>)',
     ):  # fmt: skip
         html = re.sub(unlike, "", _unsigned(html), flags=re.DOTALL)
     cards = {
@@ -507,8 +507,8 @@ def _unsigned(content: str) -> str:
 def _without_bytes(content: str) -> str:
     """A table of costs, in Markdown or HTML, without what it says of bytes: encoders differ in them."""
     for about in (
-        r"## Bytes\n.*?(?=## |\Z)", r"\| bytes \|[^\n]*\n",
-        r"<h2>Bytes</h2>.*?(?=<h2>)", r"<tr>(?:(?!</tr>).)*<td[^>]*>bytes</td>.*?</tr>",
+        r"## Disk\n.*?(?=## |\Z)", r"\| Disk \|[^\n]*\n",
+        r"<h2>Disk</h2>.*?(?=<h2>)", r"<tr>(?:(?!</tr>).)*<td[^>]*>Disk(?: \(KB\))?</td>.*?</tr>",
     ):  # fmt: skip
         content = re.sub(about, "", content, flags=re.DOTALL)
     return content

@@ -35,6 +35,18 @@ def small_settings(note: str = "synthetic predictions, not the paper's data", **
     )
 
 
+def labelled(
+    settings: Settings, models: dict[str, str] | None = None, sets: dict[str, str] | None = None, **report: object
+) -> Settings:
+    """The settings with labels of methods and backbones, and of sets; `report` are settings of that section."""
+    plain = settings.model_dump(mode="json")
+    plain["training"]["labels"] = models or {}
+    for name, label in (sets or {}).items():
+        plain["data"]["evaluation"][name]["label"] = label
+    plain["report"] |= report
+    return parse(Settings, plain)
+
+
 def write_predictions(
     evaluation: Path, settings: Settings, classes: int = 10, images: int = 20, gain: dict[str, float] | None = None
 ) -> None:

@@ -210,7 +210,7 @@ def test_the_text_has_the_lines_that_set_the_best_rates(searched: tuple[Path, Se
     text = (searched[0] / "choose_learning_rate.md").read_text()
     assert text.startswith("# Choosing the learning rate, on images held out of training (5 of each class)\n")
     assert "with 0, 40, 80 % of the patches dropped" in text and "No test image was looked at." in text
-    assert "| None | Swin | holdout | 0.001 |" in text and "| 0.01, 0.1 |" in text
+    assert "| None | Swin | held-out images | 0.001 |" in text and "| 0.01, 0.1 |" in text
     assert "- CutMix, Swin: 0.001 is the lowest rate of the grid" in text and "ConvNeXt: 0.01 is the" not in text
     printed = yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])
     plain = searched[1].model_dump(mode="json")

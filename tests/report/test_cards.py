@@ -44,7 +44,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_data_card_counts_what_is_there(run: Path) -> None:
     card = (run / "report" / "data_card.md").read_text()
     digest = file_digest(run / "data" / "train" / "index.csv")
-    assert f"| train | data/PartImageNet | 41 | 7 | 3 | `{digest}` |" in card
+    assert f"| training images (`train`) | data/PartImageNet | 41 | 7 | 3 | `{digest}` |" in card
     assert f"| features | train | 2 | 5 | `{MODEL}` |" in card
     assert "ImageNet's terms of access" in card and "CreativeML Open RAIL++-M" in card and "manifest.csv" in card
 

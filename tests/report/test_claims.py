@@ -45,14 +45,20 @@ def section(text: str, start: str) -> str:
     return next(part for part in re.split(r"^### ", text, flags=re.M) if part.startswith(start))
 
 
-def summary(text: str) -> dict[int, list[str]]:
-    """The line of each claim in the table at the head of a section: both verdicts and their counts."""
-    lines = re.findall(r"^\| (\d+) \| (.*) \|$", text, flags=re.M)
-    return {int(number): [cell.strip("* ") for cell in rest.split("|")] for number, rest in lines}
+def summary(text: str, source: str) -> dict[int, list[str]]:
+    """Both verdicts on each claim with their counts, from the columns at a glance whose first head starts so."""
+    found = {}
+    for heads, lines in re.findall(r"^(\| Claim \|.*\|)\n\| -.*\n((?:\|.*\n)+)", text, flags=re.M):
+        columns = [head.strip() for head in heads.split("|")]
+        for place in [place for place, head in enumerate(columns) if head.startswith(source)]:
+            for line in lines.splitlines():
+                name, *cells = (line.split("|")[column] for column in (1, place, place + 1))
+                found[int(name.split()[0])] = [part.strip("* ") for cell in cells for part in cell.split(", ")]
+    return found
 
 
 def block(text: str, claim: int) -> str:
-    return text.split(f"#### Claim {claim}\n")[1].split("#### ")[0]
+    return text.split(f"#### Claim {claim}: ")[1].split("#### ")[0]
 
 
 def printed(table: str) -> dict[tuple[str, str, int, str], float]:
@@ -93,7 +99,7 @@ def verdicts_about_0(n: int, pairs: Pairs) -> list[str]:
 
 
 def test_table_1_as_printed(text: str) -> None:
-    value, found = printed("table1"), summary(section(text, "Table 1"))
+    value, found = printed("table1"), summary(text, "Paper")
     cells = [(backbone, level) for backbone in BACKBONES for level in LEVELS]
 
     def top(methods: Iterable[str], backbones: Iterable[str], level: int, metric: str = "top1") -> float:
@@ -128,7 +134,7 @@ def test_table_1_as_printed(text: str) -> None:
 
 def test_gains_of_table_1_as_printed(text: str) -> None:
     """Claim 4, the slopes of the gains, and claim 9, gains of one architecture less the other's."""
-    value, found = printed("table1"), summary(section(text, "Table 1"))
+    value, found = printed("table1"), summary(text, "Paper")
 
     def gains(method: str, backbone: str) -> list[float]:
         return [value[method, backbone, level, "top1"] - value["none", backbone, level, "top1"] for level in LEVELS]
@@ -158,7 +164,7 @@ def test_gains_of_table_1_as_printed(text: str) -> None:
 
 def test_table_2_as_printed(text: str) -> None:
     value = {cell[:2]: top1 for cell, top1 in printed("table2").items()}
-    found = summary(section(text, "Table 2"))
+    found = summary(text, "Paper")
     over_none = [(value[m, b], value["none", b]) for m in (*OTHERS, *OURS) for b in BACKBONES]
     assert found[11] == verdicts_above_0(300, over_none)
     over_others = [(value[m, b], value[other, b]) for m in OURS for other in OTHERS for b in BACKBONES]
@@ -178,8 +184,9 @@ def test_a_block_has_both_verdicts_and_the_cells_that_decide(text: str) -> None:
     printed_text = text.split("## This run")[0]
     assert "(85.07 < 85.11)" in block(printed_text, 2) and "(98.32 < 98.45)" in block(printed_text, 3)
     second = block(printed_text, 2).splitlines()
-    assert second[3].startswith("- As printed: **false**. Contrasts that agree: 9 of 10. Contrary: top-1, 60 %: ")
-    assert second[4] == (
+    assert second[0] == "Best in every column"
+    assert second[4].startswith("- As printed: **false**. Contrasts that agree: 9 of 10. Contrary: top-1, 60 %: ")
+    assert second[5] == (
         "- Supported by n = 7,900: **undecided at this n**. Contrasts that pass: 3 of 10; significantly contrary: 0."
     )
     assert sum(line.startswith("| top-") for line in second) == 10
@@ -192,12 +199,12 @@ def test_a_block_has_both_verdicts_and_the_cells_that_decide(text: str) -> None:
 
 def test_printed_values_are_put_to_arithmetic(text: str) -> None:
     arithmetic = section(text, "What arithmetic")
-    assert "Table 2: 10 of 12 values are no count of 300 images" in arithmetic
+    assert "Table 2: 10 of 12 values cannot equal k/300 rounded to two decimals." in arithmetic
     for value in ("82.03", "76.99", "86.71", "87.89", "85.41", "86.99", "87.10", "89.16", "90.06", "88.08"):
         assert f"| {value} | " in arithmetic
     assert "| 82.03 | None, ConvNeXt, top-1 | 246 (82.00) and 247 (82.33) | none of 2 to 5 |" in arithmetic
-    assert "Table 1: 28 of 120 values are no count of 7,900 images" in arithmetic
-    assert "Ours: SD Inpaint, Swin, 0 %, top-5: 98.76; it rises to 98.91 at 20 % loss" in arithmetic
+    assert "Table 1: 28 of 120 values cannot equal k/7,900 rounded to two decimals." in arithmetic
+    assert "SD Inpaint, Swin, 0 %, top-5: 98.76; it rises to 98.91 at 20 % loss" in arithmetic
 
 
 def test_a_share_of_n_is_recognised_whatever_the_rounding() -> None:
@@ -215,9 +222,9 @@ def test_a_share_of_n_is_recognised_whatever_the_rounding() -> None:
 )
 def test_verdicts_on_a_run(tmp_path: Path, gain: float, true: str, outcome: str) -> None:
     write_predictions(tmp_path, small_settings(), gain={"none": 0.0, "cutmix": 0.0, "sd_features": gain})
-    found = summary(section(claims_of(tmp_path, small_settings(), tmp_path), "simulated"))
+    found = summary(claims_of(tmp_path, small_settings(note=""), tmp_path), "This run: simulated")
     assert found[1][0] == true and found[1][2] == outcome
-    assert "not tested" in found[8][2]  # SD Inpaint is not in this run
+    assert found[8][0] == "not tested"  # SD Inpaint is not in this run
 
 
 @pytest.mark.parametrize("seeds", [[0], [0, 1]])
@@ -259,19 +266,19 @@ def test_a_run_shows_what_is_left_of_a_gain_when_the_control_has_the_rest(tmp_pa
 def test_methods_that_are_not_the_papers_decide_no_claim_of_it(tmp_path: Path) -> None:
     found = []
     for more in ((), ("sd_features_placebo", "fill_smooth")):
-        plain = small_settings().model_dump(mode="json")
+        plain = small_settings(note="").model_dump(mode="json")
         plain["training"]["methods"] = ["none", "cutmix", "sd_features", *more]
         settings = parse(Settings, plain)
         gain = {"none": 0.0, "cutmix": 0.2, "sd_features": 1.5, "sd_features_placebo": 3.0, "fill_smooth": 3.0}
         write_predictions(tmp_path, settings, gain=gain)
-        text = section(claims_of(tmp_path, settings, tmp_path), "simulated")
-        found.append({number: cells[:2] for number, cells in summary(text).items()})
+        text = claims_of(tmp_path, settings, tmp_path)
+        found.append({number: cells[:2] for number, cells in summary(text, "This run: simulated").items()})
     assert found[0] == found[1] and found[0][7] == ["true", "6 of 6"]  # SD Features less the best of None and CutMix
 
 
 def test_most_holds_by_as_many_as_are_needed_together() -> None:
     """Of 8 tests 5 are needed: the fifth smallest p counts four times."""
-    accuracies = printed_accuracies("table1", 0.95)
+    accuracies = printed_accuracies("table1", 0.95, Settings().labels)
 
     def outcome(*z: float) -> str:
         effects = [Effect(value, value - 2, value + 2, 1.0, math.inf, value) for value in z]
@@ -286,7 +293,24 @@ def test_most_holds_by_as_many_as_are_needed_together() -> None:
 def test_significantly_fails_without_a_significant_contrast_and_not_with_one(tmp_path: Path) -> None:
     for gain, outcome in ((0.0, "fails"), (3.0, "holds")):
         write_predictions(tmp_path, small_settings(), gain={"none": 0.0, "cutmix": 0.0, "sd_features": gain})
-        assert summary(section(claims_of(tmp_path, small_settings(), tmp_path), "real"))[12][2] == outcome
+        text = claims_of(tmp_path, small_settings(note=""), tmp_path)
+        assert summary(text, "This run: real")[12][2] == outcome
+
+
+@pytest.mark.parametrize("more", [{"report": {"note": "demo"}}, {"report": {}, "data": {"drawn": {}}}])
+def test_a_demo_states_no_verdict_on_the_paper(tmp_path: Path, more: dict[str, dict[str, object]]) -> None:
+    plain = small_settings(note="").model_dump(mode="json")
+    plain["report"] |= more["report"]
+    plain["data"] |= more.get("data", {})
+    write_predictions(tmp_path, small_settings())
+    text = claims_of(tmp_path, parse(Settings, plain), tmp_path)
+    for claim, cells in summary(text, "This run:").items():
+        assert cells[0] == "not applicable: demo", claim
+    run = text.split("## This run")[1]
+    assert "#### Claim 1: " in run and "Contrasts that agree: " in run
+    for verdict in ("true", "false", "holds", "fails", "undecided at this n"):
+        assert f"**{verdict}**" not in run
+    assert "**undecided at this n**" in text  # of the printed numbers
 
 
 def test_claims_are_the_same_bytes_twice(text: str, tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_with_one_seed_nothing_is_tested_and_the_text_says_why(tmp_path: Path) -
     rows, text = rows_in(tmp_path), (tmp_path / "controls.md").read_text()
     assert {(row["p"], row["p_holm"], row["mark"]) for row in rows} == {("", "", "")}
     assert any(float(row["low"]) > 0 for row in rows) and "↑" not in text
-    assert "With one seed an interval reflects image sampling only, and nothing is marked" in text
+    assert "With one seed, intervals exclude run-to-run variation, and nothing is marked" in text
 
 
 def test_a_run_without_a_method_and_its_control_has_no_such_table(tmp_path: Path) -> None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from dfeat.config import Settings
@@ -20,9 +24,10 @@ from dfeat.data.index import read_index
 from dfeat.errors import UserError
 from dfeat.report.catalogue import find
 from dfeat.report.figures import curves, examples, maps, style
+from dfeat.section import parse
 from tests.conftest import World
 
-from .predictions import small_settings, write_predictions
+from .predictions import labelled, small_settings, write_predictions
 
 TITLES = ["car", "tench, Tinca tinca", "great white shark <script>$x_1$ & man-eater, Carcharodon carcharias, and more"]
 
@@ -52,16 +57,65 @@ def test_every_figure_is_the_same_bytes_twice_whatever_the_users_style(evaluatio
         draw_all(evaluation, small_settings(), tmp_path / "b")
     names = sorted(path.name for path in (tmp_path / "a").iterdir() if path.is_file())
     assert names == sorted(
-        f"{name}.{kind}" for name in ("figure2", "figure3", "accuracy", "gain") for kind in ("png", "svg")
+        f"{name}.{kind}" for name in ("figure2", "figure3", "accuracy", "gain") for kind in ("png", "pdf", "svg")
     )
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
         if name.endswith("svg"):
             ElementTree.fromstring((tmp_path / "a" / name).read_text())
             assert "dc:date" not in (tmp_path / "a" / name).read_text()
-        else:
+        elif name.endswith("png"):
             with Image.open(tmp_path / "a" / name) as image:
-                assert image.width <= style.WIDTH * 300 and "Software" not in image.info
+                assert image.width / 300 == pytest.approx(width_of(name), abs=0.01) and "Software" not in image.info
+        else:
+            check_for_latex(tmp_path / "a" / name, width_of(name))
+
+
+def width_of(name: str) -> float:
+    """Three pictures side by side fit a column; two panels take the width of the text."""
+    return style.COLUMN if name.startswith("figure") else style.TEXT
+
+
+def check_for_latex(path: Path, width: float) -> None:
+    """A PDF of this width in inches, undated, with every font embedded as TrueType, and no text below 6 pt."""
+    content = path.read_bytes()
+    (box,) = re.findall(rb"/MediaBox \[ 0 0 ([0-9.]+)", content)
+    assert float(box) / 72 == pytest.approx(width, abs=0.01)
+    assert b"CreationDate" not in content and b"/Type3" not in content
+    assert content.count(b"/FontFile2") == content.count(b"/Type /FontDescriptor") > 0
+    streams = re.findall(rb"stream\r?\n(.*?)\r?\nendstream", content, re.DOTALL)
+    drawing = b"".join(zlib.decompress(one) for one in streams if one[:1] == b"x")
+    sizes = [float(size) for size in re.findall(rb"/F[0-9][^ ]* ([0-9.]+) Tf", drawing)]
+    assert min(sizes) >= 6
+
+
+@pytest.mark.parametrize("columns", [1, 3, 4, 8])
+def test_pictures_fill_a_column_or_the_text(tmp_path: Path, columns: int) -> None:
+    style.picture_grid(
+        "grid", ["Row"], [[pictures()[0][1]] * columns], [["a title"] * columns], small_settings(), tmp_path
+    )
+    check_for_latex(tmp_path / "grid.pdf", style.COLUMN if columns <= 3 else style.TEXT)
+
+
+def test_one_panel_is_a_column_wide(evaluation: Path, tmp_path: Path) -> None:
+    plain = small_settings().model_dump(mode="json")
+    del plain["training"]["backbones"]["convnext"]
+    curves.accuracy(evaluation, parse(Settings, plain), tmp_path)
+    check_for_latex(tmp_path / "accuracy.pdf", style.COLUMN)
+
+
+def test_titles_of_many_long_labels_do_not_overlap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(maps, "save_with_note", lambda figure, *_: drawn.append(figure))
+    write_ablation_table(tmp_path, {"training.drop_path": ["0.0", "0.1"], "training.fusion": ["concat", "sum"]})
+    names = {"sd_features": "Features of a frozen model, fused by a module", "swin": "Swin, base, patch 4, window 7"}
+    maps.ablation("2", tmp_path, labelled(small_settings(), names), tmp_path)
+    (figure,) = drawn
+    figure.draw_without_rendering()
+    titles = [one for one in figure.findobj(Text) if one.get_text() and one.get_fontweight() == "bold"]  # type: ignore[union-attr]
+    boxes = [one.get_window_extent() for one in titles]
+    assert len(boxes) == 2 and all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 for box in boxes)
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
 
 
 def write_efficiency(folder: Path) -> None:
@@ -129,7 +183,7 @@ def test_figures_do_not_depend_on_whose_process_draws_them(evaluation: Path, tmp
     command = [sys.executable, "-c", DRAW, str(evaluation), str(tmp_path / "b")]
     drawn = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert drawn.returncode == 0, drawn.stderr
-    for kind in ("png", "svg"):
+    for kind in ("png", "pdf", "svg"):
         first, second = (tmp_path / name / f"accuracy.{kind}" for name in ("a", "b"))
         assert first.read_bytes() == second.read_bytes()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,6 +21,7 @@ from dfeat.errors import UserError
 from dfeat.report.claims.claims import write_claims
 from dfeat.report.page import write_report
 from dfeat.report.page.run_origin import config_text
+from dfeat.report.page.views import csv_view
 from dfeat.report.tables.published import write_table
 from dfeat.section import parse
 from dfeat.training.settings import Backbone
@@ -82,11 +84,11 @@ def write_run(run: Path, settings: Settings, class_name: str = EVIL) -> None:
     pictures = [
         {
             "key": f"image_{number}", "class": name, "method": method,
-            "psnr": 10.0 + number if method == "Ours: SD Inpaint" else None,
+            "psnr": 10.0 + number if method == "SD Inpaint" else None,
             "picture": "data:image/png;base64," + base64.b64encode(PIXEL).decode(),
         }
         for number, name in enumerate([class_name, "car", "car", "tench"])
-        for method in ("Original", "Black-Out Parts", "Ours: SD Inpaint")
+        for method in ("Original", "Black-Out Parts", "SD Inpaint")
     ]  # fmt: skip
     (report / "per_class.csv").write_text("label,gain\n0,1.5\n1,-2.5\n")
     (run / "data" / "train").mkdir(parents=True)
@@ -136,7 +138,7 @@ def test_tables_curves_figures_gallery_claims_cost_and_origin_are_there(page: Pa
         "Table 1",
         "zebra",
         "Table 2",
-        "Ours: SD Features",
+        "SD Features",
         "ConvNeXt",
         "none_convnext_seed0",
         "12.5",
@@ -157,6 +159,36 @@ def test_the_label_of_a_demo_stands_at_every_table(page: Page) -> None:
     tables = [a for tag, a in page.tags if tag == "table" and "data" in (a.get("class") or "").split()]
     captions = [tag for tag, _ in page.tags if tag == "caption"]
     assert len(tables) == len(captions) >= 6
+
+
+def test_each_picture_is_there_once(run: Path, tmp_path: Path) -> None:
+    """A chart of the page is not shown again as a figure; its files are linked, and its picture is there without scripts."""
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    for name in ("accuracy", "gain"):
+        (copy / "report" / f"{name}.png").write_bytes(PIXEL)
+        (copy / "report" / f"{name}.pdf").write_bytes(b"%PDF")
+    write_report(copy, small_settings(), copy / "report" / "index.html", CAPTIONS)
+    text = (copy / "report" / "index.html").read_text()
+    figures = text.split('<section id="figures"')[1].split("</section>")[0]
+    assert figures.count("<img") == 1 and {"accuracy.png", "accuracy.pdf", "gain.pdf"} <= set(
+        re.findall(r'href="([^"]*)"', figures)
+    )
+    assert len(re.findall(r"<noscript><img src=\"data:", text)) == 2 and text.count("<noscript>") == 2
+
+
+def test_numbers_have_sensible_digits_and_sort_by_all_of_them() -> None:
+    rows = [
+        {"set": "a", "level": "40", "method": "none", "seeds": "1", "accuracy": "46.6667", "p_holm": "0.000012", "flops": "437800000"},
+        {"set": "b", "level": "0", "method": "cutmix", "seeds": "1", "accuracy": "7.0000", "p_holm": "0.0412", "flops": ""},
+    ]  # fmt: skip
+    view = csv_view(rows, Settings().labels)
+    assert view.heads == ("Set", "Loss", "Method", "Accuracy (%)", "p (Holm)", "Flops") and view.labels == 3
+    assert [value.text for value in view.rows[0]] == ["a", "40 %", "None", "46.67", "< 0.0001", "437,800,000"]
+    assert [value.text for value in view.rows[1]] == ["b", "", "CutMix", "7.00", "0.041", ""]
+    assert view.rows[0][3].order == "46.6667" and view.same == "seeds 1"
+    small = csv_view([{"part": "a", "seconds": "0.003294"}, {"part": "b", "seconds": "0.0002"}], Settings().labels)
+    assert [row[1].text for row in small.rows] == ["0.00329", "0.00020"]
 
 
 def test_captions_are_the_ones_snakemake_shows(page: Page, run: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dfeat.config import ReportSettings, Settings
+from dfeat.config import Settings
 from dfeat.errors import UserError
 from dfeat.methods import NAMES
 from dfeat.report.numbers.paper import Cell, paper_table
@@ -22,7 +22,7 @@ from dfeat.report.tables.layout import COLUMNS, CellRow, plain_tex, read_rows, t
 from dfeat.report.tables.published import write_table
 from dfeat.section import parse
 
-from .predictions import GAIN, small_settings, write_file, write_origins, write_predictions
+from .predictions import GAIN, labelled, small_settings, write_file, write_origins, write_predictions
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,8 @@ def test_ours_are_compared_with_the_best_of_the_others(report: Path) -> None:
         assert others[r.baseline] == max(others.values())
         assert float(r.baseline_difference) == pytest.approx(float(r.value) - others[r.baseline], abs=2e-4)
         assert float(r.baseline_low) <= float(r.baseline_difference) <= float(r.baseline_high)
-    assert "⇑" in (report / "table1.md").read_text() and "80 % power" in (report / "table1.md").read_text()
+    text = (report / "table1.md").read_text()
+    assert "★" in text and "80 % power" in text and "★: SD Features better than the best of the other methods" in text
 
 
 def test_one_seed_marks_nothing_and_says_why(tmp_path: Path) -> None:
@@ -138,7 +139,7 @@ def test_one_seed_marks_nothing_and_says_why(tmp_path: Path) -> None:
         assert not (row.p or row.p_holm or row.mark or row.baseline_mark or row.best_p_holm or row.smallest_difference)
         assert row.best in ("false", "")
     text = (tmp_path / "table1.md").read_text()
-    assert "With one seed" in text and "power" not in text and not set("↑↓⇑⇓") & set(text)
+    assert "With one seed" in text and "power" not in text and not set("↑↓★") & set(text)
 
 
 def test_a_worse_method_has_the_mark_of_worse(tmp_path: Path) -> None:
@@ -149,7 +150,8 @@ def test_a_worse_method_has_the_mark_of_worse(tmp_path: Path) -> None:
     assert {"worse"} <= {row.mark for row in rows} <= {"worse", ""}
     assert {"worse"} <= {row.baseline_mark for row in rows} <= {"worse", ""}
     text = (tmp_path / "table1.md").read_text()
-    assert "↓⇓" in text and "**" not in next(line for line in text.splitlines() if "SD Features" in line)
+    worst = next(line for line in text.splitlines() if "SD Features" in line)
+    assert "↓" in worst and "★" not in worst and "**" not in worst
 
 
 CVPR = (
@@ -166,7 +168,7 @@ def wide_rows(name: str, sets: list[str], levels: list[int]) -> Iterator[CellRow
             ours = "better" if method.startswith("sd_") else ""
             yield CellRow(
                 name, place, str(level), method, backbone, metric, "88.8888", low="77.7777", high="99.9999", n="7900", seeds="3",
-                mark="worse", baseline_mark=ours, paper="88.88", paper_inside="false", best="true", smallest_difference="1.2",
+                mark="worse", baseline_mark=ours, baseline=ours and "none", paper="88.88", paper_inside="false", best="true", smallest_difference="1.2",
             )  # fmt: skip
 
 
@@ -176,16 +178,19 @@ def test_latex_fits_a_conferences_page(report: Path, tmp_path: Path, shown: str)
     found = compiler and subprocess.run(["kpsewhich", "booktabs.sty"], capture_output=True).returncode == 0
     if not found:
         pytest.skip("pdflatex with booktabs is not here; Debian has it in texlive-latex-recommended")
-    settings = ReportSettings(tex_intervals=shown)  # type: ignore[arg-type]
-    (tmp_path / "wide1.tex").write_text(
-        tex("table1", list(wide_rows("table1", ["imagenet_val"], [0, 20, 40, 60, 80])), settings)
-    )
-    (tmp_path / "wide2.tex").write_text(
-        tex("table2", list(wide_rows("table2", ["dfeat_real", "my_set"], [0])), settings)
-    )
+    sets = {"imagenet_val": {"root": "x", "levels": [0, 80]}, "dfeat_real": {"root": "y"}, "my_set": {"root": "z"}}
+    settings = parse(Settings, {"data": {"evaluation": sets}, "report": {"tex_intervals": shown}})
+    long = [dict.fromkeys(names, "A label of words & symbols, 100 % as long as one may be ") for names in (NAMES, sets)]
+    longest = [{name: f"{text}{number:02}" for number, (name, text) in enumerate(of.items())} for of in long]
+    for name, one in (("wide", settings), ("long", labelled(settings, *longest))):
+        first = list(wide_rows("table1", ["imagenet_val"], [0, 20, 40, 60, 80]))
+        (tmp_path / f"{name}1.tex").write_text(tex("table1", first, one))
+        second = list(wide_rows("table2", ["dfeat_real", "my_set"], [0]))
+        (tmp_path / f"{name}2.tex").write_text(tex("table2", second, one))
     heads, line = ["Method", "Backbone", *["A column of a table"] * 9], ["CutMix", "Swin", *["88.88 ↑ & 5 %"] * 9]
-    (tmp_path / "plain.tex").write_text(plain_tex("plain", heads, [line] * 3, "One. Two. Three.", settings))
-    files = [*(f"{report.as_posix()}/{name}" for name in ("table1", "table2")), "wide1", "wide2", "plain"]
+    (tmp_path / "plain.tex").write_text(plain_tex("plain", heads, [line] * 3, "One. Two. Three.", settings.report))
+    files = [f"{report.as_posix()}/{name}" for name in ("table1", "table2")]
+    files += ["wide1", "wide2", "long1", "long2", "plain"]
     (tmp_path / "page.tex").write_text(CVPR % "".join(rf"\input{{{file}}}" for file in files))
     command = [str(compiler), "-interaction=nonstopmode", "-halt-on-error", "page.tex"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)

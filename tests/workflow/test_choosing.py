@@ -52,7 +52,7 @@ def test_choices_are_measured_on_images_that_nothing_was_trained_on(tmp_path: Pa
         assert {file.name for file in folder.glob("*.csv")} == {"holdout@0.csv", "holdout@40.csv"}
         assert keys(folder / "holdout@40.csv") == kept
     assert not (run / "data/imagenet_val").exists()  # no test image is looked at
-    assert "## Ours: SD Features, ConvNeXt, holdout" in (run / "report/choose_learning_rate.md").read_text()
+    assert "## SD Features, ConvNeXt, held-out images" in (run / "report/choose_learning_rate.md").read_text()
     assert {row["set"] for row in csv.DictReader((run / "report/ablation_decay.csv").open())} == {"holdout"}
     assert {finding.state for finding in verify_run(run)} == {"whole"}
 

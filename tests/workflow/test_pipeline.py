@@ -149,7 +149,7 @@ def test_tables_and_pictures_are_made_from_what_the_run_left(run: Path, settings
     keys = [row["key"] for row in read_csv(tmp_path / "inpaint_quality.csv")]
     assert keys[0] == "" and len(keys) == len(set(keys)) == 1 + len(read_parts(run / "occlusion/parts.json").rows)
     pictures = json.loads((tmp_path / "gallery.json").read_text())["pictures"]
-    methods = ["Original", "Black-Out Parts", "Replace Parts", "Ours: SD Inpaint"]
+    methods = ["Original", "Black-Out Parts", "Replace Parts", "SD Inpaint"]
     assert [picture["method"] for picture in pictures[:4]] == methods
     assert all((picture["psnr"] is not None) == (picture["method"] == methods[-1]) for picture in pictures)
 
@@ -165,7 +165,7 @@ def test_the_report_is_made_from_what_the_run_left(run: Path, settings: Settings
     images = len((run / "data" / "train" / "index.csv").read_text().splitlines()) - 1
     assert f"| inpaint | train | 1 | {images} |" in card
     page = (run / "report" / "index.html").read_text()
-    assert "Ours: SD Inpaint" in page and "data:image/webp;base64," in page
+    assert "SD Inpaint" in page and "data:image/webp;base64," in page
 
 
 def test_known_pixels_of_inpainted_images_are_exactly_the_originals(run: Path, world: World) -> None:

@@ -2,4 +2,4 @@
 
 from typing import Final
 
-RECIPE: Final = 5
+RECIPE: Final = 6

@@ -1,8 +1,9 @@
 """The paper's claims in words, tested on its own numbers and on a run's [Abstract, Sec. 4.3, Sec. 5].
 
 What enters: a run's evaluation folder and settings, and `paper_claims.json`, the sentences copied word by word. What
-leaves: `claims.md`, every sentence of the paper that accuracies can decide, with two verdicts, its test and its contrasts;
-once for the paper's printed tables, once for this run. `verdicts` defines the verdicts, `contrasts` what each sentence
+leaves: `claims.md`, every sentence of the paper that accuracies can decide, with two verdicts: first all of them in a
+table, the paper's printed values and this run side by side, then each with its test and its contrasts. A run with a note
+or drawn images is a demo, from which no verdict on the paper follows. `verdicts` defines the verdicts, `contrasts` what each sentence
 compares.
 """
 
@@ -30,21 +31,24 @@ from dfeat.report.claims.verdicts import (
     printed_accuracies,
     set_accuracies,
 )
-from dfeat.report.numbers.paper import Cell, TableName, backbone_name, paper_source, paper_table, short_name
+from dfeat.report.numbers.paper import Cell, TableName, paper_source, paper_table
 from dfeat.report.numbers.results import load_results
 from dfeat.report.numbers.sets import sets_of
 from dfeat.report.numbers.text import document, escaped, pipe_table, with_interval
 from dfeat.storage.atomic import write_text
 
 TABLES: Final[tuple[TableName, ...]] = ("table1", "table2")
+DEMO: Final = "*not applicable: demo*"
+"""In place of a verdict on the paper, where the run is no test of it."""
 _SHOWN: Final = 3
 """The number of contrary contrasts named beside a verdict; the table under it has all."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence of the paper, its place there, and what decides it: a kind of contrast, and the methods compared."""
+    """A sentence of the paper, a short name, its place there, and what decides it: a kind of contrast, and the methods."""
 
+    name: str
     sentence: str
     where: str
     table: TableName
@@ -67,73 +71,136 @@ CLAIMS: Final = tuple(Claim(**entry) for entry in json.loads(_SENTENCES.read_tex
 `cost_claim` does, from the costs."""
 
 
+@dataclass(frozen=True)
+class _Source:
+    """Accuracies and the verdict of each claim that can be put to them, by the claim's number; a demo's are not stated."""
+
+    accuracies: Accuracies
+    verdicts: dict[int, Verdict]
+    demo: bool = False
+
+    @property
+    def heads(self) -> list[str]:
+        """The heads of its columns beside the claims."""
+        of = self.accuracies
+        if self.demo:
+            return [f"This run: {escaped(of.name)}"]
+        who = "Paper" if of.source == "printed" else f"This run: {escaped(of.label)}"
+        return [f"{who}, as {of.source}", f"Supported by n = {of.images:,}"]
+
+    def cells(self, number: int) -> list[str]:
+        """Both verdicts on a claim, each with how many of its contrasts agree or pass."""
+        if self.demo:
+            return [DEMO]
+        if number not in self.verdicts:
+            return ["not tested", ""]
+        verdict = self.verdicts[number]
+        agree, passing = (f"{verdict.count(result)} of {len(verdict.contrasts)}" for result in ("agrees", "passes"))
+        return [f"**{_word(verdict.true)}**, {agree}", f"**{verdict.outcome}**, {passing}"]
+
+
 def write_claims(evaluation: Path, settings: Settings, out: Path) -> None:
     """Write `claims.md` into the folder `out`; the same inputs give the same bytes.
 
     The claim on efficiency is decided by `efficiency.json` if `out` has one.
     """
     confidence = settings.report.confidence
-    blocks = [*_preface(confidence), "## The paper's printed numbers", f"{escaped(paper_source())}."]
+    demo = bool(settings.report.note or settings.data.drawn)
+    printed = {
+        table: _judged(table, printed_accuracies(table, confidence, settings.labels), confidence) for table in TABLES
+    }
+    measured = {
+        table: [
+            _judged(table, set_accuracies(results, settings.labels), confidence, demo)
+            for results in load_results(evaluation, settings, sets_of(table, settings)).values()
+        ]
+        for table in TABLES
+    }
+    blocks = ["## At a glance"]
     for table in TABLES:
-        blocks += _section(table, printed_accuracies(table, confidence), confidence)
+        blocks += _glance(table, [printed[table], *measured[table]])
+    blocks += _preface(confidence)
+    blocks += ["## The paper's printed numbers", f"{escaped(paper_source())}."]
+    for table in TABLES:
+        blocks += _section(table, printed[table], confidence)
     blocks.append("### What arithmetic says of them")
     for table in TABLES:
-        blocks += arithmetic(paper_table(table))
+        blocks += arithmetic(paper_table(table), settings.labels)
     blocks.append("## This run")
     for table in TABLES:
-        for results in load_results(evaluation, settings, sets_of(table, settings)).values():
-            blocks += _section(table, set_accuracies(results), confidence)
-    blocks += cost_claim(out / "efficiency.json", len(CLAIMS) + 1)
+        for source in measured[table]:
+            blocks += _section(table, source, confidence)
+    blocks += cost_claim(out / "efficiency.json", len(CLAIMS) + 1, settings.labels, DEMO if demo else "")
     title = "What the paper says, and what numbers say of it"
     write_text(out / "claims.md", document(title, settings.report.note, blocks))
 
 
 def _preface(confidence: float) -> list[str]:
     return [
-        f"Differences are in percentage points, with {100 * confidence:g} % intervals. Each claim has two verdicts:",
         "- **As printed** (for this run: **as measured**) is arithmetic on the values, whatever their uncertainty: true "
-        "when every contrast agrees with the sentence, else false. “About 0” means within "
+        "when every contrast agrees with the sentence, otherwise false. “About 0” means within "
         f"{100 * MARGIN:g} point of 0, a margin of ours; “most” means more than half.\n"
         "- **Supported** is what n images can bear. A contrast passes by its own test, uncorrected. A claim **holds** "
         "when each of its contrasts passes (“most”: when more than half do, corrected for which), **fails** when one is significantly "
         "contrary, Holm-corrected over the claim (“most”: at least half of them), and is **undecided at this n** "
         "otherwise. A sentence that says “significantly” also fails when not one of its contrasts passes.",
-        "The paper's printed numbers are tested as independent proportions of the printed n; this run's paired "
-        "on the same images, over images and seeds. This page is generated.",
+        f"Differences are in percentage points, with {100 * confidence:g} % intervals. The paper's printed numbers are tested "
+        "as independent proportions of the printed n; this run's paired on the same images, over images and seeds.",
     ]
 
 
-def _section(table: TableName, accuracies: Accuracies, confidence: float) -> list[str]:
-    """A set's verdicts at a glance, then a block for each claim."""
-    lines, blocks = [], []
+def _judged(table: TableName, accuracies: Accuracies, confidence: float, demo: bool = False) -> _Source:
+    """The verdict on each claim of a table that these accuracies can decide."""
     # the sentences are about the paper's methods; others, such as further controls, decide none of them
     of_paper = accuracies._replace(methods=tuple(name for name in accuracies.methods if name in PAPER_NAMES))
-    for number, claim in enumerate(CLAIMS, 1):
-        if claim.table != table:
-            continue
+    verdicts = {}
+    for number, claim in _claims_of(table).items():
         contrasts = list(claim.compared(of_paper))
-        if not contrasts:
-            lines.append([str(number), "", "", "not tested: a method, backbone or level that it names is missing", ""])
-            continue
-        verdict = judge(claim.kind, contrasts, accuracies, confidence, claim.significantly)
-        agree, passing = (f"{verdict.count(result)} of {len(contrasts)}" for result in ("agrees", "passes"))
-        lines.append([str(number), f"**{_word(verdict.true)}**", agree, f"**{verdict.outcome}**", passing])
-        blocks += _block(number, claim, verdict, accuracies, 1 - confidence)
-    heads = ["Claim", f"As {accuracies.source}", "Contrasts that agree", "Supported", "Contrasts that pass"]
-    reach = f"What this n can show: {accuracies.reach}."
+        if contrasts:
+            verdicts[number] = judge(claim.kind, contrasts, accuracies, confidence, claim.significantly)
+    return _Source(accuracies, verdicts, demo)
+
+
+def _claims_of(table: TableName) -> dict[int, Claim]:
+    return {number: claim for number, claim in enumerate(CLAIMS, 1) if claim.table == table}
+
+
+def _glance(table: TableName, sources: list[_Source]) -> list[str]:
+    """The verdicts on a table's claims, a column or two for each source, and what could not be tested."""
+    heads = ["Claim", *(head for source in sources for head in source.heads)]
+    claims = _claims_of(table)
+    lines = [
+        [f"{number} {claim.name}", *(cell for source in sources for cell in source.cells(number))]
+        for number, claim in claims.items()
+    ]
+    blocks = [f"{table.replace('table', 'Table ')}:", pipe_table("l" * len(heads), heads, lines)]
+    if any(not source.demo and set(claims) - set(source.verdicts) for source in sources):
+        blocks.append("Not tested: a method, backbone or level that the sentence names is missing.")
+    return blocks
+
+
+def _section(table: TableName, source: _Source, confidence: float) -> list[str]:
+    """What a set's n can show, then a block for each claim."""
+    accuracies, blocks = source.accuracies, []
+    for number, verdict in source.verdicts.items():
+        blocks += _block(number, CLAIMS[number - 1], verdict, source, 1 - confidence)
     return [
         f"### {escaped(accuracies.name)}",
-        f"{reach} {accuracies.caveat}." if accuracies.caveat else reach,
-        pipe_table("lllll", heads, lines),
+        f"At this n, {accuracies.reach}. {accuracies.caveat}."
+        if accuracies.caveat
+        else f"At this n, {accuracies.reach}.",
+        *([f"Verdicts on the paper's sentences: {DEMO}."] if source.demo else []),
         *(_less_control(accuracies, confidence) if accuracies.source == "measured" else []),
         *blocks,
     ]
 
 
-def _block(number: int, claim: Claim, verdict: Verdict, accuracies: Accuracies, alpha: float) -> list[str]:
-    """A claim: both verdicts, then its contrasts."""
+def _block(number: int, claim: Claim, verdict: Verdict, source: _Source, alpha: float) -> list[str]:
+    """A claim: both verdicts, but of a demo, then its contrasts."""
+    accuracies = source.accuracies
     agree, passing, contrary = (verdict.count(result) for result in ("agrees", "passes", "refutes"))
-    every, source = len(verdict.contrasts), f"As {accuracies.source}"
+    every, stands = len(verdict.contrasts), f"As {accuracies.source}"
+    true, outcome = ("", "") if source.demo else (f" **{_word(verdict.true)}**.", f" **{verdict.outcome}**.")
     supported = [f"Contrasts that pass: {passing} of {every}; significantly contrary: {contrary}."]
     if claim.significantly and not passing:
         supported.append("The sentence says “significantly”, and by this test no difference is, even uncorrected.")
@@ -144,15 +211,15 @@ def _block(number: int, claim: Claim, verdict: Verdict, accuracies: Accuracies, 
     if accuracies.source == "measured" and accuracies.caveat:
         supported.append(f"{accuracies.caveat}.")
     return [
-        f"#### Claim {number}",
+        f"#### Claim {number}: {claim.name}",
         f"“{escaped(claim.sentence)}” ({claim.where})",
-        f"- {source}: **{_word(verdict.true)}**. Contrasts that agree: {agree} of {every}. "
+        f"- {stands}:{true} Contrasts that agree: {agree} of {every}. "
         f"{_deciding(claim.kind, verdict, accuracies)}\n"
-        f"- Supported by n = {accuracies.images:,}: **{verdict.outcome}**. {' '.join(supported)}",
+        f"- Supported by n = {accuracies.images:,}:{outcome} {' '.join(supported)}",
         f"Contrasts: {claim.test}; {claim.kind}.",
         pipe_table(
             "lllll",
-            ["Contrast", "Values", "Estimate", source, "Supported"],
+            ["Contrast", "Values", "Estimate", stands, "Supported"],
             [_row(contrast, accuracies) for contrast in verdict.contrasts],
         ),
     ]
@@ -172,7 +239,7 @@ def _less_control(accuracies: Accuracies, confidence: float) -> list[str]:
         contrasts = list(CONTRASTS["pairs"](accuracies, [method], [control.name]))
         verdict = judge("all above 0", contrasts, accuracies, confidence)
         counts = (f"{verdict.count(result)} of {len(contrasts)}" for result in ("agrees", "passes", "refutes"))
-        lines.append([_less(method, control.name), *counts, f"**{verdict.outcome}**"])
+        lines.append([_less(accuracies, method, control.name), *counts, f"**{verdict.outcome}**"])
         left += [_left(accuracies, method, control.name, backbone) for backbone in accuracies.backbones]
         tested += [_row(contrast, accuracies) for contrast in verdict.contrasts]
     if not pairs:
@@ -202,15 +269,16 @@ def _left(accuracies: Accuracies, method: str, control: str, backbone: str) -> s
         value, low, high = (100 * number for number in accuracies.contrast(weights)[:3])
         return with_interval(value, low, high, "+.1f")
 
-    place, left = escaped(backbone_name(backbone)), less(method, control)
+    place, left = escaped(accuracies.labels.backbone(backbone)), less(method, control)
     if REFERENCE not in accuracies.methods:
-        return f"- {place}: {_less(method, control)} is {left}."
-    own, other = (f"{escaped(short_name(one))} gains {less(one, REFERENCE)}" for one in (method, control))
+        return f"- {place}: {_less(accuracies, method, control)} is {left}."
+    named = accuracies.labels.method
+    own, other = (f"{escaped(named(one))} gains {less(one, REFERENCE)}" for one in (method, control))
     return f"- {place}: {own} over None, the control {other}; {left} is left."
 
 
-def _less(method: str, control: str) -> str:
-    return f"{escaped(short_name(method))} less {escaped(short_name(control))}"
+def _less(accuracies: Accuracies, method: str, control: str) -> str:
+    return " less ".join(escaped(accuracies.labels.method(one)) for one in (method, control))
 
 
 def _deciding(kind: Kind, verdict: Verdict, accuracies: Accuracies) -> str:

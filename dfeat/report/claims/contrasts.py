@@ -13,7 +13,7 @@ from typing import Final
 
 from dfeat.methods import REFERENCE
 from dfeat.report.claims.verdicts import Accuracies
-from dfeat.report.numbers.paper import Cell, Metric, backbone_name, short_name
+from dfeat.report.numbers.paper import Cell, Metric
 from dfeat.report.numbers.results import Weights
 
 Contrasts = Iterator[tuple[str, Weights]]
@@ -24,7 +24,7 @@ def pairs(of: Accuracies, methods: Names, others: Names) -> Contrasts:
     """Each of `methods` less each of `others`, for each backbone and level."""
     for a, b, backbone, level in product(_present(of, methods), _present(of, others), of.backbones, of.levels):
         cell, loss = Cell(a, backbone, level, "top1"), f" {level} %" if len(of.levels) > 1 else ""
-        name = f"{short_name(a)} over {short_name(b)}, {backbone_name(backbone)}{loss}"
+        name = f"{of.labels.method(a)} over {of.labels.method(b)}, {of.labels.backbone(backbone)}{loss}"
         yield name, {cell: 1.0, cell._replace(method=b): -1.0}
 
 
@@ -38,14 +38,14 @@ def best_of_column(of: Accuracies, methods: Names, others: Names) -> Contrasts:
 def best_of_architecture(of: Accuracies, methods: Names, others: Names) -> Contrasts:
     """The same within each architecture, as the table's rows read."""
     for backbone, metric, level in product(of.backbones, of.metrics, of.levels):
-        place = f"{backbone_name(backbone)} {_metric_name(metric)}, {level} %"
+        place = f"{of.labels.backbone(backbone)} {_metric_name(metric)}, {level} %"
         yield from _lead(of, methods, others, [backbone], level, metric, place)
 
 
 def leads(of: Accuracies, methods: Names, others: Names) -> Contrasts:
     """The best of `methods` less the best of `others`, for each backbone and level."""
     for backbone, level in product(of.backbones, of.levels):
-        yield from _lead(of, methods, others, [backbone], level, "top1", f"{backbone_name(backbone)} {level} %")
+        yield from _lead(of, methods, others, [backbone], level, "top1", f"{of.labels.backbone(backbone)} {level} %")
 
 
 def leads_where_occluded(of: Accuracies, methods: Names, others: Names) -> Contrasts:
@@ -60,7 +60,7 @@ def gain_slope(of: Accuracies, methods: Names, _: Names) -> Contrasts:
     for method, backbone in product(_present(of, methods), of.backbones) if REFERENCE in of.methods and spread else ():
         # slope = sum_l (l - mean) gain_l / sum_l (l - mean)^2
         terms = ((backbone, level, 10 * (level - mean) / spread) for level in of.levels)
-        yield f"{short_name(method)}, {backbone_name(backbone)}", _gains(method, terms)
+        yield f"{of.labels.method(method)}, {of.labels.backbone(backbone)}", _gains(method, terms)
 
 
 def gains_alike(of: Accuracies, methods: Names, _: Names) -> Contrasts:
@@ -69,7 +69,10 @@ def gains_alike(of: Accuracies, methods: Names, _: Names) -> Contrasts:
     for method in _present(of, methods) if REFERENCE in of.methods else ():
         for a, b in combinations(of.backbones, 2):
             terms = ((backbone, level, sign) for level in of.levels for backbone, sign in ((a, share), (b, -share)))
-            yield f"{short_name(method)}, {backbone_name(a)} less {backbone_name(b)}", _gains(method, terms)
+            yield (
+                f"{of.labels.method(method)}, {of.labels.backbone(a)} less {of.labels.backbone(b)}",
+                _gains(method, terms),
+            )
 
 
 def swin_over_convnext(of: Accuracies, _: Names, __: Names) -> Contrasts:
@@ -77,7 +80,7 @@ def swin_over_convnext(of: Accuracies, _: Names, __: Names) -> Contrasts:
     for method, level in product(of.methods, _occluded(of)) if {"swin", "convnext"} <= set(of.backbones) else ():
         swin = Cell(method, "swin", level, "top1")
         loss = f", {level} %" if len(of.levels) > 1 else ""
-        yield f"{short_name(method)}{loss}", {swin: 1.0, swin._replace(backbone="convnext"): -1.0}
+        yield f"{of.labels.method(method)}{loss}", {swin: 1.0, swin._replace(backbone="convnext"): -1.0}
 
 
 CONTRASTS: Final[dict[str, Callable[[Accuracies, Names, Names], Contrasts]]] = {
@@ -125,6 +128,7 @@ def _lead(
     if ours and rest:
         best, rival = max(ours, key=of.value), max(rest, key=of.value)
         first, second = (
-            f"{short_name(cell.method)}{f' {backbone_name(cell.backbone)}' * with_backbone}" for cell in (best, rival)
+            f"{of.labels.method(cell.method)}{f' {of.labels.backbone(cell.backbone)}' * with_backbone}"
+            for cell in (best, rival)
         )
         yield f"{place}: {first} over {second}", {best: 1.0, rival: -1.0}

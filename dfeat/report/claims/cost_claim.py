@@ -12,9 +12,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from dfeat.report.numbers.paper import backbone_name
-from dfeat.report.numbers.text import pipe_table, unique
-from dfeat.report.tables.efficiency import UNITS, Quantity
+from dfeat.config.labels import Labels
+from dfeat.report.numbers.text import escaped, number, pipe_table, unique
+from dfeat.report.tables.efficiency import HEADINGS, UNITS, Quantity
 from dfeat.storage.records import read_json, refusal
 
 SENTENCE = (
@@ -23,8 +23,11 @@ SENTENCE = (
 )
 
 
-def cost_claim(efficiency: Path, number: int) -> list[str]:
-    """The section of claims.md on cost; empty without `efficiency.json` or where one of the two methods is missing."""
+def cost_claim(efficiency: Path, claim: int, labels: Labels, instead: str = "") -> list[str]:
+    """The section of claims.md on cost; empty without `efficiency.json` or where one of the two methods is missing.
+
+    `instead` stands in place of a verdict.
+    """
     if not efficiency.is_file():
         return []
     try:
@@ -37,16 +40,18 @@ def cost_claim(efficiency: Path, number: int) -> list[str]:
     for quantity, backbone in product(unique(row["quantity"] for row in rows), unique(row["backbone"] for row in rows)):
         features, inpaint = (by_model.get((method, backbone, quantity)) for method in ("sd_features", "sd_inpaint"))
         if features and inpaint:
-            lines.append([quantity, backbone_name(backbone), *_compared(quantity, features, inpaint, images)])
+            *values, verdict = _compared(quantity, features, inpaint, images)
+            lines.append(
+                [HEADINGS[quantity], escaped(labels.backbone(backbone)), *values, verdict and (instead or verdict)]
+            )
     if not lines:
         return []
-    heads = [
-        "Quantity", "Architecture", "SD Features, training", "SD Inpaint, training", "SD Features, inference",
-        "SD Inpaint, inference", "Even after, test images", "Verdict",
-    ]  # fmt: skip
+    both = [labels.method(method) for method in ("sd_features", "sd_inpaint")]
+    costs = [escaped(f"{method}, {step}") for step in ("training", "inference") for method in both]
+    heads = ["Quantity", "Architecture", *costs, "Even after, test images", "Verdict"]
     return [
         "### Cost",
-        f"#### Claim {number}",
+        f"#### Claim {claim}: SD Features costs less",
         f"“{SENTENCE}” (Sec. 5; the first half is tested above). Test: the cost beyond None of SD Features against that of "
         "SD Inpaint, of preparing and training per training image, and of inference per test image; operations decide. "
         f"This run has {images:,} training images, and classifies {tested:,} test images with each model.",
@@ -59,7 +64,7 @@ def _compared(quantity: Quantity, features: dict[str, Any], inpaint: dict[str, A
     extras = [row[name] for name in ("extra", "extra_test") for row in (features, inpaint)]
     ours, theirs, ours_test, theirs_test = extras
     unit, scale = UNITS[quantity]
-    shown = ["" if value is None else f"{value / scale:,.4g} {unit}" for value in extras]
+    shown = ["" if value is None else f"{number(value / scale)} {unit}" for value in extras]
     even, verdict = "", ""
     if quantity == "flops":
         saved, dearer = images * (theirs - ours), ours_test - theirs_test

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from itertools import pairwise, product
 from typing import Final, NamedTuple
 
+from dfeat.config.labels import Labels
 from dfeat.report.numbers.paper import METRICS, Cell, PaperTable
 from dfeat.report.numbers.text import model_names, pipe_table, unique
 
@@ -59,25 +60,25 @@ def rises(table: PaperTable) -> list[tuple[Cell, Cell]]:
     return [(a, b) for a, b in pairs if a in table.values and b in table.values and table.values[b] > table.values[a]]
 
 
-def arithmetic(table: PaperTable) -> Iterator[str]:
+def arithmetic(table: PaperTable, labels: Labels) -> Iterator[str]:
     """The findings on one table as blocks of Markdown."""
     n, name = table.images, table.name.replace("table", "Table ")
     found, rising = impossible_values(table), rises(table)
-    yield f"{name}: {len(found)} of {len(table.values)} values are no count of {n:,} images, rounded to two decimals."
+    yield f"{name}: {len(found)} of {len(table.values)} values cannot equal k/{n:,} rounded to two decimals."
     if found:
         lines = []
         for one in found:
             near = " and ".join(f"{k:,} ({100 * k / n:.2f})" for k in (one.below, one.below + 1))
             runs = f"of {one.runs}, perhaps" if one.runs else f"none of 2 to {MOST_RUNS}"
-            lines.append([f"{one.value:.2f}", _cell(one.cell, table), near, runs])
+            lines.append([f"{one.value:.2f}", _cell(one.cell, table, labels), near, runs])
         yield pipe_table("rlll", ["Value", "Cell", f"Nearest counts of {n:,}", "Mean of several runs"], lines)
     if rising:
         yield "\n".join(
-            f"- {_cell(low, table)}: {table.values[low]:.2f}; it rises to {table.values[high]:.2f} at {high.level} % loss."
+            f"- {_cell(low, table, labels)}: {table.values[low]:.2f}; it rises to {table.values[high]:.2f} at {high.level} % loss."
             for low, high in rising
         )
 
 
-def _cell(cell: Cell, table: PaperTable) -> str:
+def _cell(cell: Cell, table: PaperTable, labels: Labels) -> str:
     level = f", {cell.level} %" if len({other.level for other in table.values}) > 1 else ""
-    return f"{', '.join(model_names(cell.method, cell.backbone))}{level}, {cell.metric.replace('top', 'top-')}"
+    return f"{', '.join(model_names(labels, cell.method, cell.backbone))}{level}, {cell.metric.replace('top', 'top-')}"

@@ -24,6 +24,7 @@ from typing import Final, Literal, NamedTuple
 
 import numpy as np
 
+from dfeat.config.labels import Labels
 from dfeat.methods import REFERENCE
 from dfeat.report.numbers.paper import METRICS, Cell, Metric, PaperTable, TableName, paper_table
 from dfeat.report.numbers.results import SetResults, Weights
@@ -42,7 +43,7 @@ _OF_PRINTED: Final = (
     "independent one (docs/evidence.md), so a paired test could decide more. The spread of training runs, whose number "
     "the paper does not give, is left out"
 )
-_OF_ONE_SEED: Final = "With one seed, tests reflect image sampling only: another training may decide otherwise"
+_OF_ONE_SEED: Final = "With one seed, tests exclude run-to-run variation: another training may decide otherwise"
 
 
 class Accuracies(NamedTuple):
@@ -63,6 +64,9 @@ class Accuracies(NamedTuple):
     source: Literal["printed", "measured"]
     images: int
     caveat: str
+    labels: Labels
+    label: str = ""
+    """The name without its counts."""
 
 
 class Tested(NamedTuple):
@@ -88,7 +92,7 @@ class Verdict(NamedTuple):
         return sum(getattr(contrast, result) for contrast in self.contrasts)
 
 
-def printed_accuracies(name: TableName, confidence: float) -> Accuracies:
+def printed_accuracies(name: TableName, confidence: float, labels: Labels) -> Accuracies:
     """The paper's printed table: tests take its cells as independent proportions of the printed n.
 
     It prints no predictions, so nothing can be paired. Models tested on the same images agree more than independent
@@ -106,22 +110,24 @@ def printed_accuracies(name: TableName, confidence: float) -> Accuracies:
         metrics=tuple(metric for metric in METRICS if any(cell.metric == metric for cell in table.values)),
         contrast=lambda weights: _independent_contrast(table, weights, confidence),
         value=lambda cell: table.values[cell] / 100,
-        reach=f"two cells near the table's mean of {100 * average:.1f} % differ significantly from {unseen:.1f} points on"
+        reach=f"two accuracies near {100 * average:.1f} %, the table's mean, must differ by at least {unseen:.1f} point{'s' * (f'{unseen:.1f}' != '1.0')} to be significant"
         + wide * (unseen > 100 * MARGIN),
         source="printed",
         images=table.images,
         caveat=_OF_PRINTED,
+        labels=labels,
     )
 
 
-def set_accuracies(results: SetResults) -> Accuracies:
+def set_accuracies(results: SetResults, labels: Labels) -> Accuracies:
     """One set of a run, its contrasts paired on the same images."""
     made = results.predictions
     seeds = len(made.seeds)
-    name = f"{made.name}, n = {results.outcomes.images:,}, {seeds} seed{'s' * (seeds > 1)}"
+    label = labels.set(made.name)
+    name = f"{label}, n = {results.outcomes.images:,}, {seeds} seed{'s' * (seeds > 1)}"
     return Accuracies(
         name, made.methods, made.backbones, made.levels, METRICS, results.contrast, results.accuracy, _reach(results),
-        "measured", results.outcomes.images, _OF_ONE_SEED if seeds == 1 else "",
+        "measured", results.outcomes.images, _OF_ONE_SEED if seeds == 1 else "", labels, label,
     )  # fmt: skip
 
 
@@ -195,7 +201,7 @@ def _reach(results: SetResults) -> str:
         if cell.method != REFERENCE and REFERENCE in made.methods
     ]
     if not smallest:
-        return "no method is compared with None"
+        return "nothing is known of differences from None, since no method is compared with it"
     return (
         f"a true difference from None of {100 * float(np.median(smallest)):.1f} points (the median over methods and cells) "
         f"is significant in a test of its own with 80 % power"

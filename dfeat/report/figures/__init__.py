@@ -1,4 +1,4 @@
-"""Figures as PNG and SVG, in one style.
+"""Figures as PNG, PDF and SVG, in one style.
 
 matplotlib is imported here first, as it is shipped. At its import it takes a backend from MPLBACKEND and settings from a
 matplotlibrc: of the working folder, of MATPLOTLIBRC or of the user. One that it cannot read would stop every figure.

@@ -1,6 +1,6 @@
 """Example images: Figures 2 and 3 of the paper, and the contact sheet of originals, parts, occluded and inpainted.
 
-What enters: a run's folder. What leaves: `figure2`, `figure3` and `sheet` as `.png` and `.svg`. The images are drawn at
+What enters: a run's folder. What leaves: `figure2`, `figure3` and `sheet` as `.png`, `.pdf` and `.svg`. The images are drawn at
 random by seed, in the figures one of a class, spread over the classes; none is selected by its appearance.
 """
 
@@ -33,7 +33,7 @@ from dfeat.report.numbers.sets import sets_of
 from dfeat.storage.expected import shards_in
 from dfeat.storage.shards import read_shard
 
-RECIPE: Final = 2
+RECIPE: Final = 3
 COLUMNS: Final = 6
 SHOWN_LEVEL: Final = 60
 """Figure 3 shows simulated occlusion at 60 %, as the paper's does."""

@@ -1,7 +1,7 @@
 """Inpainted training images compared with the hidden originals: the most and the least similar, and a gallery.
 
 What enters: the pixel caches of the training set and of its inpainted images, and the chosen parts. What leaves:
-`gallery.png` and `.svg`, the images whose inpainting is most and least similar to the original, at most one of a class,
+`gallery.png`, `.pdf` and `.svg`, the images whose inpainting is most and least similar to the original, at most one of a class,
 and `gallery.json`, thumbnails of a sample drawn by seed, under every method that paints parts.
 
 The measure is the peak signal-to-noise ratio over the hidden pixels alone, PSNR = 10 log10(255^2 / MSE) in dB, of the
@@ -39,7 +39,7 @@ from dfeat.randomness import rng_for
 from dfeat.report.figures.style import picture_grid
 from dfeat.storage.atomic import write_json
 
-RECIPE: Final = 2
+RECIPE: Final = 3
 COLUMNS: Final = 6
 """Columns of the figure: the number of best images, and of worst."""
 THUMBNAIL: Final = 160
@@ -79,7 +79,7 @@ def psnr(a: Pixels, b: Pixels, where: NDArray[np.bool_]) -> float:
 
 
 def draw_gallery(results: Path, settings: Settings, out: Path) -> None:
-    """Write `gallery.png`, `.svg` and `.json` of the run into the folder `out`."""
+    """Write `gallery.png`, `.pdf`, `.svg` and `.json` of the run into the folder `out`."""
     images = _pictures(results, settings)
     records = [record for record in images.index.records if record.key in images.parts.rows]
     if not records:
@@ -150,7 +150,10 @@ def _thumbnails(images: Pictures, record: Record, score: float, settings: Settin
         and ("inpainted" in one.needs or (one.paint and "features" not in one.needs))
     ]
     shown = {"Original": (images.originals[record.key], False)}
-    shown |= {one.title: (_twin_of(one, images, record.key, settings), "inpainted" in one.needs) for one in changed}
+    shown |= {
+        settings.labels.method(one.name): (_twin_of(one, images, record.key, settings), "inpainted" in one.needs)
+        for one in changed
+    }
     for title, (picture, inpainted) in shown.items():
         yield {
             "key": record.key, "class": images.class_name(record), "method": title,

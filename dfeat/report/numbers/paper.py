@@ -1,6 +1,6 @@
-"""The paper's Tables 1 and 2 as data, and the display names of methods and backbones.
+"""The paper's Tables 1 and 2 as data.
 
-What enters: `paper_values.json`, copied digit by digit from the paper. What leaves: `PaperTable`s and names.
+What enters: `paper_values.json`, copied digit by digit from the paper. What leaves: `PaperTable`s.
 """
 
 from __future__ import annotations
@@ -59,21 +59,6 @@ def paper_table(name: TableName) -> PaperTable:
 def paper_source() -> str:
     """The paper's authors and title."""
     return str(_values()["source"])
-
-
-def method_name(method: str) -> str:
-    """The title of a method or of the pretrained backbones, e.g. "Ours: SD Inpaint"; any other name as it is."""
-    return next((one.title for one in (*methods.METHODS, methods.PRETRAINED) if one.name == method), method)
-
-
-def short_name(method: str) -> str:
-    """The title of a method without the paper's "Ours: "."""
-    return method_name(method).removeprefix("Ours: ")
-
-
-def backbone_name(backbone: str) -> str:
-    """The paper's name of a backbone where it has one, else its name in the settings."""
-    return str(_values()["backbones"].get(backbone, backbone))
 
 
 @functools.cache

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from dfeat.config.labels import Labels
 from dfeat.data.records import table_text
-from dfeat.report.numbers.paper import backbone_name, method_name
 from dfeat.storage.atomic import write_files
 from dfeat.storage.records import read_text, refusal
 
@@ -26,6 +27,14 @@ _ALIGNED: Final = {"l": "---", "r": "---:"}
 def percent(fraction: float) -> str:
     """A fraction as percent with four decimals, never "-0.0000"."""
     return f"{round(100 * fraction, 4) + 0.0:.4f}"
+
+
+def number(value: float) -> str:
+    """A number with three significant digits, thousands apart and never an exponent: 0.0123, 4.5, 19,680."""
+    rounded = float(f"{value:.3g}") if abs(value) < 1000 else round(value)
+    digits = max(0, 2 - math.floor(math.log10(abs(rounded)))) if rounded else 0
+    shown = f"{rounded:,.{digits}f}"
+    return shown.rstrip("0").rstrip(".") if digits else shown
 
 
 def probability(p: float) -> str:
@@ -91,9 +100,9 @@ def escaped(text: str) -> str:
     return "".join(f"\\{character}" if character in "\\`*_[]|#" else character for character in text)
 
 
-def model_names(method: str, backbone: str) -> list[str]:
-    """The names of a method and a backbone as Markdown."""
-    return [escaped(method_name(method)), escaped(backbone_name(backbone))]
+def model_names(labels: Labels, method: str, backbone: str) -> list[str]:
+    """The labels of a method and a backbone as Markdown."""
+    return [escaped(labels.method(method)), escaped(labels.backbone(backbone))]
 
 
 def pipes(cells: Iterable[str]) -> str:

@@ -6,17 +6,19 @@ parts, the generated views, the trained models. Every shard is checked as it is 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
+from dfeat.config.labels import Labels
 from dfeat.occlusion.hidden import HiddenShares, hidden_shares
 from dfeat.occlusion.parts import read_parts
 from dfeat.places import Place
-from dfeat.report.numbers.paper import backbone_name, method_name
 from dfeat.storage.expected import shards_in
 from dfeat.storage.provenance import file_digest
+from dfeat.storage.records import read_text, refusal
 from dfeat.storage.shards import open_shard
 from dfeat.training.trained import read_run
 
@@ -41,12 +43,13 @@ class Hidden(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """A trained model by its display names, and its run.json."""
+    """A trained model by its labels, its run.json, and its training accuracy by epoch, fractions."""
 
     method: str
     backbone: str
     seed: str
     run: dict[str, Any]
+    curve: tuple[float, ...]
 
 
 class Artifacts(NamedTuple):
@@ -67,11 +70,11 @@ class Artifacts(NamedTuple):
         return models
 
 
-def read_artifacts(results: Path) -> Artifacts:
+def read_artifacts(results: Path, labels: Labels) -> Artifacts:
     """Read what `results/<run>` holds. Raises UserError for a damaged artifact."""
     place = Place(results)
     indexes = {path: file_digest(path) for path in sorted(results.glob("data/*/index.csv"))}
-    return Artifacts(place, indexes, _hidden(place.parts()), tuple(_generated(place)), tuple(_trained(results)))
+    return Artifacts(place, indexes, _hidden(place.parts()), tuple(_generated(place)), tuple(_trained(results, labels)))
 
 
 def _hidden(path: Path) -> Hidden | None:
@@ -94,7 +97,17 @@ def _generated(place: Place) -> Iterator[Generated]:
                 yield Generated(kind, view.name, len(rows), sum(rows), models[0])
 
 
-def _trained(results: Path) -> Iterator[Trained]:
+def _trained(results: Path, labels: Labels) -> Iterator[Trained]:
     for path in sorted(results.glob("training/*/*/seed*/run.json")):
         method, backbone, seed = path.parts[-4:-1]
-        yield Trained(method_name(method), backbone_name(backbone), seed.removeprefix("seed"), read_run(path.parent))
+        names = labels.method(method), labels.backbone(backbone), seed.removeprefix("seed")
+        yield Trained(*names, read_run(path.parent), _curve(path.parent / "metrics.jsonl"))
+
+
+def _curve(path: Path) -> tuple[float, ...]:
+    """Training accuracy by epoch; none where the file is not there."""
+    lines = read_text(path, "train").splitlines() if path.is_file() else []
+    try:
+        return tuple(float(json.loads(line)["top1"]) for line in lines)
+    except (ValueError, KeyError, TypeError) as error:
+        raise refusal(path, f"it is no metrics.jsonl ({error!r})", "train") from None

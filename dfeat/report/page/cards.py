@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from dfeat.config import Settings
+from dfeat.config.labels import Labels
 from dfeat.diffusion.settings import ModelSource
 from dfeat.methods import method
 from dfeat.places import HOLDOUT, TRAIN
-from dfeat.report.numbers.paper import backbone_name, method_name
 from dfeat.report.numbers.text import unique
 from dfeat.report.page.artifacts import Artifacts
 from dfeat.report.tables.layout import CellRow, intervals
@@ -44,8 +44,8 @@ def model_card(environment: Any, artifacts: Artifacts, settings: Settings, rows:
     template = environment.get_template("model_card.md.jinja")
     return str(template.render(
         settings=settings, models=artifacts.models, drawn=settings.data.drawn is not None,
-        backbones={backbone_name(name): entry for name, entry in settings.training.backbones.items()},
-        accuracies=[_accuracy(row) for row in rows if row.metric == "top1"],
+        backbones={settings.labels.backbone(name): entry for name, entry in settings.training.backbones.items()},
+        accuracies=[_accuracy(row, settings.labels) for row in rows if row.metric == "top1"],
         diffusion_models=_diffusion_models(settings), licence=licence_of(settings), example=_example(artifacts, settings),
         fused=unique(model.method for model in artifacts.models if _fuses_own_features(model.run)),
     ))  # fmt: skip
@@ -102,7 +102,7 @@ def _source_set(artifacts: Artifacts, name: str, settings: Settings) -> dict[str
     source = read_json(path, f"index {name}") if path.is_file() else {}
     chosen = settings.data.train if name == TRAIN else settings.data.evaluation[name]
     return {
-        "name": name, "root": str(chosen.root), "images": int(source.get("images", 0)),
+        "name": name, "label": "training images" if name == TRAIN else settings.labels.set(name), "root": str(chosen.root), "images": int(source.get("images", 0)),
         "classes": int(source.get("classes_with_images", source.get("classes", 0))),
         "problems": int(source.get("problems", 0)), "digest": artifacts.indexes.get(index, ""),
         "held_out": int(source.get("held_out", 0)),
@@ -121,7 +121,8 @@ def _set_licence(kind: str, *, drawn: bool) -> str:
     return "as their sources state; manifest.csv beside the images may name them"
 
 
-def _accuracy(row: CellRow) -> tuple[str, ...]:
+def _accuracy(row: CellRow, labels: Labels) -> tuple[str, ...]:
     level = "" if row.table == "table2" else f"{row.level} %"
     value = f"{float(row.value):.2f} ({intervals((row,))})"
-    return method_name(row.method), backbone_name(row.backbone), row.set, level, value, row.n, row.seeds
+    names = labels.method(row.method), labels.backbone(row.backbone), labels.set(row.set)
+    return *names, level, value, row.n, row.seeds

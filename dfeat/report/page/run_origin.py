@@ -15,14 +15,14 @@ import yaml
 
 from dfeat.config import Settings
 from dfeat.report.page.artifacts import Artifacts
-from dfeat.report.page.views import CsvView
+from dfeat.report.page.views import CsvView, Value
 from dfeat.report.tables.measured import benchmark_rows
 from dfeat.storage.provenance import revision, versions
 
 _PACKAGES: Final = (
     "dfeat", "torch", "torchvision", "timm", "diffusers", "transformers", "numpy", "pillow", "snakemake"
 )  # fmt: skip
-_MODEL_COLUMNS: Final = ("method", "backbone", "seed", "images", "steps", "seconds", "weights, SHA-256")
+_MODEL_HEADS: Final = ("Method", "Architecture", "Seed", "Images", "Steps", "Seconds", "Weights, SHA-256")
 
 
 def run_origin(artifacts: Artifacts, settings: Settings, config: Path) -> dict[str, Any]:
@@ -31,8 +31,8 @@ def run_origin(artifacts: Artifacts, settings: Settings, config: Path) -> dict[s
         "command": f"snakemake --cores all --resources gpu=1 --configfile {config}",
         "config": config_text(settings),
         "versions": {"python": platform.python_version(), **versions(*_PACKAGES), "commit": revision() or "not known"},
-        "digests": _view(("file", "SHA-256", "made by"), _digests(artifacts)),
-        "models": _view(_MODEL_COLUMNS, _models(artifacts)),
+        "digests": _view(("File", "SHA-256", "Made by"), _digests(artifacts)),
+        "models": _view(_MODEL_HEADS, _models(artifacts), 3),
     }
 
 
@@ -62,7 +62,7 @@ _Dumper.add_representer(str, _text)
 
 def job_costs(results: Path) -> CsvView:
     """Every job's benchmark file: wall and CPU seconds and peak memory, as Snakemake measured them."""
-    return _view(("step", "job", "wall seconds", "CPU seconds", "peak memory (MB)"), _jobs(results))
+    return _view(("Step", "Job", "Wall seconds", "CPU seconds", "Peak memory (MB)"), _jobs(results), 2)
 
 
 def _digests(artifacts: Artifacts) -> Iterator[tuple[str, ...]]:
@@ -87,7 +87,7 @@ def _jobs(results: Path) -> Iterator[tuple[str, ...]]:
             yield path.parent.name, path.stem, *(line.get(key) or "" for key in ("s", "cpu_time", "max_rss"))
 
 
-def _view(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> CsvView:
+def _view(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]], labels: int = 1) -> CsvView:
     lines = tuple(rows)
-    numeric = tuple(all(line[place].replace(".", "", 1).isdigit() for line in lines) for place in range(len(columns)))
-    return CsvView(columns, numeric, lines)
+    numeric = tuple(all(line[place].replace(".", "", 1).isdigit() for line in lines) for place in range(len(heads)))
+    return CsvView(heads, numeric, tuple(tuple(Value(text, text) for text in line) for line in lines), labels)

@@ -17,6 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from dfeat.config import Settings, ablation_points
+from dfeat.config.labels import Labels
 from dfeat.errors import UserError, nearest
 from dfeat.places import HOLDOUT, Place, point_folder
 from dfeat.report.numbers import text
@@ -25,7 +26,7 @@ from dfeat.report.numbers.results import SetResults, axes_of, load_set, measured
 from dfeat.report.numbers.statistics import holm
 from dfeat.report.numbers.text import TextRow, escaped, grouped, percent, probability
 
-RECIPE: Final = 4
+RECIPE: Final = 5
 
 
 def write_ablation(name: str, results: Path, settings: Settings, out: Path) -> None:
@@ -38,7 +39,8 @@ def write_ablation(name: str, results: Path, settings: Settings, out: Path) -> N
     _mark(rows, 1 - settings.report.confidence)
     shown = measured_on_text(settings, name)
     title = f"Ablation: {escaped(name)}, on {shown}"
-    text.write_rows(out, f"ablation_{name}", rows, title, settings.report.note, _blocks(rows, points, shown))
+    blocks = _blocks(rows, points, shown, settings.labels)
+    text.write_rows(out, f"ablation_{name}", rows, title, settings.report.note, blocks)
 
 
 def check_grid(name: str, settings: Settings) -> None:
@@ -53,7 +55,7 @@ def measured_on_text(settings: Settings, name: str) -> str:
     sets = settings.measured_on(name)
     if HOLDOUT in sets:
         return f"images held out of training ({settings.data.train.holdout} of each class)"
-    return f"the test sets ({', '.join(map(escaped, sets))})"
+    return f"the test sets ({', '.join(escaped(settings.labels.set(one)) for one in sets)})"
 
 
 def joined(
@@ -111,11 +113,17 @@ def _mark(rows: list[TextRow], alpha: float) -> None:
         row["mark"] = "" if p is None or p >= alpha else "↑" if float(row["difference_to_first"]) > 0 else "↓"
 
 
+def setting_names(keys: Sequence[str]) -> list[str]:
+    """Settings by the last words of their dotted keys, with spaces; with the words before where two end alike."""
+    last = [key.rpartition(".")[2] for key in keys]
+    return [(key if last.count(word) > 1 else word).replace("_", " ") for key, word in zip(keys, last, strict=True)]
+
+
 def _shown(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def _blocks(rows: list[TextRow], points: Sequence[dict[str, Any]], shown: str) -> list[str]:
+def _blocks(rows: list[TextRow], points: Sequence[dict[str, Any]], shown: str, labels: Labels) -> list[str]:
     keys = list(points[0])
     chosen = (
         "A choice among them has seen no test image."
@@ -128,13 +136,15 @@ def _blocks(rows: list[TextRow], points: Sequence[dict[str, Any]], shown: str) -
         f"on {shown}. {chosen}"
     ]
     for model, own in grouped(rows, "method", "backbone").items():
-        places = [f"{name}, {level} %" for name, level in grouped(own, "set", "level")]
+        places = [labels.place(*place) for place in grouped(own, "set", "level")]
         lines = [
             [*(escaped(_shown(points[int(number)][key])) for key in keys), *map(_cell, own_rows)]
             for (number,), own_rows in grouped(own, "point").items()
         ]
-        table = text.pipe_table("l" * len(keys) + "r" * len(places), map(escaped, [*keys, *places]), lines)
-        blocks += [f"## {', '.join(text.model_names(*model))}", table]
+        table = text.pipe_table(
+            "l" * len(keys) + "r" * len(places), map(escaped, [*setting_names(keys), *places]), lines
+        )
+        blocks += [f"## {', '.join(text.model_names(labels, *model))}", table]
     return blocks
 
 

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Final
 
 from dfeat.config import Settings
+from dfeat.config.labels import Labels
 from dfeat.methods import controlled
 from dfeat.methods.method import Control
 from dfeat.report.numbers import text
-from dfeat.report.numbers.paper import METRICS, Cell, TableName, backbone_name, short_name
+from dfeat.report.numbers.paper import METRICS, Cell, TableName
 from dfeat.report.numbers.results import SetResults, load_results
 from dfeat.report.numbers.sets import sets_of
 from dfeat.report.numbers.statistics import Effect, judged
@@ -73,12 +74,11 @@ def _rows(table: TableName, results: SetResults) -> list[tuple[TextRow, Effect]]
 def _grid(rows: list[TextRow], settings: Settings) -> tuple[list[str], list[list[str]]]:
     """Heads and lines of the table of top-1: a method less a control and a backbone down, sets and levels across."""
     shown = [row for row in rows if row["metric"] == "top1"]
-    of_table1 = {row["set"] for row in shown if row["table"] == "table1"}
-    places = grouped(shown, "set", "level")
-    heads = [f"{name}, {level} %" if name in of_table1 or level != "0" else name for name, level in places]
+    labels = settings.labels
+    heads = [labels.place(*place) for place in grouped(shown, "set", "level")]
     cells = grouped(shown, "method", "control", "backbone")
     lines = [
-        [_name(method, control), backbone_name(backbone), *map(_cell, cells[method, control.name, backbone])]
+        [_name(labels, method, control), labels.backbone(backbone), *map(_cell, cells[method, control.name, backbone])]
         for (method, control), backbone in product(controlled(settings.training.methods), settings.training.backbones)
     ]
     return ["Less its control", "Architecture", *heads], lines
@@ -86,7 +86,9 @@ def _grid(rows: list[TextRow], settings: Settings) -> tuple[list[str], list[list
 
 def _explanation(rows: list[TextRow], settings: Settings) -> str:
     """What the numbers and their marks are."""
-    counts = ", ".join(f"{name} n = {int(own[0]['n']):,}" for (name,), own in grouped(rows, "set").items())
+    counts = ", ".join(
+        f"{settings.labels.set(name)} n = {int(own[0]['n']):,}" for (name,), own in grouped(rows, "set").items()
+    )
     seeds = int(rows[0]["seeds"])
     return (
         "Top-1 accuracy of a method less that of its matched control, in percentage points, both on the same images, with "
@@ -97,20 +99,18 @@ def _explanation(rows: list[TextRow], settings: Settings) -> str:
 
 def _shared(settings: Settings) -> list[str]:
     """A sentence for each method and control: what they share, and so what their difference is of."""
-    return [f"{_name(method, control)}: {control.why}." for method, control in controlled(settings.training.methods)]
+    pairs = controlled(settings.training.methods)
+    return [f"{_name(settings.labels, method, control)}: {control.why}." for method, control in pairs]
 
 
-def _name(method: str, control: Control) -> str:
-    return f"{short_name(method)} less {short_name(control.name)}"
+def _name(labels: Labels, method: str, control: Control) -> str:
+    return f"{labels.method(method)} less {labels.method(control.name)}"
 
 
 def _marked(rows: list[TextRow], settings: Settings) -> str:
     """What the marks mean, or why there are none."""
     if not any(row["p"] for row in rows):
-        return (
-            "With one seed an interval reflects image sampling only, and nothing is marked: how much training runs of one "
-            "method differ is unknown."
-        )
+        return "With one seed, intervals exclude run-to-run variation, and nothing is marked."
     return (
         f"{_SIGNS['better']} better and {_SIGNS['worse']} worse than the control, by a test of methods over images and seeds "
         f"(Student's t), Holm-adjusted over the {len(rows)} comparisons of this table, those of top-5 (in the CSV) among them, "

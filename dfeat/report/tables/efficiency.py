@@ -30,15 +30,15 @@ from statistics import stdev
 from typing import Any, Final, Literal
 
 from dfeat.config import Settings
+from dfeat.config.labels import Labels
 from dfeat.costs.counts import Counts
 from dfeat.data.index import read_index
 from dfeat.methods import REFERENCE, Need, needed
 from dfeat.places import OCCLUDED, TRAIN, Place, level_view
-from dfeat.report.numbers.paper import backbone_name, method_name
 from dfeat.report.numbers.results import load_results
 from dfeat.report.numbers.sets import sets_of
 from dfeat.report.numbers.statistics import holm
-from dfeat.report.numbers.text import csv_text, document, pipe_table, with_interval
+from dfeat.report.numbers.text import csv_text, document, model_names, number, pipe_table, with_interval
 from dfeat.report.tables.measured import Measured, size, taken
 from dfeat.storage.atomic import json_bytes, write_files
 
@@ -48,6 +48,10 @@ UNITS: Final[dict[Quantity, tuple[str, float]]] = {
     "bytes": ("KB", 1e3),
 }  # fmt: skip
 """The quantities, with the unit in which the Markdown shows each."""
+HEADINGS: Final[dict[Quantity, str]] = {
+    "seconds": "Wall time", "flops": "Operations", "joules": "Energy", "memory": "Peak memory", "shipped": "Size to ship",
+    "bytes": "Disk",
+}  # fmt: skip
 SPENT: Final = ("seconds", "flops", "joules")
 """Quantities that are spent anew on each image, so that many test images outweigh a training."""
 PREPARED: Final[dict[Need, tuple[tuple[str, ...], tuple[tuple[str, str], ...]]]] = {
@@ -280,7 +284,7 @@ def _markdown(rows: list[CostRow], settings: Settings) -> str:
         "it exceeds the extra of the whole training. Both are divided by the points of top-1 gained over None at the highest "
         f"level, where the gain is significant {_tested(settings)} and the cost above the spread of jobs of equal operations. Wall times "
         "are those of this run's machine and of its other jobs; memory is the most that a job took.",
-        "Shipped is what a program needs to classify an image. For diffusion features that is the classifier, the VAE's "
+        "Size to ship is what a program needs to classify an image. For diffusion features that is the classifier, the VAE's "
         "encoder and the U-Net up to the block that is read, not the text encoder: the embedding of the null prompt can be "
         "stored instead.",
     ]
@@ -289,9 +293,9 @@ def _markdown(rows: list[CostRow], settings: Settings) -> str:
             *(f"{part}, {unit}" for part in ("Prepare", "Train", "Inference", "Extra in training", "Extra at inference")),
             "Even after, images", "Gain, points", f"{unit} per point, training", f"{unit} per point, inference",
         ]  # fmt: skip
-        lines = [_cells(row, scale) for row in rows if row.quantity == quantity]
+        lines = [_cells(row, scale, settings.labels) for row in rows if row.quantity == quantity]
         table = pipe_table("llrrrrrrrrr", ["Method", "Architecture", *heads], lines)
-        blocks += [f"## {quantity.capitalize()}", table if lines else f"Not measured: {_UNMEASURED.get(quantity, '')}."]
+        blocks += [f"## {HEADINGS[quantity]}", table if lines else f"Not measured: {_UNMEASURED.get(quantity, '')}."]
     return document("What each method costs beside what it gives", settings.report.note, blocks)
 
 
@@ -305,9 +309,9 @@ _UNMEASURED: Final = {
 """Why the whole of a quantity may be missing."""
 
 
-def _cells(row: CostRow, scale: float) -> list[str]:
+def _cells(row: CostRow, scale: float, labels: Labels) -> list[str]:
     def shown(value: float | None) -> str:
-        return "" if value is None else f"{value / scale:,.4g}"
+        return "" if value is None else number(value / scale)
 
     gain = ""
     if row.gain is not None and row.gain_low is not None and row.gain_high is not None:
@@ -315,4 +319,4 @@ def _cells(row: CostRow, scale: float) -> list[str]:
     costs = map(shown, (row.prepare, row.train, row.test, row.extra, row.extra_test))
     even = "" if row.break_even is None else f"{row.break_even:,.0f}"
     prices = [row.unpriced, ""] if row.unpriced else [shown(row.per_point), shown(row.per_point_test)]
-    return [method_name(row.method), backbone_name(row.backbone), *costs, even, gain, *prices]
+    return [*model_names(labels, row.method, row.backbone), *costs, even, gain, *prices]

@@ -14,12 +14,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from dfeat.config import Settings
+from dfeat.config.labels import Labels
 from dfeat.data.crops import image_key
 from dfeat.data.index import read_index
 from dfeat.evaluation.verdicts import VIEWS, read_verdicts
 from dfeat.places import TRAIN, Place
 from dfeat.report.numbers import text
-from dfeat.report.numbers.paper import backbone_name
 from dfeat.report.numbers.text import TextRow, escaped, grouped, percent
 
 
@@ -40,7 +40,7 @@ def write_label_preservation(results: Path, settings: Settings, out: Path) -> No
             _rates(backbone, index.classes[c].wnid, index.classes[c].name, by_class[c], level) for c in sorted(by_class)
         ]
     title = "Do inpainted images keep their label?"
-    text.write_rows(out, "label_preservation", rows, title, settings.report.note, _blocks(rows, level))
+    text.write_rows(out, "label_preservation", rows, title, settings.report.note, _blocks(rows, level, settings.labels))
 
 
 def _rates(backbone: str, wnid: str, name: str, verdicts: list[TextRow], confidence: float) -> TextRow:
@@ -69,11 +69,11 @@ def exact_interval(successes: float, n: int, confidence: float) -> tuple[float, 
     return low, high
 
 
-def _blocks(rows: list[TextRow], confidence: float) -> list[str]:
+def _blocks(rows: list[TextRow], confidence: float, labels: Labels) -> list[str]:
     ranked = sorted(rows, key=lambda row: (row["backbone"], row["wnid"] != "", float(row["accepted"])))
     lines = [
         [
-            escaped(backbone_name(row["backbone"])), escaped(row["class"]), row["n"],
+            escaped(labels.backbone(row["backbone"])), escaped(row["class"]), row["n"],
             *(f"{float(row[view]):.1f}" for view in VIEWS), text.with_interval(row["accepted"], row["low"], row["high"]),
         ]
         for row in ranked

@@ -12,11 +12,12 @@ import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from dfeat.config import ReportSettings
+from dfeat.config import ReportSettings, Settings
+from dfeat.config.labels import Labels
 from dfeat.methods import controlled
-from dfeat.report.numbers.paper import TableName, backbone_name, method_name, paper_table
+from dfeat.report.numbers.paper import TableName, paper_table
 from dfeat.report.numbers.text import csv_text, document, escaped, pipe_table, read_csv, unique
 from dfeat.storage.records import refusal
 
@@ -91,19 +92,20 @@ def read_rows(path: Path) -> list[CellRow]:
         raise refusal(path, f"it cannot be read as a table ({error})", "table") from None
 
 
-def grids(name: TableName, rows: list[CellRow]) -> list[Grid]:
+def grids(name: TableName, rows: list[CellRow], labels: Labels) -> list[Grid]:
     """The paper's layout: Table 1 has a grid for each set, levels across; Table 2 one grid, sets and backbones across."""
     shown = [row for row in rows if row.metric != "ece"]
     if name == "table2":
-        return [_grid_of_real(shown)] if shown else []
-    return [_grid_of_levels([row for row in shown if row.set == name]) for name in unique(row.set for row in shown)]
+        return [_grid_of_real(shown, labels)] if shown else []
+    sets = unique(row.set for row in shown)
+    return [_grid_of_levels([row for row in shown if row.set == name], labels) for name in sets]
 
 
-def _grid_of_levels(rows: list[CellRow]) -> Grid:
+def _grid_of_levels(rows: list[CellRow], labels: Labels) -> Grid:
     levels = unique(row.level for row in rows)
     lines = tuple(
         (
-            (method_name(method) if index == 0 else "", backbone_name(backbone)),
+            (labels.row(method) if index == 0 else "", labels.backbone(backbone)),
             tuple(_pick(rows, method=method, backbone=backbone, level=level) for level in levels),
         )
         for method in unique(row.method for row in rows)
@@ -111,22 +113,22 @@ def _grid_of_levels(rows: list[CellRow]) -> Grid:
     )
     heads = ("Augmentation Method", "Architecture", *(f"{level} %" for level in levels))
     return Grid(
-        f"Accuracy (top-1 / top-5) on {rows[0].set} by information loss, n = {int(rows[0].n):,} images, {_seeds(rows)}",
+        f"Accuracy (top-1 / top-5) on {labels.set(rows[0].set)} by information loss, n = {int(rows[0].n):,} images, {_seeds(rows)}",
         (("", 2), ("Information loss", len(levels))), heads, lines,
     )  # fmt: skip
 
 
-def _grid_of_real(rows: list[CellRow]) -> Grid:
+def _grid_of_real(rows: list[CellRow], labels: Labels) -> Grid:
     sets, backbones = unique(row.set for row in rows), unique(row.backbone for row in rows)
     columns = [{"set": name, "backbone": backbone} for name in sets for backbone in backbones]
     lines = tuple(
-        ((method_name(method),), tuple(_pick(rows, method=method, metric="top1", **column) for column in columns))
+        ((labels.row(method),), tuple(_pick(rows, method=method, metric="top1", **column) for column in columns))
         for method in unique(row.method for row in rows)
     )
     losses = {row.set: "" if row.level == "0" else f" at {row.level} % loss" for row in rows}
-    counts = {row.set: f"{row.set}{losses[row.set]}, n = {int(row.n):,}" for row in rows}
+    counts = {row.set: f"{labels.set(row.set)}{losses[row.set]}, n = {int(row.n):,}" for row in rows}
     groups = (("", 1), *((counts[name], len(backbones)) for name in sets))
-    heads = ("Augmentation Method", *(backbone_name(column["backbone"]) for column in columns))
+    heads = ("Augmentation Method", *(labels.backbone(column["backbone"]) for column in columns))
     real = " on really occluded images" if all(row.level == "0" for row in rows) else ""
     return Grid(f"Top-1 accuracy{real}, {_seeds(rows)}", groups, heads, lines)
 
@@ -151,54 +153,84 @@ def heading(name: TableName, rows: list[CellRow]) -> str:
 
 
 class Marks(NamedTuple):
-    """The signs behind a value: better and worse than None, better and worse than the best of the other methods."""
+    """The signs behind a value: better and worse than None, better than the best of the other methods."""
 
     better: str = "↑"
     worse: str = "↓"
-    baseline_better: str = "⇑"
-    baseline_worse: str = "⇓"
+    baseline_better: str = "★"
 
     def of(self, row: CellRow) -> str:
         """The signs of a row."""
         none = {"better": self.better, "worse": self.worse}.get(row.mark, "")
-        return none + {"better": self.baseline_better, "worse": self.baseline_worse}.get(row.baseline_mark, "")
+        return none + (self.baseline_better if row.baseline_mark == "better" else "")
 
 
-def explanation(rows: list[CellRow], confidence: float) -> str:
-    """What the marks of a table mean, in words."""
-    text = (
-        f"Accuracies in percent, the mean over seeds and images; below each its {100 * confidence:g} % interval over "
-        "images (drawn within classes) and training seeds. "
-    )
-    if rows and _seed_count(rows) == 1:
-        text += (
-            "With one seed it reflects image sampling only, and nothing is marked: how much training runs of one method "
-            "differ is unknown."
-        )
-    else:
-        text += (
-            "↑ better and ↓ worse than None; ⇑ one of ours better than every other method, ⇓ worse than one of them; "
-            "bold: better than all. Marks are tests of methods, over images and seeds (Student's t), Holm-adjusted over "
-            f"the table, p < {1 - confidence:.2g}."
-        )
-    seen = [float(row.smallest_difference) for row in rows if row.smallest_difference and row.metric == "top1"]
-    if seen:
-        text += (
-            f" A true top-1 difference from None of {min(seen):.1f} to {max(seen):.1f} points, by cell, would be marked "
-            "with about 80 % power (estimated from the errors seen)."
-        )
+def explanation(rows: list[CellRow], confidence: float, labels: Labels) -> str:
+    """What the numbers and marks of a table mean, in words, and how much its n can show."""
+    sentences = [
+        f"Accuracies in percent, means over seeds and images; below each its {100 * confidence:g} % interval over "
+        "images (drawn within classes) and training seeds.",
+        *_marks_in_words(rows, confidence, labels),
+        *_reach(rows, labels),
+    ]
     if controlled(unique(row.method for row in rows)):
-        text += " What a method gains over its matched control, in place of None, is in the table “controls”."
+        sentences.append("The table “controls” has what a method gains over its matched control, in place of None.")
     if any(row.paper for row in rows):
-        chance = f"{100 * (1 - confidence):.2g} of 100 would where nothing differs"
-        text += f" Last line: the paper's value, in brackets where it lies outside our interval ({chance})"
-        if any(row.paper and row.table == "table2" for row in rows):
-            text += (
-                ", here a prediction interval: the paper's images are others, so the binomial variance of its "
-                f"{paper_table('table2').images} images is added; that of its training runs is not"
+        sentences.append(_about_the_paper(rows, confidence))
+    return " ".join(sentences)
+
+
+def _marks_in_words(rows: list[CellRow], confidence: float, labels: Labels) -> list[str]:
+    if rows and _seed_count(rows) == 1:
+        return ["With one seed, intervals exclude run-to-run variation, and nothing is marked."]
+    return [
+        _legend_of_marks(rows, labels),
+        "These are tests of methods over images and seeds (Student's t), Holm-adjusted over the table, "
+        f"p < {1 - confidence:.2g}.",
+    ]
+
+
+def _legend_of_marks(rows: list[CellRow], labels: Labels) -> str:
+    """The signs and what they stand for."""
+    ours = unique(row.method for row in rows if row.baseline)
+    starred = f"★: {' or '.join(map(labels.row, ours))} better than the best of the other methods; " if ours else ""
+    return f"↑/↓: significantly better/worse than None; {starred}bold: better than every other method."
+
+
+def _reach(rows: list[CellRow], labels: Labels) -> list[str]:
+    """A sentence for each set: which differences are too small to be marked, or that n is too small for any."""
+    sentences = []
+    for name in unique(row.set for row in rows):
+        own = [row for row in rows if row.set == name and row.metric == "top1"]
+        start = f"On {labels.set(name)}, n = {int(own[0].n):,}"
+        widths = [float(row.high) - float(row.low) for row in own]
+        seen = [float(row.smallest_difference) for row in own if row.smallest_difference]
+        if min(widths) > UNTOLD:
+            sentences.append(
+                f"{start} is too small to tell methods apart: the intervals are {min(widths):.0f} to {max(widths):.0f} "
+                "points wide."
             )
-        text += "."
-    return text
+        elif seen:
+            sentences.append(
+                f"{start}, differences from None below {min(seen):.1f} to {max(seen):.1f} points (depending on the cell) "
+                "are too small to detect (80 % power, by the errors seen)."
+            )
+    return sentences
+
+
+UNTOLD: Final = 25.0
+"""Where every interval of a set is wider, in points, its n tells nothing of a difference between methods."""
+
+
+def _about_the_paper(rows: list[CellRow], confidence: float) -> str:
+    chance = f"{100 * (1 - confidence):.2g} of 100 would be where nothing differs"
+    text = f"Last line: the paper's value, in brackets where it lies outside our interval ({chance})"
+    if any(row.paper and row.table == "table2" for row in rows):
+        text += (
+            ", here a prediction interval: the paper's images are others, so the binomial variance of its "
+            f"{paper_table('table2').images} images is added; that of its training runs is not"
+        )
+    return f"{text}."
 
 
 def values(cell: tuple[CellRow, ...], bold: Callable[[str], str], marks: Marks = Marks()) -> str:
@@ -220,10 +252,10 @@ def printed(cell: tuple[CellRow, ...]) -> str:
     return "paper " + " / ".join(shown)
 
 
-def markdown(name: TableName, rows: list[CellRow], report: ReportSettings) -> str:
+def markdown(name: TableName, rows: list[CellRow], settings: Settings) -> str:
     """The table as Markdown."""
     blocks = []
-    for grid in grids(name, rows):
+    for grid in grids(name, rows, settings.labels):
         heads, labels = grid.heads, len(grid.lines[0][0])
         if name == "table2":
             spans = [text for text, width in grid.groups for _ in range(width)]
@@ -231,12 +263,12 @@ def markdown(name: TableName, rows: list[CellRow], report: ReportSettings) -> st
         lines = [[*map(escaped, names), *map(_markdown_cell, cells)] for names, cells in grid.lines]
         aligned = "l" * labels + "r" * (len(heads) - labels)
         blocks += [escaped(grid.title), pipe_table(aligned, map(escaped, heads), lines)]
-    return document(heading(name, rows), report.note, [*blocks, _below(name, rows, report)])
+    return document(heading(name, rows), settings.report.note, [*blocks, escaped(_below(name, rows, settings))])
 
 
-def _below(name: TableName, rows: list[CellRow], report: ReportSettings) -> str:
+def _below(name: TableName, rows: list[CellRow], settings: Settings) -> str:
     """The text below a table: what its marks mean, or why it is empty."""
-    return explanation(rows, report.confidence) if rows else _EMPTY[name]
+    return explanation(rows, settings.report.confidence, settings.labels) if rows else _EMPTY[name]
 
 
 _EMPTY = {
@@ -250,26 +282,24 @@ def _markdown_cell(cell: tuple[CellRow, ...]) -> str:
     return values(cell, "**{}**".format) + "".join(f"<br><sub>{line}</sub>" for line in small)
 
 
-def tex(name: TableName, rows: list[CellRow], report: ReportSettings) -> str:
+def tex(name: TableName, rows: list[CellRow], settings: Settings) -> str:
     """The table as a LaTeX `table*`; needs the packages booktabs and graphicx."""
+    report, shown = settings.report, grids(name, rows, settings.labels)
     title = heading(name, rows).partition(". ")[2]
-    above = [f"{text}." for text in [title, *(grid.title for grid in grids(name, rows))] if text]
-    tabulars = [line for grid in grids(name, rows) for line in _tabular(grid, report.tex_intervals)]
-    legend = _legend(rows, report) if rows else _EMPTY[name]
-    return _tex_table(name, tabulars, " ".join([*above, legend]), _below(name, rows, report), report)
+    above = [f"{text}." for text in [title, *(grid.title for grid in shown)] if text]
+    tabulars = [line for grid in shown for line in _tabular(grid, report.tex_intervals)]
+    legend = _legend(rows, report, settings.labels) if rows else _EMPTY[name]
+    return _tex_table(name, tabulars, " ".join([*above, legend]), _below(name, rows, settings), report)
 
 
-def _legend(rows: list[CellRow], report: ReportSettings) -> str:
+def _legend(rows: list[CellRow], report: ReportSettings, labels: Labels) -> str:
     """The explanation in a line or two, for a caption; the whole one stands in comments of the file."""
     interval = f"Small: {100 * report.confidence:g} % interval over images and seeds. "
     text = {"none": "", "top1": interval.replace("interval", "interval of top-1")}.get(report.tex_intervals, interval)
     if _seed_count(rows) == 1:
         text = text.replace(" and seeds", "") + "With one seed no difference is marked."
     else:
-        text += (
-            "↑ better, ↓ worse than None; ⇑ better than every other method, ⇓ worse than one; bold: best "
-            f"(Holm-adjusted, p < {1 - report.confidence:.2g})."
-        )
+        text += f"{_legend_of_marks(rows, labels)[:-1]} (Holm-adjusted, p < {1 - report.confidence:.2g})."
     if any(row.paper for row in rows):
         text += " Last line: the paper's value, in brackets outside the interval."
     return text
@@ -320,7 +350,7 @@ def _tabular(grid: Grid, small: str) -> list[str]:
         spans += [rf"\cmidrule(lr){{{first}-{first + width - 1}}}"] if text else []
         first += width
     lines += [
-        " & ".join(rf"\multicolumn{{{w}}}{{c}}{{{tex_escaped(t)}}}" for t, w in grid.groups) + r" \\",
+        " & ".join(rf"\multicolumn{{{w}}}{{c}}{{{_stacked(t, 18 * w)}}}" for t, w in grid.groups) + r" \\",
         "".join(spans),
     ]
     lines += [" & ".join(map(tex_escaped, grid.heads)) + r" \\", r"\midrule"]
@@ -328,7 +358,7 @@ def _tabular(grid: Grid, small: str) -> list[str]:
         if index and labels[0]:
             lines.append(r"\addlinespace")
         shown = [_joined_marks(values(cell, r"\textbf{{{}}}".format, _TEX_MARKS)) for cell in cells]
-        lines.append(" & ".join([*map(tex_escaped, labels), *shown]) + r" \\")
+        lines.append(" & ".join([*(_stacked(label, 28, "[l]") for label in labels), *shown]) + r" \\")
         with_interval = [() if small == "none" else cell[:1] if small == "top1" else cell for cell in cells]
         for below in (
             [intervals(cell, "--") for cell in with_interval],
@@ -339,11 +369,17 @@ def _tabular(grid: Grid, small: str) -> list[str]:
     return [*_fitted("l" * names + "c" * (len(grid.heads) - names), [*lines, r"\bottomrule"]), r"\par\medskip"]
 
 
-_TEX_MARKS = Marks(*(rf"$^{{\{name}}}$" for name in ("uparrow", "downarrow", "Uparrow", "Downarrow")))
+def _stacked(text: str, letters: int, position: str = "") -> str:
+    """Text as LaTeX, in several lines where it is longer, so that a long label does not widen its column."""
+    lines = r" \\ ".join(tex_escaped(line) for line in textwrap.wrap(text, letters))
+    return rf"\shortstack{position}{{{lines}}}" if len(text) > letters else lines
+
+
+_TEX_MARKS = Marks(*(rf"$^{{\{name}}}$" for name in ("uparrow", "downarrow", "star")))
 _TEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "\N{EN DASH}": "--",
-    "\N{LEFT DOUBLE QUOTATION MARK}": "``", "\N{RIGHT DOUBLE QUOTATION MARK}": "''", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "⇑": r"$\Uparrow$", "⇓": r"$\Downarrow$",
+    "\N{LEFT DOUBLE QUOTATION MARK}": "``", "\N{RIGHT DOUBLE QUOTATION MARK}": "''", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "★": r"$\star$",
 }  # fmt: skip
 
 

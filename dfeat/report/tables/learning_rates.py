@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dfeat.config import LEARNING_RATE, Settings, ablation_points
+from dfeat.config.labels import Labels
 from dfeat.places import HOLDOUT
 from dfeat.report.numbers import text
 from dfeat.report.numbers.paper import Cell
@@ -22,7 +23,7 @@ from dfeat.report.numbers.results import SetResults, Weights
 from dfeat.report.numbers.text import TextRow, grouped, percent, probability, with_interval
 from dfeat.report.tables.ablations import joined, measured_on_text
 
-RECIPE: Final = 2
+RECIPE: Final = 3
 _MEAN: Final = "mean"
 """The level of the rows that the choice is made by."""
 
@@ -41,7 +42,9 @@ def write_learning_rates(results: Path, settings: Settings, out: Path) -> None:
     _correct(rows, len(rates))
     measured = measured_on_text(settings, LEARNING_RATE)
     alpha = 1 - settings.report.confidence
-    blocks = [_head(rows, measured, settings), *_blocks(rows, alpha), *_edges(rows, rates), *_configuration(rows)]
+    labels = settings.labels
+    blocks = [_head(rows, measured, settings), *_blocks(rows, alpha, labels), *_edges(rows, rates, labels)]
+    blocks += _configuration(rows)
     title = f"Choosing the learning rate, on {measured}"
     text.write_rows(out, "choose_learning_rate", rows, title, settings.report.note, blocks)
 
@@ -113,16 +116,18 @@ def _tested(rows: Sequence[TextRow], settings: Settings) -> str:
     )
 
 
-def _blocks(rows: Sequence[TextRow], alpha: float) -> list[str]:
+def _blocks(rows: Sequence[TextRow], alpha: float, labels: Labels) -> list[str]:
     """A line for each method and backbone, then every rate at every level."""
     lines, details = [], []
     for (method, backbone, set_name), own in grouped(rows, "method", "backbone", "set").items():
-        names = text.model_names(method, backbone)
+        names = text.model_names(labels, method, backbone)
         means = [row for row in own if row["level"] == _MEAN]
         (best,) = (row for row in means if row["best"] == "true")
         close = [row["learning_rate"] for row in means if row["best"] == "false" and not _told_apart(row, alpha)]
         value = with_interval(best["value"], best["low"], best["high"])
-        lines.append([*names, text.escaped(set_name), best["learning_rate"], value, ", ".join(close) or "no other"])
+        lines.append(
+            [*names, text.escaped(labels.set(set_name)), best["learning_rate"], value, ", ".join(close) or "no other"]
+        )
         levels = [level for (level,) in grouped(own, "level")]
         heads = ["Learning rate", *(level if level == _MEAN else f"{level} %" for level in levels), "Less the best"]
         of_rates = [
@@ -130,7 +135,7 @@ def _blocks(rows: Sequence[TextRow], alpha: float) -> list[str]:
             for (rate,), at_levels in grouped(own, "learning_rate").items()
         ]
         details += [
-            f"## {', '.join(names)}, {text.escaped(set_name)}",
+            f"## {', '.join(names)}, {text.escaped(labels.set(set_name))}",
             text.pipe_table("r" * len(heads), heads, of_rates),
         ]
     heads = ["Method", "Backbone", "Set", "Best rate", "Mean top-1", "Rates not told apart from it"]
@@ -156,11 +161,11 @@ def _chosen(rows: Iterable[TextRow]) -> dict[str, dict[str, str]]:
     return chosen
 
 
-def _edges(rows: Sequence[TextRow], rates: Sequence[str]) -> list[str]:
+def _edges(rows: Sequence[TextRow], rates: Sequence[str], labels: Labels) -> list[str]:
     """Which best rates lie at an end of the grid, beyond which a better one may lie."""
     ends = {min(rates, key=float): "lowest", max(rates, key=float): "highest"} if len(rates) > 1 else {}
     found = [
-        f"- {', '.join(text.model_names(method, backbone))}: {rate} is the {ends[rate]} rate of the grid"
+        f"- {', '.join(text.model_names(labels, method, backbone))}: {rate} is the {ends[rate]} rate of the grid"
         for method, of_method in _chosen(rows).items()
         for backbone, rate in of_method.items()
         if rate in ends

@@ -4,8 +4,8 @@ What enters: a run's evaluation folder and settings. What leaves: `<name>.csv`, 
 and the paper's layout as `<name>.md` and `<name>.tex`. Table 1 has the sets with several levels of occlusion,
 Table 2 those with a single level.
 
-Every method is compared with None, and each of ours with the best of the other methods in its column, None among
-them. A pair has the difference with its interval, and a p-value of Student's t that reflects images and seeds
+Every method is compared with None, and each of ours (`report.ours`) with the best of the other methods in its column,
+None among them. A pair has the difference with its interval, and a p-value of Student's t that reflects images and seeds
 (`statistics`), adjusted by Holm over all comparisons of the table. "Better than the best of the others" must hold
 against each of them (an intersection-union test, Berger 1982, Technometrics 24:295); "worse" against one of them is
 enough, so its p is multiplied by their number: no choice by the same numbers is left to correct for. The method in bold
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from dfeat.config import Settings
-from dfeat.methods import REFERENCE, row_of
+from dfeat.methods import REFERENCE
 from dfeat.report.numbers.paper import METRICS, Cell, PaperTable, TableName, paper_table
 from dfeat.report.numbers.results import SetResults, load_pretrained, load_results
 from dfeat.report.numbers.sets import sets_of
@@ -56,7 +56,7 @@ class _Tested(NamedTuple):
 def write_table(name: TableName, evaluation: Path, settings: Settings, out: Path) -> None:
     """Write `<name>.csv`, `.md` and `.tex` into the folder `out`; the same inputs give the same bytes."""
     rows = table_rows(name, evaluation, settings)
-    md, latex = markdown(name, rows, settings.report), tex(name, rows, settings.report)
+    md, latex = markdown(name, rows, settings), tex(name, rows, settings)
     texts = {"csv": table_csv(rows), "md": md, "tex": latex}
     write_files({out / f"{name}.{kind}": text.encode() for kind, text in texts.items()})
 
@@ -68,15 +68,20 @@ def table_rows(name: TableName, evaluation: Path, settings: Settings) -> list[Ce
     """
     loaded = load_results(evaluation, settings, sets_of(name, settings)).values()
     shown = ((one, tuple(load_pretrained(evaluation, settings, one))) for one in loaded)
-    return [replace(row, note=settings.report.note) for row in rows_of(name, shown, settings.report.note == "")]
+    rows = rows_of(name, shown, settings.ours, settings.report.note == "")
+    return [replace(row, note=settings.report.note) for row in rows]
 
 
 def rows_of(
-    name: TableName, sets: Iterable[tuple[SetResults, Sequence[SetResults]]], beside_paper: bool = False
+    name: TableName,
+    sets: Iterable[tuple[SetResults, Sequence[SetResults]]],
+    ours: Sequence[str],
+    beside_paper: bool = False,
 ) -> list[CellRow]:
     """The rows of results already read: of each set, those of the methods and those before fine-tuning.
 
-    `beside_paper` has the paper's values on the paper's own set.
+    Each of `ours` is compared with the best of the other methods. `beside_paper` has the paper's values on the paper's
+    own set.
     """
     rows: list[_Tested] = []
     paper, confidence = paper_table(name), 0.0
@@ -85,7 +90,7 @@ def rows_of(
         printed = paper if beside_paper and results.predictions.name == paper.evaluation_set else None
         for shown in (*pretrained, results):
             cells = shown.predictions.cells(*METRICS)
-            rows += [_row(name, shown, cell, printed if shown is results else None) for cell in cells]
+            rows += [_row(name, shown, cell, ours, printed if shown is results else None) for cell in cells]
             # calibration errors have no interval: those of resampled images are biased upward
             for cell in shown.predictions.cells("top1"):
                 error = percent(shown.predictions.calibration_error(cell))
@@ -119,7 +124,7 @@ def _unmeasured(table: TableName, results: SetResults, cell: Cell) -> CellRow:
     )  # fmt: skip
 
 
-def _row(table: TableName, results: SetResults, cell: Cell, paper: PaperTable | None) -> _Tested:
+def _row(table: TableName, results: SetResults, cell: Cell, ours: Sequence[str], paper: PaperTable | None) -> _Tested:
     low, high = results.interval(cell)
     row = replace(
         _unmeasured(table, results, cell), value=percent(results.accuracy(cell)), low=percent(low), high=percent(high),
@@ -135,8 +140,8 @@ def _row(table: TableName, results: SetResults, cell: Cell, paper: PaperTable | 
         effect = results.difference(cell, cell.none)
         tests.append(_Test("p_holm", "mark", effect.p(), effect))
         row = replace(row, **_compared(results, cell, cell.none, _TO_NONE, tests[-1]))
-    others = [cell._replace(method=method) for method in methods if not row_of(method).ours]
-    if row_of(cell.method).ours and others:
+    others = [cell._replace(method=method) for method in methods if method not in ours]
+    if cell.method in ours and others:
         best = max(others, key=results.accuracy)
         effects = [results.difference(cell, other) for other in others]
         above = max(effect.p_above() for effect in effects)

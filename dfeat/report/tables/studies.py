@@ -23,6 +23,7 @@ from typing import Final
 import numpy as np
 
 from dfeat.config import Settings
+from dfeat.config.labels import Labels
 from dfeat.data.index import read_index
 from dfeat.data.records import ClassInfo, part_of_key
 from dfeat.data.settings import Study
@@ -63,7 +64,7 @@ def _curves(study: Study, place: Place, settings: Settings) -> tuple[list[TextRo
     for results in load_results(place.evaluation, settings, study_sets(study, settings)).values():
         rows += [row for cell in _whole_cells(results) for row in _curve_rows(results, cell)]
     sets = grouped(rows, "set").items()
-    return rows, [block for (name,), shown in sets for block in _curve_blocks(name, shown, study)]
+    return rows, [block for (name,), shown in sets for block in _curve_blocks(name, shown, study, settings.labels)]
 
 
 def _whole_cells(results: SetResults) -> list[Cell]:
@@ -97,7 +98,7 @@ def _over_none(effect: Effect | None, name: str) -> TextRow:
     return dict(zip((f"{name}_to_none", f"{name}_low", f"{name}_high"), values, strict=True))
 
 
-def _curve_blocks(name: str, rows: list[TextRow], study: Study) -> list[str]:
+def _curve_blocks(name: str, rows: list[TextRow], study: Study, labels: Labels) -> list[str]:
     hidden = "the object" if study == "object_occlusion" else "the image"
     models = grouped((row for row in rows if row["metric"] == "top1"), "method", "backbone")
     levels = [row["level"] for row in next(iter(models.values()))]
@@ -107,10 +108,10 @@ def _curve_blocks(name: str, rows: list[TextRow], study: Study) -> list[str]:
         gain, low, high = (area[f"difference_{key}"] for key in ("to_none", "low", "high"))
         over_none = text.with_interval(gain, low, high, "+.1f") if gain else ""
         values = [f"{float(row['value']):.1f}" for row in points]
-        lines.append([*text.model_names(*model), *values, interval, over_none])
+        lines.append([*text.model_names(labels, *model), *values, interval, over_none])
     heads = ["Method", "Architecture", *(f"{level} %" for level in levels[:-1]), "Mean", "Over None"]
     return [
-        f"Top-1 accuracy on {escaped(name)} in percent, n = {int(rows[0]['n']):,}; levels in percent of {hidden}. "
+        f"Top-1 accuracy on {escaped(labels.set(name))} in percent, n = {int(rows[0]['n']):,}; levels in percent of {hidden}. "
         "Mean: over the levels' range (the area under the curve over its width), with its interval, and its difference "
         "from None.",
         text.pipe_table("ll" + "r" * (len(levels) + 1), heads, lines),
@@ -128,7 +129,7 @@ def _part_cost(place: Place, settings: Settings) -> tuple[list[TextRow], list[st
             chosen = measured(_subset(results.predictions, hidden == category), settings.report.confidence)
             cells = [cell for cell in _whole_cells(chosen) if cell.metric == "top1"]
             rows += [_part_row(chosen, category, parts[category], cell) for cell in cells]
-    return rows, _part_blocks(rows)
+    return rows, _part_blocks(rows, settings.labels)
 
 
 def _subset(predictions: SetPredictions, kept: Bools) -> SetPredictions:
@@ -151,7 +152,7 @@ def _part_row(results: SetResults, category: int, part: str, cell: Cell) -> Text
     }  # fmt: skip
 
 
-def _part_blocks(rows: list[TextRow]) -> list[str]:
+def _part_blocks(rows: list[TextRow], labels: Labels) -> list[str]:
     parts = {part: of_part for (part,), of_part in grouped(rows, "part").items()}
     compared = grouped((row for row in rows if row["method"] == REFERENCE), "part") or grouped(rows, "part")
 
@@ -160,7 +161,7 @@ def _part_blocks(rows: list[TextRow]) -> list[str]:
 
     lines = [
         [
-            escaped(part), row["n"], *text.model_names(row["method"], row["backbone"]), f"{float(row['whole']):.1f}",
+            escaped(part), row["n"], *text.model_names(labels, row["method"], row["backbone"]), f"{float(row['whole']):.1f}",
             f"{float(row['hidden']):.1f}", text.with_interval(row["cost"], row["cost_low"], row["cost_high"]),
         ]
         for part in sorted(parts, key=lost, reverse=True)
@@ -176,19 +177,19 @@ def _part_blocks(rows: list[TextRow]) -> list[str]:
 def _calibration(place: Place, settings: Settings) -> tuple[list[TextRow], list[str]]:
     loaded = load_results(place.evaluation, settings, settings.data.published)
     sets = [results.predictions for results in loaded.values()]
-    rows = [_calibration_row(one, cell) for one in sets for cell in one.cells("top1")]
+    rows, labels = [_calibration_row(one, cell) for one in sets for cell in one.cells("top1")], settings.labels
     blocks = [
         "Expected calibration error (15 equal bins of confidence, Guo et al. 2017) in points, and how far the mean confidence "
         "lies above the accuracy; means over seeds. Without intervals: on resampled images this error is biased upward."
     ]
     for (name,), shown in grouped(rows, "set").items():
-        levels = [f"{level} %" for (level,) in grouped(shown, "level")]
+        levels = [f"{level} %" if name not in labels.uncut else "Error" for (level,) in grouped(shown, "level")]
         lines = []
         for model, own in grouped(shown, "method", "backbone").items():
             values = [f"{float(row['ece']):.1f} ({float(row['overconfidence']):+.1f})" for row in own]
-            lines.append([*text.model_names(*model), *values])
+            lines.append([*text.model_names(labels, *model), *values])
         table = text.pipe_table("ll" + "r" * len(levels), ["Method", "Architecture", *levels], lines)
-        blocks += [f"## {escaped(name)}", table]
+        blocks += [f"## {escaped(labels.set(name))}", table]
     return rows, blocks
 
 
@@ -213,7 +214,7 @@ def _per_class(place: Place, settings: Settings) -> tuple[list[TextRow], list[st
         for method, backbone in product(made.methods, made.backbones):
             if method != REFERENCE:
                 rows += _class_rows(of_class, Cell(method, backbone, max(made.levels), "top1"), classes)
-    return rows, _class_blocks(rows, settings.report.confidence)
+    return rows, _class_blocks(rows, settings)
 
 
 def _class_rows(of_class: Mapping[int, SetResults], cell: Cell, classes: Sequence[ClassInfo]) -> list[TextRow]:
@@ -235,7 +236,9 @@ def _class_rows(of_class: Mapping[int, SetResults], cell: Cell, classes: Sequenc
     return rows
 
 
-def _class_blocks(rows: list[TextRow], confidence: float) -> list[str]:
+def _class_blocks(rows: list[TextRow], settings: Settings) -> list[str]:
+    labels, confidence = settings.labels, settings.report.confidence
+
     def named(ranked: list[TextRow], sign: int) -> str:
         shown = [row for row in ranked[:SHOWN_CLASSES] if sign * float(row["gain"]) > 0]
         return "; ".join(f"{escaped(row['class'])} {float(row['gain']):+.0f}" for row in shown)
@@ -245,13 +248,15 @@ def _class_blocks(rows: list[TextRow], confidence: float) -> list[str]:
         ranked = sorted(own, key=lambda row: -float(row["gain"]))
         signs = [np.sign(float(row["gain"])) for row in own if row["p_holm"] and float(row["p_holm"]) < 1 - confidence]
         ends = [named(ranked, 1), named(ranked[::-1], -1)]
-        lines.append([escaped(name), *text.model_names(*model), *ends, str(signs.count(1)), str(signs.count(-1))])
+        place = escaped(labels.place(name, own[0]["level"]))
+        lines.append([place, *text.model_names(labels, *model), *ends, str(signs.count(1)), str(signs.count(-1))])
     heads = ["Set", "Method", "Architecture", "Most gained", "Most lost", "Classes better", "Classes worse"]
     return [
         "Top-1 gain over None of each class, in points, at the highest level of each set, and the number of classes whose "
         f"gain is significant: over images and seeds, Holm-adjusted over the model's classes, p < {1 - confidence:.2g}; "
-        f"none with one seed. The {SHOWN_CLASSES} classes at either end; the CSV has all.",
+        "none with one seed.",
         text.pipe_table("lllllrr", heads, lines),
+        f"Named are the {SHOWN_CLASSES} classes at either end; `per_class.csv` has all.",
     ]
 
 

@@ -20,10 +20,10 @@ for (const table of document.querySelectorAll("table.data")) {
     columnControl: filters ? [["searchList"]] : [],
     layout: { topStart: "search", topEnd: paged ? "pageLength" : null, bottomStart: "info", bottomEnd: paged ? "paging" : null },
     language: {
-      search: "Keep rows with",
+      search: "Filter rows",
       lengthMenu: "_MENU_ a page",
       emptyTable: "This table is empty.",
-      zeroRecords: "No row holds this.",
+      zeroRecords: "No row matches.",
       info: paged ? "Rows _START_ to _END_ of _TOTAL_" : "_TOTAL_ rows",
       infoEmpty: "No row",
       infoFiltered: "(of _MAX_)",
@@ -33,22 +33,22 @@ for (const table of document.querySelectorAll("table.data")) {
 
 const cards = document.getElementById("gallery-table");
 if (cards) {
+  const titles = [...cards.tHead.rows[0].cells].map((head) => head.textContent);
   const gallery = new DataTable(cards, {
     order: [],
-    pageLength: 24,
-    lengthMenu: [24, 96, { label: "all", value: -1 }],
+    pageLength: 12,
+    lengthMenu: [12, 48, { label: "all", value: -1 }],
     autoWidth: false,
     layout: { topStart: "info", topEnd: "pageLength", bottomStart: null },
-    language: { lengthMenu: "_MENU_ a page", info: "Pictures _START_ to _END_ of _TOTAL_", infoEmpty: "No picture", infoFiltered: "(of _MAX_)" },
+    language: { lengthMenu: "_MENU_ a page", info: "Images _START_ to _END_ of _TOTAL_", infoEmpty: "No image", infoFiltered: "(of _MAX_)" },
   });
-  const choose = (id, column) =>
-    document.getElementById(id).addEventListener("change", (event) => {
-      gallery.column(column).search(event.target.value, { exact: event.target.value !== "" }).draw();
-    });
-  choose("gallery-class", 1);
-  choose("gallery-method", 2);
-  document.getElementById("gallery-order").addEventListener("change", (event) => {
-    gallery.order(event.target.value ? [[3, event.target.value]] : []).draw();
+  const onChange = (id, act) => document.getElementById(id).addEventListener("change", (event) => act(event.target.value));
+  onChange("gallery-class", (name) => gallery.column(0).search(name, { exact: name !== "" }).draw());
+  onChange("gallery-order", (order) => gallery.order(order ? [[2, order]] : []).draw());
+  onChange("gallery-method", (name) => {
+    const shown = titles.map((title, place) => !name || place < 4 || title === name); // class, image, PSNR, original
+    shown.forEach((visible, place) => gallery.column(place).visible(visible));
+    cards.style.setProperty("--methods", shown.filter(Boolean).length - 3);
   });
   document.querySelector("#gallery .controls").hidden = false;
 }
