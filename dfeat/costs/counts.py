@@ -7,6 +7,7 @@ those of `operations`; for others, such as the built-in ones, they are counted o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -62,7 +63,7 @@ class Counts:
 
     def feature(self, settings: Settings) -> float:
         """FLOPs of the features of one view, from its pixels."""
-        return sum(self.view(settings).values())
+        return math.fsum(self.view(settings).values())
 
     def training(self, settings: Settings, name: str, backbone: str) -> float:
         """FLOPs of a whole training for each training image."""
@@ -80,7 +81,7 @@ class Counts:
 
     def preparing(self, settings: Settings, name: str) -> float:
         """FLOPs of what a method needs of each training image."""
-        return sum(self.prepared(settings, name).values())
+        return math.fsum(self.prepared(settings, name).values())
 
     def inference(self, settings: Settings, name: str, backbone: str) -> float:
         """FLOPs of classifying one image, from its pixels."""

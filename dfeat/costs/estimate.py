@@ -79,7 +79,7 @@ def hours(flops: float, work: Work, speeds: Speeds, jobs: int) -> Range:
 def work_of(settings: Settings, step: Step) -> Work:
     """How a step computes, by the settings: precision, compiled or not, and the FLOPs of a pass over a batch."""
     diffusion, training, counts = settings.diffusion, settings.training, stated(settings)
-    forward = sum(counts.forward.values()) / len(counts.forward)
+    forward = math.fsum(counts.forward.values()) / len(counts.forward)
     if step == "evaluation":
         return Work(step, settings.evaluation.precision, False, settings.evaluation.batch_size * forward)
     if step == "training":
@@ -176,7 +176,7 @@ def _training(settings: Settings, images: int) -> Cost:
     training, seeds = settings.training, len(settings.training.seeds)
     models = len(training.methods) * len(training.backbones) * seeds
     pairs = [(backbone, name) for backbone in training.backbones.values() for name in training.methods]
-    flops = seeds * sum(training_flops(settings, images, *pair) for pair in pairs)
+    flops = seeds * math.fsum(training_flops(settings, images, *pair) for pair in pairs)
     size = sum(map(weights_bytes, training.backbones.values())) * len(training.methods) * seeds
     masked = ", ".join(name for name in training.methods if method(name).masks)
     masks = f"; {masked} also sees masks" if masked else ""
@@ -204,7 +204,7 @@ def _evaluation(settings: Settings, images: Mapping[str, int]) -> Cost:
     views = sum(images[name] * len(s.levels) for name, s in settings.data.evaluation.items())
     runs = len(training.methods) * len(training.seeds)
     seen = runs * len(training.backbones) * views
-    one = sum(stated(settings).forward.values())
+    one = math.fsum(stated(settings).forward.values())
     how = "every model on every set and level"
     jobs = runs * len(training.backbones) * len(settings.data.evaluation)
     return _on_device(work_of(settings, "evaluation"), seen, seen * 80, runs * views * one, how, jobs)

@@ -7,6 +7,7 @@ architectures (`python -m bench flops`), and a test counts them again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Final
 
@@ -71,7 +72,7 @@ def diffusion_flops(name: str, resolution: int) -> float:
     """FLOPs of one pass of Stable Diffusion 2 over an image of `resolution` px: a key of DIFFUSION."""
     pixels = (resolution / 512) ** 2
     # a + b n + c n^2
-    return GIGA * sum(part * pixels**power for power, part in enumerate(DIFFUSION[name]))
+    return GIGA * math.fsum(part * pixels**power for power, part in enumerate(DIFFUSION[name]))
 
 
 def until_flops(blocks: tuple[str, ...], resolution: int) -> float:

@@ -7,6 +7,7 @@ weights alone, so a lower bound: activations come on top, which depend on the ba
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -59,7 +60,7 @@ def _cost(settings: Settings, images: int, speeds: Speeds, method: str, backbone
     weights, shipped = weights_bytes(training.backbones[backbone]), counts.shipped(settings, method)
 
     def seconds(steps: Mapping[Step, float]) -> float:
-        return sum(speeds.of(work_of(settings, step)).seconds(flops).central for step, flops in steps.items())
+        return math.fsum(speeds.of(work_of(settings, step)).seconds(flops).central for step, flops in steps.items())
 
     return MethodCost(
         method,

@@ -122,7 +122,7 @@ def clean_segmentation(value: Any, width: int, height: int, faults: list[Fault])
     points = np.concatenate(polygons)
     low, high = points.min(axis=0).clip(0), np.minimum(points.max(axis=0), (width, height))
     bbox = (float(low[0]), float(low[1]), float(high[0] - low[0]), float(high[1] - low[1]))
-    area, outline = sum(map(_enclosed, polygons)), sum(map(_outline, polygons))
+    area, outline = math.fsum(map(_enclosed, polygons)), math.fsum(map(_outline, polygons))
     return Shape([polygon.reshape(-1).tolist() for polygon in polygons], area, bbox, outline, (width, height))
 
 

@@ -7,6 +7,7 @@ they are the best by these very numbers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import combinations, product
 from typing import Final
@@ -56,7 +57,7 @@ def leads_where_occluded(of: Accuracies, methods: Names, others: Names) -> Contr
 def gain_slope(of: Accuracies, methods: Names, _: Names) -> Contrasts:
     """The least-squares slope of the gain over None against information loss, per 10 points of loss."""
     mean = sum(of.levels) / len(of.levels)
-    spread = sum((level - mean) ** 2 for level in of.levels)
+    spread = math.fsum((level - mean) ** 2 for level in of.levels)
     for method, backbone in product(_present(of, methods), of.backbones) if REFERENCE in of.methods and spread else ():
         # slope = sum_l (l - mean) gain_l / sum_l (l - mean)^2
         terms = ((backbone, level, 10 * (level - mean) / spread) for level in of.levels)

@@ -99,7 +99,7 @@ def printed_accuracies(name: TableName, confidence: float, labels: Labels) -> Ac
     ones, so as to images this is conservative. The spread of training runs, which the paper does not give, is left out.
     """
     table = paper_table(name)
-    average = sum(table.values.values()) / len(table.values) / 100
+    average = math.fsum(table.values.values()) / len(table.values) / 100
     unseen = 100 * _normal_quantile(confidence) * math.sqrt(2 * average * (1 - average) / table.images)
     wide = f", so no interval lies within {100 * MARGIN:g} point of 0, and no claim of “about 0” can hold"
     return Accuracies(
@@ -180,8 +180,10 @@ def _most_above(p_values: list[float], agrees: list[bool], alpha: float) -> bool
 def _independent_contrast(table: PaperTable, weights: Weights, confidence: float) -> Effect:
     shares = {cell: table.values[cell] / 100 for cell in weights}
     # sum_i w_i p_i with variance sum_i w_i^2 p_i (1 - p_i) / n
-    estimate = sum(weight * shares[cell] for cell, weight in weights.items())
-    variance = sum(weight**2 * shares[cell] * (1 - shares[cell]) for cell, weight in weights.items()) / table.images
+    estimate = math.fsum(weight * shares[cell] for cell, weight in weights.items())
+    variance = (
+        math.fsum(weight**2 * shares[cell] * (1 - shares[cell]) for cell, weight in weights.items()) / table.images
+    )
     half = _normal_quantile(confidence) * math.sqrt(variance)
     return Effect(estimate, estimate - half, estimate + half, math.sqrt(variance), math.inf, estimate)
 

@@ -6,6 +6,7 @@ that `style` gives, the same bytes for the same table.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -44,7 +45,7 @@ def cost(report: Path, settings: Settings, out: Path) -> None:
         for panel, (columns, step) in zip(line, _STEPS, strict=True):
             costed = [row for row in rows if row["quantity"] == quantity and row["gain"] and all(map(row.get, columns))]
             for row in costed:
-                spent = scale * sum(float(row[column]) for column in columns)
+                spent = scale * math.fsum(float(row[column]) for column in columns)
                 _cost_point(panel, row, spent, filled=row["backbone"] == backbones[0])
             _cost_axis(panel, f"{unit} {step}")
     methods, labels = unique(row["method"] for row in rows if row["gain"]), settings.labels
@@ -80,7 +81,7 @@ def part_cost(report: Path, settings: Settings, out: Path) -> None:
     reference = REFERENCE if REFERENCE in methods else methods[0]
 
     def lost(part: str) -> float:
-        return sum(costs.get((part, reference, backbone), 0.0) for backbone in backbones)
+        return math.fsum(costs.get((part, reference, backbone), 0.0) for backbone in backbones)
 
     parts = sorted(unique(row["part"] for row in rows), key=lost, reverse=True)
     labels = settings.labels

@@ -145,16 +145,16 @@ class Outcomes:
         return max(effect.low, 0.0), min(effect.high, 1.0)
 
     def _effect(self, weights: Mapping[tuple[int, int], float], confidence: float, strata: Ints | None) -> Effect:
-        estimate = sum(weight * float(self.seed_means[cell].mean()) for cell, weight in weights.items())
+        estimate = math.fsum(weight * float(self.seed_means[cell].mean()) for cell, weight in weights.items())
         by_seed = _weighted(self.correct, weights)
-        ends = [sum(w for w in weights.values() if w > 0), sum(w for w in weights.values() if w < 0)]
+        ends = [math.fsum(w for w in weights.values() if w > 0), math.fsum(w for w in weights.values() if w < 0)]
         centre, images = _over_images(by_seed, ends, strata)
         spreads, seeds = self._spread_of(weights), by_seed.shape[0]
-        beyond = sum(spread.beyond for spread in spreads) / seeds
+        beyond = math.fsum(spread.beyond for spread in spreads) / seeds
         variance = images + max(0.0, beyond)
         # nu = V^2 / sum_k V_k^2 / nu_k over the independent parts of V
         rest = max(1, self.images - 1)
-        of_seeds = sum((spread.total / seeds) ** 2 / spread.freedom for spread in spreads)
+        of_seeds = math.fsum((spread.total / seeds) ** 2 / spread.freedom for spread in spreads)
         freedom = variance**2 / (images**2 / rest + of_seeds)
         half = math.sqrt(variance) * _t_quantile((1 + confidence) / 2, freedom if beyond > 0 else rest)
         return Effect(estimate, centre - half, centre + half, math.sqrt(variance), freedom, centre)
@@ -218,7 +218,7 @@ def _over_images(by_seed: Floats, ends: Sequence[float], strata: Ints | None) ->
     single = float(by_seed.var(axis=1).mean())
     shared = max(1 / len(by_seed), float(values.var()) / single) if single > 0 else 1.0
     n = len(values)
-    centre = (float(values.sum()) + sum(ends)) / (n + 2)
+    centre = (float(values.sum()) + math.fsum(ends)) / (n + 2)
     # V = (sum_c n_c / (n_c - 1) sum_i (y_i - y_c)^2 + shared sum_e (e - centre)^2) / (n + 2)^2
     if strata is None:
         within = float(values.var()) * n * n / max(n - 1, 1)
@@ -227,7 +227,7 @@ def _over_images(by_seed: Floats, ends: Sequence[float], strata: Ints | None) ->
         means = np.bincount(strata, values) / counts
         squares = np.bincount(strata, (values - means[strata]) ** 2)
         within = float((squares * counts / np.maximum(counts - 1, 1)).sum())
-    return centre, (within + shared * sum((end - centre) ** 2 for end in ends)) / (n + 2) ** 2
+    return centre, (within + shared * math.fsum((end - centre) ** 2 for end in ends)) / (n + 2) ** 2
 
 
 def _over_seeds(by_seed: Floats) -> tuple[float, float]:

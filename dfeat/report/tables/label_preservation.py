@@ -11,6 +11,7 @@ floor.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from dfeat.config import Settings
@@ -47,7 +48,7 @@ def _rates(backbone: str, wnid: str, name: str, verdicts: list[TextRow], confide
     images = len({row["image"] for row in verdicts})
     accepted = sum(int(row["accepted"]) for row in verdicts) / len(verdicts)
     low, high = exact_interval(accepted * images, images, confidence)
-    rates = {view: sum(int(row[view]) / int(row["models"]) for row in verdicts) / len(verdicts) for view in VIEWS}
+    rates = {view: math.fsum(int(row[view]) / int(row["models"]) for row in verdicts) / len(verdicts) for view in VIEWS}
     return {
         "backbone": backbone, "wnid": wnid, "class": name, "n": str(images),
         **{view: percent(rate) for view, rate in rates.items()}, "accepted": percent(accepted),

@@ -7,6 +7,7 @@ was not measured. An interrupted job counts its last attempt, which begins its l
 from __future__ import annotations
 
 import csv
+import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -52,7 +53,7 @@ def taken(
     found = [value for job in jobs if (value := read(place, step, job)) is not None]
     if not found or len(found) < len(jobs):
         return None
-    return max(found) if quantity == "memory" else sum(found)
+    return max(found) if quantity == "memory" else math.fsum(found)
 
 
 def size(folder: Path) -> int:
