@@ -34,6 +34,7 @@ def test_rows_are_read_by_every_way() -> None:
     assert 0.9 < hashed.ours <= 1 and hashed.reached
 
 
+@pytest.mark.slow
 def test_every_method_is_compared_with_none_and_reads_each_mask_once(tmp_path: Path) -> None:
     found = crops.run(rounds=1, images=8)
     assert [row.step for row in found.rows] == [f"item of {one.name}" for one in METHODS if one.name != "none"]

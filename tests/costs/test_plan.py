@@ -50,7 +50,14 @@ def networks() -> tuple:
     return stable_diffusion_21(META)
 
 
-@pytest.mark.parametrize(("resolution", "blocks"), [(512, BLOCKS), (256, ["mid", "up.1"]), (768, ["mid", "up.1"])])
+@pytest.mark.parametrize(
+    ("resolution", "blocks"),
+    [
+        (512, BLOCKS),
+        pytest.param(256, ["mid", "up.1"], marks=pytest.mark.slow),
+        pytest.param(768, ["mid", "up.1"], marks=pytest.mark.slow),
+    ],
+)
 def test_the_cost_model_of_diffusion_is_what_is_counted(networks: tuple, resolution: int, blocks: list[str]) -> None:
     unet, vae, text = networks
     side = resolution // 8

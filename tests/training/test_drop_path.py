@@ -137,6 +137,7 @@ def test_a_record_omits_no_stochastic_depth() -> None:
     assert stage.model_dump(mode="json")["training"]["drop_path"] == 0.1
 
 
+@pytest.mark.slow
 def test_two_processes_change_a_swins_weights_by_rounding(world: World, tmp_path: Path) -> None:
     weights = tmp_path / "swin.safetensors"
     save_file(create_model(SWIN.name, num_classes=0, **KWARGS).state_dict(), weights)
