@@ -108,6 +108,19 @@ def test_where_none_leads_it_is_said_by_how_much_how_surely_and_what_the_run_hol
         assert ("short training cannot" in text) == (rising > 0)
 
 
+def test_methods_that_are_equally_good_are_all_named() -> None:
+    def row(method: str, value: str, gain: str = "") -> CellRow:
+        return CellRow(
+            "table2", "real", "0", method, "swin", "top1", value, n="50", seeds="1",
+            difference_to_none=gain, difference_low=gain and "-1", difference_high=gain and "1",
+        )  # fmt: skip
+
+    rows = [row("none", "84.0000"), row("cutmix", "84.0000", "0.0000"), row("replace", "80.0000", "-4.0000")]
+    found = {line.title: line.text for line in findings(rows, [], 0.95)}
+    assert found["Best"].startswith("real: None with Swin and CutMix with Swin, 84.0 %, +0.0 points over None")
+    assert "Where None leads" not in found
+
+
 def test_nothing_significant_is_called_undecided(tmp_path: Path) -> None:
     found, rows = lines(tmp_path, small(), {"none": 0.0, "cutmix": 0.0, "sd_features": 0.0})
     assert not [row for row in top1(rows) if row.mark]

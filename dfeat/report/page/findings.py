@@ -58,8 +58,10 @@ def _best_of(rows: Sequence[CellRow], level: str, labels: Labels) -> str:
     losses = sorted({int(row.level) for row in rows})
     middle = losses[len(losses) // 2]
     column = [row for row in rows if int(row.level) == middle]
-    best = max(column, key=_value)
-    text = f"{_place(best, labels)}: {labels.method(best.method)} with {labels.backbone(best.backbone)}, {_value(best):.1f} %"
+    equal = [row for row in column if _value(row) == max(map(_value, column))]
+    best = next((row for row in equal if row.method != REFERENCE), equal[0])
+    names = [f"{labels.method(row.method)} with {labels.backbone(row.backbone)}" for row in equal]
+    text = f"{_place(best, labels)}: {_listed(names)}, {_value(best):.1f} %"
     others = _others(best, column)
     if not others:
         return f"{text}, the only method."
