@@ -167,7 +167,7 @@ def _column(name: str, numeric: bool, rows: Sequence[TextRow], names: Labels, cl
 
 
 def _numbers(name: str, rows: Sequence[TextRow]) -> list[str]:
-    """The numbers of a column. Those of one quantity have the same decimals: two, or more where all are below 0.1."""
+    """The numbers of a column. Those of one quantity have the same decimals: two, or more where all are below 1."""
     most: dict[str, float] = {}
     for row in rows:
         kind = row.get("quantity", "")
@@ -199,8 +199,8 @@ def _digits(name: str, value: str, most: float) -> str:
         return f"{number:.2g}" if number >= 0.0001 or number == 0 else "< 0.0001"
     if number.is_integer() and "." not in value:
         return f"{number:,.0f}"
-    decimals = 0 if most >= 10_000 else 2 if most >= 0.1 else min(8, 2 - math.floor(math.log10(most))) if most else 2
-    return f"{number:,.{decimals}f}"
+    decimals = 0 if most >= 10_000 else 2 if most >= 1 or not most else min(8, 2 - math.floor(math.log10(most)))
+    return f"{round(number, decimals) + 0.0:,.{decimals}f}"
 
 
 def _is_number(text: str) -> bool:
