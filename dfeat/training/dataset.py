@@ -207,7 +207,8 @@ class TrainingBatches:
         size, paint = self.settings.image_size, self.method.paint
         images = np.empty((len(items), size, size, 3), np.uint8)
         for row, item in enumerate(items):
-            picture, painted = self._cached(item.key, item.copy), self._occluded(item.key, item.twin)
+            picture = self._cached(item.key, item.copy)
+            painted = self._occluded(item.key, item.twin) or (item.twin and not self.method.parts)
             if paint and painted and self.method.whole:
                 hidden = reached(self.sources.parts.runs(item.key), *picture.shape[:2])
                 window = item.crop.pixels(*picture.shape[:2])
@@ -215,7 +216,8 @@ class TrainingBatches:
                 continue
             images[row] = cut(picture, item.crop, size)
             if paint and painted:
-                images[row] = paint(self._twin(item, images[row], self._mask(item, "mask")))
+                hidden = self._mask(item, "mask") if self.method.parts else np.zeros((size, size), bool)
+                images[row] = paint(self._twin(item, images[row], hidden))
         return images
 
     def _twin(self, item: _Item, picture: NDArray[np.uint8], hidden: NDArray[np.bool_], window: Window = WHOLE) -> Twin:

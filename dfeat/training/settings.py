@@ -35,6 +35,19 @@ MethodName = Annotated[str, AfterValidator(_listed), WithJsonSchema({"enum": lis
 Rate = Annotated[float, Field(gt=0)]
 
 
+def _range_of_shares(shares: tuple[float, float]) -> tuple[float, float]:
+    least, most = shares
+    if not 0 <= least <= most <= 0.9:
+        raise ValueError(
+            f"[{least}, {most}] is no range of shares; give two numbers from 0 to 0.9, the smaller one first"
+        )
+    return shares
+
+
+Shares = Annotated[tuple[float, float], AfterValidator(_range_of_shares)]
+"""Least and greatest share of an image that is hidden."""
+
+
 class Backbone(Section):
     """A timm model and its ImageNet-1k weights [Sec. 4.2]."""
 
@@ -98,6 +111,19 @@ class TrainingSettings(Section):
     beta: float = Field(0.5, ge=0, description="Eq. 1: weight of the loss on masks (replace)")
     mask_image: Literal["object", "chosen"] = Field("object", description="Eq. 1: whose mask is classified")
     cutmix_alpha: float = Field(1.0, gt=0, description="CutMix: Beta(alpha, alpha) draws the kept area")
+    erased_area: Shares = Field((0.02, 0.4), description="Random Erasing: range of the box's share of the image")
+    cutout_side: float = Field(0.5, gt=0, le=1, description="Cutout: side of the square, as a share of the image's")
+    hide_probability: Share = Field(0.5, description="Hide-and-Seek: probability that a cell of the grid is hidden")
+    patch: int = Field(
+        16, ge=1, description="Patch Drop, Patch Mixing: side of a patch in pixels of the network's input"
+    )
+    dropped: Shares = Field(
+        (0.0, 0.8), description="Patch Drop, Patch Mixing: range of the share of patches that are hidden"
+    )
+    mixup_alpha: float = Field(0.2, gt=0, description="MixUp: Beta(alpha, alpha) draws the weight")
+    patch_mixing_label: Literal["kept", "mixed"] = Field(
+        "kept", description="Patch Mixing: kept: the occluded image's; mixed: both images' by area, as Lee et al. do"
+    )
     twin_features: Literal["occluded", "clean"] = Field(
         "occluded",
         description="sd_features: twins are occluded, with features of their own; clean: twins are originals",
