@@ -93,5 +93,5 @@ class Method:
 
     @property
     def augments(self) -> bool:
-        """Whether its twins differ from the originals; if not, `training.originals` has no effect on it."""
+        """Whether its twins differ from the originals; if not, `training.twins` has no effect on it."""
         return bool(self.needs or self.paint or self.mix)

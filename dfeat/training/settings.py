@@ -99,8 +99,8 @@ class TrainingSettings(Section):
     weight_decay: float = Field(1e-4, ge=0)
     drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth: share of rows that skip the last branch")
     schedule: Literal["cosine", "constant"] = "cosine"
-    originals: bool = Field(
-        True, description="train on originals and their twins; false: on twins alone, twice, so that steps stay equal"
+    twins: Share = Field(
+        0.5, description="share of twins among the images of an epoch; steps stay equal. 1: twins alone, each twice"
     )
     crop_scale: CropScale = Field(CROP_SCALE, description="area of the random resized crop")
     flip: Share = FLIP
@@ -145,6 +145,15 @@ class TrainingSettings(Section):
     def rate(self, method_name: str | None, backbone: str) -> float:
         """The learning rate of a method with a backbone."""
         return self.learning_rates.get(method_name or "", {}).get(backbone, self.learning_rate)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _originals(cls, given: Any) -> Any:
+        """`originals: false`, the setting of earlier versions and of their models' records, is `twins: 1`."""
+        if not isinstance(given, dict) or not isinstance(given.get("originals"), bool):
+            return given
+        others = {key: value for key, value in given.items() if key != "originals"}
+        return others if given["originals"] else {"twins": 1.0} | others
 
     @model_serializer(mode="wrap")
     def _without_no_rates(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -200,6 +209,9 @@ class TrainStage(Section):
         """Omit a setting beyond the first ones while it has its default, so that models trained before it still match."""
         plain: dict[str, Any] = written(training)
         default = TrainingSettings()
+        plain["originals"] = plain["twins"] < 1
+        if plain["twins"] in (1, default.twins):
+            del plain["twins"]
         return {
             key: value
             for key, value in plain.items()
