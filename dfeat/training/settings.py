@@ -115,7 +115,7 @@ class TrainingSettings(Section):
     cutout_side: float = Field(0.5, gt=0, le=1, description="Cutout: side of the square, as a share of the image's")
     hide_probability: Share = Field(0.5, description="Hide-and-Seek: probability that a cell of the grid is hidden")
     patch: int = Field(
-        16, ge=1, description="Patch Drop, Patch Mixing: side of a patch in pixels of the network's input"
+        16, ge=1, le=1024, description="Patch Drop, Patch Mixing: side of a patch in pixels of the network's input"
     )
     dropped: Shares = Field(
         (0.0, 0.8), description="Patch Drop, Patch Mixing: range of the share of patches that are hidden"
