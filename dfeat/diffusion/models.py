@@ -178,8 +178,11 @@ def chosen_device(device: torch.device | str | None) -> torch.device:
     return chosen
 
 
-def compile_model(model: DiffusionModel, wanted: bool, backend: str | Callable[..., Any] = "inductor") -> None:
-    """If `wanted`, compile the layers of U-Net and VAE in place, a graph for each shape (`torch.compile`)."""
+def compile_model(
+    model: DiffusionModel, wanted: bool, backend: str | Callable[..., Any] = "inductor",
+    apart: Sequence[torch.nn.Module] = (),
+) -> None:  # fmt: skip
+    """If `wanted`, compile the layers of U-Net and VAE but for those `apart` in place, a graph for each shape."""
     if not wanted:
         return
     import torch._dynamo.config as limits
@@ -190,6 +193,8 @@ def compile_model(model: DiffusionModel, wanted: bool, backend: str | Callable[.
     limits.recompile_limit = max(limits.recompile_limit, GRAPHS)
     limits.accumulated_recompile_limit = max(limits.accumulated_recompile_limit, GRAPHS)
     for layer in compiled_layers(model):
+        if layer in apart:
+            continue
         layer.compile(dynamic=False, backend=backend)
 
 
