@@ -158,13 +158,17 @@ class ModelSource(Section):
     variant: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=32)] | None = Field(
         None, description="of a folder's weights, e.g. fp16, where a component has it; null: the plain ones"
     )
+    unet: LocalPath | None = Field(
+        None,
+        description="other weights of the U-Net: a .safetensors file of the same names and shapes; random: drawn, a control",
+    )
     precision: Precision = Field("float32", description="float32: exact, no TF32; tf32: on NVIDIA Ampere or later")
 
     @model_serializer(mode="wrap")
-    def _without_no_variant(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Omit `variant` when it is null, so that what was made before the setting existed still matches."""
+    def _without_nulls(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Omit `variant` and `unet` when they are null, so that what was made before they existed still matches."""
         plain: dict[str, Any] = written(self)
-        return {key: value for key, value in plain.items() if key != "variant" or value is not None}
+        return {key: value for key, value in plain.items() if key not in ("variant", "unet") or value is not None}
 
 
 class DiffusionSettings(Section):
