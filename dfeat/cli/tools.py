@@ -43,7 +43,7 @@ def demo_data(
     from dfeat.demo.worlds import write_demo_data
 
     write_demo_data(out, seed=seed, train=train, val=val, real=real, parts=parts)
-    typer.echo(f"PartImageNet, imagenet/val and dfeat, as drawn objects, in {out}")
+    typer.echo(f"PartImageNet, imagenet/val and dfeat_real, as drawn objects, in {out}")
 
 
 @app.command(epilog=example("dfeat doctor --config config.yaml --config config/single-gpu.yaml"))

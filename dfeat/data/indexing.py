@@ -38,7 +38,7 @@ from dfeat.storage.provenance import bytes_digest, settings_text
 RECIPE: Final = 3
 _WHERE: Final = {
     "partimagenet": "PartImageNet is at github.com/TACJu/PartImageNet; its images and json files belong there",
-    "imagenet": "ImageNet-1k val can be had from image-net.org after registration",
+    "imagenet": "download ImageNet-1k val from image-net.org after registration",
     "folder": "it is a folder of your own images, one folder a class, named by wnid or class name",
 }
 _DEMO: Final = "`make demo` needs no data"

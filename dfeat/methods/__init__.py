@@ -1,6 +1,6 @@
 """The methods that train a classifier to be robust to occlusion [Sec. 3]: a file a method, and one list of them.
 
-What a method is called, needs, reads and does stands in its file; the other rooms take it from there by name. Titles are
+What a method is called, needs, reads and does stands in its file; other modules take it from there by name. Titles are
 the paper's where it has the method. Colours are of Okabe and Ito (2008) and of Tol's muted scheme (2021), told
 apart with any colour vision.
 """

@@ -1,4 +1,4 @@
-"""Whether everything a run has made is still what was written, lies where it belongs, and was made from the rest.
+"""Check that no file of a run was changed or misplaced, and that all were made from one another.
 
 What enters: `results/<run>`. What leaves: a `Finding` for each artifact. Every file is compared with its digest record,
 which names its place; shards and pixel caches are opened as their readers open them. What is made from a set must be of
