@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dfeat.section import Section
 
 GROUPS: Final = {
-    "Start here": ("doctor", "fetch", "plan", "status", "verify", "adopt"),
+    "Start here": ("doctor", "fetch", "plan", "status", "verify", "adopt", "near"),
     "Use a trained model": ("predict",),
     "Steps, which snakemake runs": ("index", "parts", "pixels", "inpaint", "latents", "features", "train", "evaluate", "judge"),
     "Results": ("table", "figure", "report"),

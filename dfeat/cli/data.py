@@ -104,3 +104,26 @@ def pixels(
         return
     count = cache_index(index, stage, out) if index else cache_inpainted(inpainted or [], stage, out)
     typer.echo(f"{count} images decoded into {out}")
+
+
+@app.command(epilog=example("dfeat near results/demo/raw/imagenet/val --index results/demo/data/train"))
+def near(
+    photographs: Annotated[Path, typer.Argument(help="folder or archive of images, such as your own test set")],
+    index: Annotated[list[Path], typer.Option(help="a set's index, results/<run>/data/<set>; once for each set")],
+    distance: Annotated[int, typer.Option(min=0, max=32, help="bits of 64 in which two hashes may differ")] = 8,
+    threads: Annotated[int, typer.Option(min=1, help="images read side by side")] = 1,
+    out: Annotated[Path | None, typer.Option(help="a .csv file of the pairs")] = None,
+) -> None:
+    """List photographs that resemble images of a run."""
+    from dfeat.data.index import read_index
+    from dfeat.data.near import as_csv
+    from dfeat.data.near import near as find_near
+    from dfeat.storage.atomic import write_text
+
+    pairs = find_near(photographs, [read_index(folder) for folder in index], distance, threads)
+    if out is not None:
+        write_text(out, as_csv(pairs))
+    for pair in pairs:
+        way = ", mirrored" if pair.mirrored else ""
+        typer.echo(f"{pair.photograph}: {pair.set} {pair.key} ({pair.file}), {pair.distance} of 64 bits{way}")
+    typer.echo(f"{len({pair.photograph for pair in pairs})} photographs resemble an image of the run")

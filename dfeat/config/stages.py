@@ -74,8 +74,8 @@ def stage_settings(
 def _unread(name: str) -> frozenset[str]:
     """The settings of the train stage that only other methods depend on; they are given their defaults."""
     own, listed = methods.method(name), {setting for one in methods.METHODS for setting in one.reads}
-    originals = set() if own.augments else {"originals"}
-    return frozenset(listed - set(own.reads) | originals)
+    twins = set() if own.augments else {"twins"}
+    return frozenset(listed - set(own.reads) | twins)
 
 
 def _views_of(settings: Settings) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from dfeat.costs.operations import (
     feature_flops,
     known_backbone,
     training_passes,
+    whole_block,
 )
 from dfeat.diffusion.schedule import total
 from dfeat.errors import UserError
@@ -158,7 +159,7 @@ def _latents_and_features(settings: Settings, images: Mapping[str, int]) -> list
     size = views * 4 * (side // 8) ** 2 * 2
     encoded = views * counts.encode
     latents = _on_device(work_of(settings, "latents"), views, size, encoded, "one VAE encoding a view", latents_jobs)
-    blocks = [CHANNELS.get(block, CHANNELS["mid"]) for block in chosen.blocks]
+    blocks = [CHANNELS.get(whole_block(block), CHANNELS["mid"]) for block in chosen.blocks]
     width = len(chosen.timesteps) * sum(channels * (chosen.pool or side // cell) ** 2 for channels, cell in blocks)
     how = f"U-Net up to {', '.join(chosen.blocks)}, {chosen.ensemble} draw(s) of noise; {width} numbers a view"
     flops = views * feature_flops(chosen, counts.features)

@@ -75,14 +75,20 @@ def diffusion_flops(name: str, resolution: int) -> float:
     return GIGA * math.fsum(part * pixels**power for power, part in enumerate(DIFFUSION[name]))
 
 
+def whole_block(name: str) -> str:
+    """The block that a layer such as "up.1.0" is of; a block itself."""
+    return ".".join(name.split(".")[:2])
+
+
 def until_flops(blocks: tuple[str, ...], resolution: int) -> float:
     """FLOPs of the U-Net's forward pass up to the last of `blocks`; of the whole pass for a block not in DIFFUSION."""
-    return max(diffusion_flops(block if block in DIFFUSION else "unet", resolution) for block in blocks)
+    names = (whole_block(block) for block in blocks)
+    return max(diffusion_flops(name if name in DIFFUSION else "unet", resolution) for name in names)
 
 
 def until_parameters(blocks: tuple[str, ...]) -> float:
     """Parameters of the U-Net up to the last of `blocks`; of the whole U-Net for a block not in PARAMETERS."""
-    return max(PARAMETERS.get(block, PARAMETERS["unet"]) for block in blocks)
+    return max(PARAMETERS.get(whole_block(block), PARAMETERS["unet"]) for block in blocks)
 
 
 def backbone_flops(name: str, size: int, training: bool) -> float:

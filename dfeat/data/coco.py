@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Final, TypeGuard
 
+from dfeat.data.classes import is_wnid
 from dfeat.data.records import Problems, text_of
 from dfeat.data.segmentation import MAX_ID, Fault, Shape, Unusable, clean_segmentation, whole_number
 from dfeat.data.sources import Source
@@ -48,6 +49,8 @@ def layout_of(name: str) -> tuple[str, str]:
     """(layout, split) that the path of an annotation file stands for."""
     parts = PurePosixPath(name).parts
     stem = PurePosixPath(name).stem.lower()
+    if is_wnid(stem):
+        return "by_class", ""
     if stem not in SPLITS:
         tokens = stem.replace("-", "_").split("_")
         return "coco", next((split for split in SPLITS if split in tokens), "")
@@ -81,9 +84,13 @@ def read_annotations(source: Source, name: str, problems: Problems) -> Annotatio
     return AnnotationFile(name, split, layout, content)
 
 
-def read_categories(file: AnnotationFile, problems: Problems, known: dict[int, dict[str, Any]]) -> set[int]:
-    """Ids of the file's categories, which are added to those `known`; UserError where an id has two names."""
-    here: set[int] = set()
+def read_categories(file: AnnotationFile, problems: Problems, known: dict[int, dict[str, Any]]) -> dict[int, int]:
+    """The file's categories, each id with the one it has among those `known`, to which they are added.
+
+    The file of one class counts categories of its own, which get the next ids. In others an id is the same category in every
+    file: UserError where it has two names.
+    """
+    here: dict[int, int] = {}
     for position, record in enumerate(file.content["categories"]):
         number = whole_number(record.get("id")) if isinstance(record, dict) else None
         name = record.get("name") if isinstance(record, dict) else None
@@ -93,15 +100,16 @@ def read_categories(file: AnnotationFile, problems: Problems, known: dict[int, d
             continue
         name, above = text_of(name), record.get("supercategory")
         supercategory = text_of(above) if isinstance(above, str) else ""
-        other = known.setdefault(number, {"id": number, "name": name, "supercategory": supercategory})
+        if number in here:
+            problems.add(where, "id", f"category {number} stands there twice", "taken once")
+        own = here.get(number, len(known)) if file.layout == "by_class" else number
+        other = known.setdefault(own, {"id": own, "name": name, "supercategory": supercategory})
         if other["name"] != name:
             raise UserError(
                 f"{file.name}: category {number} is {name!r} there and {other['name']!r} before; "
                 "the splits belong to different data sets, keep only those that belong together"
             )
-        if number in here:
-            problems.add(where, "id", f"category {number} stands there twice", "taken once")
-        here.add(number)
+        here[number] = own
     return here
 
 
@@ -181,7 +189,7 @@ def identifier(value: Any) -> int | str | None:
 
 
 def clean_part(
-    record: Any, width: int, height: int, categories: set[int], problems: Problems, name: str
+    record: Any, width: int, height: int, categories: dict[int, int], problems: Problems, name: str
 ) -> Part | None:
     """The part that `record` describes on an image of `width` x `height` pixels, or None; faults go to `problems`."""
     if not isinstance(record, dict):
@@ -232,13 +240,13 @@ def _bbox(reported: Any, shape: Shape, problems: Problems, name: str) -> tuple[f
     return shape.bbox
 
 
-def _category(value: Any, categories: set[int], faults: list[Fault]) -> int:
+def _category(value: Any, categories: dict[int, int], faults: list[Fault]) -> int:
     number = whole_number(value)
     if number is None or number not in categories:
         raise Unusable("category_id", f"is {text_of(value)}, no category of the file")
     if not isinstance(value, int):
         faults.append(("category_id", f"is {text_of(value)}, not an integer", f"taken as {number}"))
-    return number
+    return categories[number]
 
 
 def _is_real(value: Any) -> TypeGuard[int | float]:

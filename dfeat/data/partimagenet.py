@@ -2,7 +2,8 @@
 
 What enters: a `Source` in any layout people have. "ood": `{split}.json` with `{split}/<wnid>/*.JPEG` or
 `images/{split}/...`, folders nested twice or not. "seg": `annotations/{split}/{split}.json` with
-`images/{split}/*.JPEG`. "coco": any other COCO file with its images. What leaves: `TrainData`, every usable image once,
+`images/{split}/*.JPEG`. "coco": any other COCO file with its images. "by_class": a file a class, `<wnid>.json`, with
+categories of its own, as PartImageNet++ has them; it is read where nothing else is. What leaves: `TrainData`, every usable image once,
 with its clean part annotations. An image is found by its name (`locate`).
 """
 
@@ -69,6 +70,8 @@ def read_partimagenet(
     reader = _Reader(source, settings, problems, unparted)
     data = reader.data
     for layout, names in layouts(annotation_names(source, reader.locator), settings, source):
+        if layout == "by_class" and data.images:
+            continue
         source.used.update(names)
         for name in names:
             if data.layout not in {"", layout}:
@@ -89,8 +92,13 @@ def annotation_names(source: Source, locator: Locator) -> list[str]:
         if name.lower().endswith(".json")
         and not any(PurePosixPath(part).stem.lower().endswith("_whole") for part in name.split("/"))
         and (PurePosixPath(name).stem not in stems or PurePosixPath(name).stem.lower() in SPLITS)
-        and not is_wnid(PurePosixPath(name).stem.partition("_")[0].lower())
+        and not _of_one_image(PurePosixPath(name).stem.lower())
     ]
+
+
+def _of_one_image(stem: str) -> bool:
+    wnid, rest, _ = stem.partition("_")
+    return is_wnid(wnid) and bool(rest)
 
 
 def classes_by_name(locator: Locator, otherwise: str | None = None) -> dict[str, str]:
@@ -104,7 +112,7 @@ def layouts(names: list[str], settings: TrainSet, source: Source) -> list[tuple[
 
     Raises UserError where two releases are there, or none of the layout that is forced.
     """
-    by_layout: dict[str, list[str]] = {"ood": [], "seg": [], "coco": []}
+    by_layout: dict[str, list[str]] = {"ood": [], "seg": [], "coco": [], "by_class": []}
     for name in names:
         by_layout[layout_of(name)[0]].append(name)
     wanted = settings.layout

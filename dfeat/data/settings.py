@@ -52,7 +52,10 @@ class TrainSet(Section):
     root: LocalPath = Field(
         LocalPath("data/PartImageNet"), description="folder or .zip of PartImageNet_OOD or PartImageNet_Seg"
     )
-    layout: Literal["auto", "ood", "seg"] = Field("auto", description="how files are laid out; auto looks")
+    layout: Literal["auto", "ood", "seg", "by_class"] = Field(
+        "auto",
+        description="how files are laid out; auto looks; by_class: an annotation file a class, as in PartImageNet++",
+    )
     wnid: str | None = Field(
         None, pattern=WNID, description="class of images whose names and folders carry none (one-class sets)"
     )

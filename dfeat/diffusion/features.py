@@ -104,6 +104,7 @@ class FeatureExtractor:
         pool: int = 1,
         ensemble: int = 1,
         seed: int = 0,
+        noise: bool = True,
         precision: Any = "float32",
         revision: str | None = None,
         device: torch.device | str | None = None,
@@ -114,12 +115,13 @@ class FeatureExtractor:
 
         Args:
             path: Folder in the diffusers layout, Hub id, or "demo", the model that ships with the package.
-            blocks: U-Net blocks: "mid", "down.<i>", "up.<i>" (Stable Diffusion has i from 0 to 3, "demo" 0 and 1); one or
-                several, whose features are concatenated.
+            blocks: U-Net blocks: "mid", "down.<i>", "up.<i>" (Stable Diffusion has i from 0 to 3, "demo" 0 and 1), or "up.<i>.<j>"
+                for layer j of one; one or several, whose features are concatenated.
             timestep: Noise that is added to the latents first; several are passes of their own, concatenated.
             pool: Each block's output is averaged to pool x pool; 0 keeps the whole map.
             ensemble: Draws of noise that are averaged.
             seed: Of the noise, with each image's key.
+            noise: False: none is added; for a U-Net that was trained on clean latents.
             precision: "float32", "tf32", "bfloat16", "float16", or a torch dtype.
             revision: The commit of a Hub model.
             device: A torch device; None: CUDA where there is one.
@@ -131,7 +133,7 @@ class FeatureExtractor:
         """
         checked_arguments(others, inspect.signature(cls.from_pretrained).parameters.keys() - {"others"})
         steps, chosen = several(timestep), (blocks,) if isinstance(blocks, str) else several(blocks)
-        given = {"blocks": chosen, "timestep": steps, "pool": pool, "ensemble": ensemble, "seed": seed}
+        given = {"blocks": chosen, "timestep": steps, "pool": pool, "ensemble": ensemble, "seed": seed, "noise": noise}
         with by_argument():
             settings = parse(FeatureSettings, given, "features")
             model = load_pretrained(path, checked_precision(precision), revision, device)
@@ -184,6 +186,7 @@ class FeatureExtractor:
 
     def __repr__(self) -> str:
         blocks, steps = " + ".join(self.settings.blocks), ", ".join(map(str, self.settings.timesteps))
+        steps += "" if self.settings.noise else " without noise"
         return (
             f"<FeatureExtractor {self.name}: {blocks} at timestep {steps}, {self.num_features:,} features, "
             f"{self.model.native_side} px, {self.model.precision} on {self.model.device}>"
@@ -235,7 +238,7 @@ class FeatureExtractor:
 
     def maps(self, scaled: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> list[torch.Tensor]:
         """Outputs (B, C, h', w') of the blocks for scaled latents and noise (B, 4, h, w) at timesteps (B,)."""
-        noisy = noised(self.model.scheduler, scaled, noise, timesteps)
+        noisy = noised(self.model.scheduler, scaled, noise, timesteps) if self.settings.noise else scaled
         if self.model.unet.config.in_channels == 9:
             # An inpainting U-Net also takes a mask and the masked image's latents: nothing is hidden, so the clean ones.
             noisy = torch.cat([noisy, torch.zeros_like(noisy[:, :1]), scaled], dim=1)
@@ -252,23 +255,35 @@ def draw_noise(shape: Sequence[int], generators: Sequence[torch.Generator]) -> t
     return torch.stack([torch.randn(tuple(shape), generator=generator) for generator in generators])
 
 
-def channels_of(block: torch.nn.Module) -> int:
-    """The channels of a U-Net block's output."""
-    return int(block.resnets[-1].out_channels)  # type: ignore[index, union-attr]
+def channels_of(block: Any) -> int:
+    """The channels of the output of a U-Net block or of a layer of one."""
+    last = block.resnets[-1] if hasattr(block, "resnets") else block
+    return int(getattr(last, "out_channels", None) or last.in_channels)
 
 
 def find_block(unet: Any, name: str) -> torch.nn.Module:
-    """The U-Net block called "mid", "down.<i>" or "up.<i>". Raises UserError for an index that it does not have."""
+    """The U-Net block called "mid", "down.<i>" or "up.<i>", or layer j of it, "up.<i>.<j>": its residual block, with attention.
+
+    Raises UserError for an index that it does not have.
+    """
     if name == "mid":
         return unet.mid_block
-    stage, _, index = name.partition(".")
-    blocks = unet.down_blocks if stage == "down" else unet.up_blocks
-    if int(index) >= len(blocks):
+    stage, index, *layer = name.split(".")
+    block = _numbered(unet.down_blocks if stage == "down" else unet.up_blocks, int(index), name, stage)
+    if not layer:
+        return block
+    attentions = getattr(block, "attentions", None)
+    return _numbered(attentions or block.resnets, int(layer[0]), name, f"{stage}.{index}")
+
+
+def _numbered(modules: Any, index: int, name: str, above: str) -> Any:
+    if index >= len(modules):
+        what = "layers" if "." in above else "blocks"
         raise UserError(
-            f"features.blocks has {name!r}, but this U-Net has {len(blocks)} {stage} blocks; use {stage}.0 to "
-            f"{stage}.{len(blocks) - 1}"
+            f"features.blocks has {name!r}, but this U-Net has {len(modules)} {above} {what}; use {above}.0 to "
+            f"{above}.{len(modules) - 1}"
         )
-    return blocks[int(index)]
+    return modules[index]
 
 
 class _Stop(Exception):
@@ -310,7 +325,8 @@ def extract_features(latents_file: Path, settings: FeaturesStage, out: Path, dev
 def extract_all(outs: Mapping[Path, Path], settings: FeaturesStage, device: torch.device) -> Iterator[Done]:
     """Write the features of each latents shard to its file, one after the other, as `extract_features` does."""
     model = load_model(settings.model, "features", device)
-    compile_model(model, settings.compile)
+    # A compiled layer would take the hook that keeps its output, and ends the pass, into its graph.
+    compile_model(model, settings.compile, apart=[find_block(model.unet, name) for name in settings.features.blocks])
     # From the VAE's configuration alone: features need no VAE weights.
     scaling_factor = float(find_model(settings.model).config("vae").get("scaling_factor", 0.18215))
     extractor = FeatureExtractor(model, settings.features, scaling_factor, batch_size=settings.batch_size)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -18,6 +18,7 @@ from dfeat.diffusion.forward import noise_schedule
 from dfeat.diffusion.settings import ModelSource
 from dfeat.diffusion.variants import chosen, files_of, shards_in, variants
 from dfeat.errors import UserError
+from dfeat.section import LocalPath
 from dfeat.shortage import pass_on
 from dfeat.storage.provenance import bytes_digest, file_digest
 
@@ -29,6 +30,8 @@ COMPONENTS: Final[dict[Use, tuple[str, ...]]] = {
 }
 WEIGHTED: Final = ("vae", "unet", "text_encoder")
 DEMO_MODEL: Final = Path(__file__).parents[1] / "demo" / "models" / "diffusion"
+RANDOM: Final = "random"
+"""In place of a file of the U-Net's weights: they are drawn."""
 PICKLES: Final = (".ckpt", ".pt", ".pth", ".bin")
 TOKENIZER_FILES: Final = (
     "tokenizer_config.json", "tokenizer.json", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json",
@@ -45,6 +48,8 @@ class ModelFiles:
     folder: Path
     single: Path | None = None
     variant: str | None = None
+    unet: LocalPath | None = None
+    """The file of the U-Net's weights where it is another one, or RANDOM."""
 
     def config(self, name: str) -> dict[str, Any]:
         """The configuration of a component. Raises UserError if it cannot be read."""
@@ -64,6 +69,8 @@ class ModelFiles:
 
     def weights(self, name: str) -> list[Path]:
         """The files that hold a component's weights; an index comes first. Raises UserError if it has none."""
+        if name == "unet" and self.unet:
+            return [] if self.unet == RANDOM else [Path(self.unet)]
         folder = self.folder / name
         names = [file.name for file in folder.iterdir() if file.is_file()]
         return files_of(folder / chosen(names, name, self.variant, str(folder)))
@@ -76,7 +83,8 @@ class ModelFiles:
         files = [self.folder / config_file(name) for name in (*WEIGHTED, "scheduler")]
         files += [self.folder / "tokenizer" / name for name in TOKENIZER_FILES]
         if not self.single:
-            files += [file for name in WEIGHTED if (self.folder / name).is_dir() for file in self.weights(name)]
+            own = [name for name in WEIGHTED if (self.folder / name).is_dir() and not (name == "unet" and self.unet)]
+            files += [file for name in own for file in self.weights(name)]
         named = {
             file.relative_to(self.folder).as_posix(): file_digest(file) for file in sorted(files) if file.is_file()
         }
@@ -85,6 +93,8 @@ class ModelFiles:
             for name, usual in _CLASSES.items()
             if (self.folder / name).is_dir() and (found := self.class_name(name)) not in (None, usual)
         }
+        if self.unet:
+            named["other unet"] = bytes_digest(b"random") if self.unet == RANDOM else file_digest(Path(self.unet))
         return named | ({"single": file_digest(self.single)} if self.single else {})
 
     def missing(self, components: tuple[str, ...]) -> str | None:
@@ -94,6 +104,10 @@ class ModelFiles:
         for name in components:
             if not (self.folder / name).is_dir():
                 return f"{self.folder} lacks the folder {name!r}, which this step needs"
+            if name == "unet" and self.unet and self.unet != RANDOM and not Path(self.unet).is_file():
+                return (
+                    f"diffusion.model.unet is '{self.unet}', which is no file; give the .safetensors file, or 'random'"
+                )
             if name in WEIGHTED and not self.single:
                 try:
                     self.weights(name)
@@ -104,6 +118,7 @@ class ModelFiles:
     def _lacks_variant(self, components: tuple[str, ...]) -> str | None:
         """A sentence if no component has weights of the variant that is asked for."""
         weighted = [name for name in components if name in WEIGHTED and not self.single]
+        weighted = [name for name in weighted if name != "unet" or not self.unet]
         found = {
             one for name in weighted for one in variants([file.name for file in (self.folder / name).iterdir()], name)
         }
@@ -145,6 +160,11 @@ def local_files(source: ModelSource) -> ModelFiles | None:
 
     Raises UserError for a path that is neither, and for a Hub id without a revision.
     """
+    files = _local_files(source)
+    return files and replace(files, unet=source.unet)
+
+
+def _local_files(source: ModelSource) -> ModelFiles | None:
     if source.path == "demo":
         return ModelFiles(DEMO_MODEL)
     path = Path(source.path)
@@ -178,7 +198,8 @@ def find_model(source: ModelSource) -> ModelFiles:
     try:
         names = hub.list_files(str(source.path), source.revision).files
         read = files_read(names, source.variant, str(source.path))
-        return ModelFiles(hub.snapshot(str(source.path), source.revision, read), variant=source.variant)
+        folder = hub.snapshot(str(source.path), source.revision, read)
+        return ModelFiles(folder, variant=source.variant, unet=source.unet)
     except UserError as error:
         why = str(error)
         if not why.startswith("cannot fetch"):

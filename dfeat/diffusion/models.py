@@ -21,12 +21,13 @@ from dfeat.devices.arithmetic import arithmetic
 from dfeat.devices.compiler import prepare_to_compile
 from dfeat.diffusion.fitting import in_slices
 from dfeat.diffusion.forward import forward_process, noise_schedule
-from dfeat.diffusion.layout import COMPONENTS, WEIGHTED, ModelFiles, Use, check_pairing, find_model
+from dfeat.diffusion.layout import COMPONENTS, RANDOM, WEIGHTED, ModelFiles, Use, check_pairing, find_model
 from dfeat.diffusion.settings import ModelSource
 from dfeat.diffusion.single_file import build_component, read_checkpoint
 from dfeat.diffusion.variants import STEMS
 from dfeat.errors import UserError
 from dfeat.progress import bars_of_libraries, say, shows_bars
+from dfeat.randomness import seed_for
 from dfeat.section import parse
 from dfeat.shortage import pass_on
 from dfeat.storage.provenance import combined_digest
@@ -187,8 +188,11 @@ def chosen_device(device: torch.device | str | None) -> torch.device:
     return chosen
 
 
-def compile_model(model: DiffusionModel, wanted: bool, backend: str | Callable[..., Any] = "inductor") -> None:
-    """If `wanted`, compile the layers of U-Net and VAE in place, a graph for each shape (`torch.compile`)."""
+def compile_model(
+    model: DiffusionModel, wanted: bool, backend: str | Callable[..., Any] = "inductor",
+    apart: Sequence[torch.nn.Module] = (),
+) -> None:  # fmt: skip
+    """If `wanted`, compile the layers of U-Net and VAE but for those `apart` in place, a graph for each shape."""
     if not wanted:
         return
     import torch._dynamo.config as limits
@@ -199,6 +203,8 @@ def compile_model(model: DiffusionModel, wanted: bool, backend: str | Callable[.
     limits.recompile_limit = max(limits.recompile_limit, GRAPHS)
     limits.accumulated_recompile_limit = max(limits.accumulated_recompile_limit, GRAPHS)
     for layer in compiled_layers(model):
+        if layer in apart:
+            continue
         layer.compile(dynamic=False, backend=backend)
 
 
@@ -221,13 +227,22 @@ def _load_component(
     cls, library = _class_of(files, name)
     if name not in WEIGHTED:
         return _pretrained(files, name, cls)
-    if tensors is not None:
+    if name == "unet" and files.unet == RANDOM:
+        model = _random(files, cls, dtype)
+    elif tensors is not None and not (name == "unet" and files.unet):
         model = build_component(files, tensors, name, cls, dtype)
     else:
         model = _from_folder(files, name, cls, library, dtype)
     # Convolutions are faster in channels-last order; the text encoder has none.
     memory_format = torch.preserve_format if name == "text_encoder" else torch.channels_last
     return model.to(device=device, memory_format=memory_format).eval().requires_grad_(False)
+
+
+def _random(files: ModelFiles, cls: Any, dtype: torch.dtype) -> Any:
+    """The U-Net with the weights that its class draws, always the same ones: what it computes without being trained."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for(0, RANDOM, "unet"))
+        return cls.from_config(files.config("unet")).to(dtype)
 
 
 def _class_of(files: ModelFiles, name: str) -> tuple[Any, str]:
@@ -279,5 +294,6 @@ def _from_folder(files: ModelFiles, name: str, cls: Any, library: str, dtype: to
         model, seen = _pretrained(files, name, cls, Path(view), **options)
     if seen["missing_keys"]:
         missing = sorted(seen["missing_keys"])
-        raise UserError(f"{own} lacks {len(missing)} weights ({missing[0]} ...); get the model again")
+        where = f"diffusion.model.unet {first}" if name == "unet" and files.unet else str(own)
+        raise UserError(f"{where} lacks {len(missing)} weights ({missing[0]} ...); get the model again")
     return model

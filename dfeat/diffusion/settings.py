@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+import re
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, field_serializer, field_validator, model_serializer
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    field_serializer,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from dfeat.data.settings import CROP_PCT, CROP_SCALE, FLIP, IMAGE_SIZE, CropScale, CropShare, Study
 from dfeat.occlusion.settings import OcclusionSettings
@@ -91,7 +99,10 @@ class FeatureSettings(Section):
     timestep: Timestep | Annotated[tuple[Timestep, ...], Field(min_length=1, max_length=1000)] = Field(
         25, description="noise added before the forward pass; several: one pass each, their features concatenated"
     )
-    blocks: tuple[str, ...] = Field(("mid",), min_length=1, description="U-Net blocks: mid, down.<i>, up.<i>")
+    noise: bool = Field(True, description="false: none is added, as U-Nets that were trained on clean latents want")
+    blocks: tuple[str, ...] = Field(
+        ("mid",), min_length=1, description="U-Net blocks: mid, down.<i>, up.<i>; up.<i>.<j>: after layer j of one"
+    )
     pool: int = Field(1, ge=0, le=256, description="average-pool each block to pool x pool; 0 keeps the whole map")
     ensemble: int = Field(1, ge=1, le=1000, description="noise draws averaged per image")
     seed: Seed = 0
@@ -107,13 +118,26 @@ class FeatureSettings(Section):
         """`timestep` as a tuple."""
         return (self.timestep,) if isinstance(self.timestep, int) else self.timestep
 
+    @model_validator(mode="after")
+    def _draws_differ(self) -> Self:
+        if not self.noise and self.ensemble > 1:
+            raise ValueError(f"ensemble is {self.ensemble}, but without noise all draws are the same; set it to 1")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Omit `noise` while it is true, so that what was made before the setting existed still matches."""
+        plain: dict[str, Any] = written(self)
+        return {key: value for key, value in plain.items() if key != "noise" or not value}
+
     @field_validator("blocks")
     @classmethod
     def _known_blocks(cls, blocks: tuple[str, ...]) -> tuple[str, ...]:
         for block in blocks:
-            stage, _, index = block.partition(".")
-            if block != "mid" and not (stage in {"down", "up"} and index.isdigit()):
-                raise ValueError(f"has {block!r}, which is no U-Net block; use mid, down.<i> or up.<i>")
+            if block != "mid" and not re.fullmatch(r"(down|up)\.\d{1,2}(\.\d{1,2})?", block):
+                raise ValueError(
+                    f"has {block!r}, which is no U-Net block; use mid, down.<i> or up.<i>, or up.<i>.<j> for layer j of one"
+                )
         if len(set(blocks)) != len(blocks):
             raise ValueError("has a block twice; list each block once")
         return blocks
@@ -134,13 +158,17 @@ class ModelSource(Section):
     variant: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=32)] | None = Field(
         None, description="of a folder's weights, e.g. fp16, where a component has it; null: the plain ones"
     )
+    unet: LocalPath | None = Field(
+        None,
+        description="other weights of the U-Net: a .safetensors file of the same names and shapes; random: drawn, a control",
+    )
     precision: Precision = Field("float32", description="float32: exact, no TF32; tf32: on NVIDIA Ampere or later")
 
     @model_serializer(mode="wrap")
-    def _without_no_variant(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Omit `variant` when it is null, so that what was made before the setting existed still matches."""
+    def _without_nulls(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Omit `variant` and `unet` when they are null, so that what was made before they existed still matches."""
         plain: dict[str, Any] = written(self)
-        return {key: value for key, value in plain.items() if key != "variant" or value is not None}
+        return {key: value for key, value in plain.items() if key not in ("variant", "unet") or value is not None}
 
 
 class DiffusionSettings(Section):

@@ -1,7 +1,7 @@
 """The methods that train a classifier to be robust to occlusion [Sec. 3]: a file a method, and one list of them.
 
 What a method is called, needs, reads and does stands in its file; other modules take it from there by name. Titles are
-the paper's where it has the method. Colours are of Okabe and Ito (2008), the last two of Tol's muted scheme (2021), told
+the paper's where it has the method. Colours are of Okabe and Ito (2008) and of Tol's muted scheme (2021), told
 apart with any colour vision.
 """
 
@@ -13,11 +13,17 @@ from typing import Final
 from dfeat.errors import UserError, nearest
 from dfeat.methods.black_out import BLACK_OUT
 from dfeat.methods.cutmix import CUTMIX
+from dfeat.methods.cutout import CUTOUT
 from dfeat.methods.fill_mean import FILL_MEAN
 from dfeat.methods.fill_smooth import FILL_SMOOTH
+from dfeat.methods.hide_and_seek import HIDE_AND_SEEK
 from dfeat.methods.method import Control, Method, Need
+from dfeat.methods.mixup import MIXUP
 from dfeat.methods.none import NONE
+from dfeat.methods.patch_drop import PATCH_DROP
+from dfeat.methods.patch_mixing import PATCH_MIXING
 from dfeat.methods.pretrained import PRETRAINED
+from dfeat.methods.random_erasing import RANDOM_ERASING
 from dfeat.methods.replace import REPLACE
 from dfeat.methods.sd_features import SD_FEATURES
 from dfeat.methods.sd_features_placebo import SD_FEATURES_PLACEBO
@@ -26,7 +32,13 @@ from dfeat.methods.sd_inpaint import SD_INPAINT
 PAPER: Final = (NONE, BLACK_OUT, REPLACE, CUTMIX, SD_INPAINT, SD_FEATURES)
 """The paper's methods in the order of its tables; frozen, as is what is derived from it."""
 
-METHODS: tuple[Method, ...] = (*PAPER, FILL_MEAN, FILL_SMOOTH, SD_FEATURES_PLACEBO)
+CONTROLS: Final = (FILL_MEAN, FILL_SMOOTH, SD_FEATURES_PLACEBO)
+"""What differs from a method of the paper in one thing that it claims."""
+
+BASELINES: Final = (RANDOM_ERASING, CUTOUT, HIDE_AND_SEEK, PATCH_DROP, MIXUP, PATCH_MIXING)
+"""Augmentations of the literature that hide or mix parts of images."""
+
+METHODS: tuple[Method, ...] = (*PAPER, *CONTROLS, *BASELINES)
 """Every method there is. A further one: import its file above and add its object here."""
 
 NAMES: tuple[str, ...] = tuple(one.name for one in METHODS)

@@ -75,6 +75,9 @@ class Method:
     """Whether the network is trained on the masks of Eq. 1 too, which doubles its passes."""
     paint: Callable[[Twin], Pixels] | None = None
     """What the picture of an occluded twin becomes, (H, W, 3); None leaves it as it is."""
+    parts: bool = True
+    """Whether `paint` is of the chosen parts, and images without any are their own twins. If not, every twin is painted, and
+    `Twin.hidden` is False everywhere."""
     whole: bool = False
     """Whether `paint` is given the whole cached picture, and returns `Twin.window` of what it becomes. `Twin.hidden` then has
     every pixel that shows something of the hidden ones, so nothing of them remains. Else it is given each crop."""
@@ -90,5 +93,5 @@ class Method:
 
     @property
     def augments(self) -> bool:
-        """Whether its twins differ from the originals; if not, `training.originals` has no effect on it."""
+        """Whether its twins differ from the originals; if not, `training.twins` has no effect on it."""
         return bool(self.needs or self.paint or self.mix)

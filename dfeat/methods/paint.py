@@ -6,10 +6,11 @@ Arrays in, arrays out. Masks are True where the object's parts are hidden.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dfeat.methods.method import Mask, Pixels
 from dfeat.methods.runs import Runs
@@ -17,6 +18,10 @@ from dfeat.randomness import rng_for
 
 _WHITE: Final = np.repeat(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1), 3, axis=1) * np.uint8(255)
 """For each byte of a packed mask, its eight pixels as an image, (256, 24)."""
+
+
+MEAN_COLOUR: Final = np.array([[124, 116, 104]], np.uint8)
+"""The mean colour of ImageNet's training images, (1, 3)."""
 
 
 def mask_image(masks: Mask) -> Pixels:
@@ -54,6 +59,21 @@ def cutmix_box(height: int, width: int, kept: float, rng: np.random.Generator) -
     top, bottom = max(row - half_height, 0), min(row + half_height, height)
     left, right = max(column - half_width, 0), min(column + half_width, width)
     return top, bottom, left, right
+
+
+def cells(shape: tuple[int, ...], side: int) -> NDArray[np.int64]:
+    """The number of the square cell that each pixel of a picture (height, width) is in, (H, W); those at the far ends are cut."""
+    rows, columns = (np.arange(size) // side for size in shape)
+    return rows[:, None] * (columns[-1] + 1) + columns
+
+
+def drawn_patches(shape: tuple[int, ...], options: Mapping[str, Any], rng: np.random.Generator) -> Mask:
+    """Random patches of `patch` pixels a side of a picture (height, width), (H, W): a share of them drawn from `dropped`."""
+    grid = cells(shape, options["patch"])
+    count = grid.max() + 1
+    chosen = np.zeros(count, bool)
+    chosen[rng.permutation(count)[: round(count * rng.uniform(*options["dropped"]))]] = True
+    return chosen[grid]
 
 
 def grown(mask: Mask, pixels: int) -> Mask:

@@ -3,8 +3,8 @@
 What enters: `Sources`. What leaves: a `Batch` for each optimiser step, a function of (seed, step) alone, so that
 workers, order and resumption change nothing. Every method trains on 2N items an epoch, so all take the same number of
 optimiser steps: N originals and their N twins, painted as the method's file says (`dfeat.methods`). An image without
-parts is its own twin, as is one that would show too little (`occlusion.min_visible`); of several inpainted copies each epoch draws one. Without originals (`training.originals: false`)
-the twins are taken twice, in other crops.
+parts is its own twin, as is one that would show too little (`occlusion.min_visible`); of several inpainted copies each epoch draws one. `training.twins` sets another share of
+twins; at 1 they are taken twice, in other crops.
 """
 
 from __future__ import annotations
@@ -129,13 +129,15 @@ class TrainingBatches:
 
     def feature_moments(self) -> Moments:
         """The moments of l_d over the items of all epochs, in each of which any view of an image is as likely."""
-        uses: dict[int, tuple[Rows, NDArray[np.int64]]] = {}
+        uses: dict[int, tuple[Rows, NDArray[np.float64]]] = {}
+        share = self.settings.twins
+        shares = [(twin, 2 * part) for twin, part in ((False, 1 - share), (True, share)) if part]
         for key in self.keys:
-            for twin in (not self.settings.originals, True):
+            for twin, weight in shares:
                 rows = self._rows(key, twin)
                 assert rows is not None, f"{self.method.name} has no features"
-                often = uses.setdefault(id(rows), (rows, np.zeros(len(rows.payload), np.int64)))[1]
-                often[[rows.row_of[name] for name in view_keys(key, self.sources.views)]] += 1
+                often = uses.setdefault(id(rows), (rows, np.zeros(len(rows.payload))))[1]
+                often[[rows.row_of[name] for name in view_keys(key, self.sources.views)]] += weight
         size = 1024
         return moments_of(
             (rows.payload[some], often[some])
@@ -164,7 +166,7 @@ class TrainingBatches:
         """An image's original or twin, with its random crop: that of a cached view where features have several."""
         draw = f"{key} {second} {epoch}"
         rng = rng_for(self.seed, draw, "crop")
-        twin = bool(second) or not self.settings.originals
+        twin = self._is_twin(second, draw)
         rows = self._rows(key, twin)
         if rows is not None and self.sources.views > 1:
             row = rows.row_of[view_key(key, int(rng.integers(self.sources.views)))]
@@ -176,6 +178,11 @@ class TrainingBatches:
         height, width = self._cached(key, copy).shape[:2]
         crop = random_crop(height, width, self.settings.crop_scale, self.settings.flip, rng)
         return _Item(key, twin, crop, None if rows is None else rows.row_of[key], copy, draw)
+
+    def _is_twin(self, second: int, draw: str) -> bool:
+        """Whether an item is a twin: of an image's two the second first, and where a share is left over, at random."""
+        likely = min(max(2 * self.settings.twins - (1 - second), 0), 1)
+        return likely == 1 or (likely > 0 and rng_for(self.seed, draw, "twin").random() < likely)
 
     def _drawn_copy(self, key: str, draw: str) -> str:
         """The inpainted image that an item is in an epoch, drawn apart from the crop: any number of copies has the same."""
@@ -207,7 +214,8 @@ class TrainingBatches:
         size, paint = self.settings.image_size, self.method.paint
         images = np.empty((len(items), size, size, 3), np.uint8)
         for row, item in enumerate(items):
-            picture, painted = self._cached(item.key, item.copy), self._occluded(item.key, item.twin)
+            picture = self._cached(item.key, item.copy)
+            painted = self._occluded(item.key, item.twin) or (item.twin and not self.method.parts)
             if paint and painted and self.method.whole:
                 hidden = reached(self.sources.parts.runs(item.key), *picture.shape[:2])
                 window = item.crop.pixels(*picture.shape[:2])
@@ -215,7 +223,8 @@ class TrainingBatches:
                 continue
             images[row] = cut(picture, item.crop, size)
             if paint and painted:
-                images[row] = paint(self._twin(item, images[row], self._mask(item, "mask")))
+                hidden = self._mask(item, "mask") if self.method.parts else np.zeros((size, size), bool)
+                images[row] = paint(self._twin(item, images[row], hidden))
         return images
 
     def _twin(self, item: _Item, picture: NDArray[np.uint8], hidden: NDArray[np.bool_], window: Window = WHOLE) -> Twin:

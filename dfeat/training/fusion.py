@@ -60,18 +60,18 @@ FeatureNorm = RowNorm | ChannelNorm
 FEATURE_NORMS: Final[dict[str, Any]] = {"layer": RowNorm, "channels": ChannelNorm}
 
 
-def moments_of(parts: Iterable[tuple[NDArray[np.float16], NDArray[np.int64]]]) -> Moments:
+def moments_of(parts: Iterable[tuple[NDArray[np.float16], NDArray[np.float64]]]) -> Moments:
     """Mean and standard deviation of each channel over rows.
 
     Args:
-        parts: Rows (n, D), n at least 1, and how often each counts (n,), at least once.
+        parts: Rows (n, D), n at least 1, and how much each counts (n,), above 0.
 
     Returns:
         Two arrays (D,), of the rows of all parts together, computed in float64.
     """
-    count, mean, square = 0, np.zeros(()), np.zeros(())
+    count, mean, square = 0.0, np.zeros(()), np.zeros(())
     for rows, often in parts:
-        added = int(often.sum())
+        added = float(often.sum())
         here, weight = rows.astype(np.float64), often[:, None] / added
         own = (weight * here).sum(0)
         change, total = own - mean, count + added

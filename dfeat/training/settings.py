@@ -47,6 +47,19 @@ MethodName = Annotated[str, AfterValidator(_listed), WithJsonSchema({"enum": lis
 Rate = Annotated[float, Field(gt=0)]
 
 
+def _range_of_shares(shares: tuple[float, float]) -> tuple[float, float]:
+    least, most = shares
+    if not 0 <= least <= most <= 0.9:
+        raise ValueError(
+            f"[{least}, {most}] is no range of shares; give two numbers from 0 to 0.9, the smaller one first"
+        )
+    return shares
+
+
+Shares = Annotated[tuple[float, float], AfterValidator(_range_of_shares)]
+"""Least and greatest share of an image that is hidden."""
+
+
 class Backbone(Section):
     """A timm model and its ImageNet-1k weights [Sec. 4.2]."""
 
@@ -101,8 +114,8 @@ class TrainingSettings(Section):
     weight_decay: float = Field(1e-4, ge=0)
     drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth: share of rows that skip the last branch")
     schedule: Literal["cosine", "constant"] = "cosine"
-    originals: bool = Field(
-        True, description="train on originals and their twins; false: on twins alone, twice, so that steps stay equal"
+    twins: Share = Field(
+        0.5, description="share of twins among the images of an epoch; steps stay equal. 1: twins alone, each twice"
     )
     crop_scale: CropScale = Field(CROP_SCALE, description="area of the random resized crop")
     flip: Share = FLIP
@@ -113,6 +126,19 @@ class TrainingSettings(Section):
     beta: float = Field(0.5, ge=0, description="Eq. 1: weight of the loss on masks (replace)")
     mask_image: Literal["object", "chosen"] = Field("object", description="Eq. 1: whose mask is classified")
     cutmix_alpha: float = Field(1.0, gt=0, description="CutMix: Beta(alpha, alpha) draws the kept area")
+    erased_area: Shares = Field((0.02, 0.4), description="Random Erasing: range of the box's share of the image")
+    cutout_side: float = Field(0.5, gt=0, le=1, description="Cutout: side of the square, as a share of the image's")
+    hide_probability: Share = Field(0.5, description="Hide-and-Seek: probability that a cell of the grid is hidden")
+    patch: int = Field(
+        16, ge=1, le=1024, description="Patch Drop, Patch Mixing: side of a patch in pixels of the network's input"
+    )
+    dropped: Shares = Field(
+        (0.0, 0.8), description="Patch Drop, Patch Mixing: range of the share of patches that are hidden"
+    )
+    mixup_alpha: float = Field(0.2, gt=0, description="MixUp: Beta(alpha, alpha) draws the weight")
+    patch_mixing_label: Literal["kept", "mixed"] = Field(
+        "kept", description="Patch Mixing: kept: the occluded image's; mixed: both images' by area, as Lee et al. do"
+    )
     twin_features: Literal["occluded", "clean"] = Field(
         "occluded",
         description="sd_features: twins are occluded, with features of their own; clean: twins are originals",
@@ -134,6 +160,15 @@ class TrainingSettings(Section):
     def rate(self, method_name: str | None, backbone: str) -> float:
         """The learning rate of a method with a backbone."""
         return self.learning_rates.get(method_name or "", {}).get(backbone, self.learning_rate)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _originals(cls, given: Any) -> Any:
+        """`originals: false`, the setting of earlier versions and of their models' records, is `twins: 1`."""
+        if not isinstance(given, dict) or not isinstance(given.get("originals"), bool):
+            return given
+        others = {key: value for key, value in given.items() if key != "originals"}
+        return others if given["originals"] else {"twins": 1.0} | others
 
     @model_serializer(mode="wrap")
     def _without_empty(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -200,6 +235,9 @@ class TrainStage(Section):
         """Omit a setting beyond the first ones while it has its default, so that models trained before it still match."""
         plain: dict[str, Any] = written(training)
         default = TrainingSettings()
+        plain["originals"] = plain["twins"] < 1
+        if plain["twins"] in (1, default.twins):
+            del plain["twins"]
         return {
             key: value
             for key, value in plain.items()

@@ -38,7 +38,7 @@ def rle_of(segmentation: Any, width: int = WIDTH, height: int = HEIGHT) -> Any:
 
 def clean(value: Any, width: int = WIDTH, height: int = HEIGHT) -> tuple[Any, Problems]:
     problems = Problems("train")
-    return clean_part(value, width, height, {0, 1}, problems, "x"), problems
+    return clean_part(value, width, height, {0: 0, 1: 1}, problems, "x"), problems
 
 
 @pytest.mark.parametrize(

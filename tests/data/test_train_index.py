@@ -330,6 +330,48 @@ def test_one_class_sets_need_the_class(tmp_path: Path) -> None:
     assert index.classes[0].name == "car"
 
 
+def by_class(root: Path, classes: int) -> Path:
+    """PartImageNet++ as it is published: a file a class, whose ids of images, annotations and categories all start anew."""
+    for number in range(classes):
+        wnid = f"n{1440764 + number:08d}"
+        names = [f"{wnid}_{image}.JPEG" for image in range(2 + number % 3)]
+        document = coco(names)
+        for category, part in zip(document["categories"], ("head", "body"), strict=True):
+            category |= {"name": f"{wnid} {part}", "supercategory": wnid}
+        write(root, {f"train/{wnid}/{name}": encoded() for name in names} | {f"json/{wnid}.json": document})
+    return root
+
+
+def test_a_set_with_a_file_a_class_whose_ids_clash(tmp_path: Path) -> None:
+    root = by_class(tmp_path / "set", 20)
+    index = build_train_index(train_set(root, expected_images=None, expected_classes=None), tmp_path / "out")
+    assert len(index.classes) == 20 and len(index.records) == sum(2 + number % 3 for number in range(20))
+    assert problems_of(tmp_path / "out") == []
+    read = COCO(str(index.annotations_path()))
+    assert len(read.cats) == 40 and len(read.anns) == 2 * len(index.records)
+    for annotation in read.anns.values():
+        image = read.imgs[annotation["image_id"]]
+        assert read.cats[annotation["category_id"]]["supercategory"] == image["file_name"].split("/")[-1][:9]
+    assert choose_all(tmp_path / "out", PartsStage(), tmp_path / "parts.json") == len(index.records)
+    # As the authors merge them, one file a split, beside the files of the classes: read from these.
+    names = [f"n{1440764:08d}_{image}.JPEG" for image in range(2)]
+    write(root, {"Pin++Part_train.json": coco(names)})
+    merged = build_train_index(train_set(root), tmp_path / "merged")
+    assert [record.key for record in merged.records] == [Path(name).stem for name in names]
+    again = build_train_index(train_set(root, layout="by_class"), tmp_path / "again")
+    assert again.records == index.records
+
+
+def test_a_category_twice_in_the_file_of_a_class_is_taken_once(tmp_path: Path) -> None:
+    root = by_class(tmp_path / "set", 2)
+    path = root / "json/n01440764.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"categories": [*content["categories"], content["categories"][1]]}))
+    index = build_train_index(train_set(root), tmp_path / "out")
+    assert len(COCO(str(index.annotations_path())).cats) == 4
+    assert [row["done"] for row in problems_of(tmp_path / "out")] == ["taken once"]
+
+
 @pytest.mark.parametrize("layout", ["coco", "ood", "seg", "zip"])
 def test_reference_cars(shared_data: Callable[[str], Path], tmp_path: Path, layout: str) -> None:
     """A real part data set: as exported, rearranged as either release of PartImageNet, and zipped."""

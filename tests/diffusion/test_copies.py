@@ -125,7 +125,7 @@ def test_every_epoch_draws_a_copy_and_all_are_drawn(world: World, run: Path) -> 
                 assert item.copy is not None and image_key(item.copy) == item.key
                 drawn.setdefault(item.key, set()).add(item.copy)
     assert set().union(*drawn.values()) == set(shard_of(run, "train").keys)
-    twins = batches_of(world, run, "train", originals=False)
+    twins = batches_of(world, run, "train", twins=1.0)
     alike = [
         twins._item(key, 0, epoch).copy == twins._item(key, 1, epoch).copy
         for key in twins.keys

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dfeat.diffusion import FeatureExtractor, features
 from dfeat.diffusion.features import extract_features, find_block, forward_until
 from dfeat.diffusion.latents import encode_view, part_of, view_image
+from dfeat.diffusion.settings import FeatureSettings
 from dfeat.errors import UserError
 from dfeat.randomness import seed_for
 from dfeat.storage.shards import read_shard
@@ -26,7 +27,9 @@ def pictures(rng: np.random.Generator) -> np.ndarray:
     return rng.integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("blocks", [["mid"], ["down.0"], ["up.0", "mid"], ["up.1", "down.1"]])
+@pytest.mark.parametrize(
+    "blocks", [["mid"], ["down.0"], ["up.0", "mid"], ["up.1", "down.1"], ["up.0.0", "up.1.1"], ["down.1.0"]]
+)
 @pytest.mark.parametrize("model", ["four", "nine", "velocity"])
 def test_features_equal_a_full_forward_hook_bit_for_bit(
     tiny_models: dict[str, Path], blocks: list[str], model: str, rng: np.random.Generator
@@ -146,6 +149,38 @@ def test_a_block_that_does_not_exist_is_named(tiny_models: dict[str, Path]) -> N
         FeatureExtractor.from_pretrained(tiny_models["four"], blocks=["up.7"], device="cpu")
     with pytest.raises(UserError, match=r"use mid, down.<i> or up.<i>"):
         FeatureExtractor.from_pretrained(tiny_models["four"], blocks=["middle"], device="cpu")
+    with pytest.raises(UserError, match=r"'up.1.7', but this U-Net has \d+ up.1 layers; use up.1.0 to up.1.\d"):
+        FeatureExtractor.from_pretrained(tiny_models["four"], blocks=["up.1.7"], device="cpu")
+
+
+def test_without_noise_features_are_of_the_latents_themselves(
+    tiny_models: dict[str, Path], rng: np.random.Generator
+) -> None:
+    extract = FeatureExtractor.from_pretrained(
+        tiny_models["four"], blocks=["up.1.0"], timestep=50, noise=False, device="cpu"
+    )
+    latents = torch.from_numpy(rng.normal(size=(2, 4, 8, 8))).float()
+    made = extract.from_latents(latents, ["a", "b"])
+    prompt, steps = extract.null_prompt.expand(2, -1, -1), torch.tensor([50, 50])
+    [block] = forward_until(extract.model.unet, extract.blocks, latents * extract.scaling_factor, steps, prompt)
+    torch.testing.assert_close(made, block.mean((2, 3)))
+    assert made.shape == (2, extract.num_features) and "without noise" in repr(extract)
+    assert torch.equal(made, extract.from_latents(latents, ["x", "y"]))
+    with pytest.raises(UserError, match="ensemble is 3, but without noise all draws are the same; set it to 1"):
+        FeatureExtractor.from_pretrained(tiny_models["four"], noise=False, ensemble=3, device="cpu")
+    assert "noise" not in FeatureSettings().model_dump() and FeatureSettings(noise=False).model_dump()["noise"] is False
+
+
+def test_a_layer_whose_output_is_kept_is_not_compiled(tiny_models: dict[str, Path]) -> None:
+    from dfeat.diffusion.models import compile_model
+
+    plain, compiled = (
+        FeatureExtractor.from_pretrained(tiny_models["four"], blocks=["up.0.0", "up.1.0"], device="cpu")
+        for _ in range(2)
+    )
+    compile_model(compiled.model, True, backend="eager", apart=compiled.blocks)
+    latents = torch.randn(2, 4, 8, 8)
+    torch.testing.assert_close(compiled.from_latents(latents, ["a", "b"]), plain.from_latents(latents, ["a", "b"]))
 
 
 def test_shards_of_another_size_hold_the_same_rows(world: World, tmp_path: Path) -> None:

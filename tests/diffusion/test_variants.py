@@ -17,7 +17,7 @@ from dfeat.diffusion.models import DiffusionModel, load_model
 from dfeat.diffusion.settings import LatentsStage, ModelSource
 from dfeat.diffusion.variants import STEMS, chosen, variants
 from dfeat.errors import UserError
-from dfeat.storage.provenance import settings_text
+from dfeat.storage.provenance import combined_digest, settings_text
 from tests.conftest import CPU
 
 Change = Callable[[Path], None]
@@ -221,3 +221,36 @@ def test_names_alone_tell_variants_apart() -> None:
 def test_without_a_variant_settings_are_those_of_before() -> None:
     assert '"variant"' not in settings_text(LatentsStage())
     assert '"variant":"fp16"' in settings_text(LatentsStage(model=ModelSource(variant="fp16")))
+
+
+def test_another_file_of_the_unet_is_read_in_its_place(folder: Path, plain: DiffusionModel, tmp_path: Path) -> None:
+    state = load_file(weights(folder, "unet"))
+    state["conv_in.bias"] = state["conv_in.bias"] + 1
+    save_file(state, tmp_path / "clean.safetensors")
+    weights(folder, "unet").unlink()  # it need not be there
+    for use in ("features", "inpaint"):
+        model = load_model(ModelSource(path=str(folder), unet=str(tmp_path / "clean.safetensors")), use, CPU)
+        assert torch.equal(model.unet.conv_in.bias, plain.unet.conv_in.bias + 1)
+        assert torch.equal(model.unet.conv_out.weight, plain.unet.conv_out.weight)
+    before = model.digest
+    save_file(state | {"conv_in.bias": state["conv_in.bias"] + 1}, tmp_path / "clean.safetensors")
+    after = find_model(ModelSource(path=str(folder), unet=str(tmp_path / "clean.safetensors"))).digests()
+    assert plain.digest != before != combined_digest(after)
+    del state["conv_in.bias"]
+    save_file(state, tmp_path / "less.safetensors")
+    with pytest.raises(UserError, match=r"diffusion.model.unet .*less.safetensors lacks 1 weights \(conv_in.bias"):
+        load_model(ModelSource(path=str(folder), unet=str(tmp_path / "less.safetensors")), "features", CPU)
+    with pytest.raises(UserError, match=r"diffusion.model.unet is 'gone', which is no file"):
+        load_model(ModelSource(path=str(folder), unet="gone"), "features", CPU)
+
+
+def test_a_random_unet_is_always_the_same_and_leaves_the_generator_alone(folder: Path, plain: DiffusionModel) -> None:
+    weights(folder, "unet").unlink()
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    one, other = (load_model(ModelSource(path=str(folder), unet="random"), "features", CPU) for _ in range(2))
+    assert torch.equal(before, torch.get_rng_state())
+    assert all(torch.equal(a, b) for a, b in zip(one.unet.parameters(), other.unet.parameters(), strict=True))
+    assert not torch.equal(one.unet.conv_in.weight, plain.unet.conv_in.weight)
+    assert one.digest == other.digest != plain.digest
+    assert "unet" not in ModelSource().model_dump()

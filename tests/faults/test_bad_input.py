@@ -99,7 +99,7 @@ def test_any_annotation_document_is_an_index_or_a_sentence(document: Any, one_im
 def test_any_outline_is_a_part_inside_its_image_or_a_row(polygon: Any, width: int, height: int) -> None:
     problems = Problems("train")
     record = {"category_id": 1, "segmentation": polygon, "area": 1.0, "bbox": [0, 0, 1, 1]}
-    part = clean_part(record, width, height, {1}, problems, "image")
+    part = clean_part(record, width, height, {1: 1}, problems, "image")
     assert isinstance(part, Part) or problems.rows
 
 

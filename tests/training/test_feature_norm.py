@@ -58,7 +58,7 @@ def test_moments_of_parts_are_those_of_all_rows_as_often_as_they_count(sizes: li
     np.testing.assert_allclose(std, rows.std(0), rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.parametrize("changes", [{}, {"originals": False}, {"twin_features": "clean"}])
+@pytest.mark.parametrize("changes", [{}, {"twins": 1.0}, {"twin_features": "clean"}])
 def test_the_moments_are_those_of_every_item_with_each_of_its_views(
     changes: dict[str, object], world: World, inputs: Inputs, stage: TrainStage
 ) -> None:
@@ -70,7 +70,7 @@ def test_the_moments_are_those_of_every_item_with_each_of_its_views(
     used = []
     for key in sources.keys:
         hidden = twins if twins is not None and key in sources.parts.rows else clean
-        for rows in (hidden if settings.originals is False else clean, hidden):
+        for rows in (hidden if settings.twins == 1 else clean, hidden):
             used += [rows.payload[rows.row_of[view]] for view in view_keys(key, K)]
     assert len(used) == 2 * K * len(sources.keys)
     mean, std = TrainingBatches("sd_features", sources, settings, 0, 0).feature_moments()

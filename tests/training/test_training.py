@@ -24,6 +24,7 @@ from dfeat.errors import UserError
 from dfeat.methods import NAMES
 from dfeat.methods.runs import Runs
 from dfeat.occlusion.parts import choose_all, read_parts
+from dfeat.section import parse
 from dfeat.storage.shards import Rows
 from dfeat.training import loop
 from dfeat.training.dataset import Batch, TrainingBatches, _Item, cut, cut_mask
@@ -116,12 +117,35 @@ def test_twins_are_painted_as_their_method_says(sources: Sources) -> None:
 
 
 def test_without_originals_an_epoch_is_as_long_and_has_each_twin_twice(sources: Sources) -> None:
-    alone = SETTINGS.model_copy(update={"originals": False, "crop_scale": (0.3, 0.9)})
+    alone = SETTINGS.model_copy(update={"twins": 1.0, "crop_scale": (0.3, 0.9)})
     batches = TrainingBatches("black_out", sources, alone, 0, 0)
     items = [item for step in range(batches.steps_per_epoch) for item in batches._items(step)]
     assert len(items) == 2 * len(sources.keys)
     assert all(item.twin for item in items)
     assert len({(item.key, item.crop.box) for item in items}) == len(items)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 0.7, 1.0])
+def test_a_share_of_the_images_are_twins_the_second_of_an_image_first(sources: Sources, share: float) -> None:
+    settings = SETTINGS.model_copy(update={"twins": share, "epochs": 20})
+    batches = TrainingBatches("black_out", sources, settings, 0, 0)
+    twins = [[batches._is_twin(second, f"{key} {second} {epoch}") for second in (0, 1)]
+             for key in batches.keys for epoch in range(20)]  # fmt: skip
+    first, second = np.mean(twins, axis=0)
+    assert abs((first + second) / 2 - share) < 0.03
+    assert first == 0 if share <= 0.5 else second == 1
+
+
+def test_the_former_setting_is_understood_and_recorded_as_before() -> None:
+    for former, share in ((True, 0.5), (False, 1.0)):
+        given = parse(TrainingSettings, {"originals": former})
+        assert given.twins == share
+        recorded = TrainStage(backbone=Backbone(name="x"), training=given).model_dump()["training"]
+        assert recorded["originals"] is former and "twins" not in recorded
+        assert parse(TrainingSettings, recorded) == given
+    other = parse(TrainingSettings, {"twins": 0.25})
+    recorded = TrainStage(backbone=Backbone(name="x"), training=other).model_dump()["training"]
+    assert parse(TrainingSettings, recorded) == other
 
 
 def test_with_clean_features_a_twin_is_the_original_and_needs_no_features_of_its_own(sources: Sources) -> None:
@@ -308,7 +332,7 @@ def test_a_training_starts_from_the_pretrained_head_where_it_is_told_to(
     save_file(whole.state_dict(), tmp_path / "weights.safetensors")
     backbone = stage.backbone.model_copy(update={"weights": str(tmp_path / "weights.safetensors")})
     settings = stage.training.model_copy(
-        update={"head": "pretrained", "originals": False, "epochs": 1, "learning_rate": 1e-12, "weight_decay": 0.0}
+        update={"head": "pretrained", "twins": 1.0, "epochs": 1, "learning_rate": 1e-12, "weight_decay": 0.0}
     )
     chosen = stage.model_copy(update={"backbone": backbone, "training": settings})
     loop.train("black_out", inputs(world), chosen, 0, tmp_path / "run", DEVICE)

@@ -68,7 +68,7 @@ GRIDS = {
     "fusion": grid("training.fusion", ["concat", "gated"], "sd_features"),
     "weights": grid("training.beta", [0.5, 0.0], "none", "replace"),
     "rate": grid("training.learning_rate", [0.01, 0.001], "none", "cutmix", "sd_inpaint"),
-    "originals": grid("training.originals", [True, False], "none", "black_out"),
+    "originals": grid("training.twins", [0.5, 1.0], "none", "black_out"),
     "twins": grid("training.twin_features", ["occluded", "clean"], "sd_features"),
 }
 PLANS = {

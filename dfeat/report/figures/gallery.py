@@ -176,7 +176,7 @@ def _twin_of(one: Method, images: Pictures, key: str, settings: Settings) -> Pix
         return rng_for(settings.report.seed, key, one.name)
 
     options = settings.training.model_dump(include=set(one.reads))
-    hidden = reached(images.parts.runs(key), *picture.shape[:2]) if one.whole else images.mask(key)
+    hidden = reached(images.parts.runs(key), *picture.shape[:2]) if one.whole else images.mask(key) & one.parts
     return one.paint(Twin(picture, hidden, partner, rng, options))
 
 
