@@ -215,7 +215,7 @@ def test_open_tables_fit_a_desktop(opened: Opened) -> None:
 
 def test_charts_of_one_question_share_their_range(opened: Opened) -> None:
     def ticks(chart: str) -> list[str]:
-        return opened.page.locator(f"[data-spec={chart}] .role-axis-label").last.locator("text").all_inner_texts()
+        return opened.page.locator(f"[data-spec={chart}] .role-axis-label").last.locator("text").all_text_contents()
 
     for question in ("chart-1", "chart-2"):
         assert len(ticks(f"{question}-1")) > 2 and ticks(f"{question}-1") == ticks(f"{question}-2")
