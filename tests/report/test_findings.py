@@ -116,7 +116,7 @@ def test_methods_that_are_equally_good_are_all_named() -> None:
         )  # fmt: skip
 
     rows = [row("none", "84.0000"), row("cutmix", "84.0000", "0.0000"), row("replace", "80.0000", "-4.0000")]
-    found = {line.title: line.text for line in findings(rows, [], 0.95)}
+    found = {line.title: line.text for line in findings(rows, [], 0.95, Settings().labels)}
     assert found["Best"].startswith("real: None with Swin and CutMix with Swin, 84.0 %, +0.0 points over None")
     assert "Where None leads" not in found
 
