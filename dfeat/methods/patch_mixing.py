@@ -29,6 +29,6 @@ def mix_patches(batch: Mixture) -> tuple[Pixels, NDArray[np.float32]]:
 
 
 PATCH_MIXING = Method(
-    name="patch_mixing", title="Patch Mixing", colour="#117733", marker="*",
+    name="patch_mixing", title="Patch Mixing", colour="#117733", marker="3",
     reads=("dropped", "patch", "patch_mixing_label"), mix=mix_patches,
 )  # fmt: skip

@@ -122,7 +122,7 @@ def _fields(section: type[BaseModel], key: str = "") -> Iterator[tuple[str, Any,
 
 def test_each_setting_that_may_be_a_path_has_the_type_of_one() -> None:
     found = {key: kind for key, kind, _ in _fields(Settings) if LocalPath in (kind, *get_args(kind))}
-    assert len(found) == 9
+    assert len(found) == 11
     plain = [(key, text) for key, kind, text in _fields(Settings) if str in (kind, *get_args(kind))]
     assert plain
     named = [key for key, text in plain if re.search(r"\b(?:folder|file|path)\b", text)]

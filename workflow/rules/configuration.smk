@@ -101,7 +101,7 @@ def named_or_made(is_rule):
         found = is_rule(name)
         planning = workflow.dag_settings is not None and not found
         if planning and os.sep not in name and not Path(name).exists():
-            if not any(rule.is_producer(name) for rule in workflow.rules):
+            if not any(one.is_producer(name) for one in workflow.rules):
                 targets = [
                     one.name for one in workflow.rules if not one.has_wildcards()
                 ]
