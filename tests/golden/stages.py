@@ -208,6 +208,27 @@ def batches_of_controls(out: Path) -> Values:
     return made
 
 
+def batches_of_baselines(out: Path) -> Values:
+    """The same of the augmentations of the literature, and with another share of twins."""
+    from dfeat.methods import BASELINES
+
+    made = _batches("black_out", {}, name="share of twins", twins=0.3)
+    for method in BASELINES:
+        made |= _batches(method.name, {})
+    return made
+
+
+def random_unet(out: Path) -> Values:
+    """The weights of a U-Net that nothing trained."""
+    import torch
+
+    from dfeat.diffusion.models import load_model
+    from dfeat.diffusion.settings import ModelSource
+
+    model = load_model(ModelSource(path="demo", unet="random"), "features", torch.device("cpu"))
+    return {"weights": numbers(torch.cat([value.flatten() for value in model.unet.parameters()]).numpy())}
+
+
 def crops(out: Path) -> Values:
     """A crop as training cuts it, of an image and of a mask, and the learning rates of a training."""
     from dfeat.data.crops import Crop
@@ -436,6 +457,8 @@ PIECES = {
     "batches of copies": Piece(batches_of_copies, "dfeat.training.loop"),
     "batches of views": Piece(batches_of_views, "dfeat.training.loop"),
     "batches of controls": Piece(batches_of_controls, "dfeat.training.loop"),
+    "batches of baselines": Piece(batches_of_baselines, "dfeat.training.loop"),
+    "random U-Net": Piece(random_unet, "dfeat.diffusion.features"),
     "crops": Piece(crops, "dfeat.training.loop"),
     "initial weights": Piece(initial_weights, "dfeat.training.loop"),
     "trainings": Piece(trainings, "dfeat.training.loop"),

@@ -69,9 +69,9 @@ def _name(function: ast.expr) -> str:
 
 
 def _families_of(given: ast.expr, path: Path) -> set[str]:
-    """What a call draws for; where it is a method's own name, those of the methods that mix batches by chance."""
+    """What a call draws for; where it is a method's own name, those of the methods that mix or hide by chance."""
     if isinstance(given, ast.Attribute) and given.attr == "name":
-        return {one.name for one in METHODS if one.mix}
+        return {one.name for one in METHODS if one.mix or not one.parts}
     return {_words(purpose, path) for purpose in _either(given)}
 
 
