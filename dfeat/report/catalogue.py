@@ -21,7 +21,7 @@ from dfeat.places import TRAIN
 from dfeat.report import lacks
 from dfeat.report.lacks import Lack
 from dfeat.report.numbers.paper import TableName
-from dfeat.report.numbers.sets import sets_of, study_sets
+from dfeat.report.numbers.sets import sets_of, shown_sets, study_sets
 from dfeat.storage.provenance import as_argument
 
 Make = Callable[[Path, Settings, Path], None]
@@ -149,6 +149,13 @@ def _inpaints(settings: Settings) -> bool:
 
 def _of_published(settings: Settings) -> Settings:
     return table_settings(settings, settings.data.published)
+
+
+def _of_pictures(settings: Settings, sets: Iterable[str] = ()) -> Settings:
+    """What pictures of training images and of these sets depend on: all but the other sets."""
+    whole = whole_settings(settings)
+    kept = {name: settings.data.evaluation[name] for name in sets}
+    return whole.model_copy(update={"data": whole.data.model_copy(update={"evaluation": kept})})
 
 
 def _of_claims(settings: Settings) -> Settings:
@@ -344,7 +351,7 @@ _TABLES: Final = (
     _study("per_class", lacks.any_of(lacks.comparison, lacks.published_sets)),
     *(_study(name, lacks.study(name)) for name in _STUDIES),
     Published(
-        "table", "inpaint_quality", (".csv", ".md"), _write_inpaint_quality, _inpainted_pixels, _of_published,
+        "table", "inpaint_quality", (".csv", ".md"), _write_inpaint_quality, _inpainted_pixels, _of_pictures,
         "dfeat.report", "Beyond the paper", _inpaints, "study",
     ),
     Published(
@@ -360,12 +367,12 @@ _TABLES: Final = (
 
 _FIGURES: Final = (
     Published(
-        "figure", "figure2", _PICTURE, _draw_figure2, _inpainted_shards, whole_settings,
+        "figure", "figure2", _PICTURE, _draw_figure2, _inpainted_shards, _of_pictures,
         "dfeat.report.figures.examples", "Figures", _inpaints,
     ),
     Published(
-        "figure", "figure3", _PICTURE, _draw_figure3, lambda run: _indexes(run, run.levels), whole_settings,
-        "dfeat.report.figures.examples", "Figures", lacks=lacks.sets_of_tables("table1", "table2"),
+        "figure", "figure3", _PICTURE, _draw_figure3, lambda run: _indexes(run, shown_sets(run.settings)),
+        lambda settings: _of_pictures(settings, shown_sets(settings)), "dfeat.report.figures.examples", "Figures", lacks=lacks.sets_of_tables("table1", "table2"),
     ),
     Published(
         "figure", "accuracy", _PICTURE, _draw_accuracy,
@@ -387,11 +394,11 @@ _FIGURES: Final = (
         _of_published, "dfeat.report.figures.maps", "Figures", lambda settings: not lacks.study("part_cost")(settings),
     ),
     Published(
-        "figure", "gallery", (*_PICTURE, ".json"), _draw_gallery, _inpainted_pixels, whole_settings,
+        "figure", "gallery", (*_PICTURE, ".json"), _draw_gallery, _inpainted_pixels, _of_pictures,
         "dfeat.report.figures.gallery", "Figures", _inpaints, minutes=60,
     ),
     Published(
-        "figure", "sheet", _PICTURE, _draw_sheet, _inpainted_shards, whole_settings,
+        "figure", "sheet", _PICTURE, _draw_sheet, _inpainted_shards, _of_pictures,
         "dfeat.report.figures.examples", "Figures", None,
     ),
 )  # fmt: skip

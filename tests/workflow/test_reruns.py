@@ -92,7 +92,9 @@ def test_a_set_more_makes_what_is_its_own_and_the_tables_and_a_set_less_the_tabl
     assert asked == {
         "index_evaluation": 1, "pixels": 1, "latents_of_mine": 1, "features_of_mine": 1, "evaluate_on_mine": MODELS,
     }  # fmt: skip
-    assert {"write_table2", "write_claims", "write_report"} <= set(shown) and "write_table1" not in shown
+    assert {"write_table2", "write_claims", "write_report"} <= set(shown)
+    # Pictures of training images have nothing of it; Figure 3 shows the first set of a table, which is another one now.
+    assert not {"write_table1", "draw_figure2", "draw_gallery", "write_inpaint_quality"} & set(shown)
 
 
 @pytest.mark.slow

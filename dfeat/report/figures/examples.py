@@ -29,7 +29,7 @@ from dfeat.places import TRAIN, Place
 from dfeat.progress import say
 from dfeat.randomness import rng_for
 from dfeat.report.figures.style import picture_grid
-from dfeat.report.numbers.sets import sets_of
+from dfeat.report.numbers.sets import shown_sets
 from dfeat.storage.expected import shards_in
 from dfeat.storage.shards import read_shard
 
@@ -59,7 +59,7 @@ def draw_figure2(results: Path, settings: Settings, out: Path) -> None:
 
 def draw_figure3(results: Path, settings: Settings, out: Path) -> None:
     """Draw Figure 3: test images, with patches dropped and really occluded."""
-    simulated, real = sets_of("table1", settings)[0], sets_of("table2", settings)[0]
+    simulated, real = shown_sets(settings)
     rows = [_test_images(results, settings, name, level) for name, level in ((simulated, SHOWN_LEVEL), (real, 0))]
     figure3(rows[0], rows[1], settings, out)
 

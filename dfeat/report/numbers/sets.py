@@ -19,6 +19,11 @@ def sets_of(table: TableName, settings: Settings) -> tuple[str, ...]:
     return tuple(name for name in settings.data.published if (len(sets[name].levels) > 1) == (table == "table1"))
 
 
+def shown_sets(settings: Settings) -> tuple[str, ...]:
+    """The sets whose images Figure 3 shows: the first of each table."""
+    return (*sets_of("table1", settings)[:1], *sets_of("table2", settings)[:1])
+
+
 def study_sets(study: Study, settings: Settings) -> tuple[str, ...]:
     """The sets of a study."""
     return tuple(name for name, entry in settings.data.evaluation.items() if entry.study == study)
