@@ -70,7 +70,7 @@ def figure(
     config: ConfigFiles = None,
     settings: AllSettings = None,
 ) -> None:
-    """Draw a figure (png, svg)."""
+    """Draw a figure (png, pdf, svg)."""
     from dfeat.report.catalogue import find
     from dfeat.report.made import make
 
