@@ -245,7 +245,7 @@ def test_reference_records(shared_data: Callable[[str], Path]) -> None:
         for annotation in annotations:
             width, height = sizes.get(annotation.get("image_id"), (640, 480))
             problems = Problems("x")
-            known = {annotation.get("category_id")}
+            known = {number: number for number in [annotation.get("category_id")]}
             part = clean_part(annotation, width, height, known, problems, "x")
             assert part is not None or problems.rows
             if part is not None:
