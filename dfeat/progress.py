@@ -97,16 +97,23 @@ def leads() -> bool:
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
+_RESERVE: Final = 1 << 20
+"""Bytes that are kept for the line that says what ran out: what Python takes from the system at once."""
+
+
 def exit_on_user_error(command: Callable[[], object], lower: Mapping[str, str] = {}) -> None:
     """Run a command; a UserError or a shortage ends the process with one line and its status, an interrupt with 130.
 
     A fault of the program leaves its traceback, and ends with 1. `lower` has for a verb what makes it take less memory.
     """
+    reserve = None
     try:
+        reserve = bytearray(_RESERVE)
         command()
     except (BrokenPipeError, KeyboardInterrupt):
         sys.exit(130)
     except Exception as error:
+        reserve = None  # noqa: F841  (given back, so that there is memory for the line)
         if isinstance(error, MemoryError):
             clear_frames(error.__traceback__)  # what they hold may be the last of the memory
         verb = next((word for word in sys.argv[1:] if not word.startswith("-")), "dfeat")
